@@ -1,1 +1,4 @@
 //! chain.
+
+#[cfg(any(test, feature = "fault"))]
+pub mod fault;
