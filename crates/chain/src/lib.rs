@@ -1,4 +1,5 @@
 //! chain.
 
+pub mod bindings;
 #[cfg(any(test, feature = "fault"))]
 pub mod fault;

@@ -1,0 +1,80 @@
+// Compiles every contract of this folder with the solc that package-lock.json pins, and prints one JSON object
+// {"<path of the artifact, relative to artifacts/>": <artifact>} on standard output. `cargo xtask contracts` runs it
+// with the folder that holds `node_modules` as the only argument; it reads sources and writes nothing.
+
+import { readdirSync, readFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const here = dirname(fileURLToPath(import.meta.url));
+const packages = join(process.argv[2] ?? here, "node_modules");
+const solc = createRequire(join(packages, "any.js"))("solc");
+
+// Why these settings: docs/adr/0003-contracts.md.
+const settings = {
+  evmVersion: "cancun",
+  viaIR: true,
+  optimizer: { enabled: true, runs: 1_000_000 },
+  metadata: { bytecodeHash: "none" },
+};
+
+// Artifacts of `src` are the product; those of `test` are hostile peers that the tests meet.
+const folders = { src: "", test: "test/" };
+
+const sources = {};
+for (const folder of Object.keys(folders)) {
+  for (const name of readdirSync(join(here, folder), { recursive: true }).sort()) {
+    if (name.endsWith(".sol")) {
+      sources[`${folder}/${name}`] = { content: readFileSync(join(here, folder, name), "utf8") };
+    }
+  }
+}
+
+const input = {
+  language: "Solidity",
+  sources,
+  settings: {
+    ...settings,
+    outputSelection: {
+      "*": { "*": ["abi", "evm.bytecode.object", "evm.deployedBytecode.object", "evm.deployedBytecode.immutableReferences"] },
+    },
+  },
+};
+
+function readImport(path) {
+  try {
+    return { contents: readFileSync(join(packages, path), "utf8") };
+  } catch (error) {
+    return { error: String(error) };
+  }
+}
+
+const output = JSON.parse(solc.compile(JSON.stringify(input), { import: readImport }));
+// Warning 2394 says that transient storage can surprise; the reentrancy guard is the use it calls safe.
+const complaints = (output.errors ?? []).filter((complaint) => complaint.errorCode !== "2394");
+if (complaints.length > 0) {
+  for (const complaint of complaints) console.error(complaint.formattedMessage);
+  process.exit(1);
+}
+
+const artifacts = {};
+for (const path of Object.keys(sources)) {
+  const folder = path.split("/")[0];
+  for (const [contractName, contract] of Object.entries(output.contracts[path] ?? {})) {
+    const { bytecode, deployedBytecode } = contract.evm;
+    // Interfaces, libraries of internal functions and abstract contracts have no code of their own to deploy.
+    const isDeployable = bytecode.object !== "" && path.endsWith(`/${contractName}.sol`) && !path.includes("/libraries/");
+    if (!isDeployable) continue;
+    artifacts[`${folders[folder]}${contractName}.json`] = {
+      contractName,
+      compiler: { solc: solc.version(), settings },
+      abi: contract.abi,
+      bytecode: `0x${bytecode.object}`,
+      deployedBytecode: `0x${deployedBytecode.object}`,
+      // Where the constructor writes its immutables: byte offsets in deployedBytecode, grouped by variable.
+      immutableReferences: Object.values(deployedBytecode.immutableReferences),
+    };
+  }
+}
+process.stdout.write(JSON.stringify(artifacts));

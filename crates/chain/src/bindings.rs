@@ -1,0 +1,114 @@
+//! Typed calls, events and errors of the contracts in `contracts/`, their code, and the addresses they stand at.
+//!
+//! Generated at build time from the checked-in artifacts, so that Rust and Solidity cannot drift: the ABI here is
+//! the one that `cargo xtask contracts --check` rebuilds. Encoding and decoding only; nothing here talks to a chain.
+//! Implements the contract part of docs/spec (payments).
+
+use alloy_primitives::{Address, Bytes, address};
+use alloy_sol_types::{SolConstructor, sol};
+use serde::Deserialize;
+
+/// The artifact whose runtime code has to be completed here.
+const COLLECTOR_ARTIFACT: &str = include_str!("../../../contracts/artifacts/Collector.json");
+
+/// Every immutable takes one word of runtime code.
+const WORD_BYTES: usize = 32;
+
+/// The generated ABI types. One module, so that only this one is exempt from documentation.
+#[allow(missing_docs, unreachable_pub, clippy::all)]
+mod generated {
+    use super::sol;
+
+    sol!(
+        #![sol(all_derives)]
+        Settlement,
+        "../../contracts/artifacts/Settlement.json"
+    );
+    sol!(
+        #![sol(all_derives)]
+        Collector,
+        "../../contracts/artifacts/Collector.json"
+    );
+    sol!(
+        #![sol(all_derives)]
+        Ember,
+        "../../contracts/artifacts/Ember.json"
+    );
+    sol!(
+        #![sol(all_derives)]
+        TestDollar,
+        "../../contracts/artifacts/TestDollar.json"
+    );
+}
+
+pub use generated::{Collector, Ember, Settlement, TestDollar};
+
+/// Address of the settlement contract on every chain: x402 clients sign for it. On public chains the canonical code
+/// stands there, on an embedded chain ours.
+pub const SETTLEMENT_ADDRESS: Address = address!("0x4020074e9dF2ce1deE5A9C1b5c3f541D02a10003");
+
+/// Address of the ERC-3009 deposit collector on every chain: x402 clients sign deposits to it.
+pub const COLLECTOR_ADDRESS: Address = address!("0x4020806089470a89826cB9fB1f4059150b550004");
+
+/// Init code of the settlement contract, for a chain where it is deployed by a transaction.
+pub fn settlement_init() -> Bytes {
+    Settlement::BYTECODE.clone()
+}
+
+/// Runtime code of the settlement contract. It has no immutables: it works at any address it is placed at.
+pub fn settlement_runtime() -> Bytes {
+    Settlement::DEPLOYED_BYTECODE.clone()
+}
+
+/// Init code of a collector that serves `settlement`.
+pub fn collector_init(settlement: Address) -> Bytes {
+    init_code(
+        &Collector::BYTECODE,
+        Collector::constructorCall { settlement },
+    )
+}
+
+/// Runtime code of a collector that serves `settlement`, as its constructor would leave it: for placing it at
+/// [`COLLECTOR_ADDRESS`] without running anything.
+pub fn collector_runtime(settlement: Address) -> Bytes {
+    let mut code = Collector::DEPLOYED_BYTECODE.to_vec();
+    for start in immutable_offsets(COLLECTOR_ARTIFACT) {
+        code[start..start + WORD_BYTES].copy_from_slice(settlement.into_word().as_slice());
+    }
+    code.into()
+}
+
+/// Init code of an Ember token whose only source of new tokens is `minter`, for ever. Reverts for the zero address.
+pub fn ember_init(minter: Address) -> Bytes {
+    init_code(&Ember::BYTECODE, Ember::constructorCall { minter_: minter })
+}
+
+/// Init code of the worthless token of demos and tests.
+pub fn test_dollar_init() -> Bytes {
+    TestDollar::BYTECODE.clone()
+}
+
+/// Byte offsets in the runtime code at which the only immutable of a contract is read.
+fn immutable_offsets(artifact: &str) -> Vec<usize> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Artifact {
+        immutable_references: Vec<Vec<Reference>>,
+    }
+    #[derive(Deserialize)]
+    struct Reference {
+        start: usize,
+    }
+    let artifact: Artifact = serde_json::from_str(artifact)
+        .expect("artifacts are checked in and compiled into this library");
+    artifact
+        .immutable_references
+        .into_iter()
+        .flatten()
+        .map(|reference| reference.start)
+        .collect()
+}
+
+fn init_code(code: &Bytes, arguments: impl SolConstructor) -> Bytes {
+    [code.as_ref(), &arguments.abi_encode()].concat().into()
+}
