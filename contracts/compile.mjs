@@ -1,5 +1,5 @@
 // Compiles every contract of this folder with the solc that package-lock.json pins, and prints one JSON object
-// {"<path of the artifact, relative to artifacts/>": <artifact>} on standard output. `cargo xtask contracts` runs it
+// {"<path of the artifact, relative to artifacts/>": "<its text>"} on standard output. `cargo xtask contracts` runs it
 // with the folder that holds `node_modules` as the only argument; it reads sources and writes nothing.
 
 import { readdirSync, readFileSync } from "node:fs";
@@ -66,7 +66,7 @@ for (const path of Object.keys(sources)) {
     // Interfaces, libraries of internal functions and abstract contracts have no code of their own to deploy.
     const isDeployable = bytecode.object !== "" && path.endsWith(`/${contractName}.sol`) && !path.includes("/libraries/");
     if (!isDeployable) continue;
-    artifacts[`${folders[folder]}${contractName}.json`] = {
+    const artifact = {
       contractName,
       compiler: { solc: solc.version(), settings },
       abi: contract.abi,
@@ -75,6 +75,7 @@ for (const path of Object.keys(sources)) {
       // Where the constructor writes its immutables: byte offsets in deployedBytecode, grouped by variable.
       immutableReferences: Object.values(deployedBytecode.immutableReferences),
     };
+    artifacts[`${folders[folder]}${contractName}.json`] = `${JSON.stringify(artifact, null, 2)}\n`;
   }
 }
 process.stdout.write(JSON.stringify(artifacts));

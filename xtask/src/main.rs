@@ -8,6 +8,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod contracts;
+mod npm;
 mod tidy;
 mod workspace;
 
@@ -21,12 +23,19 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Task {
+    /// Build the contracts and write contracts/artifacts.
+    Contracts {
+        /// Write nothing; fail where an artifact differs from what its sources give.
+        #[arg(long)]
+        check: bool,
+    },
     /// Check the rules of the house that the compiler does not know.
     Tidy,
 }
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().task {
+        Task::Contracts { check } => contracts::run(check),
         Task::Tidy => tidy::run(),
     };
     match outcome {
