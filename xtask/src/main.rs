@@ -10,6 +10,8 @@ use clap::{Parser, Subcommand};
 
 mod contracts;
 mod npm;
+mod pinned;
+mod python;
 mod tidy;
 mod workspace;
 
