@@ -1,1 +1,19 @@
-//! protocol.
+//! The protocol of Hearth: identifiers, money, wire types, digests, and the payment machines.
+//!
+//! Everything here is a pure function of its arguments. There is no input or output, no clock, no
+//! randomness and no thread: time enters as [`time::Timestamp`], randomness as bytes that the
+//! caller drew, and everything that touches the world leaves as data (an effect). That is what
+//! lets a simulator drive thousands of these machines from one seed, and what lets a stranger
+//! write a compatible client from `docs/spec` and `vectors/` alone.
+//!
+//! Deliberately absent: JSON-RPC, HTTP, files, tokio. Those live in `chain` and `node`.
+
+pub mod channel;
+pub mod claim;
+pub mod eip712;
+pub mod exact;
+pub mod id;
+pub mod money;
+pub mod signature;
+pub mod time;
+pub mod x402;

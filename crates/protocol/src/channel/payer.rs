@@ -1,0 +1,465 @@
+//! The payer's side of one channel, as a machine (spec: payments, section 6).
+//!
+//! One request is in flight at a time; a payer that wants more opens more channels, told apart by
+//! their salt. Everything that is signed is durable before it leaves: after a crash the payer knows
+//! the most that can be taken from it, and finds back to the true figure by the provider's
+//! correction, which counts only with the payer's own signature as proof.
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::eip712::{ChannelConfig, SettlementDomain};
+use crate::id::ChannelId;
+use crate::money::Amount;
+use crate::time::Timestamp;
+use crate::x402::{BatchExtra, ChargeStatement};
+
+use super::{OnchainState, Voucher};
+
+/// Where a channel is in its life.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Status {
+    /// May pay.
+    Open,
+    /// A refund was asked for, and its outcome is not known.
+    Refunding,
+    /// Everything left was returned. Its salt is never used again: an old, higher voucher would
+    /// come back to life with the next deposit.
+    Closed,
+    /// The provider said something that cannot be true. Nothing more is signed.
+    Distrusted(Distrust),
+}
+
+/// What a provider said that cannot be true.
+#[derive(Debug, Clone, PartialEq, Eq, Error, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Distrust {
+    /// More was charged than the ceiling.
+    #[error("it charged {charged} where at most {ceiling} was promised")]
+    ChargeAboveCeiling {
+        /// What it says it charged.
+        charged: Amount,
+        /// What was promised.
+        ceiling: Amount,
+    },
+    /// The sum does not add up.
+    #[error("it states {stated} as the sum of charges, where {expected} is right")]
+    WrongSum {
+        /// The sum that it states.
+        stated: Amount,
+        /// The sum that follows.
+        expected: Amount,
+    },
+    /// Another channel than the one that paid.
+    #[error("it answered for another channel")]
+    WrongChannel,
+    /// Less in the channel than was deposited.
+    #[error("it states a balance of {stated}, where {expected} was deposited")]
+    BalanceMissing {
+        /// What it states.
+        stated: Amount,
+        /// What must be there.
+        expected: Amount,
+    },
+}
+
+/// Why a provider's correction is not believed.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum CorrectionError {
+    /// It does not say what was charged.
+    #[error("the provider's correction does not say what it charged")]
+    Incomplete,
+    /// It is about another channel.
+    #[error("the provider's correction is about another channel")]
+    WrongChannel,
+    /// The proof is not the payer's own signature.
+    #[error("the provider's correction rests on a voucher that this payer never signed")]
+    NotSigned,
+    /// It says that more was charged than was ever signed for.
+    #[error("the provider says it charged {charged}, but only {signed} was ever promised")]
+    AbovePromise {
+        /// What it says.
+        charged: Amount,
+        /// What the voucher allows.
+        signed: Amount,
+    },
+    /// Without a voucher, only what the chain says counts.
+    #[error("the provider's correction has no proof, and the chain has {claimed} as claimed")]
+    NotOnChain {
+        /// Claimed on chain.
+        claimed: Amount,
+    },
+}
+
+/// Why no payment can be made on a channel.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum PrepareError {
+    /// A request is in flight.
+    #[error("a payment is in flight on this channel")]
+    InFlight,
+    /// Closed, closing or distrusted.
+    #[error("the channel takes no more payments")]
+    NotOpen,
+    /// Beyond 128 bits.
+    #[error("the channel's total would not fit in 128 bits")]
+    Overflow,
+    /// Nothing to return.
+    #[error("nothing is left in the channel")]
+    Empty,
+}
+
+/// What a payer must not forget about a channel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The channel's parameters.
+    pub config: ChannelConfig,
+    /// What was charged, as far as this payer was told.
+    pub charged: Amount,
+    /// The highest voucher that was ever signed: the most that can be taken.
+    pub signed: Option<Voucher>,
+    /// In the channel, as last known.
+    pub balance: Amount,
+    /// Claimed on chain, as last known.
+    pub total_claimed: Amount,
+    /// Everything that was ever put in.
+    pub deposited: Amount,
+    /// Everything that ever came back.
+    pub refunded: Amount,
+    /// Where the channel is in its life.
+    pub status: Status,
+    /// When it was last used.
+    pub last_used_at: Timestamp,
+}
+
+/// What a payment needs to have signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Promise {
+    /// The voucher's cumulative amount.
+    pub max_claimable: Amount,
+    /// What is deposited first, if anything.
+    pub deposit: Option<Amount>,
+}
+
+/// What became of a request.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    /// A settlement response that says the payment stands.
+    Stated(ChargeStatement),
+    /// The request failed before anything was charged: a status of 400 and above without one.
+    NotCharged,
+    /// Nobody knows: the connection broke.
+    Unknown,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct InFlight {
+    ceiling: Amount,
+    deposit: Option<Amount>,
+}
+
+/// One channel, seen by its payer.
+#[derive(Debug, Clone)]
+pub struct Channel {
+    id: ChannelId,
+    record: Record,
+    in_flight: Option<InFlight>,
+}
+
+impl Record {
+    /// A channel before its first deposit.
+    pub fn new(config: ChannelConfig) -> Self {
+        Self {
+            config,
+            charged: Amount::ZERO,
+            signed: None,
+            balance: Amount::ZERO,
+            total_claimed: Amount::ZERO,
+            deposited: Amount::ZERO,
+            refunded: Amount::ZERO,
+            status: Status::Open,
+            last_used_at: Timestamp::default(),
+        }
+    }
+
+    /// What could still come back: the balance less what was charged.
+    pub fn refundable(&self) -> Amount {
+        self.balance.saturating_sub(self.charged)
+    }
+
+    /// What is promised beyond what was charged: at risk until the provider states its charge.
+    pub fn reserved(&self) -> Amount {
+        let promised = self
+            .signed
+            .map_or(Amount::ZERO, |voucher| voucher.max_claimable);
+        promised.saturating_sub(self.charged)
+    }
+}
+
+impl Channel {
+    /// A channel as it was last made durable. Nothing is in flight on it.
+    pub fn new(id: ChannelId, record: Record) -> Self {
+        Self {
+            id,
+            record,
+            in_flight: None,
+        }
+    }
+
+    /// The channel's id.
+    pub fn id(&self) -> ChannelId {
+        self.id
+    }
+
+    /// What must not be forgotten.
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// Whether a payment could begin now.
+    pub fn is_ready(&self) -> bool {
+        self.in_flight.is_none() && self.record.status == Status::Open
+    }
+
+    /// Whether a payment of `ceiling` needs no deposit.
+    pub fn covers(&self, ceiling: Amount) -> bool {
+        self.record.charged.saturating_add(ceiling) <= self.record.balance
+    }
+
+    /// Begins a payment of at most `ceiling`, with a deposit of `deposit` where one is needed.
+    ///
+    /// A deposit that is smaller than what is missing is raised to that.
+    ///
+    /// # Errors
+    /// When the channel takes no payment now.
+    pub fn prepare(&mut self, ceiling: Amount, deposit: Amount) -> Result<Promise, PrepareError> {
+        if self.in_flight.is_some() {
+            return Err(PrepareError::InFlight);
+        }
+        if self.record.status != Status::Open {
+            return Err(PrepareError::NotOpen);
+        }
+        let max = self
+            .record
+            .charged
+            .checked_add(ceiling)
+            .ok_or(PrepareError::Overflow)?;
+        let missing = max.saturating_sub(self.record.balance);
+        let deposit = (!missing.is_zero()).then(|| deposit.max(missing));
+        if let Some(deposit) = deposit {
+            self.record
+                .balance
+                .checked_add(deposit)
+                .ok_or(PrepareError::Overflow)?;
+        }
+        self.in_flight = Some(InFlight { ceiling, deposit });
+        Ok(Promise {
+            max_claimable: max,
+            deposit,
+        })
+    }
+
+    /// Keeps a voucher that was signed. The record must be durable before the voucher leaves.
+    pub fn sign(&mut self, now: Timestamp, voucher: Voucher) -> &Record {
+        let higher = self
+            .record
+            .signed
+            .is_none_or(|held| voucher.max_claimable > held.max_claimable);
+        if higher {
+            self.record.signed = Some(voucher);
+        }
+        self.record.last_used_at = now;
+        &self.record
+    }
+
+    /// Ends the payment in flight. The record must be made durable after it.
+    ///
+    /// # Errors
+    /// When the provider said something that cannot be true; the channel signs nothing more.
+    pub fn finish(&mut self, outcome: Outcome) -> Result<&Record, Distrust> {
+        let Some(in_flight) = self.in_flight.take() else {
+            return Ok(&self.record);
+        };
+        let Outcome::Stated(statement) = outcome else {
+            return Ok(&self.record);
+        };
+        match self.believe(&in_flight, &statement) {
+            Ok(()) => Ok(&self.record),
+            Err(distrust) => {
+                self.record.status = Status::Distrusted(distrust.clone());
+                Err(distrust)
+            }
+        }
+    }
+
+    fn believe(
+        &mut self,
+        in_flight: &InFlight,
+        statement: &ChargeStatement,
+    ) -> Result<(), Distrust> {
+        let charged = statement.charged_amount.unwrap_or(in_flight.ceiling);
+        if charged > in_flight.ceiling {
+            return Err(Distrust::ChargeAboveCeiling {
+                charged,
+                ceiling: in_flight.ceiling,
+            });
+        }
+        let sum = self.record.charged.saturating_add(charged);
+        let deposit = in_flight.deposit.unwrap_or(Amount::ZERO);
+        let expected = self.record.balance.saturating_add(deposit);
+        let Some(state) = &statement.channel_state else {
+            self.credit(deposit, expected);
+            self.record.charged = sum;
+            return Ok(());
+        };
+        if state.channel_id != self.id {
+            return Err(Distrust::WrongChannel);
+        }
+        if let Some(stated) = state
+            .charged_cumulative_amount
+            .filter(|stated| *stated != sum)
+        {
+            return Err(Distrust::WrongSum {
+                stated,
+                expected: sum,
+            });
+        }
+        // A deposit is not sent where the channel already holds enough, so only what was there
+        // before must still be there.
+        if state.balance < self.record.balance {
+            let expected = self.record.balance;
+            return Err(Distrust::BalanceMissing {
+                stated: state.balance,
+                expected,
+            });
+        }
+        self.credit(
+            state.balance.saturating_sub(self.record.balance),
+            state.balance,
+        );
+        self.record.total_claimed = self.record.total_claimed.max(state.total_claimed);
+        self.record.charged = sum;
+        Ok(())
+    }
+
+    fn credit(&mut self, deposit: Amount, balance: Amount) {
+        self.record.deposited = self.record.deposited.saturating_add(deposit);
+        self.record.balance = balance;
+    }
+
+    /// Comes down to the true charge at the end of a stream whose headers stated the most that it
+    /// could become.
+    pub fn correct_down(&mut self, cumulative: Amount) -> &Record {
+        self.record.charged = self
+            .record
+            .charged
+            .min(cumulative)
+            .max(self.record.total_claimed);
+        &self.record
+    }
+
+    /// Takes a provider's correction, so that the payment can be prepared once more. The record
+    /// must be made durable after it.
+    ///
+    /// `claimed` is what the chain has as claimed, where this payer can read it.
+    ///
+    /// # Errors
+    /// When the correction is not proved by this payer's own signature or by the chain.
+    pub fn correct(
+        &mut self,
+        extra: &BatchExtra,
+        domain: &SettlementDomain,
+        onchain: Option<&OnchainState>,
+    ) -> Result<&Record, CorrectionError> {
+        let state = extra
+            .channel_state
+            .as_ref()
+            .ok_or(CorrectionError::Incomplete)?;
+        if state.channel_id != self.id {
+            return Err(CorrectionError::WrongChannel);
+        }
+        let charged = state
+            .charged_cumulative_amount
+            .ok_or(CorrectionError::Incomplete)?;
+        match (&extra.voucher_state, onchain) {
+            (Some(proof), _) => {
+                let signed = proof.signed_max_claimable;
+                let digest = domain.voucher_digest(self.id, signed);
+                if proof.signature.signer(digest) != Ok(self.record.config.payer_authorizer) {
+                    return Err(CorrectionError::NotSigned);
+                }
+                if charged > signed {
+                    return Err(CorrectionError::AbovePromise { charged, signed });
+                }
+                self.keep_proof(Voucher {
+                    max_claimable: signed,
+                    signature: proof.signature,
+                });
+            }
+            (None, Some(onchain)) if onchain.total_claimed == charged => {}
+            (None, onchain) => {
+                let claimed = onchain.map_or(Amount::ZERO, |onchain| onchain.total_claimed);
+                return Err(CorrectionError::NotOnChain { claimed });
+            }
+        }
+        self.in_flight = None;
+        self.record.charged = charged;
+        if let Some(onchain) = onchain {
+            self.record.balance = onchain.balance;
+            self.record.total_claimed = onchain.total_claimed;
+        }
+        Ok(&self.record)
+    }
+
+    fn keep_proof(&mut self, voucher: Voucher) {
+        let higher = self
+            .record
+            .signed
+            .is_none_or(|held| voucher.max_claimable > held.max_claimable);
+        if higher {
+            self.record.signed = Some(voucher);
+        }
+    }
+
+    /// Takes what the chain says, after a restart or a transaction of the payer's own.
+    pub fn observe(&mut self, onchain: &OnchainState) -> &Record {
+        self.record.balance = onchain.balance;
+        self.record.total_claimed = onchain.total_claimed;
+        self.record.charged = self.record.charged.max(onchain.total_claimed);
+        &self.record
+    }
+
+    /// Begins a refund: the amount of the voucher that adds nothing.
+    ///
+    /// # Errors
+    /// When a payment is in flight, or nothing is left.
+    pub fn prepare_refund(&mut self) -> Result<Amount, PrepareError> {
+        if self.in_flight.is_some() {
+            return Err(PrepareError::InFlight);
+        }
+        if self.record.refundable().is_zero() {
+            return Err(PrepareError::Empty);
+        }
+        self.record.status = Status::Refunding;
+        Ok(self.record.charged)
+    }
+
+    /// Ends a refund. `returned` is what the provider says went back, `None` where it refused.
+    pub fn finish_refund(&mut self, returned: Option<(Amount, Option<Amount>)>) -> &Record {
+        let Some((returned, balance)) = returned else {
+            self.record.status = Status::Open;
+            return &self.record;
+        };
+        let balance = balance.unwrap_or(self.record.balance.saturating_sub(returned));
+        self.record.refunded = self.record.refunded.saturating_add(returned);
+        self.record.balance = balance;
+        let empty = self.record.refundable().is_zero();
+        self.record.status = if empty { Status::Closed } else { Status::Open };
+        &self.record
+    }
+}
+
+#[cfg(test)]
+#[path = "payer_tests.rs"]
+mod tests;

@@ -1,0 +1,311 @@
+use alloy_primitives::{Address, B256};
+
+use super::*;
+use crate::channel::channel_state;
+use crate::id::ChainId;
+use crate::signature::Signature;
+use crate::x402::VoucherState;
+
+const NOW: Timestamp = Timestamp(1_000_000);
+
+fn amount(units: u128) -> Amount {
+    Amount::new(units)
+}
+
+/// A key that signs as wallets do.
+struct Key(secp256k1::SecretKey);
+
+impl Key {
+    fn new(byte: u8) -> Self {
+        Self(secp256k1::SecretKey::from_byte_array([byte; 32]).unwrap())
+    }
+
+    fn address(&self) -> Address {
+        let public = self
+            .0
+            .public_key(secp256k1::SECP256K1)
+            .serialize_uncompressed();
+        Address::from_raw_public_key(&public[1..])
+    }
+
+    fn sign(&self, digest: B256) -> Signature {
+        let message = secp256k1::Message::from_digest(digest.0);
+        let signed = secp256k1::SECP256K1.sign_ecdsa_recoverable(message, &self.0);
+        let (id, rs) = signed.serialize_compact();
+        let mut bytes = [0; 65];
+        bytes[..64].copy_from_slice(&rs);
+        bytes[64] = 27 + u8::try_from(i32::from(id)).unwrap();
+        Signature::from_bytes(&bytes).unwrap()
+    }
+}
+
+struct Wallet {
+    key: Key,
+    domain: SettlementDomain,
+    channel: Channel,
+}
+
+impl Wallet {
+    fn with_balance(balance: u128) -> Self {
+        let key = Key::new(7);
+        let domain = SettlementDomain::new(ChainId(31337));
+        let config = ChannelConfig {
+            payer: Address::repeat_byte(1),
+            payer_authorizer: key.address(),
+            receiver: Address::repeat_byte(3),
+            receiver_authorizer: Address::repeat_byte(4),
+            token: Address::repeat_byte(5),
+            withdraw_delay: 900,
+            salt: B256::ZERO,
+        };
+        let mut record = Record::new(config);
+        record.balance = amount(balance);
+        let channel = Channel::new(domain.channel_id(&config), record);
+        Self {
+            key,
+            domain,
+            channel,
+        }
+    }
+
+    fn pay(&mut self, ceiling: u128) -> Promise {
+        let promise = self.channel.prepare(amount(ceiling), Amount::ZERO).unwrap();
+        let digest = self
+            .domain
+            .voucher_digest(self.channel.id(), promise.max_claimable);
+        let signature = self.key.sign(digest);
+        self.channel.sign(
+            NOW,
+            Voucher {
+                max_claimable: promise.max_claimable,
+                signature,
+            },
+        );
+        promise
+    }
+
+    fn statement(&self, charged: u128, sum: u128, balance: u128) -> Outcome {
+        let onchain = OnchainState {
+            balance: amount(balance),
+            ..OnchainState::default()
+        };
+        Outcome::Stated(ChargeStatement {
+            charged_amount: Some(amount(charged)),
+            channel_state: Some(channel_state(
+                self.channel.id(),
+                &onchain,
+                Some(amount(sum)),
+            )),
+        })
+    }
+
+    fn correction(&self, charged: u128, signed: u128, signer: &Key) -> BatchExtra {
+        let digest = self
+            .domain
+            .voucher_digest(self.channel.id(), amount(signed));
+        BatchExtra {
+            receiver_authorizer: Address::repeat_byte(4),
+            withdraw_delay: 900,
+            name: "T".into(),
+            version: "1".into(),
+            asset_transfer_method: None,
+            min_deposit: None,
+            channel_state: Some(channel_state(
+                self.channel.id(),
+                &OnchainState::default(),
+                Some(amount(charged)),
+            )),
+            voucher_state: Some(VoucherState {
+                signed_max_claimable: amount(signed),
+                signature: signer.sign(digest),
+            }),
+        }
+    }
+}
+
+#[test]
+fn a_channel_is_funded_when_it_must_be_and_paid_from_when_it_can() {
+    let mut wallet = Wallet::with_balance(0);
+    let promise = wallet
+        .channel
+        .prepare(amount(1_000), amount(5_000))
+        .unwrap();
+    assert_eq!(promise.deposit, Some(amount(5_000)));
+    wallet
+        .channel
+        .finish(wallet.statement(1_000, 1_000, 5_000))
+        .unwrap();
+    assert_eq!(wallet.channel.record().deposited, amount(5_000));
+    for _ in 0..4 {
+        let promise = wallet.pay(1_000);
+        assert_eq!(promise.deposit, None);
+        let sum = promise.max_claimable.units();
+        wallet
+            .channel
+            .finish(wallet.statement(1_000, sum, 5_000))
+            .unwrap();
+    }
+    let promise = wallet.channel.prepare(amount(1_000), amount(200)).unwrap();
+    assert_eq!(
+        promise.deposit,
+        Some(amount(1_000)),
+        "raised to what is missing"
+    );
+}
+
+#[test]
+fn one_payment_at_a_time() {
+    let mut wallet = Wallet::with_balance(5_000);
+    wallet.pay(1_000);
+    let second = wallet.channel.prepare(amount(1_000), Amount::ZERO);
+    assert_eq!(second, Err(PrepareError::InFlight));
+}
+
+#[test]
+fn what_cannot_be_true_ends_the_channel() {
+    let wrong_channel = |wallet: &Wallet| {
+        let Outcome::Stated(mut statement) = wallet.statement(10, 10, 5_000) else {
+            unreachable!()
+        };
+        statement.channel_state.as_mut().unwrap().channel_id = ChannelId(B256::ZERO);
+        Outcome::Stated(statement)
+    };
+    type Lie = fn(&Wallet) -> Outcome;
+    let cases: [(Lie, Distrust); 4] = [
+        (
+            |wallet| wallet.statement(1_001, 1_001, 5_000),
+            Distrust::ChargeAboveCeiling {
+                charged: amount(1_001),
+                ceiling: amount(1_000),
+            },
+        ),
+        (
+            |wallet| wallet.statement(10, 11, 5_000),
+            Distrust::WrongSum {
+                stated: amount(11),
+                expected: amount(10),
+            },
+        ),
+        (
+            |wallet| wallet.statement(10, 10, 4_999),
+            Distrust::BalanceMissing {
+                stated: amount(4_999),
+                expected: amount(5_000),
+            },
+        ),
+        (wrong_channel, Distrust::WrongChannel),
+    ];
+    for (lie, distrust) in cases {
+        let mut wallet = Wallet::with_balance(5_000);
+        wallet.pay(1_000);
+        let outcome = lie(&wallet);
+        assert_eq!(wallet.channel.finish(outcome).map(|_| ()), Err(distrust));
+        let next = wallet.channel.prepare(amount(1), Amount::ZERO);
+        assert_eq!(next, Err(PrepareError::NotOpen));
+    }
+}
+
+#[test]
+fn a_correction_counts_only_with_the_payers_own_signature() {
+    let mut wallet = Wallet::with_balance(5_000);
+    wallet.pay(1_000);
+    wallet.channel.finish(Outcome::Unknown).unwrap();
+    let stranger = Key::new(9);
+    let own = Key::new(7);
+    let domain = wallet.domain.clone();
+    let forged = wallet.correction(900, 1_000, &stranger);
+    assert_eq!(
+        wallet.channel.correct(&forged, &domain, None).map(|_| ()),
+        Err(CorrectionError::NotSigned)
+    );
+    let above = wallet.correction(1_001, 1_000, &own);
+    assert_eq!(
+        wallet.channel.correct(&above, &domain, None).map(|_| ()),
+        Err(CorrectionError::AbovePromise {
+            charged: amount(1_001),
+            signed: amount(1_000)
+        })
+    );
+    let mut unproved = wallet.correction(900, 1_000, &own);
+    unproved.voucher_state = None;
+    let claimed = OnchainState {
+        total_claimed: amount(100),
+        ..OnchainState::default()
+    };
+    assert_eq!(
+        wallet
+            .channel
+            .correct(&unproved, &domain, Some(&claimed))
+            .map(|_| ()),
+        Err(CorrectionError::NotOnChain {
+            claimed: amount(100)
+        })
+    );
+    assert_eq!(
+        wallet.channel.record().charged,
+        Amount::ZERO,
+        "nothing changed"
+    );
+    let honest = wallet.correction(900, 1_000, &own);
+    wallet.channel.correct(&honest, &domain, None).unwrap();
+    assert_eq!(wallet.channel.record().charged, amount(900));
+    assert_eq!(wallet.pay(1_000).max_claimable, amount(1_900));
+}
+
+#[test]
+fn a_lost_reply_keeps_the_promise_in_the_books() {
+    let mut wallet = Wallet::with_balance(5_000);
+    wallet.pay(1_000);
+    wallet.channel.finish(Outcome::Unknown).unwrap();
+    assert_eq!(wallet.channel.record().reserved(), amount(1_000));
+    let again = Channel::new(wallet.channel.id(), wallet.channel.record().clone());
+    assert!(again.is_ready());
+}
+
+#[test]
+fn a_full_refund_closes_the_channel_for_good_and_a_part_does_not() {
+    let mut wallet = Wallet::with_balance(5_000);
+    assert_eq!(wallet.channel.prepare_refund(), Ok(Amount::ZERO));
+    wallet.channel.finish_refund(Some((amount(1_000), None)));
+    assert_eq!(wallet.channel.record().balance, amount(4_000));
+    assert!(wallet.channel.is_ready());
+    wallet.channel.prepare_refund().unwrap();
+    wallet.channel.finish_refund(None);
+    assert!(
+        wallet.channel.is_ready(),
+        "a refused refund leaves the channel open"
+    );
+    wallet.channel.prepare_refund().unwrap();
+    wallet
+        .channel
+        .finish_refund(Some((amount(4_000), Some(Amount::ZERO))));
+    assert_eq!(wallet.channel.record().status, Status::Closed);
+    assert_eq!(wallet.channel.record().refunded, amount(5_000));
+    let next = wallet.channel.prepare(amount(1), Amount::ZERO);
+    assert_eq!(next, Err(PrepareError::NotOpen));
+}
+
+#[test]
+fn the_end_of_a_stream_brings_the_view_down_but_never_below_what_was_claimed() {
+    let mut wallet = Wallet::with_balance(5_000);
+    wallet.pay(1_000);
+    wallet
+        .channel
+        .finish(wallet.statement(1_000, 1_000, 5_000))
+        .unwrap();
+    assert_eq!(
+        wallet.channel.correct_down(amount(137)).charged,
+        amount(137)
+    );
+    assert_eq!(
+        wallet.channel.correct_down(amount(500)).charged,
+        amount(137)
+    );
+    let claimed = OnchainState {
+        balance: amount(5_000),
+        total_claimed: amount(137),
+        ..OnchainState::default()
+    };
+    wallet.channel.observe(&claimed);
+    assert_eq!(wallet.channel.correct_down(amount(0)).charged, amount(137));
+}

@@ -1,0 +1,680 @@
+use alloy_primitives::{Address, B256};
+use proptest::prelude::*;
+
+use super::*;
+use crate::signature::Signature;
+use crate::x402::Erc3009Authorization;
+
+const NOW: Timestamp = Timestamp(1_000_000);
+
+fn amount(units: u128) -> Amount {
+    Amount::new(units)
+}
+
+fn config() -> ChannelConfig {
+    ChannelConfig {
+        payer: Address::repeat_byte(1),
+        payer_authorizer: Address::repeat_byte(2),
+        receiver: Address::repeat_byte(3),
+        receiver_authorizer: Address::repeat_byte(4),
+        token: Address::repeat_byte(5),
+        withdraw_delay: 900,
+        salt: B256::ZERO,
+    }
+}
+
+/// A signature that is well formed; the machine gets payments whose signatures were checked.
+fn signature() -> Signature {
+    let mut bytes = [1; 65];
+    bytes[64] = 27;
+    Signature::from_bytes(&bytes).unwrap()
+}
+
+fn payment(max: u128, kind: PaymentKind) -> CheckedPayment {
+    CheckedPayment {
+        channel: ChannelId(B256::ZERO),
+        config: config(),
+        voucher: Voucher {
+            max_claimable: amount(max),
+            signature: signature(),
+        },
+        kind,
+    }
+}
+
+fn deposit(units: u128) -> PaymentKind {
+    PaymentKind::Deposit(CheckedDeposit {
+        amount: amount(units),
+        authorization: Erc3009Authorization {
+            valid_after: 0,
+            valid_before: u64::MAX,
+            salt: U256::ZERO,
+            signature: signature().as_bytes().to_vec().into(),
+        },
+    })
+}
+
+fn onchain(balance: u128, claimed: u128) -> OnchainState {
+    OnchainState {
+        balance: amount(balance),
+        total_claimed: amount(claimed),
+        ..OnchainState::default()
+    }
+}
+
+/// A channel with a ledger of what was done, and the record that would survive a crash now.
+struct Desk {
+    channel: Channel,
+    durable: Record,
+    next: u64,
+    now: Timestamp,
+}
+
+impl Desk {
+    fn funded(balance: u128) -> Self {
+        let mut record = Record::new(config());
+        record.onchain = Some(onchain(balance, 0));
+        Self::with(record)
+    }
+
+    fn with(record: Record) -> Self {
+        let id = ChannelId(B256::ZERO);
+        Self {
+            channel: Channel::restored(id, record.clone()),
+            durable: record,
+            next: 0,
+            now: NOW,
+        }
+    }
+
+    fn handle(&mut self, event: Event) -> Vec<Effect> {
+        let mut out = Vec::new();
+        self.channel.handle(self.now, event, &mut out);
+        for effect in &out {
+            if let Effect::Persist(record) = effect {
+                self.durable = (**record).clone();
+            }
+        }
+        assert!(self.channel.record.charged <= self.channel.record.told);
+        out
+    }
+
+    fn pay(&mut self, max: u128, ceiling: u128, need: u128) -> (RequestId, Vec<Effect>) {
+        self.send(payment(max, PaymentKind::Voucher), ceiling, need)
+    }
+
+    fn send(
+        &mut self,
+        payment: CheckedPayment,
+        ceiling: u128,
+        need: u128,
+    ) -> (RequestId, Vec<Effect>) {
+        self.next += 1;
+        let request = RequestId(self.next);
+        let quote = Quote {
+            ceiling: amount(ceiling),
+            need: amount(need),
+        };
+        (
+            request,
+            self.handle(Event::Pay {
+                request,
+                payment: Box::new(payment),
+                quote,
+            }),
+        )
+    }
+
+    fn charge(&mut self, request: RequestId, units: u128) -> (u128, u128) {
+        let out = self.handle(Event::Charge {
+            request,
+            amount: amount(units),
+        });
+        stated(&out)
+    }
+
+    fn crash(&mut self) {
+        self.channel = Channel::restored(ChannelId(B256::ZERO), self.durable.clone());
+    }
+}
+
+/// What the one statement among the effects says: the charge and the sum.
+fn stated(out: &[Effect]) -> (u128, u128) {
+    let statement = out
+        .iter()
+        .find_map(|effect| match effect {
+            Effect::Charged { statement, .. } | Effect::StateEarly { statement, .. } => {
+                Some(statement.clone())
+            }
+            _ => None,
+        })
+        .expect("a statement");
+    let sum = statement
+        .charge
+        .channel_state
+        .unwrap()
+        .charged_cumulative_amount
+        .unwrap();
+    (
+        statement.charge.charged_amount.unwrap().units(),
+        sum.units(),
+    )
+}
+
+fn admits(out: &[Effect], request: RequestId) -> bool {
+    out.contains(&Effect::Admit { request })
+}
+
+fn refusal(out: &[Effect]) -> Option<ErrorCode> {
+    out.iter().find_map(|effect| match effect {
+        Effect::Refuse { code, .. } => Some(*code),
+        _ => None,
+    })
+}
+
+#[test]
+fn the_voucher_is_durable_before_work_and_the_charge_before_its_statement() {
+    let mut desk = Desk::funded(10_000);
+    let (request, out) = desk.pay(1_000, 1_000, 1_000);
+    let [Effect::Persist(record), Effect::Admit { .. }] = out.as_slice() else {
+        panic!("{out:?}")
+    };
+    assert_eq!(record.voucher.unwrap().max_claimable, amount(1_000));
+    let out = desk.handle(Event::Charge {
+        request,
+        amount: amount(137),
+    });
+    let [Effect::Persist(record), Effect::Charged { .. }] = out.as_slice() else {
+        panic!("{out:?}")
+    };
+    assert_eq!(record.charged, amount(137));
+    assert_eq!(stated(&out), (137, 137));
+}
+
+#[test]
+fn an_unknown_channel_is_read_then_funded_then_served() {
+    let mut desk = Desk::with(Record::new(config()));
+    let (request, out) = desk.send(payment(1_000, deposit(5_000)), 1_000, 1_000);
+    assert_eq!(out, [Effect::ReadChain]);
+    let out = desk.handle(Event::Onchain(onchain(0, 0)));
+    assert!(
+        matches!(
+            out.as_slice(),
+            [Effect::Persist(_), Effect::SendDeposit { .. }]
+        ),
+        "{out:?}"
+    );
+    let done = Transacted {
+        transaction: "0xab".into(),
+        amount: amount(5_000),
+        onchain: onchain(5_000, 0),
+    };
+    let out = desk.handle(Event::Done {
+        request,
+        outcome: Ok(done),
+    });
+    assert!(admits(&out, request), "{out:?}");
+    let out = desk.handle(Event::Charge {
+        request,
+        amount: amount(1_000),
+    });
+    let Some(Effect::Charged { statement, .. }) = out.last() else {
+        panic!("{out:?}")
+    };
+    assert_eq!(statement.moved, Some(("0xab".into(), amount(5_000))));
+}
+
+#[test]
+fn a_deposit_too_small_for_its_voucher_is_not_sent() {
+    let mut desk = Desk::funded(100);
+    desk.send(payment(1_000, deposit(899)), 1_000, 1_000);
+    let out = desk.handle(Event::Onchain(onchain(100, 0)));
+    assert_eq!(refusal(&out), Some(ErrorCode::CumulativeExceedsBalance));
+}
+
+#[test]
+fn first_calls_in_parallel_send_one_deposit_where_one_voucher_pays_once() {
+    let mut desk = Desk::funded(0);
+    let (first, out) = desk.send(payment(1_000, deposit(5_000)), 1_000, 1_000);
+    assert!(
+        matches!(out.as_slice(), [Effect::SendDeposit { .. }]),
+        "{out:?}"
+    );
+    let (_, out) = desk.send(payment(1_000, deposit(5_000)), 1_000, 1_000);
+    assert_eq!(out, []);
+    let done = Transacted {
+        transaction: "0xab".into(),
+        amount: amount(5_000),
+        onchain: onchain(5_000, 0),
+    };
+    let out = desk.handle(Event::Done {
+        request: first,
+        outcome: Ok(done),
+    });
+    assert!(admits(&out, first));
+    let out = desk.handle(Event::Charge {
+        request: first,
+        amount: amount(1_000),
+    });
+    assert_eq!(refusal(&out), Some(ErrorCode::CumulativeMismatch));
+    assert!(
+        !out.iter()
+            .any(|effect| matches!(effect, Effect::SendDeposit { .. }))
+    );
+}
+
+#[test]
+fn a_failed_deposit_refuses_its_request_and_lets_the_next_one_try() {
+    let mut desk = Desk::funded(0);
+    let (first, _) = desk.send(payment(1_000, deposit(5_000)), 1_000, 1_000);
+    let (second, out) = desk.send(payment(1_000, deposit(5_000)), 1_000, 1_000);
+    assert_eq!(out, []);
+    let out = desk.handle(Event::Done {
+        request: first,
+        outcome: Err(ErrorCode::DepositSimulation),
+    });
+    assert_eq!(refusal(&out), Some(ErrorCode::DepositSimulation));
+    let tries = |effect: &Effect| matches!(effect, Effect::SendDeposit { request, .. } if *request == second);
+    assert!(out.iter().any(tries), "{out:?}");
+}
+
+#[test]
+fn vouchers_that_do_not_fit_are_refused_and_change_nothing() {
+    let mut desk = Desk::funded(10_000);
+    let (request, _) = desk.pay(1_000, 1_000, 1_000);
+    desk.charge(request, 1_000);
+    let before = desk.channel.record.clone();
+    let cases = [
+        (1_999, ErrorCode::CumulativeMismatch, "one below"),
+        (2_001, ErrorCode::CumulativeMismatch, "one above"),
+        (1_000, ErrorCode::CumulativeMismatch, "replay"),
+        (0, ErrorCode::CumulativeMismatch, "nothing"),
+        (u128::MAX, ErrorCode::CumulativeMismatch, "everything"),
+    ];
+    for (max, code, case) in cases {
+        let (_, out) = desk.pay(max, 1_000, 1_000);
+        assert_eq!(refusal(&out), Some(code), "{case}");
+        assert_eq!(desk.channel.record, before, "{case}");
+    }
+    let (request, out) = desk.pay(2_000, 1_000, 1_000);
+    assert!(admits(&out, request), "the right one still fits");
+}
+
+#[test]
+fn a_correction_carries_the_charge_and_the_proof() {
+    let mut desk = Desk::funded(10_000);
+    let (request, _) = desk.pay(1_000, 1_000, 1_000);
+    desk.charge(request, 300);
+    let (_, out) = desk.pay(1_000, 1_000, 1_000);
+    let Some(Effect::Refuse {
+        correction: Some(correction),
+        ..
+    }) = out.last()
+    else {
+        panic!("{out:?}")
+    };
+    assert_eq!(
+        correction.channel.charged_cumulative_amount,
+        Some(amount(300))
+    );
+    assert_eq!(
+        correction.voucher.as_ref().unwrap().signed_max_claimable,
+        amount(1_000)
+    );
+    let (request, out) = desk.pay(1_300, 1_000, 1_000);
+    assert!(admits(&out, request));
+}
+
+#[test]
+fn a_voucher_above_the_balance_reads_the_chain_once_then_is_refused() {
+    let mut desk = Desk::funded(500);
+    let (_, out) = desk.pay(1_000, 1_000, 1_000);
+    assert_eq!(out, [Effect::ReadChain]);
+    let out = desk.handle(Event::Onchain(onchain(500, 0)));
+    assert_eq!(refusal(&out), Some(ErrorCode::CumulativeExceedsBalance));
+}
+
+#[test]
+fn money_that_is_being_withdrawn_pays_for_nothing_new() {
+    let mut desk = Desk::funded(2_000);
+    let state = OnchainState {
+        withdraw_amount: amount(1_500),
+        withdraw_requested_at: 7,
+        ..onchain(2_000, 0)
+    };
+    desk.handle(Event::Onchain(state));
+    let (_, out) = desk.pay(1_000, 1_000, 1_000);
+    assert_eq!(out, [Effect::ReadChain]);
+    let out = desk.handle(Event::Onchain(state));
+    assert_eq!(refusal(&out), Some(ErrorCode::CumulativeExceedsBalance));
+}
+
+#[test]
+fn a_stream_states_the_upper_view_and_the_next_vouchers_fit_without_a_correction() {
+    let mut desk = Desk::funded(100_000);
+    let mut view = 0;
+    let mut truly = 0;
+    for round in 0..20 {
+        let (request, out) = desk.pay(view + 1_000, 1_000, 1_000);
+        assert!(admits(&out, request), "round {round}: {out:?}");
+        let out = desk.handle(Event::StateEarly { request });
+        let (charged, sum) = stated(&out);
+        assert_eq!(
+            sum,
+            view + charged,
+            "the sum follows from what the payer believes"
+        );
+        assert!(charged <= 1_000);
+        view = sum;
+        desk.handle(Event::Charge {
+            request,
+            amount: amount(137),
+        });
+        truly += 137;
+        assert_eq!(desk.channel.record.charged, amount(truly));
+        assert!(view - truly <= 1_000, "at most one ceiling ahead");
+    }
+    let (_, out) = desk.send(payment(view, PaymentKind::Refund(None)), 1_000, 1_000);
+    assert_eq!(out, [Effect::ReadChain]);
+    let out = desk.handle(Event::Onchain(onchain(100_000, 0)));
+    let Some(Effect::SendRefund {
+        amount: returned,
+        claim: Some(row),
+        ..
+    }) = out.last()
+    else {
+        panic!("{out:?}")
+    };
+    assert_eq!(*returned, amount(100_000 - truly));
+    assert_eq!(row.total_claimed, amount(truly));
+}
+
+#[test]
+fn parallel_requests_share_one_voucher_as_far_as_it_reaches_and_wait_beyond() {
+    let mut desk = Desk::funded(100_000);
+    let requests: Vec<_> = (0..10).map(|_| desk.pay(1_000, 1_000, 150)).collect();
+    let admitted: Vec<_> = requests
+        .iter()
+        .filter(|(id, out)| admits(out, *id))
+        .map(|(id, _)| *id)
+        .collect();
+    assert_eq!(admitted.len(), 6);
+    assert!(
+        requests.iter().all(|(_, out)| refusal(out).is_none()),
+        "the others wait"
+    );
+    // The first charges less than it reserved, which leaves room for one that waits.
+    let out = desk.handle(Event::Charge {
+        request: admitted[0],
+        amount: amount(50),
+    });
+    assert_eq!(stated(&out), (50, 50));
+    assert!(admits(&out, requests[6].0), "{out:?}");
+}
+
+#[test]
+fn replies_of_parallel_requests_add_up_in_the_order_in_which_they_leave() {
+    let mut desk = Desk::funded(100_000);
+    let requests: Vec<_> = (0..5).map(|_| desk.pay(1_000, 1_000, 150).0).collect();
+    let mut view = 0;
+    for request in requests {
+        let (charged, sum) = desk.charge(request, 100);
+        assert_eq!((charged, sum), (100, view + 100));
+        view = sum;
+    }
+    assert_eq!(view, 500);
+}
+
+#[test]
+fn a_queue_is_bounded_and_a_wait_ends() {
+    let mut desk = Desk::funded(100_000);
+    desk.pay(1_000, 1_000, 1_000);
+    for _ in 0..WAITING_MAX {
+        let (_, out) = desk.pay(1_000, 1_000, 1_000);
+        // The same voucher cannot pay twice, but until the first is charged that is not known.
+        assert_eq!(out, []);
+    }
+    let (_, out) = desk.pay(1_000, 1_000, 1_000);
+    assert_eq!(refusal(&out), Some(ErrorCode::ChannelBusy));
+    desk.now = desk.now.plus_ms(WAIT_MS_MAX);
+    let out = desk.handle(Event::Tick);
+    assert_eq!(out.len(), WAITING_MAX);
+    assert_eq!(refusal(&out), Some(ErrorCode::ChannelBusy));
+}
+
+#[test]
+fn a_failed_handler_costs_nothing_and_the_same_voucher_is_good_again() {
+    let mut desk = Desk::funded(10_000);
+    let (request, _) = desk.pay(1_000, 1_000, 1_000);
+    desk.handle(Event::Abort { request });
+    assert_eq!(desk.channel.record.charged, Amount::ZERO);
+    let (request, out) = desk.pay(1_000, 1_000, 1_000);
+    assert!(admits(&out, request));
+}
+
+#[test]
+fn a_charge_above_the_ceiling_is_cut_to_what_was_promised() {
+    let mut desk = Desk::funded(10_000);
+    let (request, _) = desk.pay(1_000, 1_000, 800);
+    assert_eq!(desk.charge(request, 5_000), (800, 800));
+}
+
+#[test]
+fn a_provider_that_lost_its_memory_adopts_what_the_payer_signed_for() {
+    // All of it: nothing but the chain is left.
+    let mut desk = Desk::with(Record::new(config()));
+    desk.pay(15_412, 1_000, 1_000);
+    let out = desk.handle(Event::Onchain(onchain(20_000, 14_000)));
+    assert!(admits(&out, RequestId(1)), "{out:?}");
+    assert_eq!(desk.channel.record.charged, amount(14_412));
+    // Some of it: an old copy.
+    let mut old = Record::new(config());
+    old.onchain = Some(onchain(20_000, 0));
+    old.charged = amount(700);
+    old.told = amount(700);
+    let mut desk = Desk::with(old);
+    let (request, out) = desk.pay(2_000, 1_000, 1_000);
+    assert!(admits(&out, request));
+    assert_eq!(desk.channel.record.charged, amount(1_000));
+    // But not beyond what the channel holds, and not twice.
+    let mut desk = Desk::funded(500);
+    let (_, out) = desk.pay(1_600, 1_000, 1_000);
+    assert_eq!(refusal(&out), Some(ErrorCode::CumulativeMismatch));
+}
+
+#[test]
+fn a_payer_that_starts_again_below_what_was_claimed_is_told_so() {
+    let mut desk = Desk::with(Record::new(config()));
+    desk.send(payment(1_000, deposit(5_000)), 1_000, 1_000);
+    let out = desk.handle(Event::Onchain(onchain(16_412, 16_412)));
+    assert_eq!(refusal(&out), Some(ErrorCode::CumulativeBelowClaimed));
+}
+
+#[test]
+fn a_refund_waits_for_work_lets_nothing_pass_and_claims_first() {
+    let mut desk = Desk::funded(10_000);
+    let (working, _) = desk.pay(1_000, 1_000, 1_000);
+    let (refund, out) = desk.send(payment(0, PaymentKind::Refund(None)), 1_000, 1_000);
+    assert_eq!(out, []);
+    let (late, out) = desk.pay(2_000, 1_000, 500);
+    assert_eq!(out, []);
+    desk.charge(working, 400);
+    let out = desk.handle(Event::Onchain(onchain(10_000, 0)));
+    // The refund was signed before the charge was known: the payer must sign again.
+    assert_eq!(refusal(&out), Some(ErrorCode::CumulativeMismatch));
+    assert!(
+        !desk
+            .channel
+            .waiting
+            .iter()
+            .any(|waiting| waiting.request == refund)
+    );
+    assert!(admits(&out, late), "{out:?}");
+    desk.charge(late, 0);
+    let (refund, _) = desk.send(payment(400, PaymentKind::Refund(Some(amount(100)))), 0, 0);
+    let out = desk.handle(Event::Onchain(onchain(10_000, 0)));
+    let Some(Effect::SendRefund {
+        amount: returned,
+        claim: Some(row),
+        ..
+    }) = out.last()
+    else {
+        panic!("{out:?}")
+    };
+    assert_eq!((*returned, row.total_claimed), (amount(100), amount(400)));
+    let done = Transacted {
+        transaction: "0xcd".into(),
+        amount: amount(100),
+        onchain: onchain(9_900, 400),
+    };
+    let out = desk.handle(Event::Done {
+        request: refund,
+        outcome: Ok(done),
+    });
+    let Some(Effect::Refunded { statement, .. }) = out.last() else {
+        panic!("{out:?}")
+    };
+    assert_eq!(statement.charge.charged_amount, None);
+    assert_eq!(
+        statement.charge.channel_state.as_ref().unwrap().balance,
+        amount(9_900)
+    );
+}
+
+#[test]
+fn refunds_of_nothing_or_of_too_much_are_refused() {
+    let mut desk = Desk::funded(1_000);
+    for (asked, code) in [
+        (Some(0), ErrorCode::RefundAmount),
+        (Some(1_001), ErrorCode::RefundAmount),
+    ] {
+        desk.send(payment(0, PaymentKind::Refund(asked.map(amount))), 0, 0);
+        let out = desk.handle(Event::Onchain(onchain(1_000, 0)));
+        assert_eq!(refusal(&out), Some(code));
+    }
+    let (request, _) = desk.pay(1_000, 1_000, 1_000);
+    desk.charge(request, 1_000);
+    desk.send(payment(1_000, PaymentKind::Refund(None)), 0, 0);
+    let out = desk.handle(Event::Onchain(onchain(1_000, 0)));
+    assert_eq!(refusal(&out), Some(ErrorCode::RefundNoBalance));
+}
+
+#[test]
+fn a_chain_that_cannot_be_read_is_said_to_those_who_wait_for_it() {
+    let mut desk = Desk::with(Record::new(config()));
+    desk.pay(1_000, 1_000, 1_000);
+    let out = desk.handle(Event::ReadFailed);
+    assert_eq!(refusal(&out), Some(ErrorCode::ChannelStateRead));
+    assert!(desk.channel.is_idle());
+}
+
+/// A client as the published ones are: it believes a statement only if the sum follows from its
+/// own view, signs `view + ceiling`, and cannot read the chain.
+#[derive(Debug, Default)]
+struct BareClient {
+    view: u128,
+}
+
+impl BareClient {
+    fn take(&mut self, (charged, sum): (u128, u128)) {
+        if sum == self.view + charged {
+            self.view = sum;
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Plain { parallel: usize, costs: [u128; 4] },
+    Stream { cost: u128 },
+    Fail,
+    LoseReply { cost: u128 },
+    CrashBeforeWork,
+    CrashAfterCharge { cost: u128 },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let cost = 0..=250_u128;
+    prop_oneof![
+        (
+            1..=4_usize,
+            [cost.clone(), cost.clone(), cost.clone(), cost.clone()]
+        )
+            .prop_map(|(parallel, costs)| Step::Plain { parallel, costs }),
+        cost.clone().prop_map(|cost| Step::Stream { cost }),
+        Just(Step::Fail),
+        cost.clone().prop_map(|cost| Step::LoseReply { cost }),
+        Just(Step::CrashBeforeWork),
+        cost.prop_map(|cost| Step::CrashAfterCharge { cost }),
+    ]
+}
+
+proptest! {
+    /// With a quoted ceiling of eight times what a request needs, a client that cannot read the
+    /// chain is never refused when it asks one at a time or four at once, whatever crashes and
+    /// whichever replies are lost, as long as lost replies leave room; and what is charged is what
+    /// the work cost, to the unit.
+    #[test]
+    fn bare_clients_are_served_and_charged_exactly(steps in prop::collection::vec(step(), 1..60)) {
+        let (ceiling, need) = (2_000, 250);
+        let mut desk = Desk::funded(1_000_000_000);
+        let mut client = BareClient::default();
+        let mut owed: u128 = 0;
+        for step in steps {
+            let lag = owed.saturating_sub(client.view.min(owed));
+            if lag + 4 * need > ceiling {
+                // Too many replies were lost in a row: one request in the open mends it.
+                prop_assert!(lag + need <= ceiling);
+            }
+            let max = client.view + ceiling;
+            match step {
+                Step::Plain { parallel, costs } => {
+                    let fits = usize::try_from((ceiling - lag) / need).unwrap();
+                    let sent: Vec<_> =
+                        (0..parallel.min(fits)).map(|_| desk.pay(max, ceiling, need)).collect();
+                    for (id, out) in &sent {
+                        prop_assert!(admits(out, *id), "{out:?}");
+                    }
+                    for ((id, _), cost) in sent.into_iter().zip(costs) {
+                        client.take(desk.charge(id, cost));
+                        owed += cost;
+                    }
+                }
+                Step::Stream { cost } => {
+                    let (id, out) = desk.pay(max, ceiling, need);
+                    prop_assert!(admits(&out, id), "{out:?}");
+                    client.take(stated(&desk.handle(Event::StateEarly { request: id })));
+                    desk.handle(Event::Charge { request: id, amount: amount(cost) });
+                    owed += cost;
+                }
+                Step::Fail => {
+                    let (id, out) = desk.pay(max, ceiling, need);
+                    prop_assert!(admits(&out, id), "{out:?}");
+                    desk.handle(Event::Abort { request: id });
+                }
+                Step::LoseReply { cost } => {
+                    if lag + 2 * need > ceiling { continue }
+                    let (id, out) = desk.pay(max, ceiling, need);
+                    prop_assert!(admits(&out, id), "{out:?}");
+                    desk.charge(id, cost);
+                    owed += cost;
+                }
+                Step::CrashBeforeWork => {
+                    let (id, out) = desk.pay(max, ceiling, need);
+                    prop_assert!(admits(&out, id), "{out:?}");
+                    desk.crash();
+                }
+                Step::CrashAfterCharge { cost } => {
+                    let (id, out) = desk.pay(max, ceiling, need);
+                    prop_assert!(admits(&out, id), "{out:?}");
+                    client.take(desk.charge(id, cost));
+                    owed += cost;
+                    desk.crash();
+                }
+            }
+            prop_assert_eq!(desk.durable.charged, amount(owed));
+            let held = desk.durable.voucher.map_or(0, |voucher| voucher.max_claimable.units());
+            prop_assert!(owed <= held, "what is charged can be claimed");
+        }
+    }
+}
