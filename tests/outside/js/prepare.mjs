@@ -1,7 +1,8 @@
 // Makes a bare test chain (anvil, hardhat) look like Hearth's embedded one, and puts a token of tests on it.
 //
 // Code is placed at the canonical x402 addresses, because every client signs for those and for no others. Multicall3 is
-// placed too, since the facilitator of the x402 SDK reads through it. Where the code stands already, nothing is done.
+// placed too, since the facilitator of the x402 SDK reads through it. A chain that has the code from its genesis is left
+// as it is: give no setCode.
 //
 // Configuration: { rpc, artifacts: "contracts/artifacts", key, mint: [{ to, amount }], setCode?: "anvil_setCode" }
 // Prints: { chainId, token, name, version, settlement, collector }
@@ -36,16 +37,18 @@ async function place(address, creation) {
   if (await reader.getCode({ address })) return;
   const copy = await deploy(creation);
   const code = await reader.getCode({ address: copy });
-  await reader.request({ method: config.setCode ?? "anvil_setCode", params: [address, code] });
+  await reader.request({ method: config.setCode, params: [address, code] });
 }
 
 // viem ships Multicall3's creation code for chains that lack it, but does not export it by name.
 const { multicall3Bytecode } = load(join(dirname(load.resolve("viem")), "constants", "contracts.js"));
 
-await place(SETTLEMENT, artifact("Settlement").bytecode);
-const argument = encodeAbiParameters([{ type: "address" }], [SETTLEMENT]).slice(2);
-await place(COLLECTOR, artifact("Collector").bytecode + argument);
-await place(MULTICALL3, multicall3Bytecode);
+if (config.setCode) {
+  await place(SETTLEMENT, artifact("Settlement").bytecode);
+  const argument = encodeAbiParameters([{ type: "address" }], [SETTLEMENT]).slice(2);
+  await place(COLLECTOR, artifact("Collector").bytecode + argument);
+  await place(MULTICALL3, multicall3Bytecode);
+}
 
 const dollar = artifact("TestDollar");
 const token = await deploy(dollar.bytecode);
