@@ -4,14 +4,21 @@
 //! to be there first. It keeps few dependencies because it is compiled before anything else. It holds
 //! no part of the product.
 
-use std::process::ExitCode;
+use std::env;
+use std::process::{Command, ExitCode};
 
+use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod contracts;
+mod fuzz;
 mod npm;
+mod phases;
 mod pinned;
 mod python;
+mod setup;
+mod test;
 mod tidy;
 mod workspace;
 
@@ -31,20 +38,92 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
+    /// Fuzz every decoder for a bounded time, guided by coverage.
+    Fuzz {
+        /// The one target to fuzz; without it, all of them in turn.
+        target: Option<String>,
+        /// How long each target is fuzzed.
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
+    },
+    /// Measure, and write what was found to docs/benchmarks.md.
+    Bench {
+        /// The benchmark: an example called `bench_NAME`.
+        name: String,
+        /// Run the smallest size and write nothing.
+        #[arg(long)]
+        smoke: bool,
+    },
+    /// Install or name what this machine lacks.
+    Setup,
+    /// Run every check and every test.
+    Test {
+        /// Leave out what needs programs from npm and PyPI.
+        #[arg(long)]
+        inside: bool,
+    },
     /// Check the rules of the house that the compiler does not know.
     Tidy,
 }
 
+impl Task {
+    /// What the task needs to be installed before it starts.
+    fn needs(&self) -> Result<setup::Needs> {
+        let root = workspace::root()?;
+        match self {
+            Self::Contracts { .. } | Self::Setup => setup::Needs::of(&root, true, false),
+            Self::Fuzz { .. } | Self::Bench { .. } => setup::Needs::of(&root, false, false),
+            Self::Test { inside } => setup::Needs::of(&root, !inside, true),
+            Self::Tidy => Ok(setup::Needs::default()),
+        }
+    }
+
+    fn run(self) -> Result<()> {
+        match self {
+            Self::Contracts { check } => contracts::run(check),
+            Self::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),
+            Self::Bench { name, smoke } => bench::run(&name, smoke),
+            Self::Setup => {
+                println!("setup: nothing is missing");
+                Ok(())
+            }
+            Self::Test { inside } => test::run(inside),
+            Self::Tidy => tidy::run(),
+        }
+    }
+}
+
+/// Set for the second start of a task whose programs are found under another `PATH`.
+const RESTARTED: &str = "HEARTH_XTASK_RESTARTED";
+
 fn main() -> ExitCode {
-    let outcome = match Cli::parse().task {
-        Task::Contracts { check } => contracts::run(check),
-        Task::Tidy => tidy::run(),
-    };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+    match start(Cli::parse().task) {
+        Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// Sets the machine up and runs the task. A process may not safely change its own environment, so where
+/// setup has put programs into the cache folder the task is started once more under the new `PATH`.
+fn start(task: Task) -> Result<ExitCode> {
+    let path = setup::ensure(&workspace::root()?, task.needs()?)?;
+    if let Some(path) = path.filter(|_| env::var_os(RESTARTED).is_none()) {
+        let program = env::current_exe().context("this program has no path")?;
+        let status = Command::new(program)
+            .args(env::args_os().skip(1))
+            .env("PATH", path)
+            .env(RESTARTED, "1")
+            .status()
+            .context("cannot start again under a new PATH")?;
+        return Ok(if status.success() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        });
+    }
+    task.run()?;
+    Ok(ExitCode::SUCCESS)
 }
