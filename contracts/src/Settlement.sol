@@ -93,7 +93,7 @@ contract Settlement is ISettlement, IERC5267, Multicall, ReentrancyGuardTransien
 
         address authorizer = voucherClaims[0].voucher.channel.receiverAuthorizer;
         Domain domain = ChannelHashing.current();
-        (bytes32[] memory ids, bytes32[] memory entries) = _hashRows(domain, voucherClaims);
+        (bytes32[] memory ids, bytes32[] memory entries) = domain.rows(voucherClaims);
         _checkSignature(authorizer, domain.claimBatch(entries), authorizerSignature);
 
         for (uint256 i = 0; i < count; ++i) {
@@ -189,7 +189,7 @@ contract Settlement is ISettlement, IERC5267, Multicall, ReentrancyGuardTransien
     /// @inheritdoc ISettlement
     function getClaimBatchDigest(VoucherClaim[] calldata voucherClaims) external view returns (bytes32) {
         Domain domain = ChannelHashing.current();
-        (, bytes32[] memory entries) = _hashRows(domain, voucherClaims);
+        (, bytes32[] memory entries) = domain.rows(voucherClaims);
         return domain.claimBatch(entries);
     }
 
@@ -200,15 +200,8 @@ contract Settlement is ISettlement, IERC5267, Multicall, ReentrancyGuardTransien
         returns (bytes1, string memory, string memory, uint256, address, bytes32, uint256[] memory)
     {
         // 0x0f: name, version, chain id and verifying contract are used; salt and extensions are not.
-        return (
-            hex"0f",
-            ChannelHashing.NAME,
-            ChannelHashing.VERSION,
-            block.chainid,
-            address(this),
-            bytes32(0),
-            new uint256[](0)
-        );
+        (string memory name, string memory version) = (ChannelHashing.NAME, ChannelHashing.VERSION);
+        return (hex"0f", name, version, block.chainid, address(this), bytes32(0), new uint256[](0));
     }
 
     /// @dev Pulls a deposit and believes nothing but the token balance of this contract.
@@ -284,21 +277,6 @@ contract Settlement is ISettlement, IERC5267, Multicall, ReentrancyGuardTransien
         channel.balance = rest;
         if (rest == 0 && channel.totalClaimed == 0) emit ChannelClosed(id, config);
         if (amount != 0) IERC20(config.token).safeTransfer(config.payer, amount);
-    }
-
-    function _hashRows(Domain domain, VoucherClaim[] calldata rows)
-        private
-        pure
-        returns (bytes32[] memory ids, bytes32[] memory entries)
-    {
-        uint256 count = rows.length;
-        ids = new bytes32[](count);
-        entries = new bytes32[](count);
-        for (uint256 i = 0; i < count; ++i) {
-            ids[i] = domain.channelId(rows[i].voucher.channel);
-            entries[i] =
-                ChannelHashing.claimEntry(ids[i], rows[i].voucher.maxClaimableAmount, rows[i].totalClaimed);
-        }
     }
 
     function _checkSignature(address signer, bytes32 digest, bytes calldata signature) private view {

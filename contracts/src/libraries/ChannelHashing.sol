@@ -3,7 +3,7 @@ pragma solidity 0.8.37;
 
 import {MessageHashUtils} from "@openzeppelin/contracts/utils/cryptography/MessageHashUtils.sol";
 
-import {ChannelConfig} from "../interfaces/ISettlement.sol";
+import {ChannelConfig, VoucherClaim} from "../interfaces/ISettlement.sol";
 
 /// @notice EIP-712 domain separator of the contract that is running, worked out once per call.
 type Domain is bytes32;
@@ -58,9 +58,21 @@ library ChannelHashing {
         return digest(domain, keccak256(abi.encode(REFUND_TYPEHASH, id, nonce, amount)));
     }
 
-    /// @notice Hash of one row of a batch.
-    function claimEntry(bytes32 id, uint128 maxClaimableAmount, uint128 totalClaimed) internal pure returns (bytes32) {
-        return keccak256(abi.encode(CLAIM_ENTRY_TYPEHASH, id, maxClaimableAmount, totalClaimed));
+    /// @notice Names of the channels of a batch, and the hashes of its rows.
+    function rows(Domain domain, VoucherClaim[] calldata claims)
+        internal
+        pure
+        returns (bytes32[] memory ids, bytes32[] memory entries)
+    {
+        uint256 count = claims.length;
+        ids = new bytes32[](count);
+        entries = new bytes32[](count);
+        for (uint256 i = 0; i < count; ++i) {
+            bytes32 id = channelId(domain, claims[i].voucher.channel);
+            uint128 ceiling = claims[i].voucher.maxClaimableAmount;
+            ids[i] = id;
+            entries[i] = keccak256(abi.encode(CLAIM_ENTRY_TYPEHASH, id, ceiling, claims[i].totalClaimed));
+        }
     }
 
     /// @notice What the receivers' authorizer signs to have a batch claimed.

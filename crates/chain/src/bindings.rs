@@ -39,9 +39,85 @@ mod generated {
         TestDollar,
         "../../contracts/artifacts/TestDollar.json"
     );
+
+    sol! {
+        /// Any token, ours or not.
+        #[derive(Debug, PartialEq, Eq)]
+        interface IERC20 {
+            event Transfer(address indexed from, address indexed to, uint256 value);
+            event Approval(address indexed owner, address indexed spender, uint256 value);
+
+            function name() external view returns (string);
+            function symbol() external view returns (string);
+            function decimals() external view returns (uint8);
+            function totalSupply() external view returns (uint256);
+            function balanceOf(address account) external view returns (uint256);
+            function allowance(address owner, address spender) external view returns (uint256);
+            function approve(address spender, uint256 value) external returns (bool);
+            function transfer(address to, uint256 value) external returns (bool);
+            function transferFrom(address from, address to, uint256 value) external returns (bool);
+        }
+
+        /// Transfers by authorisation, the signature split in three, as the standard writes it.
+        #[derive(Debug, PartialEq, Eq)]
+        interface IERC3009 {
+            event AuthorizationUsed(address indexed authorizer, bytes32 indexed nonce);
+            event AuthorizationCanceled(address indexed authorizer, bytes32 indexed nonce);
+
+            function authorizationState(address authorizer, bytes32 nonce) external view returns (bool);
+            function transferWithAuthorization(
+                address from,
+                address to,
+                uint256 value,
+                uint256 validAfter,
+                uint256 validBefore,
+                bytes32 nonce,
+                uint8 v,
+                bytes32 r,
+                bytes32 s
+            ) external;
+            function receiveWithAuthorization(
+                address from,
+                address to,
+                uint256 value,
+                uint256 validAfter,
+                uint256 validBefore,
+                bytes32 nonce,
+                uint8 v,
+                bytes32 r,
+                bytes32 s
+            ) external;
+        }
+
+        /// The same with the signature as bytes, which contract accounts need and x402 uses.
+        #[derive(Debug, PartialEq, Eq)]
+        interface IERC3009Signature {
+            function transferWithAuthorization(
+                address from,
+                address to,
+                uint256 value,
+                uint256 validAfter,
+                uint256 validBefore,
+                bytes32 nonce,
+                bytes signature
+            ) external;
+            function receiveWithAuthorization(
+                address from,
+                address to,
+                uint256 value,
+                uint256 validAfter,
+                uint256 validBefore,
+                bytes32 nonce,
+                bytes signature
+            ) external;
+            function cancelAuthorization(address authorizer, bytes32 nonce, bytes signature) external;
+        }
+    }
 }
 
-pub use generated::{Collector, Ember, Settlement, TestDollar};
+pub use generated::{
+    Collector, Ember, IERC20, IERC3009, IERC3009Signature, Settlement, TestDollar,
+};
 
 /// Address of the settlement contract on every chain: x402 clients sign for it. On public chains the canonical code
 /// stands there, on an embedded chain ours.
