@@ -17,7 +17,7 @@ use anyhow::{Context, Result, bail};
 use crate::{npm, python, workspace};
 
 /// The oldest Node.js whose npm and language the contracts' compiler and the outside programs accept.
-const MIN_NODE_MAJOR: u32 = 20;
+const MIN_NODE_MAJOR: u32 = 22;
 
 /// The Rust that formatting and lints are judged by: another one may format or warn otherwise.
 const RUST: &str = "1.95";
@@ -73,7 +73,7 @@ impl fmt::Display for Tool {
             Self::CxxCompiler => "a C++ compiler",
             Self::Cmake => "cmake",
             Self::Libclang => "libclang",
-            Self::Node => "Node.js 20 or later",
+            Self::Node => "Node.js 22 or later",
             Self::Npm => "npm",
             Self::Python => "Python 3 with venv",
         })
@@ -508,7 +508,7 @@ mod tests {
         let Step::Ask(text) = next_step(&elsewhere, EVERYTHING) else {
             panic!("asks")
         };
-        assert!(text.contains("Node.js 20 or later"), "{text}");
+        assert!(text.contains("Node.js 22 or later"), "{text}");
     }
 
     #[test]

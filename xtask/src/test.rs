@@ -109,7 +109,6 @@ fn outside_tests(phases: &mut Phases, root: &Path, inside: bool) {
         }
         tests
             .env("HEARTH_OUTSIDE", &packages)
-            .env("HEARTH_NODE22", packages.join("node_modules/.bin/node"))
             .env("HEARTH_PYTHON", python.join("bin/python"));
         println!("    again: {}", workspace::shown(&tests));
         workspace::run(&mut tests)

@@ -1,4 +1,4 @@
-//! Where the outside programs are. `cargo xtask test` installs them and sets `HEARTH_OUTSIDE`.
+//! Where the outside programs are. `cargo xtask test` installs them and sets `HEARTH_OUTSIDE` and `HEARTH_PYTHON`.
 
 use std::env;
 use std::fs;
@@ -7,11 +7,15 @@ use std::process::Command;
 
 use serde_json::Value;
 
-/// The folder that holds `node_modules` and `venv`.
+/// The folder that holds `node_modules`.
 fn installed() -> PathBuf {
-    env::var_os("HEARTH_OUTSIDE").map(PathBuf::from).expect(
-        "HEARTH_OUTSIDE names the outside programs: run `cargo xtask test`, which installs them",
-    )
+    named("HEARTH_OUTSIDE")
+}
+
+fn named(variable: &str) -> PathBuf {
+    env::var_os(variable).map(PathBuf::from).unwrap_or_else(|| {
+        panic!("{variable} is not set: run `cargo xtask test`, which installs the outside programs")
+    })
 }
 
 fn checkout() -> &'static Path {
@@ -35,7 +39,7 @@ pub(crate) fn node(script: &str, config: &Value) -> Command {
 
 /// One of our scripts for Python, with its configuration.
 pub(crate) fn python(script: &str, config: &Value) -> Command {
-    let mut command = Command::new(installed().join("venv/bin/python"));
+    let mut command = Command::new(named("HEARTH_PYTHON"));
     command
         .arg(checkout().join("tests/outside/python").join(script))
         .arg(config.to_string());
