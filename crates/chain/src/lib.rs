@@ -2,6 +2,8 @@
 
 pub mod bindings;
 pub mod client;
+#[cfg(feature = "evm")]
+pub mod embedded;
 #[cfg(any(test, feature = "fault"))]
 pub mod fault;
 #[cfg(test)]

@@ -1,0 +1,309 @@
+//! JSON-RPC over HTTP, on loopback only.
+//!
+//! A web page of any site can make a browser send requests to a loopback port. Two checks keep it out: the
+//! `Host` must name loopback (a rebound name does not), and the content type must be JSON (which a page can only
+//! send after a CORS preflight, and none is answered). Size of bodies, length of batches and number of requests at
+//! once are bounded. Implements docs/spec/05-embedded-chain.md, "HTTP".
+
+use std::borrow::Cow;
+use std::future::Future;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Request, State};
+use axum::http::header::{CONTENT_TYPE, HOST};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
+use serde_json::value::RawValue;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+use super::limits::{
+    BODY_DEADLINE_MS, MAX_BATCH_REPLY_BYTES, MAX_BATCH_REQUESTS, MAX_BODY_BYTES,
+    MAX_CONCURRENT_REQUESTS,
+};
+use super::{Embedded, RpcError};
+
+#[derive(Debug, Clone)]
+struct Server {
+    chain: Embedded,
+    permits: Arc<Semaphore>,
+}
+
+pub(crate) async fn serve(
+    chain: Embedded,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    let address = listener.local_addr()?;
+    if !address.ip().is_loopback() {
+        let reason = format!(
+            "the embedded chain listens on loopback only, not on {address}; bind 127.0.0.1 or [::1]"
+        );
+        return Err(std::io::Error::new(
+            std::io::ErrorKind::InvalidInput,
+            reason,
+        ));
+    }
+    let server = Server {
+        chain,
+        permits: Arc::new(Semaphore::new(MAX_CONCURRENT_REQUESTS)),
+    };
+    let router = Router::new().route("/", post(handle)).with_state(server);
+    axum::serve(listener, router)
+        .with_graceful_shutdown(shutdown)
+        .await
+}
+
+async fn handle(State(server): State<Server>, request: Request) -> Response {
+    if let Err((status, reason)) = check_headers(request.headers()) {
+        return refuse(status, reason.to_owned());
+    }
+    let Ok(permit) = server.permits.clone().acquire_owned().await else {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    };
+    let deadline = Duration::from_millis(BODY_DEADLINE_MS);
+    let body = match tokio::time::timeout(
+        deadline,
+        axum::body::to_bytes(request.into_body(), MAX_BODY_BYTES),
+    )
+    .await
+    {
+        Ok(Ok(body)) => body,
+        Ok(Err(_)) => {
+            return refuse(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                format!("a request body may have {MAX_BODY_BYTES} bytes"),
+            );
+        }
+        Err(_) => {
+            return refuse(
+                StatusCode::REQUEST_TIMEOUT,
+                "the request body took too long".to_owned(),
+            );
+        }
+    };
+    let work = tokio::task::spawn_blocking(move || {
+        let reply = answer_body(&server.chain, &body);
+        drop(permit);
+        reply
+    });
+    match work.await {
+        Ok(Some(reply)) => json(StatusCode::OK, reply),
+        Ok(None) => StatusCode::NO_CONTENT.into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+fn check_headers(headers: &HeaderMap) -> Result<(), (StatusCode, &'static str)> {
+    let host = headers
+        .get(HOST)
+        .and_then(|host| host.to_str().ok())
+        .unwrap_or_default();
+    if !is_loopback_host(host) {
+        let reason = "the Host header must name loopback, as in http://127.0.0.1:PORT";
+        return Err((StatusCode::FORBIDDEN, reason));
+    }
+    let content_type = headers
+        .get(CONTENT_TYPE)
+        .and_then(|kind| kind.to_str().ok())
+        .unwrap_or_default();
+    let essence = content_type.split(';').next().unwrap_or_default().trim();
+    if !essence.eq_ignore_ascii_case("application/json") {
+        let reason = "the Content-Type must be application/json";
+        return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, reason));
+    }
+    Ok(())
+}
+
+/// Whether a `Host` header names this machine, with or without a port: `localhost`, a name under it, or a
+/// loopback address.
+#[must_use]
+pub fn is_loopback_host(host: &str) -> bool {
+    let (name, port) = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, after)) => (address, after.strip_prefix(':')),
+        None => match host.rsplit_once(':') {
+            Some((name, port)) => (name, Some(port)),
+            None => (host, None),
+        },
+    };
+    if port.is_some_and(|port| port.parse::<u16>().is_err()) {
+        return false;
+    }
+    let name = name.trim_end_matches('.').to_ascii_lowercase();
+    name == "localhost"
+        || name.ends_with(".localhost")
+        || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+fn json(status: StatusCode, body: Vec<u8>) -> Response {
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+fn refuse(status: StatusCode, reason: String) -> Response {
+    json(
+        status,
+        reply_bytes(
+            null(),
+            Err(RpcError::new(RpcError::INVALID_REQUEST, reason)),
+        ),
+    )
+}
+
+/// One request as it stands in a body; `id` tells an absent id from `null`.
+#[derive(Deserialize)]
+struct Call<'a> {
+    #[serde(borrow, default)]
+    jsonrpc: Option<Cow<'a, str>>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    method: Cow<'a, str>,
+    #[serde(default)]
+    params: Value,
+}
+
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
+}
+
+#[derive(Serialize)]
+struct Reply<'a> {
+    jsonrpc: &'static str,
+    id: &'a RawValue,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    result: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<ErrorObject>,
+}
+
+#[derive(Serialize)]
+struct ErrorObject {
+    code: i64,
+    message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<Value>,
+}
+
+/// The reply to a body; `None` when it held notifications only.
+fn answer_body(chain: &Embedded, body: &Bytes) -> Option<Vec<u8>> {
+    let Ok(raw) = serde_json::from_slice::<&RawValue>(body) else {
+        let error = RpcError::new(RpcError::PARSE, "parse error: the body is not JSON");
+        return Some(reply_bytes(null(), Err(error)));
+    };
+    if raw.get().starts_with('[') {
+        answer_batch(chain, raw)
+    } else {
+        answer_one(chain, raw)
+    }
+}
+
+fn answer_batch(chain: &Embedded, raw: &RawValue) -> Option<Vec<u8>> {
+    let invalid = |reason: String| {
+        Some(reply_bytes(
+            null(),
+            Err(RpcError::new(RpcError::INVALID_REQUEST, reason)),
+        ))
+    };
+    let Ok(requests) = serde_json::from_str::<Vec<&RawValue>>(raw.get()) else {
+        return invalid("invalid batch".to_owned());
+    };
+    if requests.is_empty() {
+        return invalid("empty batch".to_owned());
+    }
+    if requests.len() > MAX_BATCH_REQUESTS {
+        return invalid(format!(
+            "batch too large: at most {MAX_BATCH_REQUESTS} requests; split it"
+        ));
+    }
+    let mut replies = Vec::new();
+    for request in requests {
+        let reply = if replies.len() > MAX_BATCH_REPLY_BYTES {
+            refuse_rest(request)
+        } else {
+            answer_one(chain, request)
+        };
+        if let Some(reply) = reply {
+            replies.push(if replies.is_empty() { b'[' } else { b',' });
+            replies.extend_from_slice(&reply);
+        }
+    }
+    if replies.is_empty() {
+        return None;
+    }
+    replies.push(b']');
+    Some(replies)
+}
+
+fn refuse_rest(raw: &RawValue) -> Option<Vec<u8>> {
+    let id = serde_json::from_str::<Call<'_>>(raw.get()).ok()?.id?;
+    let error = RpcError::limit_exceeded(
+        "the replies of this batch are too large together; send smaller batches",
+    );
+    Some(reply_bytes(id, Err(error)))
+}
+
+fn answer_one(chain: &Embedded, raw: &RawValue) -> Option<Vec<u8>> {
+    let call = match serde_json::from_str::<Call<'_>>(raw.get()) {
+        Ok(call) => call,
+        Err(error) => {
+            let error = RpcError::new(
+                RpcError::INVALID_REQUEST,
+                format!("invalid request: {error}"),
+            );
+            return Some(reply_bytes(null(), Err(error)));
+        }
+    };
+    let scalar = call
+        .id
+        .is_none_or(|id| !id.get().starts_with(['[', '{', 't', 'f']));
+    if call.jsonrpc.as_deref() != Some("2.0") || !scalar {
+        let reason = "invalid request: `jsonrpc` must be \"2.0\" and `id` a string or a number";
+        return Some(reply_bytes(
+            null(),
+            Err(RpcError::new(RpcError::INVALID_REQUEST, reason)),
+        ));
+    }
+    let outcome = chain.request(&call.method, call.params);
+    Some(reply_bytes(call.id?, outcome))
+}
+
+fn null() -> &'static RawValue {
+    RawValue::NULL
+}
+
+fn reply_bytes(id: &RawValue, outcome: Result<Value, RpcError>) -> Vec<u8> {
+    let (result, error) = match outcome {
+        Ok(result) => (Some(result), None),
+        Err(RpcError {
+            code,
+            message,
+            data,
+        }) => (
+            None,
+            Some(ErrorObject {
+                code,
+                message,
+                data,
+            }),
+        ),
+    };
+    serde_json::to_vec(&Reply {
+        jsonrpc: "2.0",
+        id,
+        result,
+        error,
+    })
+    .expect("JSON values and raw JSON always serialise")
+}

@@ -1,0 +1,244 @@
+//! Transactions that no block holds yet.
+//!
+//! A pure structure: it is told the account of a sender and answers whether the transaction may wait. The
+//! order of blocks is the order of arrival, held back only where a nonce of the same sender is missing;
+//! there is no auction, since fees buy nothing here. Bounds are per pool and per sender
+//! (docs/spec/05-embedded-chain.md, "Pool"). It deliberately keeps a transaction until it is mined or
+//! replaced: what was accepted was promised.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use alloy_consensus::transaction::Recovered;
+use alloy_consensus::{Transaction, TxEnvelope};
+use alloy_primitives::{Address, B256, Bytes, U256};
+
+use super::limits::{
+    MAX_NONCE_AHEAD, MAX_POOL_BYTES, MAX_POOL_TRANSACTIONS, REPLACEMENT_BUMP_PERCENT,
+};
+
+/// A waiting transaction.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    pub(crate) transaction: Recovered<TxEnvelope>,
+    pub(crate) hash: B256,
+    pub(crate) raw: Bytes,
+    /// Order of arrival, never used twice while the store lives.
+    pub(crate) sequence: u64,
+}
+
+impl Pending {
+    /// Sender and nonce of the transaction that may follow this one, if any can.
+    pub(crate) fn next_nonce(&self) -> Option<(Address, u64)> {
+        Some((
+            self.transaction.signer(),
+            self.transaction.nonce().checked_add(1)?,
+        ))
+    }
+}
+
+/// Why a transaction may not wait. Sending the same bytes again helps only where the variant says so.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum AdmitError {
+    #[error("already known")]
+    AlreadyKnown,
+    #[error("nonce too low: next nonce {next}, tx nonce {nonce}")]
+    NonceTooLow { next: u64, nonce: u64 },
+    #[error(
+        "nonce too high: next nonce {next}, tx nonce {nonce}; at most {MAX_NONCE_AHEAD} may wait, send the missing ones first"
+    )]
+    NonceTooHigh { next: u64, nonce: u64 },
+    #[error(
+        "insufficient funds for gas * price + value: balance {balance}, tx value {value}; gas is free on this chain, \
+         so only the value counts: lower it or fund the account"
+    )]
+    InsufficientFunds { balance: U256, value: U256 },
+    #[error(
+        "replacement transaction underpriced: raise both fees of the waiting transaction by {REPLACEMENT_BUMP_PERCENT}%"
+    )]
+    Underpriced,
+    /// Worth a retry once blocks were mined.
+    #[error("txpool is full: wait until waiting transactions are mined, then send again")]
+    Full,
+}
+
+/// The account of a sender, as the newest block left it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SenderState {
+    pub(crate) nonce: u64,
+    pub(crate) balance: U256,
+}
+
+/// What admitting a transaction did.
+#[derive(Debug)]
+pub(crate) struct Admitted {
+    pub(crate) pending: Arc<Pending>,
+    /// The transaction of the same sender and nonce that gave way.
+    pub(crate) replaced: Option<Arc<Pending>>,
+}
+
+/// All waiting transactions.
+#[derive(Debug, Default)]
+pub(crate) struct Pool {
+    senders: BTreeMap<Address, BTreeMap<u64, Arc<Pending>>>,
+    by_hash: HashMap<B256, Arc<Pending>>,
+    bytes: usize,
+    next_sequence: u64,
+}
+
+impl Pool {
+    /// Takes in a transaction, or says why not and changes nothing.
+    pub(crate) fn admit(
+        &mut self,
+        transaction: Recovered<TxEnvelope>,
+        raw: Bytes,
+        sender: SenderState,
+    ) -> Result<Admitted, AdmitError> {
+        let hash = *transaction.tx_hash();
+        let nonce = transaction.nonce();
+        if self.by_hash.contains_key(&hash) {
+            return Err(AdmitError::AlreadyKnown);
+        }
+        if nonce < sender.nonce {
+            return Err(AdmitError::NonceTooLow {
+                next: sender.nonce,
+                nonce,
+            });
+        }
+        if nonce.saturating_sub(sender.nonce) >= MAX_NONCE_AHEAD {
+            return Err(AdmitError::NonceTooHigh {
+                next: sender.nonce,
+                nonce,
+            });
+        }
+        if transaction.value() > sender.balance {
+            return Err(AdmitError::InsufficientFunds {
+                balance: sender.balance,
+                value: transaction.value(),
+            });
+        }
+        let replaced = self.at(transaction.signer(), nonce);
+        if let Some(waiting) = &replaced
+            && !outbids(&transaction, &waiting.transaction)
+        {
+            return Err(AdmitError::Underpriced);
+        }
+        let freed = replaced
+            .as_ref()
+            .map_or((0, 0), |waiting| (1, waiting.raw.len()));
+        let count = self.by_hash.len().saturating_sub(freed.0);
+        let bytes = self.bytes.saturating_sub(freed.1).saturating_add(raw.len());
+        if count >= MAX_POOL_TRANSACTIONS || bytes > MAX_POOL_BYTES {
+            return Err(AdmitError::Full);
+        }
+        if let Some(waiting) = &replaced {
+            self.remove(waiting);
+        }
+        let sequence = self.next_sequence;
+        let pending = Arc::new(Pending {
+            transaction,
+            hash,
+            raw,
+            sequence,
+        });
+        self.insert(Arc::clone(&pending));
+        Ok(Admitted { pending, replaced })
+    }
+
+    /// Puts back a transaction that was admitted before a restart.
+    pub(crate) fn restore(
+        &mut self,
+        transaction: Recovered<TxEnvelope>,
+        raw: Bytes,
+        sequence: u64,
+    ) {
+        let hash = *transaction.tx_hash();
+        self.insert(Arc::new(Pending {
+            transaction,
+            hash,
+            raw,
+            sequence,
+        }));
+    }
+
+    fn insert(&mut self, pending: Arc<Pending>) {
+        self.next_sequence = self.next_sequence.max(pending.sequence.saturating_add(1));
+        self.bytes = self.bytes.saturating_add(pending.raw.len());
+        let sender = self
+            .senders
+            .entry(pending.transaction.signer())
+            .or_default();
+        sender.insert(pending.transaction.nonce(), Arc::clone(&pending));
+        self.by_hash.insert(pending.hash, pending);
+    }
+
+    /// Forgets a transaction that was mined, replaced or found invalid.
+    pub(crate) fn remove(&mut self, pending: &Pending) {
+        if self.by_hash.remove(&pending.hash).is_none() {
+            return;
+        }
+        self.bytes = self.bytes.saturating_sub(pending.raw.len());
+        let signer = pending.transaction.signer();
+        if let Some(sender) = self.senders.get_mut(&signer) {
+            sender.remove(&pending.transaction.nonce());
+            if sender.is_empty() {
+                self.senders.remove(&signer);
+            }
+        }
+    }
+
+    /// The waiting transaction with this hash.
+    pub(crate) fn get(&self, hash: &B256) -> Option<Arc<Pending>> {
+        self.by_hash.get(hash).cloned()
+    }
+
+    /// The waiting transaction of a sender with this nonce.
+    pub(crate) fn at(&self, sender: Address, nonce: u64) -> Option<Arc<Pending>> {
+        self.senders.get(&sender)?.get(&nonce).cloned()
+    }
+
+    /// The first nonce from `nonce` on that no waiting transaction of `sender` has.
+    pub(crate) fn next_nonce(&self, sender: Address, nonce: u64) -> u64 {
+        let mut next = nonce;
+        if let Some(waiting) = self.senders.get(&sender) {
+            for taken in waiting.range(nonce..).map(|(taken, _)| *taken) {
+                if taken != next {
+                    break;
+                }
+                next = next.saturating_add(1);
+            }
+        }
+        next
+    }
+
+    /// Senders with something waiting.
+    pub(crate) fn senders(&self) -> impl Iterator<Item = Address> + '_ {
+        self.senders.keys().copied()
+    }
+
+    /// Transactions of `sender` whose nonce the chain has passed, which can never be mined.
+    pub(crate) fn passed(&self, sender: Address, nonce: u64) -> Vec<Arc<Pending>> {
+        let waiting = self.senders.get(&sender);
+        waiting
+            .into_iter()
+            .flat_map(|waiting| waiting.range(..nonce))
+            .map(|(_, pending)| Arc::clone(pending))
+            .collect()
+    }
+}
+
+/// Whether `new` raises both fees of `old` by the bump, and at all.
+fn outbids(new: &Recovered<TxEnvelope>, old: &Recovered<TxEnvelope>) -> bool {
+    let priority = |transaction: &Recovered<TxEnvelope>| {
+        transaction
+            .max_priority_fee_per_gas()
+            .unwrap_or_else(|| transaction.max_fee_per_gas())
+    };
+    raised(new.max_fee_per_gas(), old.max_fee_per_gas()) && raised(priority(new), priority(old))
+}
+
+fn raised(new: u128, old: u128) -> bool {
+    let floor = old.saturating_add(old.saturating_mul(REPLACEMENT_BUMP_PERCENT).div_ceil(100));
+    new > old && new >= floor
+}
