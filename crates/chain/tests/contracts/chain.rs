@@ -43,6 +43,7 @@ pub(crate) trait Chain {
 
 /// revm in memory, by the rules of Prague, gas free.
 pub(crate) struct RevmChain {
+    chain_id: u64,
     state: CacheDB<EmptyDB>,
     now: u64,
 }
@@ -54,7 +55,12 @@ impl RevmChain {
     const GENESIS_TIME: u64 = 1_800_000_000;
 
     pub(crate) fn new() -> Self {
+        Self::with_chain_id(Self::CHAIN_ID)
+    }
+
+    pub(crate) fn with_chain_id(chain_id: u64) -> Self {
         let mut chain = Self {
+            chain_id,
             state: CacheDB::new(EmptyDB::new()),
             now: Self::GENESIS_TIME,
         };
@@ -94,7 +100,7 @@ impl RevmChain {
             kind,
             data,
             nonce,
-            chain_id: Some(Self::CHAIN_ID),
+            chain_id: Some(self.chain_id),
             ..TxEnv::default()
         }
     }
@@ -111,7 +117,7 @@ impl RevmChain {
 
 impl Chain for RevmChain {
     fn chain_id(&self) -> u64 {
-        Self::CHAIN_ID
+        self.chain_id
     }
 
     fn now(&self) -> u64 {
@@ -127,7 +133,7 @@ impl Chain for RevmChain {
         let block = self.block();
         let mut evm = Context::mainnet()
             .with_db(&mut self.state)
-            .with_cfg(CfgEnv::new_with_spec(SpecId::PRAGUE).with_chain_id(Self::CHAIN_ID))
+            .with_cfg(CfgEnv::new_with_spec(SpecId::PRAGUE).with_chain_id(self.chain_id))
             .with_block(block)
             .build_mainnet();
         let result = evm
@@ -141,7 +147,7 @@ impl Chain for RevmChain {
         let block = self.block();
         let mut evm = Context::mainnet()
             .with_db(&mut self.state)
-            .with_cfg(CfgEnv::new_with_spec(SpecId::PRAGUE).with_chain_id(Self::CHAIN_ID))
+            .with_cfg(CfgEnv::new_with_spec(SpecId::PRAGUE).with_chain_id(self.chain_id))
             .with_block(block)
             .build_mainnet();
         match evm.transact(transaction).expect("the call is valid").result {

@@ -11,4 +11,5 @@ mod peers;
 mod settlement;
 mod signing;
 mod tokens;
+mod vectors;
 mod world;
