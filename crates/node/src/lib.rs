@@ -1,1 +1,4 @@
 //! node.
+
+pub mod advice;
+pub mod keys;

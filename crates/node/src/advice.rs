@@ -1,0 +1,13 @@
+//! What every error that reaches a person says besides its cause: a stable code, and what to do next.
+//!
+//! A program reads the code, a person reads the step. `Display` of an error stays one sentence about the cause, so
+//! that neither the command line nor the admin surface has to take sentences apart.
+
+/// Advice that goes with an error.
+pub trait Advice: std::error::Error {
+    /// A stable name in `snake_case`, for programs.
+    fn code(&self) -> &'static str;
+
+    /// What the person should do now, as an imperative sentence without a full stop.
+    fn next_step(&self) -> String;
+}
