@@ -268,11 +268,7 @@ mod tests {
                 payload(-32000, "execution reverted", None),
                 "reverted",
             ),
-            (
-                "eth_call",
-                payload(-32602, "invalid params", None),
-                "refused",
-            ),
+            ("eth_call", payload(-32602, "bad params", None), "refused"),
             (
                 "eth_getLogs",
                 payload(-32005, "query returned more than 10000 results", None),
