@@ -8,6 +8,7 @@
 //! It deliberately does not send transactions in order, follow events or keep state: that is [`crate::sender`] and
 //! [`crate::index`]. Implements docs/spec/06-chain.md.
 
+mod chains;
 mod environment;
 mod error;
 mod http;
@@ -18,7 +19,7 @@ mod revert;
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -26,6 +27,7 @@ use std::{
 use alloy_primitives::{B256, Bytes, U64, hex, keccak256};
 use alloy_rpc_client::RpcClient;
 use alloy_transport::{IntoBoxTransport, TransportError, TransportErrorKind};
+use hearth_protocol::id::ChainId;
 use reqwest::Url;
 use serde::de::DeserializeOwned;
 use serde_json::{
@@ -33,6 +35,7 @@ use serde_json::{
     value::{RawValue, to_raw_value},
 };
 
+pub use chains::{Chain, ChainSettings, Chains, SettlementProblem};
 pub use environment::{Environment, SystemEnvironment, Wait};
 pub use error::{ChainError, ErrorKind};
 pub use http::{BoundedHttp, DEFAULT_MAX_RESPONSE_BYTES, HttpOptions};
@@ -51,12 +54,20 @@ pub struct ChainClient {
 
 #[derive(Debug)]
 struct Shared {
-    rpc: RpcClient,
-    chain_id: u64,
+    /// At least one.
+    endpoints: Vec<Endpoint>,
+    /// The endpoint that is asked next; it changes when one fails.
+    current: AtomicUsize,
+    chain: ChainId,
     timeout: Duration,
     retry: RetryPolicy,
     environment: Arc<dyn Environment>,
-    /// Whether the endpoint has named the right chain since the last odd event.
+}
+
+#[derive(Debug)]
+struct Endpoint {
+    rpc: RpcClient,
+    /// Whether it has named the right chain since the last odd event.
     verified: AtomicBool,
 }
 
@@ -64,44 +75,55 @@ struct Shared {
 type Call = (&'static str, Value);
 
 impl ChainClient {
-    /// A client for chain `chain_id` at an HTTP endpoint. Nothing is sent before the first call; use
+    /// A client for `chain` at an HTTP endpoint. Nothing is sent before the first call; use
     /// [`ChainClient::connect`] to check the endpoint now.
     ///
     /// # Errors
     /// [`ChainError::Setup`] if the HTTP client cannot be made.
-    pub fn http(url: Url, chain_id: u64, options: HttpOptions) -> Result<Self, ChainError> {
-        Self::http_in(url, chain_id, options, Arc::new(SystemEnvironment))
+    pub fn http(url: Url, chain: ChainId, options: HttpOptions) -> Result<Self, ChainError> {
+        Self::http_in(vec![url], chain, options, Arc::new(SystemEnvironment))
     }
 
-    /// As [`ChainClient::http`], with the clock and randomness given.
+    /// As [`ChainClient::http`], with several endpoints of the same chain, of which another is asked when one fails,
+    /// and with the clock and randomness given.
     ///
     /// # Errors
-    /// As [`ChainClient::http`].
+    /// [`ChainError::Setup`] if there is no endpoint, or the HTTP client cannot be made.
     pub fn http_in(
-        url: Url,
-        chain_id: u64,
+        urls: Vec<Url>,
+        chain: ChainId,
         options: HttpOptions,
         environment: Arc<dyn Environment>,
     ) -> Result<Self, ChainError> {
-        let transport = BoundedHttp::new(url, &options)?;
-        // The HTTP client keeps the time of a try itself; this outer bound only guards against its failing to.
-        let timeout = options.timeout.saturating_mul(2);
+        if urls.is_empty() {
+            return Err(ChainError::Setup {
+                reason: format!("chain {chain} has no endpoint; name at least one"),
+            });
+        }
+        let transports = urls.into_iter().map(|url| BoundedHttp::new(url, &options));
+        let rpcs = transports
+            .map(|transport| Ok(RpcClient::new(transport?, true)))
+            .collect::<Result<_, _>>()?;
+        // The HTTP client keeps the time of each exchange itself; this outer bound, for the check of the chain and
+        // the call together, only guards against its failing to.
+        let timeout = options.timeout.saturating_mul(3);
         Ok(Self::assemble(
-            transport,
-            chain_id,
+            rpcs,
+            chain,
             timeout,
             options.retry,
             environment,
         ))
     }
 
-    /// A client for chain `chain_id` over any alloy transport, such as a chain in this process.
+    /// A client for `chain` over any alloy transport, such as a chain in this process.
     #[must_use]
-    pub fn from_transport(transport: impl IntoBoxTransport, chain_id: u64) -> Self {
+    pub fn from_transport(transport: impl IntoBoxTransport, chain: ChainId) -> Self {
         let options = HttpOptions::default();
+        let rpcs = vec![RpcClient::new(transport, true)];
         Self::assemble(
-            transport,
-            chain_id,
+            rpcs,
+            chain,
             options.timeout,
             options.retry,
             Arc::new(SystemEnvironment),
@@ -109,30 +131,34 @@ impl ChainClient {
     }
 
     fn assemble(
-        transport: impl IntoBoxTransport,
-        chain_id: u64,
+        rpcs: Vec<RpcClient>,
+        chain: ChainId,
         timeout: Duration,
         retry: RetryPolicy,
         environment: Arc<dyn Environment>,
     ) -> Self {
-        let rpc = RpcClient::new(transport, true);
-        let verified = AtomicBool::new(false);
+        let endpoint = |rpc| Endpoint {
+            rpc,
+            verified: AtomicBool::new(false),
+        };
+        let endpoints = rpcs.into_iter().map(endpoint).collect();
+        let current = AtomicUsize::new(0);
         Self {
             shared: Arc::new(Shared {
-                rpc,
-                chain_id,
+                endpoints,
+                current,
+                chain,
                 timeout,
                 retry,
                 environment,
-                verified,
             }),
         }
     }
 
-    /// The chain this client is for (the number of its CAIP-2 id `eip155:<number>`).
+    /// The chain this client is for.
     #[must_use]
-    pub fn chain_id(&self) -> u64 {
-        self.shared.chain_id
+    pub fn chain(&self) -> ChainId {
+        self.shared.chain
     }
 
     /// The clock and randomness this client uses.
@@ -146,30 +172,30 @@ impl ChainClient {
     /// # Errors
     /// [`ChainError::WrongChain`] if it is another one; otherwise what any call may meet.
     pub async fn connect(&self) -> Result<(), ChainError> {
-        self.shared.verified.store(false, Ordering::Release);
-        self.verify().await
+        self.doubt(self.current());
+        self.repeat("eth_chainId", |_rpc| async { Ok(()) }).await
     }
 
-    async fn verify(&self) -> Result<(), ChainError> {
-        if self.shared.verified.load(Ordering::Acquire) {
+    fn current(&self) -> usize {
+        self.shared.current.load(Ordering::Acquire) % self.shared.endpoints.len()
+    }
+
+    /// Asks an endpoint for its chain, unless it has named the right one and nothing odd happened since.
+    async fn verify(&self, endpoint: &Endpoint) -> Result<(), Trouble> {
+        const METHOD: &str = "eth_chainId";
+        if endpoint.verified.load(Ordering::Acquire) {
             return Ok(());
         }
-        let raw = self
-            .repeat("eth_chainId", || {
-                self.exchange_one("eth_chainId", json!([]))
-            })
-            .await?;
-        let actual: U64 = decode("eth_chainId", &raw)?;
-        let (expected, actual) = (self.shared.chain_id, actual.to::<u64>());
+        let raw = exchange_one(endpoint.rpc.clone(), METHOD, json!([]))
+            .await
+            .map_err(Trouble::Transport)?;
+        let actual: U64 = decode(METHOD, &raw).map_err(Trouble::Final)?;
+        let (expected, actual) = (self.shared.chain, ChainId(actual.to()));
         if actual != expected {
-            tracing::error!(
-                expected,
-                actual,
-                "the endpoint serves another chain; refusing to use it"
-            );
-            return Err(ChainError::WrongChain { expected, actual });
+            tracing::error!(%expected, %actual, "the endpoint serves another chain; refusing to use it");
+            return Err(Trouble::Final(ChainError::WrongChain { expected, actual }));
         }
-        self.shared.verified.store(true, Ordering::Release);
+        endpoint.verified.store(true, Ordering::Release);
         Ok(())
     }
 
@@ -182,11 +208,10 @@ impl ChainClient {
         method: &'static str,
         params: Value,
     ) -> Result<T, ChainError> {
-        self.verify().await?;
         let raw = self
-            .repeat(method, || self.exchange_one(method, params.clone()))
+            .repeat(method, |rpc| exchange_one(rpc, method, params.clone()))
             .await?;
-        self.mark_odd_answers(decode(method, &raw))
+        decode(method, &raw).inspect_err(|_| self.doubt(self.current()))
     }
 
     /// Several calls in one round trip, at most [`MAX_BATCH_CALLS`]; each has its own outcome.
@@ -204,8 +229,8 @@ impl ChainClient {
         if calls.is_empty() {
             return Ok(Vec::new());
         }
-        self.verify().await?;
-        self.repeat("a batch", || self.exchange_batch(calls)).await
+        self.repeat("a batch", |rpc| exchange_batch(rpc, calls))
+            .await
     }
 
     /// Broadcasts a signed transaction and returns its hash. Sending the same bytes twice is harmless, so this is
@@ -222,7 +247,7 @@ impl ChainClient {
         {
             Ok(hash) if hash == expected => Ok(hash),
             Ok(hash) => {
-                self.doubt();
+                self.doubt(self.current());
                 Err(ChainError::malformed(
                     METHOD,
                     format!("named transaction {hash}, sent was {expected}"),
@@ -232,19 +257,20 @@ impl ChainClient {
             Err(error) => {
                 if matches!(&error, ChainError::Refused { message, .. } if hints_at_another_chain(message))
                 {
-                    self.doubt();
-                    self.verify().await?;
+                    self.doubt(self.current());
+                    self.connect().await?;
                 }
                 Err(error)
             }
         }
     }
 
-    /// Tries until an answer or the end of patience.
+    /// Tries until an answer or the end of patience, at another endpoint after each failure if there are several. No
+    /// endpoint is asked anything before it has named the right chain.
     async fn repeat<T, F>(
         &self,
         method: &str,
-        mut attempt: impl FnMut() -> F,
+        mut attempt: impl FnMut(RpcClient) -> F,
     ) -> Result<T, ChainError>
     where
         F: Future<Output = Result<T, TransportError>>,
@@ -252,22 +278,36 @@ impl ChainClient {
         let mut attempts = 0;
         loop {
             attempts += 1;
-            let outcome = match tokio::time::timeout(self.shared.timeout, attempt()).await {
-                Ok(outcome) => outcome,
-                Err(_elapsed) => Err(TransportErrorKind::custom_str("timed out")),
+            let place = self.current();
+            let endpoint = &self.shared.endpoints[place];
+            let whole = async {
+                self.verify(endpoint).await?;
+                attempt(endpoint.rpc.clone())
+                    .await
+                    .map_err(Trouble::Transport)
             };
-            let error = match outcome {
-                Ok(answer) => return Ok(answer),
-                Err(error) => error,
+            let trouble = match tokio::time::timeout(self.shared.timeout, whole).await {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(trouble)) => trouble,
+                Err(_elapsed) => Trouble::Transport(TransportErrorKind::custom_str("timed out")),
             };
-            let (reason, retry_after) = match retry::classify(method, error) {
-                retry::Failure::Final(error) => return self.mark_odd_answers(Err(error)),
+            let failure = match trouble {
+                Trouble::Transport(error) => retry::classify(method, error),
+                Trouble::Final(error) => retry::Failure::Final(error),
+            };
+            let (reason, retry_after) = match failure {
                 retry::Failure::Again {
                     reason,
                     retry_after,
                 } => (reason, retry_after),
+                retry::Failure::Final(error) => {
+                    if matches!(error.kind(), ErrorKind::Malformed | ErrorKind::WrongChain) {
+                        self.doubt(place);
+                    }
+                    return Err(error);
+                }
             };
-            self.doubt();
+            self.doubt(place);
             let random = self.shared.environment.random();
             let Some(delay) = self.shared.retry.delay(attempts, retry_after, random) else {
                 return Err(ChainError::Unavailable {
@@ -282,58 +322,62 @@ impl ChainClient {
         }
     }
 
-    async fn exchange_one(
-        &self,
-        method: &'static str,
-        params: Value,
-    ) -> Result<Box<RawValue>, TransportError> {
-        self.shared
-            .rpc
-            .request::<Value, Box<RawValue>>(method, params)
-            .await
+    /// After something odd an endpoint has to name its chain again, and another one is asked first.
+    fn doubt(&self, place: usize) {
+        self.shared.endpoints[place]
+            .verified
+            .store(false, Ordering::Release);
+        let next = (place + 1) % self.shared.endpoints.len();
+        // If another call has moved on already, that is where this one goes too.
+        let _moved =
+            self.shared
+                .current
+                .compare_exchange(place, next, Ordering::AcqRel, Ordering::Acquire);
     }
+}
 
-    async fn exchange_batch(
-        &self,
-        calls: &[Call],
-    ) -> Result<Vec<Result<Box<RawValue>, ChainError>>, TransportError> {
-        let mut batch = self.shared.rpc.new_batch();
-        let mut waiters = Vec::with_capacity(calls.len());
-        for (method, params) in calls {
-            waiters.push((
-                *method,
-                batch.add_call::<Value, Box<RawValue>>(*method, params)?,
-            ));
-        }
-        batch.send().await?;
-        let mut answers = Vec::with_capacity(waiters.len());
-        for (method, waiter) in waiters {
-            let answer = match waiter.await {
-                Ok(raw) => Ok(raw),
-                Err(error) => match retry::classify(method, error) {
-                    retry::Failure::Final(error) => Err(error),
-                    // One answer that is missing or rate limited makes the whole round trip worth repeating.
-                    retry::Failure::Again { reason, .. } => {
-                        return Err(TransportErrorKind::custom_str(&reason));
-                    }
-                },
-            };
-            answers.push(answer);
-        }
-        Ok(answers)
-    }
+/// What one try met.
+enum Trouble {
+    Transport(TransportError),
+    Final(ChainError),
+}
 
-    /// After an answer that makes no sense the endpoint has to name its chain again.
-    fn mark_odd_answers<T>(&self, outcome: Result<T, ChainError>) -> Result<T, ChainError> {
-        if matches!(&outcome, Err(error) if error.kind() == ErrorKind::Malformed) {
-            self.doubt();
-        }
-        outcome
-    }
+async fn exchange_one(
+    rpc: RpcClient,
+    method: &'static str,
+    params: Value,
+) -> Result<Box<RawValue>, TransportError> {
+    rpc.request::<Value, Box<RawValue>>(method, params).await
+}
 
-    fn doubt(&self) {
-        self.shared.verified.store(false, Ordering::Release);
+async fn exchange_batch(
+    rpc: RpcClient,
+    calls: &[Call],
+) -> Result<Vec<Result<Box<RawValue>, ChainError>>, TransportError> {
+    let mut batch = rpc.new_batch();
+    let mut waiters = Vec::with_capacity(calls.len());
+    for (method, params) in calls {
+        waiters.push((
+            *method,
+            batch.add_call::<Value, Box<RawValue>>(*method, params)?,
+        ));
     }
+    batch.send().await?;
+    let mut answers = Vec::with_capacity(waiters.len());
+    for (method, waiter) in waiters {
+        let answer = match waiter.await {
+            Ok(raw) => Ok(raw),
+            Err(error) => match retry::classify(method, error) {
+                retry::Failure::Final(error) => Err(error),
+                // One answer that is missing or rate limited makes the whole round trip worth repeating.
+                retry::Failure::Again { reason, .. } => {
+                    return Err(TransportErrorKind::custom_str(&reason));
+                }
+            },
+        };
+        answers.push(answer);
+    }
+    Ok(answers)
 }
 
 /// Decodes an answer to `method`.

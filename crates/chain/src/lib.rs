@@ -6,6 +6,7 @@ pub mod client;
 pub mod embedded;
 #[cfg(any(test, feature = "fault"))]
 pub mod fault;
+pub mod index;
 #[cfg(test)]
 mod scripted;
 pub mod sender;

@@ -113,7 +113,7 @@ impl Sender {
         config: SenderConfig,
     ) -> Result<(Self, SenderTask), JournalError> {
         let key = JournalKey {
-            chain_id: client.chain_id(),
+            chain: client.chain(),
             account: signer.address(),
         };
         let (requests, receiver) = mpsc::channel(MAX_WAITING_REQUESTS);

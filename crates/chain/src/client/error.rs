@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use hearth_protocol::id::ChainId;
+
 use super::revert::Revert;
 
 /// The fate of a failed call.
@@ -64,14 +66,14 @@ pub enum ChainError {
     },
     /// The endpoint serves another chain.
     #[error(
-        "the endpoint serves chain eip155:{actual}, but eip155:{expected} was expected: nothing was sent; correct the \
+        "the endpoint serves chain {actual}, but {expected} was expected: nothing was sent; correct the \
          endpoint's address or the chain id in the configuration"
     )]
     WrongChain {
         /// The configured chain.
-        expected: u64,
+        expected: ChainId,
         /// What `eth_chainId` said.
-        actual: u64,
+        actual: ChainId,
     },
     /// The answer cannot be used.
     #[error("{method}: unusable answer from the chain's endpoint: {reason}; try another endpoint")]

@@ -7,7 +7,7 @@ use alloy_primitives::{Address, B256, Bytes, U64, U256};
 use alloy_rpc_types_eth::{Filter, Log};
 use alloy_sol_types::{SolCall, sol};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Value, json, value::RawValue};
 
 use super::{ChainClient, ChainError, decode, to_param};
 use crate::bindings::{SETTLEMENT_ADDRESS, Settlement};
@@ -220,30 +220,90 @@ impl ChainClient {
         })
     }
 
-    /// Blocks `first` to `last` by height, in one round trip per [`super::MAX_BATCH_CALLS`]; `None` where the
-    /// endpoint has none.
+    /// The blocks at these heights, in one round trip per [`super::MAX_BATCH_CALLS`]; `None` where the endpoint has
+    /// none.
     ///
     /// # Errors
-    /// See [`ChainError`].
-    pub async fn blocks(
-        &self,
-        first: u64,
-        last: u64,
-    ) -> Result<Vec<Option<BlockHeader>>, ChainError> {
+    /// [`ChainError::Malformed`] if a block is of another height; otherwise see [`ChainError`].
+    pub async fn blocks(&self, heights: &[u64]) -> Result<Vec<Option<BlockHeader>>, ChainError> {
         const METHOD: &str = "eth_getBlockByNumber";
-        let numbers: Vec<u64> = (first..=last).collect();
-        let mut headers = Vec::with_capacity(numbers.len());
-        for part in numbers.chunks(super::MAX_BATCH_CALLS) {
+        let mut headers = Vec::with_capacity(heights.len());
+        for part in heights.chunks(super::MAX_BATCH_CALLS) {
             let calls: Vec<_> = part
                 .iter()
-                .map(|number| (METHOD, json!([U64::from(*number), false])))
+                .map(|height| (METHOD, json!([U64::from(*height), false])))
                 .collect();
-            for answer in self.batch(&calls).await? {
+            for (answer, height) in self.batch(&calls).await?.into_iter().zip(part) {
                 let block: Option<WireBlock> = decode(METHOD, &answer?)?;
-                headers.push(block.map(|block| block.header()));
+                let header = block.map(|block| block.header());
+                if header.is_some_and(|header| header.number != *height) {
+                    return Err(ChainError::malformed(
+                        METHOD,
+                        "the block is of another height",
+                    ));
+                }
+                headers.push(header);
             }
         }
         Ok(headers)
+    }
+
+    /// The events of each of these blocks, by their hashes, whatever range `filter` names.
+    ///
+    /// # Errors
+    /// [`ChainError::Refused`] if the endpoint does not have one of the blocks; otherwise see [`ChainError`].
+    pub async fn logs_of_blocks(
+        &self,
+        filter: &Filter,
+        hashes: &[B256],
+    ) -> Result<Vec<Vec<Log>>, ChainError> {
+        const METHOD: &str = "eth_getLogs";
+        let mut logs = Vec::with_capacity(hashes.len());
+        for part in hashes.chunks(super::MAX_BATCH_CALLS) {
+            let calls: Vec<_> = part
+                .iter()
+                .map(|hash| {
+                    (
+                        METHOD,
+                        json!([to_param(&filter.clone().at_block_hash(*hash))]),
+                    )
+                })
+                .collect();
+            for answer in self.batch(&calls).await? {
+                logs.push(decode(METHOD, &answer?)?);
+            }
+        }
+        Ok(logs)
+    }
+
+    /// The events of `filter` with the first and last block of its range, in one round trip, so that one machine
+    /// behind the endpoint's address answers all three.
+    ///
+    /// # Errors
+    /// [`ChainError::RangeTooWide`] if the endpoint wants fewer blocks at once; otherwise see [`ChainError`].
+    pub async fn logs_with_ends(
+        &self,
+        filter: &Filter,
+        first: u64,
+        last: u64,
+    ) -> Result<(Option<BlockHeader>, Vec<Log>, Option<BlockHeader>), ChainError> {
+        const BLOCK: &str = "eth_getBlockByNumber";
+        const LOGS: &str = "eth_getLogs";
+        let block = |height: u64| (BLOCK, json!([U64::from(height), false]));
+        let calls = [block(first), (LOGS, json!([to_param(filter)])), block(last)];
+        let mut answers = self.batch(&calls).await?.into_iter();
+        let mut next = |method| {
+            let missing = || ChainError::malformed(method, "an answer of the batch is missing");
+            answers.next().ok_or_else(missing)?
+        };
+        let header = |raw: &RawValue| -> Result<Option<BlockHeader>, ChainError> {
+            let block: Option<WireBlock> = decode(BLOCK, raw)?;
+            Ok(block.map(|block| block.header()))
+        };
+        let first = header(&*next(BLOCK)?)?;
+        let logs = decode(LOGS, &*next(LOGS)?)?;
+        let last = header(&*next(BLOCK)?)?;
+        Ok((first, logs, last))
     }
 
     /// The transactions of a block; `None` where the endpoint has no such block.

@@ -6,6 +6,7 @@ use super::*;
 use crate::scripted::{HostileServer, Reply, ScriptedChain, TestEnvironment};
 
 const CHAIN_ID: u64 = 31_337;
+const CHAIN: ChainId = ChainId(CHAIN_ID);
 
 struct Scene {
     server: HostileServer,
@@ -17,8 +18,8 @@ async fn scene_with(options: HttpOptions) -> Scene {
     let server = HostileServer::start(ScriptedChain::new(CHAIN_ID)).await;
     let environment = Arc::new(TestEnvironment::default());
     let client = ChainClient::http_in(
-        server.url.clone(),
-        CHAIN_ID,
+        vec![server.url.clone()],
+        CHAIN,
         options,
         Arc::<TestEnvironment>::clone(&environment),
     )
@@ -243,7 +244,97 @@ async fn no_answer_carries_the_address_of_the_endpoint() {
     let server = HostileServer::start(ScriptedChain::new(CHAIN_ID)).await;
     let mut url = server.url.clone();
     url.set_path("/secret-key");
-    let client = ChainClient::http(url, CHAIN_ID, HttpOptions::default()).unwrap();
+    let client = ChainClient::http(url, CHAIN, HttpOptions::default()).unwrap();
     let refused = client.head().await.unwrap_err();
     assert!(!refused.to_string().contains("secret-key"), "{refused}");
+}
+
+#[tokio::test]
+async fn another_endpoint_is_asked_when_one_fails_and_not_before_it_named_its_chain() {
+    let first = HostileServer::start(ScriptedChain::new(CHAIN_ID)).await;
+    let second = HostileServer::start(ScriptedChain::new(CHAIN_ID)).await;
+    second.chain.mine_empty();
+    let urls = vec![first.url.clone(), second.url.clone()];
+    let environment = Arc::new(TestEnvironment::default());
+    let client = ChainClient::http_in(urls, CHAIN, HttpOptions::default(), environment).unwrap();
+    assert_eq!(client.head().await.unwrap().number, 0);
+    first.then("", Reply::Status(503, None));
+    assert_eq!(client.head().await.unwrap().number, 1);
+
+    second.then("", Reply::Status(503, None));
+    second.chain.set_chain_id(1);
+    assert_eq!(client.head().await.unwrap().number, 0);
+    first.then("", Reply::Status(503, None));
+    assert_eq!(
+        client.head().await.unwrap_err().kind(),
+        ErrorKind::WrongChain
+    );
+}
+
+/// What `eth_call` must answer for the settlement contract's `eip712Domain`.
+fn domain(name: &str, chain_id: u64) -> Value {
+    use alloy_sol_types::SolCall;
+    let domain = chains::eip712DomainReturn {
+        fields: alloy_primitives::FixedBytes([0x0f]),
+        name: name.to_owned(),
+        version: "1".to_owned(),
+        chainId: alloy_primitives::U256::from(chain_id),
+        verifyingContract: crate::bindings::SETTLEMENT_ADDRESS,
+        salt: B256::ZERO,
+        extensions: Vec::new(),
+    };
+    let bytes = chains::eip712DomainCall::abi_encode_returns(&domain);
+    json!(Bytes::from(bytes))
+}
+
+#[tokio::test]
+async fn a_chain_without_the_right_settlement_contract_is_named() {
+    let scene = scene().await;
+    let mut chains = Chains::default();
+    chains.insert(Chain {
+        client: scene.client.clone(),
+        confirmations: 3,
+    });
+    let chain = chains.get(CHAIN).unwrap();
+    let code = || Reply::Result(json!("0x6001"));
+    let cases = [
+        (vec![Reply::Result(json!("0x"))], Some("no contract")),
+        (
+            vec![
+                code(),
+                Reply::Result(domain("x402 Batch Settlement", CHAIN_ID)),
+            ],
+            None,
+        ),
+        (
+            vec![code(), Reply::Result(domain("Somebody Else", CHAIN_ID))],
+            Some("another contract"),
+        ),
+        (
+            vec![code(), Reply::Result(domain("x402 Batch Settlement", 1))],
+            Some("another contract"),
+        ),
+        (
+            vec![code(), Reply::Result(json!("0x"))],
+            Some("another contract"),
+        ),
+    ];
+    for (replies, expected) in cases {
+        for (method, reply) in ["eth_getCode", "eth_call"].into_iter().zip(replies) {
+            scene.server.then(method, reply);
+        }
+        let outcome = chain.check_settlement().await;
+        let said = outcome
+            .as_ref()
+            .map_or_else(ToString::to_string, |()| String::new());
+        match expected {
+            None => outcome.unwrap(),
+            Some(words) => assert!(said.contains(words), "{words}: {said}"),
+        }
+    }
+    assert!(
+        chains
+            .get(ChainId(1))
+            .is_err_and(|error| error.to_string().contains("eip155:1 "))
+    );
 }

@@ -126,6 +126,17 @@ impl ScriptedChain {
         (head.number, head.hash)
     }
 
+    /// The hashes of the chain's blocks that have logs.
+    pub(crate) fn blocks_with_logs(&self) -> Vec<B256> {
+        let state = self.lock();
+        state
+            .blocks
+            .iter()
+            .filter(|block| !block.logs.is_empty())
+            .map(|block| block.hash)
+            .collect()
+    }
+
     pub(crate) fn pool(&self) -> Vec<ModelTx> {
         self.lock().pool.clone()
     }

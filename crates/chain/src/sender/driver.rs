@@ -149,7 +149,7 @@ impl SenderTask {
                 self.feed(Event::Unusable(error.to_string())).await
             }
             Err(error) => {
-                tracing::warn!(chain_id = self.key.chain_id, %error, "the chain could not be looked at; trying again");
+                tracing::warn!(chain = %self.key.chain, %error, "the chain could not be looked at; trying again");
                 Ok(())
             }
         }
@@ -222,7 +222,7 @@ impl SenderTask {
 
     async fn sign(&self, plan: Plan) -> Event {
         let mut transaction = TxEip1559 {
-            chain_id: self.key.chain_id,
+            chain_id: self.key.chain.0,
             nonce: plan.nonce,
             gas_limit: plan.gas_limit,
             max_fee_per_gas: plan.fees.max_fee_per_gas,
@@ -401,29 +401,29 @@ impl SenderTask {
     }
 
     fn warn(&self, warning: &Warning) {
-        let (chain_id, account) = (self.key.chain_id, self.key.account);
+        let (chain, account) = (self.key.chain, self.key.account);
         match warning {
             Warning::StaleHead { head, seen } => {
-                tracing::warn!(chain_id, %account, head, seen, "the endpoint is behind; its answer is not used");
+                tracing::warn!(%chain, %account, head, seen, "the endpoint is behind; its answer is not used");
             }
             Warning::Reorganised { nonce } => {
-                tracing::warn!(chain_id, %account, nonce, "the chain was reorganised; sending the transaction again");
+                tracing::warn!(%chain, %account, nonce, "the chain was reorganised; sending the transaction again");
             }
             Warning::NonceTakenByStranger { nonce, hash } => tracing::warn!(
-                chain_id, %account, nonce, %hash,
+                %chain, %account, nonce, %hash,
                 "another program uses this key; give each program a key of its own"
             ),
             Warning::NonceUserUnknown { nonce } => {
-                tracing::warn!(chain_id, %account, nonce, "the endpoint does not show what used the nonce; waiting");
+                tracing::warn!(%chain, %account, nonce, "the endpoint does not show what used the nonce; waiting");
             }
             Warning::NotTaken { nonce, reason } => {
-                tracing::warn!(chain_id, %account, nonce, %reason, "the endpoint did not take the transaction; trying again");
+                tracing::warn!(%chain, %account, nonce, %reason, "the endpoint did not take the transaction; trying again");
             }
             Warning::FillingGap { nonce } => {
-                tracing::warn!(chain_id, %account, nonce, "nothing is known of the nonce below ours; filling the gap");
+                tracing::warn!(%chain, %account, nonce, "nothing is known of the nonce below ours; filling the gap");
             }
             Warning::FeeAboveCap { base_fee_per_gas } => {
-                tracing::warn!(chain_id, %account, base_fee_per_gas, "gas costs more than the cap allows; waiting");
+                tracing::warn!(%chain, %account, base_fee_per_gas, "gas costs more than the cap allows; waiting");
             }
         }
     }

@@ -9,6 +9,7 @@
 use std::{fmt, sync::Arc};
 
 use alloy_primitives::Address;
+use hearth_protocol::id::ChainId;
 use redb::{Database, ReadableDatabase, TableDefinition};
 use serde::{Deserialize, Serialize};
 
@@ -24,8 +25,8 @@ const FORMAT: u8 = 1;
 /// Whose journal: one account on one chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct JournalKey {
-    /// The chain (the number of its CAIP-2 id).
-    pub chain_id: u64,
+    /// The chain.
+    pub chain: ChainId,
     /// The account.
     pub account: Address,
 }
@@ -128,10 +129,10 @@ impl Journal for RedbJournal {
         let table = self.database.begin_read()?.open_table(ENTRIES)?;
         let account = key.account.into_array();
         let mut entries = Vec::new();
-        for row in table.range((key.chain_id, account, "")..)? {
+        for row in table.range((key.chain.0, account, "")..)? {
             let (place, value) = row?;
             let (chain_id, row_account, id) = place.value();
-            if (chain_id, row_account) != (key.chain_id, account) {
+            if (chain_id, row_account) != (key.chain.0, account) {
                 break;
             }
             entries.push(decode(id, value.value())?);
@@ -141,7 +142,7 @@ impl Journal for RedbJournal {
 
     fn find(&self, key: JournalKey, id: &IntentId) -> Result<Option<JournalEntry>, JournalError> {
         let table = self.database.begin_read()?.open_table(ENTRIES)?;
-        let value = table.get((key.chain_id, key.account.into_array(), id.as_str()))?;
+        let value = table.get((key.chain.0, key.account.into_array(), id.as_str()))?;
         value
             .map(|value| decode(id.as_str(), value.value()))
             .transpose()
@@ -152,7 +153,7 @@ impl Journal for RedbJournal {
             postcard::to_extend(entry, vec![FORMAT]).expect("a journal entry always serialises");
         let transaction = self.database.begin_write()?;
         transaction.open_table(ENTRIES)?.insert(
-            (key.chain_id, key.account.into_array(), entry.id.as_str()),
+            (key.chain.0, key.account.into_array(), entry.id.as_str()),
             value.as_slice(),
         )?;
         transaction.commit()?;
@@ -162,7 +163,7 @@ impl Journal for RedbJournal {
     fn forget(&self, key: JournalKey, id: &IntentId) -> Result<(), JournalError> {
         let transaction = self.database.begin_write()?;
         transaction.open_table(ENTRIES)?.remove((
-            key.chain_id,
+            key.chain.0,
             key.account.into_array(),
             id.as_str(),
         ))?;
@@ -192,7 +193,7 @@ mod tests {
     };
 
     const KEY: JournalKey = JournalKey {
-        chain_id: 1,
+        chain: ChainId(1),
         account: Address::repeat_byte(1),
     };
 
@@ -239,7 +240,10 @@ mod tests {
         let journal = journal(FaultyBackend::new()).unwrap();
         journal.record(KEY, &entry("a", 1, false)).unwrap();
         for other in [
-            JournalKey { chain_id: 2, ..KEY },
+            JournalKey {
+                chain: ChainId(2),
+                ..KEY
+            },
             JournalKey {
                 account: Address::repeat_byte(3),
                 ..KEY
@@ -270,7 +274,7 @@ mod tests {
             &[FORMAT, 1, b'a', 0xff][..],
         ] {
             let transaction = journal.database.begin_write().unwrap();
-            let place = (KEY.chain_id, KEY.account.into_array(), "a");
+            let place = (KEY.chain.0, KEY.account.into_array(), "a");
             transaction
                 .open_table(ENTRIES)
                 .unwrap()

@@ -2,6 +2,7 @@
 
 use alloy_primitives::{Address, Bytes, U256};
 use alloy_signer_local::PrivateKeySigner;
+use hearth_protocol::id::ChainId;
 use redb::Builder;
 use tokio::task::JoinHandle;
 
@@ -60,8 +61,13 @@ impl Scene {
     fn start(&self) -> Process {
         let environment = Arc::<TestEnvironment>::clone(&self.environment);
         let url = self.server.url.clone();
-        let client =
-            ChainClient::http_in(url, CHAIN_ID, HttpOptions::default(), environment).unwrap();
+        let client = ChainClient::http_in(
+            vec![url],
+            ChainId(CHAIN_ID),
+            HttpOptions::default(),
+            environment,
+        )
+        .unwrap();
         let database = Builder::new()
             .create_with_backend(self.backend.clone())
             .unwrap();
