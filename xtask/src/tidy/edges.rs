@@ -102,6 +102,34 @@ fn broken_edges(package: &Package, members: &[&str]) -> Vec<String> {
     broken
 }
 
+/// The page that says of each direct dependency what it is for.
+pub(super) const DECISION: &str = "docs/adr/0002-dependencies.md";
+
+/// The dependencies of the workspace's manifest that the decision does not name.
+pub(super) fn unargued(manifest: &str, decision: &str) -> Vec<Violation> {
+    let named: Vec<&str> = decision
+        .split(|c: char| !(c.is_alphanumeric() || c == '-' || c == '_'))
+        .collect();
+    let mut section = "";
+    let mut violations = Vec::new();
+    for (index, line) in manifest.lines().map(str::trim).enumerate() {
+        if line.starts_with('[') {
+            section = line;
+        }
+        let Some((name, _)) = line.split_once('=') else {
+            continue;
+        };
+        let name = name.trim();
+        let ours = EDGES.iter().any(|(member, _)| *member == name);
+        let dependency = section == "[workspace.dependencies]" && !line.starts_with('#');
+        if dependency && !ours && !named.contains(&name) {
+            let message = format!("{DECISION} has no line that says what {name} is for");
+            violations.push(Violation::new(Path::new("Cargo.toml"), index + 1, message));
+        }
+    }
+    violations
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -168,5 +196,20 @@ mod tests {
             "{found:?}"
         );
         assert!(messages(vec![package("hearth-protocol", &[("tokio", Some("dev"))])]).is_empty());
+    }
+
+    #[test]
+    fn a_dependency_needs_a_line_that_says_what_for() {
+        let manifest = "[workspace.dependencies]\n# Ours = first\nhearth-chain = { path = \"x\" }\n\
+                        revm = \"1\"\nrevm-extra = { version = \"1\" }\n[profile.dev]\nopt-level = 2\n";
+        let found = unargued(manifest, "| revm | the EVM |");
+        let shown: Vec<String> = found.iter().map(ToString::to_string).collect();
+        assert_eq!(shown.len(), 1, "{shown:?}");
+        assert!(shown[0].starts_with("Cargo.toml:5: "), "{shown:?}");
+        assert!(
+            shown[0].ends_with("says what revm-extra is for"),
+            "{shown:?}"
+        );
+        assert!(unargued(manifest, "revm, revm-extra: the EVM").is_empty());
     }
 }

@@ -102,6 +102,13 @@ pub(crate) fn run() -> Result<()> {
         }
     }
     violations.extend(edges::check(&workspace::metadata(&root)?, &root));
+    let read = |path: &str| {
+        fs::read_to_string(root.join(path)).with_context(|| format!("cannot read {path}"))
+    };
+    violations.extend(edges::unargued(
+        &read("Cargo.toml")?,
+        &read(edges::DECISION)?,
+    ));
     violations.sort();
     for violation in &violations {
         eprintln!("{violation}");
