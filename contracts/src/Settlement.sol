@@ -57,10 +57,7 @@ contract Settlement is ISettlement, IERC5267, Multicall, ReentrancyGuardTransien
         ChannelState storage channel = channels[id];
         uint128 before = channel.balance;
         if (amount > type(uint128).max - before) revert DepositOverflow();
-        uint128 newBalance;
-        unchecked {
-            newBalance = before + amount;
-        }
+        uint128 newBalance = before + amount;
         channel.balance = newBalance;
         bool isNew = before == 0 && channel.totalClaimed == 0;
 
@@ -197,11 +194,21 @@ contract Settlement is ISettlement, IERC5267, Multicall, ReentrancyGuardTransien
     function eip712Domain()
         external
         view
-        returns (bytes1, string memory, string memory, uint256, address, bytes32, uint256[] memory)
+        returns (
+            bytes1 fields,
+            string memory name,
+            string memory version,
+            uint256 chainId,
+            address verifyingContract,
+            bytes32 salt,
+            uint256[] memory extensions
+        )
     {
-        // 0x0f: name, version, chain id and verifying contract are used; salt and extensions are not.
-        (string memory name, string memory version) = (ChannelHashing.NAME, ChannelHashing.VERSION);
-        return (hex"0f", name, version, block.chainid, address(this), bytes32(0), new uint256[](0));
+        // The first four of the possible fields of a domain are used; salt and extensions are not.
+        fields = hex"0f";
+        (name, version) = (ChannelHashing.NAME, ChannelHashing.VERSION);
+        (chainId, verifyingContract) = (block.chainid, address(this));
+        (salt, extensions) = (bytes32(0), new uint256[](0));
     }
 
     /// @dev Pulls a deposit and believes nothing but the token balance of this contract.
@@ -270,10 +277,7 @@ contract Settlement is ISettlement, IERC5267, Multicall, ReentrancyGuardTransien
     function _payBack(ChannelState storage channel, bytes32 id, ChannelConfig calldata config, uint128 amount)
         private
     {
-        uint128 rest;
-        unchecked {
-            rest = channel.balance - amount;
-        }
+        uint128 rest = channel.balance - amount;
         channel.balance = rest;
         if (rest == 0 && channel.totalClaimed == 0) emit ChannelClosed(id, config);
         if (amount != 0) IERC20(config.token).safeTransfer(config.payer, amount);

@@ -7,6 +7,7 @@
 mod artifacts;
 mod chain;
 mod gas;
+mod invariants;
 mod peers;
 mod settlement;
 mod signing;

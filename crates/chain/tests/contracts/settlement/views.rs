@@ -17,16 +17,16 @@ super::rules![
 
 fn the_domain_is_that_of_x402(world: &mut World) {
     let domain = world.read(SETTLEMENT_ADDRESS, &Settlement::eip712DomainCall {});
-    assert_eq!(domain._0, fixed_bytes!("0x0f"));
+    assert_eq!(domain.fields, fixed_bytes!("0x0f"));
     assert_eq!(
-        (domain._1.as_str(), domain._2.as_str()),
+        (domain.name.as_str(), domain.version.as_str()),
         ("x402 Batch Settlement", "1")
     );
     assert_eq!(
-        (domain._3, domain._4),
+        (domain.chainId, domain.verifyingContract),
         (U256::from(world.chain.chain_id()), SETTLEMENT_ADDRESS)
     );
-    assert!(domain._5.is_zero() && domain._6.is_empty());
+    assert!(domain.salt.is_zero() && domain.extensions.is_empty());
 }
 
 fn delays_and_type_hashes_are_public(world: &mut World) {
