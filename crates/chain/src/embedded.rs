@@ -4,7 +4,7 @@
 //! a public chain. It is **one sequencer**: whoever runs it orders the transactions and could rewrite its file.
 //! It serves one household or development; a network of households uses a public EVM chain by URL. It deliberately
 //! has no peers, no reorganisations, no fee market, no blobs, no Merkle proofs and no unlocked accounts.
-//! Implements docs/spec/05-embedded-chain.md; reasons are in docs/adr/0004-embedded-chain.md.
+//! Spec: 05 embedded chain; reasons are in docs/adr/0005-embedded-chain.md.
 //!
 //! The rules of the chain are pure (`execute`, `pool`, `genesis`, `block`); one thread writes
 //! (`sequencer`), readers use snapshots (`store`), and [`Embedded::request`] is the one door through which HTTP
@@ -198,7 +198,7 @@ impl Embedded {
     /// blocking thread, or use [`Embedded::transport`].
     ///
     /// # Errors
-    /// The error object of the reply; see docs/spec/05-embedded-chain.md, "Errors".
+    /// The error object of the reply; see spec: 05 embedded chain, section 11.
     pub fn request(&self, method: &str, params: Value) -> Result<Value, RpcError> {
         rpc::dispatch(self, method, params)
     }

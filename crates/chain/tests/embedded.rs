@@ -1,5 +1,9 @@
 //! The embedded chain as its users see it: alloy in process, and JSON-RPC over HTTP.
 #![cfg(feature = "evm")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that meets the unexpected should fail there"
+)]
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -2,8 +2,7 @@
 //!
 //! Transaction root, receipt root and bloom are those of Ethereum. The state root is not a
 //! Merkle-Patricia root: the chain has one sequencer and offers no proofs, so it is a hash chain over
-//! the changes, which anyone who replays the blocks can recompute (docs/spec/05-embedded-chain.md,
-//! "State commitment").
+//! the changes, which anyone who replays the blocks can recompute (spec: 05 embedded chain, section 8).
 
 use std::collections::BTreeMap;
 
@@ -231,4 +230,94 @@ pub(crate) fn encoded_length(header: &Header, transactions: &[MinedTransaction])
             .saturating_add(empty_list)
             .saturating_add(empty_list),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use alloy_primitives::{LogData, address};
+    use alloy_rlp::{Decodable, Encodable};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn words() -> impl Strategy<Value = [u8; 32]> {
+        prop::array::uniform32(any::<u8>())
+    }
+
+    fn logs() -> impl Strategy<Value = Vec<Log>> {
+        let one = (
+            prop::array::uniform20(any::<u8>()),
+            prop::collection::vec(words(), 0..5),
+            prop::collection::vec(any::<u8>(), 0..80),
+        );
+        let log = one.prop_map(|(address, topics, data)| Log {
+            address: address.into(),
+            data: LogData::new_unchecked(topics.into_iter().map(B256::from).collect(), data.into()),
+        });
+        prop::collection::vec(log, 0..4)
+    }
+
+    proptest! {
+        #[test]
+        fn an_account_survives_its_encoding(nonce: u64, balance in words(), code_hash in words()) {
+            let account = AccountState { nonce, balance: U256::from_be_bytes(balance), code_hash: code_hash.into() };
+            prop_assert_eq!(AccountState::decode(&account.encode()), account);
+        }
+
+        #[test]
+        fn a_mined_transaction_survives_its_encoding(
+            sender in prop::array::uniform20(any::<u8>()),
+            raw in prop::collection::vec(any::<u8>(), 0..200),
+            success: bool,
+            gas in any::<[u64; 3]>(),
+            logs in logs(),
+        ) {
+            let mined = MinedTransaction {
+                sender: sender.into(),
+                raw: raw.into(),
+                success,
+                gas_used: gas[0],
+                cumulative_gas_used: gas[1],
+                first_log_index: gas[2],
+                logs,
+            };
+            let mut row = Vec::new();
+            mined.encode(&mut row);
+            prop_assert_eq!(MinedTransaction::decode(&mut row.as_slice()).unwrap(), mined.clone());
+            for cut in 0..row.len() {
+                prop_assert!(MinedTransaction::decode(&mut &row[..cut]).is_err(), "a row cut at {} decodes", cut);
+            }
+        }
+    }
+
+    /// The inputs and the hash are written out so that another implementation can check its own.
+    #[test]
+    fn the_state_commitment_is_as_specified() {
+        let holder = address!("0x00000000000000000000000000000000000000aa");
+        let mut changes = StateChanges::default();
+        let account = AccountState {
+            nonce: 1,
+            balance: U256::from(2),
+            ..AccountState::EMPTY
+        };
+        changes.accounts.insert(holder, account);
+        changes
+            .storage
+            .insert((holder, U256::from(3)), U256::from(4));
+        let mut expected = b"hearth embedded state 1".to_vec();
+        expected.extend([7; 32]);
+        expected.extend(1_u64.to_be_bytes());
+        expected.extend(holder);
+        expected.extend(1_u64.to_be_bytes());
+        expected.extend(U256::from(2).to_be_bytes::<32>());
+        expected.extend(KECCAK256_EMPTY);
+        expected.extend(1_u64.to_be_bytes());
+        expected.extend(holder);
+        expected.extend(U256::from(3).to_be_bytes::<32>());
+        expected.extend(U256::from(4).to_be_bytes::<32>());
+        assert_eq!(
+            changes.commitment(B256::repeat_byte(7)),
+            keccak256(expected)
+        );
+    }
 }

@@ -1,7 +1,7 @@
 //! Errors of the embedded chain: of opening it, and of one JSON-RPC request.
 //!
 //! Codes and texts of requests follow what public clients send, because libraries tell cases apart by them
-//! (docs/spec/05-embedded-chain.md, "Errors").
+//! (spec: 05 embedded chain, section 11).
 
 use alloy_primitives::Bytes;
 use alloy_sol_types::{Panic, Revert, SolError};

@@ -3,7 +3,7 @@
 //! Everything here is a function of its arguments: no store, no clock, no threads. revm executes by the
 //! rules of Prague with one difference, which is that gas costs nothing: whatever fee a transaction
 //! offers, it runs at price zero, so an account without native coin can use every contract
-//! (docs/spec/05-embedded-chain.md, "Gas"). Blob transactions are refused before they come here.
+//! (spec: 05 embedded chain, section 3). Blob transactions are refused before they come here.
 
 use alloy_consensus::transaction::Recovered;
 use alloy_consensus::{Header, Sealed, Transaction, TxEnvelope, Typed2718};

@@ -3,7 +3,7 @@
 //! Contracts are placed, not deployed: the canonical payment contracts must stand at addresses that no
 //! deployment of ours can reach, because clients hard-code them in what they sign. A constructor is
 //! run in place, with its own address as `address(this)`, so that immutables and cached domain separators come out as
-//! if the contract had been deployed there (docs/spec/05-embedded-chain.md, "Genesis").
+//! if the contract had been deployed there (spec: 05 embedded chain, section 2).
 
 use std::collections::BTreeMap;
 

@@ -3,7 +3,7 @@
 //! A web page of any site can make a browser send requests to a loopback port. Two checks keep it out: the
 //! `Host` must name loopback (a rebound name does not), and the content type must be JSON (which a page can only
 //! send after a CORS preflight, and none is answered). Size of bodies, length of batches and number of requests at
-//! once are bounded. Implements docs/spec/05-embedded-chain.md, "HTTP".
+//! once are bounded. Spec: 05 embedded chain, section 9.
 
 use std::borrow::Cow;
 use std::future::Future;
@@ -127,6 +127,7 @@ fn check_headers(headers: &HeaderMap) -> Result<(), (StatusCode, &'static str)> 
 #[must_use]
 pub fn is_loopback_host(host: &str) -> bool {
     let (name, port) = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((_, after)) if !after.is_empty() && !after.starts_with(':') => return false,
         Some((address, after)) => (address, after.strip_prefix(':')),
         None => match host.rsplit_once(':') {
             Some((name, port)) => (name, Some(port)),
@@ -306,4 +307,179 @@ fn reply_bytes(id: &RawValue, outcome: Result<Value, RpcError>) -> Vec<u8> {
         error,
     })
     .expect("JSON values and raw JSON always serialise")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::testing::{account, config};
+    use super::*;
+
+    /// Every method that takes parameters; the others ignore them.
+    const METHODS: [&str; 24] = [
+        "web3_sha3",
+        "eth_feeHistory",
+        "eth_getBalance",
+        "eth_getTransactionCount",
+        "eth_getCode",
+        "eth_getStorageAt",
+        "eth_call",
+        "eth_estimateGas",
+        "eth_sendRawTransaction",
+        "eth_getTransactionByHash",
+        "eth_getTransactionByBlockNumberAndIndex",
+        "eth_getTransactionByBlockHashAndIndex",
+        "eth_getTransactionReceipt",
+        "eth_getBlockReceipts",
+        "eth_getBlockByNumber",
+        "eth_getBlockByHash",
+        "eth_getLogs",
+        "eth_newFilter",
+        "eth_getFilterChanges",
+        "eth_getFilterLogs",
+        "evm_increaseTime",
+        "evm_setNextBlockTimestamp",
+        "evm_mine",
+        "hardhat_mine",
+    ];
+
+    /// A value that a parser might take for what it wants: quantities, hashes, tags, calls, and nonsense.
+    fn value() -> impl Strategy<Value = Value> {
+        let address = account(0).address();
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<u64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            any::<u64>().prop_map(|number| Value::from(format!("{number:#x}"))),
+            prop::sample::select(vec![
+                "latest", "pending", "earliest", "safe", "0x", "0x0", "-1", "é", ""
+            ])
+            .prop_map(Value::from),
+            prop::collection::vec(any::<u8>(), 0..70)
+                .prop_map(|bytes| Value::from(alloy_primitives::Bytes::from(bytes).to_string())),
+            Just(Value::from(address.to_string())),
+        ];
+        let keys = vec![
+            "to",
+            "from",
+            "gas",
+            "value",
+            "input",
+            "fromBlock",
+            "toBlock",
+            "address",
+            "topics",
+            "blockHash",
+            "nonce",
+            "code",
+            "stateDiff",
+        ];
+        leaf.prop_recursive(3, 24, 5, move |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
+                prop::collection::hash_map(
+                    prop::sample::select(keys.clone()).prop_map(str::to_owned),
+                    inner,
+                    0..5
+                )
+                .prop_map(|fields| Value::Object(fields.into_iter().collect())),
+            ]
+        })
+    }
+
+    fn chain() -> Embedded {
+        Embedded::in_memory(super::super::EmbeddedConfig {
+            dev_rpc: true,
+            ..config()
+        })
+        .unwrap()
+    }
+
+    /// A reply, which must be a result or an error with one of the documented codes.
+    fn check_reply(reply: &[u8]) -> Result<(), TestCaseError> {
+        let reply: Value = serde_json::from_slice(reply)
+            .map_err(|error| TestCaseError::fail(error.to_string()))?;
+        prop_assert_eq!(&reply["jsonrpc"], "2.0");
+        if let Some(error) = reply.get("error") {
+            let documented = [-32_700, -32_600, -32_601, -32_602, -32_005, -32_000, 3];
+            prop_assert!(
+                documented.contains(&error["code"].as_i64().unwrap()),
+                "{}",
+                error
+            );
+        } else {
+            prop_assert!(reply.get("result").is_some(), "{}", reply);
+        }
+        Ok(())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn every_method_answers_every_parameter(params in prop::collection::vec(value(), 0..4)) {
+            let chain = chain();
+            for method in METHODS {
+                let body = serde_json::json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
+                let reply = answer_body(&chain, &Bytes::from(body.to_string())).unwrap();
+                check_reply(&reply)?;
+            }
+        }
+
+        #[test]
+        fn every_body_is_answered(
+            at in 0_usize..110,
+            with in prop::collection::vec(any::<u8>(), 0..8),
+            keep in 0_usize..110,
+        ) {
+            let valid = br#"[{"jsonrpc":"2.0","id":1,"method":"eth_getBalance","params":["0x00000000000000000000000000000000000000aa"]}]"#;
+            let mut body = valid[..keep.min(valid.len())].to_vec();
+            let at = at.min(body.len());
+            body.splice(at..at, with);
+            let Some(reply) = answer_body(&chain(), &Bytes::from(body)) else { return Ok(()) };
+            match serde_json::from_slice::<Vec<Value>>(&reply) {
+                Ok(replies) => for reply in replies {
+                    check_reply(reply.to_string().as_bytes())?;
+                },
+                Err(_) => check_reply(&reply)?,
+            }
+        }
+    }
+
+    #[test]
+    fn only_names_of_this_machine_are_loopback() {
+        for host in [
+            "localhost",
+            "LOCALHOST:80",
+            "hearth.localhost:1",
+            "127.0.0.1",
+            "127.9.9.9:8545",
+            "[::1]",
+            "[::1]:8545",
+            "localhost.",
+        ] {
+            assert!(is_loopback_host(host), "{host}");
+        }
+        let others = [
+            "",
+            ":80",
+            "example.org",
+            "localhost.example.org",
+            "notlocalhost",
+            "10.0.0.1",
+            "[::2]:80",
+            "127.0.0.1.example.org",
+            "localhost:port",
+            "[::1",
+            "[localhost]x",
+            "0.0.0.0",
+            "127.0.0.1:80:80",
+            "localhost:99999",
+        ];
+        for host in others {
+            assert!(!is_loopback_host(host), "{host}");
+        }
+    }
 }

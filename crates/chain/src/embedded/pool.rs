@@ -3,7 +3,7 @@
 //! A pure structure: it is told the account of a sender and answers whether the transaction may wait. The
 //! order of blocks is the order of arrival, held back only where a nonce of the same sender is missing;
 //! there is no auction, since fees buy nothing here. Bounds are per pool and per sender
-//! (docs/spec/05-embedded-chain.md, "Pool"). It deliberately keeps a transaction until it is mined or
+//! (spec: 05 embedded chain, section 5). It deliberately keeps a transaction until it is mined or
 //! replaced: what was accepted was promised.
 
 use std::collections::{BTreeMap, HashMap};
@@ -241,4 +241,161 @@ fn outbids(new: &Recovered<TxEnvelope>, old: &Recovered<TxEnvelope>) -> bool {
 fn raised(new: u128, old: u128) -> bool {
     let floor = old.saturating_add(old.saturating_mul(REPLACEMENT_BUMP_PERCENT).div_ceil(100));
     new > old && new >= floor
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{account, sign, unsigned};
+    use super::*;
+    use alloy_consensus::transaction::SignerRecoverable;
+    use alloy_eips::eip2718::Decodable2718;
+    use alloy_signer_local::PrivateKeySigner;
+
+    const RICH: SenderState = SenderState {
+        nonce: 10,
+        balance: U256::MAX,
+    };
+
+    fn transaction(
+        signer: &PrivateKeySigner,
+        nonce: u64,
+        fees: (u128, u128),
+    ) -> (Recovered<TxEnvelope>, Bytes) {
+        let mut transaction = unsigned(nonce, Address::ZERO.into(), 1, Bytes::new());
+        (
+            transaction.max_fee_per_gas,
+            transaction.max_priority_fee_per_gas,
+        ) = fees;
+        let (_, raw) = sign(signer, transaction);
+        (
+            TxEnvelope::decode_2718_exact(&raw)
+                .unwrap()
+                .try_into_recovered()
+                .unwrap(),
+            raw,
+        )
+    }
+
+    fn admit(
+        pool: &mut Pool,
+        signer: &PrivateKeySigner,
+        nonce: u64,
+        fees: (u128, u128),
+    ) -> Result<Admitted, AdmitError> {
+        let (transaction, raw) = transaction(signer, nonce, fees);
+        pool.admit(transaction, raw, RICH)
+    }
+
+    #[test]
+    fn nonces_that_were_used_or_are_too_far_ahead_are_refused() {
+        let mut pool = Pool::default();
+        let payer = account(0);
+        assert_eq!(
+            admit(&mut pool, &payer, 9, (0, 0)).unwrap_err(),
+            AdmitError::NonceTooLow { next: 10, nonce: 9 }
+        );
+        admit(&mut pool, &payer, 10 + MAX_NONCE_AHEAD - 1, (0, 0)).unwrap();
+        let nonce = 10 + MAX_NONCE_AHEAD;
+        assert_eq!(
+            admit(&mut pool, &payer, nonce, (0, 0)).unwrap_err(),
+            AdmitError::NonceTooHigh { next: 10, nonce }
+        );
+        admit(&mut pool, &payer, 10, (0, 0)).unwrap();
+        assert_eq!(
+            admit(&mut pool, &payer, 10, (0, 0)).unwrap_err(),
+            AdmitError::AlreadyKnown
+        );
+    }
+
+    #[test]
+    fn a_replacement_must_raise_both_fees_by_a_tenth_and_at_all() {
+        let cases = [
+            ((0, 0), (0, 0), false),
+            ((0, 0), (1, 0), false),
+            ((0, 0), (1, 1), true),
+            ((100, 10), (110, 11), true),
+            ((100, 10), (109, 11), false),
+            ((100, 10), (110, 10), false),
+            ((5, 5), (6, 6), true),
+            ((u128::MAX, 0), (u128::MAX, 1), false),
+        ];
+        for (old, new, replaces) in cases {
+            let mut pool = Pool::default();
+            admit(&mut pool, &account(0), 10, old).unwrap();
+            let mut other = transaction(&account(0), 10, new);
+            if old == new {
+                // The same fees with another content.
+                let mut changed = unsigned(10, Address::ZERO.into(), 2, Bytes::new());
+                (changed.max_fee_per_gas, changed.max_priority_fee_per_gas) = new;
+                let (_, raw) = sign(&account(0), changed);
+                other = (
+                    TxEnvelope::decode_2718_exact(&raw)
+                        .unwrap()
+                        .try_into_recovered()
+                        .unwrap(),
+                    raw,
+                );
+            }
+            let hash = *other.0.tx_hash();
+            let outcome = pool.admit(other.0, other.1, RICH);
+            assert_eq!(outcome.is_ok(), replaces, "{old:?} by {new:?}");
+            assert_eq!(
+                pool.at(account(0).address(), 10).unwrap().hash == hash,
+                replaces
+            );
+            assert_eq!(pool.by_hash.len(), 1, "one transaction per nonce");
+        }
+    }
+
+    #[test]
+    fn the_next_nonce_stops_at_the_first_gap() {
+        let mut pool = Pool::default();
+        for nonce in [10, 11, 13] {
+            admit(&mut pool, &account(0), nonce, (0, 0)).unwrap();
+        }
+        let payer = account(0).address();
+        assert_eq!(pool.next_nonce(payer, 10), 12);
+        assert_eq!(pool.next_nonce(payer, 12), 12);
+        assert_eq!(pool.next_nonce(payer, 13), 14);
+        assert_eq!(pool.next_nonce(account(1).address(), 5), 5);
+        assert_eq!(pool.passed(payer, 12).len(), 2);
+    }
+
+    #[test]
+    fn the_pool_is_bounded_and_empties() {
+        let mut pool = Pool::default();
+        let senders = MAX_POOL_TRANSACTIONS as u64 / MAX_NONCE_AHEAD;
+        let mut all = Vec::new();
+        for sender in 0..u8::try_from(senders).unwrap() {
+            for nonce in 10..10 + MAX_NONCE_AHEAD {
+                all.push(
+                    admit(&mut pool, &account(sender), nonce, (0, 0))
+                        .unwrap()
+                        .pending,
+                );
+            }
+        }
+        assert_eq!(
+            admit(&mut pool, &account(200), 10, (0, 0)).unwrap_err(),
+            AdmitError::Full
+        );
+        admit(&mut pool, &account(0), 10, (1, 1)).expect("a replacement needs no room");
+        for pending in &all {
+            pool.remove(pending);
+        }
+        pool.remove(&pool.at(account(0).address(), 10).unwrap());
+        assert_eq!(
+            (pool.by_hash.len(), pool.senders.len(), pool.bytes),
+            (0, 0, 0)
+        );
+    }
+
+    #[test]
+    fn arrival_numbers_go_on_after_a_restart() {
+        let mut pool = Pool::default();
+        let (old, raw) = transaction(&account(0), 10, (0, 0));
+        pool.restore(old, raw, 41);
+        let admitted = admit(&mut pool, &account(0), 11, (0, 0)).unwrap();
+        assert_eq!(admitted.pending.sequence, 42);
+    }
 }

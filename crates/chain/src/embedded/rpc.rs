@@ -1,7 +1,7 @@
 //! The JSON-RPC methods.
 //!
 //! One table from name to function; parsing of parameters, shapes of replies and the work itself are in the modules
-//! below by subject. Implements docs/spec/05-embedded-chain.md, "Methods".
+//! below by subject. Spec: 05 embedded chain, section 10.
 
 mod blocks;
 mod call;

@@ -4,7 +4,7 @@
 //! on demand, all of it goes into one block and one durable write (group commit); on a timer, all of it
 //! becomes durable in the pool before any caller hears a hash. Readers see a block only after it is durable.
 //! When the store fails, nothing more is accepted until a restart: what memory holds might be ahead of the
-//! disk. Implements docs/spec/05-embedded-chain.md, "Blocks" and "Promises".
+//! disk. Spec: 05 embedded chain, sections 4 and 6.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

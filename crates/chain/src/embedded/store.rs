@@ -3,7 +3,7 @@
 //! One block is one durable redb transaction, so a crash at any write leaves the chain before the block or
 //! after it. State rows carry the number of the block that wrote them, so reading an old block is the
 //! same lookup as reading the newest, nothing is copied, and opening reads only the last header however
-//! long the chain is (docs/spec/05-embedded-chain.md, "Storage"). It deliberately never prunes.
+//! long the chain is (spec: 05 embedded chain, section 7). It deliberately never prunes.
 
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, PoisonError};
