@@ -15,5 +15,6 @@ pub mod exact;
 pub mod id;
 pub mod money;
 pub mod signature;
+pub mod spending;
 pub mod time;
 pub mod x402;

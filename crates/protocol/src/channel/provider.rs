@@ -318,6 +318,11 @@ impl Channel {
         &self.record
     }
 
+    /// Whether there is anything that must not be forgotten.
+    pub fn has_paid(&self) -> bool {
+        self.record.voucher.is_some()
+    }
+
     /// Whether nothing is under way, so that the machine may be dropped and made anew.
     pub fn is_idle(&self) -> bool {
         self.admitted.is_empty()
@@ -778,7 +783,8 @@ impl Channel {
         // What the chain has as claimed was charged, whatever this record remembers.
         self.record.charged = self.record.charged.max(onchain.total_claimed);
         self.record.told = self.record.told.max(self.record.charged);
-        if changed {
+        // A channel that never paid is not worth a place in the store: anyone can name channels.
+        if changed && self.record.voucher.is_some() {
             out.push(self.persist());
         }
     }

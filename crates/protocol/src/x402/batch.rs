@@ -117,7 +117,7 @@ impl BatchExtra {
     }
 }
 
-fn into_object(value: &impl Serialize) -> Map<String, Value> {
+pub(super) fn into_object(value: &impl Serialize) -> Map<String, Value> {
     match serde_json::to_value(value) {
         Ok(Value::Object(map)) => map,
         _ => unreachable!("a struct with string keys is a JSON object"),

@@ -2,11 +2,12 @@
 
 use alloy_primitives::{Address, B256};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::money::Amount;
 use crate::signature::Signature;
 
-use super::batch::{TransferMethod, decimal};
+use super::batch::{TransferMethod, decimal, into_object};
 
 /// What `exact` adds to a way to pay.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +20,13 @@ pub struct ExactExtra {
     /// How tokens move.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asset_transfer_method: Option<TransferMethod>,
+}
+
+impl ExactExtra {
+    /// This as the `extra` object of a way to pay.
+    pub fn into_map(self) -> Map<String, Value> {
+        into_object(&self)
+    }
 }
 
 /// A signed transfer.

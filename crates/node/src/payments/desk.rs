@@ -1,0 +1,589 @@
+//! The desk: the one owner of the channels on which this node is paid.
+//!
+//! Requests reach it as messages; it feeds them to the channels' machines, makes what must not be
+//! forgotten durable in one commit for all that wait, and only then lets the other effects out.
+//! While a commit runs, further messages gather, so that the disk is synced once for many.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hearth_chain::client::Environment;
+use hearth_protocol::channel::provider::{
+    Channel, Correction, Effect, Event, Quote, Record, RequestId, Statement,
+};
+use hearth_protocol::channel::{CheckedPayment, OnchainState};
+use hearth_protocol::id::{ChainId, ChannelId};
+use hearth_protocol::money::Amount;
+use hearth_protocol::time::Timestamp;
+use hearth_protocol::x402::ErrorCode;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
+use tracing::{error, warn};
+
+use super::escrow::Escrows;
+use crate::store::{Batch, Store, StoreError, Table};
+
+/// Messages that are taken up together at most.
+const TURN_MESSAGES_MAX: usize = 512;
+/// Channels that are kept in memory while nothing happens on them.
+const IDLE_CHANNELS_MAX: usize = 4_096;
+/// How often those who wait are looked at, in milliseconds.
+const TICK_MS: u64 = 1_000;
+
+/// A channel as it stands in the store.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StoredChannel {
+    /// The chain that the channel is on.
+    pub chain: ChainId,
+    /// What must not be forgotten.
+    pub record: Record,
+    /// Which run of the node wrote it: one that read its own writing need not doubt it.
+    saved_by: u64,
+}
+
+/// Why the desk does not answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("the payment desk has stopped, because the store failed or the node is shutting down")]
+pub struct DeskStopped;
+
+/// What became of a payment.
+#[derive(Debug)]
+pub enum Admission {
+    /// Work may begin.
+    Admitted(Ticket),
+    /// The refund that was asked for is done.
+    Refunded(Statement),
+    /// The payment is refused.
+    Refused(Refusal),
+}
+
+/// Why a payment is refused, and how an honest payer recovers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Why.
+    pub code: ErrorCode,
+    /// From which a payer recovers, where it can.
+    pub correction: Option<Box<Correction>>,
+}
+
+/// A charge that is durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Charged {
+    /// What the request was charged.
+    pub amount: Amount,
+    /// What to state.
+    pub statement: Statement,
+}
+
+enum Message {
+    Pay {
+        chain: ChainId,
+        payment: Box<CheckedPayment>,
+        quote: Quote,
+        answer: oneshot::Sender<Admission>,
+    },
+    StateEarly {
+        channel: ChannelId,
+        request: RequestId,
+        answer: oneshot::Sender<Statement>,
+    },
+    Charge {
+        channel: ChannelId,
+        request: RequestId,
+        amount: Amount,
+        answer: Option<oneshot::Sender<Charged>>,
+    },
+    Abort {
+        channel: ChannelId,
+        request: RequestId,
+    },
+    Onchain {
+        channel: ChannelId,
+        state: OnchainState,
+    },
+}
+
+/// A handle to the desk. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Desk {
+    // Unbounded, because a ticket must be able to say its last word while it is dropped. Each
+    // request has one message under way at most, so the number of requests bounds the queue.
+    messages: mpsc::UnboundedSender<Message>,
+}
+
+/// The right to work on a request, and the duty to say what came of it.
+///
+/// A ticket that is dropped says it too: nothing is charged, unless [`Ticket::charge_on_drop`]
+/// named an amount for what had been delivered by then.
+#[derive(Debug)]
+pub struct Ticket {
+    desk: Desk,
+    channel: ChannelId,
+    request: RequestId,
+    on_drop: Option<Amount>,
+    spent: bool,
+}
+
+impl Desk {
+    /// A desk over `store`, and the task that must be run for it.
+    pub fn new(
+        store: Store,
+        escrows: Escrows,
+        environment: Arc<dyn Environment>,
+        run: u64,
+    ) -> (Self, DeskTask) {
+        let (messages, inbox) = mpsc::unbounded_channel();
+        let desk = Self { messages };
+        let task = DeskTask {
+            desk: desk.clone(),
+            inbox,
+            store,
+            escrows,
+            environment,
+            run,
+            channels: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            next_request: 0,
+            jobs: JoinSet::new(),
+        };
+        (desk, task)
+    }
+
+    /// Offers a payment and waits until it is admitted, refunded or refused.
+    ///
+    /// # Errors
+    /// When the desk has stopped.
+    pub async fn pay(
+        &self,
+        chain: ChainId,
+        payment: CheckedPayment,
+        quote: Quote,
+    ) -> Result<Admission, DeskStopped> {
+        let (answer, wait) = oneshot::channel();
+        let payment = Box::new(payment);
+        self.send(Message::Pay {
+            chain,
+            payment,
+            quote,
+            answer,
+        })?;
+        wait.await.map_err(|_| DeskStopped)
+    }
+
+    /// Says what the chain has for a channel now.
+    ///
+    /// # Errors
+    /// When the desk has stopped.
+    pub fn observe(&self, channel: ChannelId, state: OnchainState) -> Result<(), DeskStopped> {
+        self.send(Message::Onchain { channel, state })
+    }
+
+    fn send(&self, message: Message) -> Result<(), DeskStopped> {
+        self.messages.send(message).map_err(|_| DeskStopped)
+    }
+}
+
+impl Ticket {
+    /// What the headers of a reply must state whose charge is not known yet.
+    ///
+    /// # Errors
+    /// When the desk has stopped.
+    pub async fn state_early(&self) -> Result<Statement, DeskStopped> {
+        let (answer, wait) = oneshot::channel();
+        let (channel, request) = (self.channel, self.request);
+        self.desk.send(Message::StateEarly {
+            channel,
+            request,
+            answer,
+        })?;
+        wait.await.map_err(|_| DeskStopped)
+    }
+
+    /// Charges, and returns when the charge is durable.
+    ///
+    /// # Errors
+    /// When the desk has stopped: then nothing is promised about this charge.
+    pub async fn charge(mut self, amount: Amount) -> Result<Charged, DeskStopped> {
+        self.spent = true;
+        let (answer, wait) = oneshot::channel();
+        let (channel, request) = (self.channel, self.request);
+        self.desk.send(Message::Charge {
+            channel,
+            request,
+            amount,
+            answer: Some(answer),
+        })?;
+        wait.await.map_err(|_| DeskStopped)
+    }
+
+    /// What to charge if this ticket is dropped before it is charged.
+    pub fn charge_on_drop(&mut self, amount: Amount) {
+        self.on_drop = Some(amount);
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if self.spent {
+            return;
+        }
+        let (channel, request) = (self.channel, self.request);
+        let message = match self.on_drop {
+            Some(amount) => Message::Charge {
+                channel,
+                request,
+                amount,
+                answer: None,
+            },
+            None => Message::Abort { channel, request },
+        };
+        // A desk that has stopped has forgotten the request anyway.
+        let _ = self.desk.send(message);
+    }
+}
+
+enum Waiter {
+    Admission(oneshot::Sender<Admission>),
+    Early(oneshot::Sender<Statement>),
+    Charge(oneshot::Sender<Charged>),
+}
+
+struct Open {
+    chain: ChainId,
+    machine: Channel,
+}
+
+/// The desk's task.
+pub struct DeskTask {
+    desk: Desk,
+    inbox: mpsc::UnboundedReceiver<Message>,
+    store: Store,
+    escrows: Escrows,
+    environment: Arc<dyn Environment>,
+    run: u64,
+    channels: BTreeMap<ChannelId, Open>,
+    waiting: BTreeMap<RequestId, Waiter>,
+    next_request: u64,
+    jobs: JoinSet<(ChannelId, Event)>,
+}
+
+impl std::fmt::Debug for DeskTask {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DeskTask")
+            .field("channels", &self.channels.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What one turn of the desk brought about.
+#[derive(Default)]
+struct Turn {
+    /// The newest record of each channel that changed.
+    records: BTreeMap<ChannelId, StoredChannel>,
+    /// What may happen once they are durable.
+    effects: Vec<(ChannelId, Effect)>,
+}
+
+impl DeskTask {
+    /// Runs until the store fails or the future is dropped.
+    ///
+    /// # Errors
+    /// When the store fails. Whoever waits for an answer is told that the desk has stopped.
+    pub async fn run(mut self) -> Result<(), StoreError> {
+        let mut tick = tokio::time::interval(Duration::from_millis(TICK_MS));
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut inbox = Vec::new();
+        loop {
+            let mut turn = Turn::default();
+            tokio::select! {
+                count = self.inbox.recv_many(&mut inbox, TURN_MESSAGES_MAX) => {
+                    if count == 0 {
+                        return Ok(());
+                    }
+                    for message in inbox.drain(..) {
+                        self.take(message, &mut turn)?;
+                    }
+                }
+                Some(job) = self.jobs.join_next() => match job {
+                    Ok((channel, event)) => self.feed(channel, event, &mut turn),
+                    Err(error) => error!(%error, "a payment's transaction task failed"),
+                },
+                _ = tick.tick() => self.tick(&mut turn),
+            }
+            self.finish(turn).await?;
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp(self.environment.now_ms())
+    }
+
+    fn take(&mut self, message: Message, turn: &mut Turn) -> Result<(), StoreError> {
+        match message {
+            Message::Pay {
+                chain,
+                payment,
+                quote,
+                answer,
+            } => {
+                self.next_request += 1;
+                let request = RequestId(self.next_request);
+                self.open(chain, payment.channel, || Record::new(payment.config))?;
+                self.waiting.insert(request, Waiter::Admission(answer));
+                let channel = payment.channel;
+                self.feed(
+                    channel,
+                    Event::Pay {
+                        request,
+                        payment,
+                        quote,
+                    },
+                    turn,
+                );
+            }
+            Message::StateEarly {
+                channel,
+                request,
+                answer,
+            } => {
+                self.waiting.insert(request, Waiter::Early(answer));
+                self.feed(channel, Event::StateEarly { request }, turn);
+            }
+            Message::Charge {
+                channel,
+                request,
+                amount,
+                answer,
+            } => {
+                if let Some(answer) = answer {
+                    self.waiting.insert(request, Waiter::Charge(answer));
+                }
+                self.feed(channel, Event::Charge { request, amount }, turn);
+            }
+            Message::Abort { channel, request } => {
+                self.feed(channel, Event::Abort { request }, turn);
+            }
+            Message::Onchain { channel, state } => {
+                if self.open_stored(channel)? {
+                    self.feed(channel, Event::Onchain(state), turn);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn tick(&mut self, turn: &mut Turn) {
+        let busy: Vec<_> = self
+            .channels
+            .iter()
+            .filter(|(_, open)| !open.machine.is_idle())
+            .map(|(channel, _)| *channel)
+            .collect();
+        for channel in busy {
+            self.feed(channel, Event::Tick, turn);
+        }
+    }
+
+    /// Makes sure that the channel's machine is in memory; `unknown` is its record if it is new.
+    fn open(
+        &mut self,
+        chain: ChainId,
+        channel: ChannelId,
+        unknown: impl FnOnce() -> Record,
+    ) -> Result<(), StoreError> {
+        if !self.open_stored(channel)? {
+            let machine = Channel::restored(channel, unknown());
+            self.channels.insert(channel, Open { chain, machine });
+        }
+        Ok(())
+    }
+
+    /// The same for a channel that this node knows; `false` if it does not.
+    fn open_stored(&mut self, channel: ChannelId) -> Result<bool, StoreError> {
+        let Entry::Vacant(vacant) = self.channels.entry(channel) else {
+            return Ok(true);
+        };
+        let stored: Option<StoredChannel> = self
+            .store
+            .get(Table::ProviderChannels, channel.0.as_slice())?;
+        let Some(stored) = stored else {
+            return Ok(false);
+        };
+        let machine = if stored.saved_by == self.run {
+            Channel::resumed(channel, stored.record)
+        } else {
+            Channel::restored(channel, stored.record)
+        };
+        vacant.insert(Open {
+            chain: stored.chain,
+            machine,
+        });
+        Ok(true)
+    }
+
+    fn feed(&mut self, channel: ChannelId, event: Event, turn: &mut Turn) {
+        let now = self.now();
+        let Some(open) = self.channels.get_mut(&channel) else {
+            return;
+        };
+        let mut effects = Vec::new();
+        open.machine.handle(now, event, &mut effects);
+        let (chain, saved_by) = (open.chain, self.run);
+        for effect in effects {
+            if let Effect::Persist(record) = effect {
+                turn.records.insert(
+                    channel,
+                    StoredChannel {
+                        chain,
+                        record: *record,
+                        saved_by,
+                    },
+                );
+            } else {
+                turn.effects.push((channel, effect));
+            }
+        }
+    }
+
+    async fn finish(&mut self, turn: Turn) -> Result<(), StoreError> {
+        let mut batch = Batch::default();
+        for (channel, stored) in &turn.records {
+            batch.put(Table::ProviderChannels, channel.0.as_slice(), stored)?;
+        }
+        self.store.commit(batch).await?;
+        for (channel, effect) in turn.effects {
+            self.perform(channel, effect);
+        }
+        if self.channels.len() > IDLE_CHANNELS_MAX {
+            self.channels.retain(|_, open| !open.machine.is_idle());
+        } else {
+            // A channel that never paid is anyone's invention: it is not kept for a moment.
+            let touched = turn.records.into_keys();
+            for channel in touched {
+                self.forget_stranger(channel);
+            }
+        }
+        Ok(())
+    }
+
+    fn forget_stranger(&mut self, channel: ChannelId) {
+        let stranger = self
+            .channels
+            .get(&channel)
+            .is_some_and(|open| open.machine.is_idle() && !open.machine.has_paid());
+        if stranger {
+            self.channels.remove(&channel);
+        }
+    }
+
+    fn perform(&mut self, channel: ChannelId, effect: Effect) {
+        match effect {
+            Effect::Persist(_) => {
+                unreachable!("records are taken out before effects are performed")
+            }
+            Effect::ReadChain => self.read_chain(channel),
+            Effect::SendDeposit { request, deposit } => {
+                let Some((escrow, config)) = self.escrow(channel) else {
+                    return;
+                };
+                self.jobs.spawn(async move {
+                    let outcome = escrow.deposit(&config, channel, &deposit).await;
+                    (channel, Event::Done { request, outcome })
+                });
+            }
+            Effect::SendRefund {
+                request,
+                claim,
+                amount,
+                nonce,
+            } => {
+                let Some((escrow, config)) = self.escrow(channel) else {
+                    return;
+                };
+                self.jobs.spawn(async move {
+                    let claim = claim.map(|row| *row);
+                    let outcome = escrow.refund(&config, channel, claim, amount, nonce).await;
+                    (channel, Event::Done { request, outcome })
+                });
+            }
+            Effect::Admit { request } => self.admit(channel, request),
+            Effect::StateEarly { request, statement } => {
+                if let Some(Waiter::Early(answer)) = self.waiting.remove(&request) {
+                    let _ = answer.send(statement);
+                }
+            }
+            Effect::Charged {
+                request,
+                amount,
+                statement,
+            } => {
+                if let Some(Waiter::Charge(answer)) = self.waiting.remove(&request) {
+                    let _ = answer.send(Charged { amount, statement });
+                }
+            }
+            Effect::Refunded { request, statement } => {
+                self.answer(request, Admission::Refunded(statement));
+            }
+            Effect::Refuse {
+                request,
+                code,
+                correction,
+            } => {
+                self.answer(request, Admission::Refused(Refusal { code, correction }));
+                self.forget_stranger(channel);
+            }
+        }
+    }
+
+    fn admit(&mut self, channel: ChannelId, request: RequestId) {
+        // A ticket that nobody takes is dropped, and so aborts the request.
+        let desk = self.desk.clone();
+        let ticket = Ticket {
+            desk,
+            channel,
+            request,
+            on_drop: None,
+            spent: false,
+        };
+        self.answer(request, Admission::Admitted(ticket));
+    }
+
+    fn answer(&mut self, request: RequestId, admission: Admission) {
+        if let Some(Waiter::Admission(answer)) = self.waiting.remove(&request) {
+            let _ = answer.send(admission);
+        }
+    }
+
+    fn escrow(
+        &self,
+        channel: ChannelId,
+    ) -> Option<(
+        Arc<super::escrow::Escrow>,
+        hearth_protocol::eip712::ChannelConfig,
+    )> {
+        let open = self.channels.get(&channel)?;
+        let escrow = self.escrows.get(open.chain)?;
+        Some((escrow, open.machine.record().config))
+    }
+
+    fn read_chain(&mut self, channel: ChannelId) {
+        let Some((escrow, _)) = self.escrow(channel) else {
+            return;
+        };
+        self.jobs.spawn(async move {
+            let event = match escrow.read(channel).await {
+                Ok(state) => Event::Onchain(state),
+                Err(error) => {
+                    warn!(%error, %channel, "a channel could not be read");
+                    Event::ReadFailed
+                }
+            };
+            (channel, event)
+        });
+    }
+}

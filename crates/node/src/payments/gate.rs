@@ -1,0 +1,561 @@
+//! The gate: a tower layer that puts any HTTP service behind a price (spec: payments, section 9).
+//!
+//! A request without a payment gets a 402 that says what it costs. One with a payment is checked,
+//! admitted, handed to the service, and charged what the service says it cost ([`Meter`]) or the
+//! price. A reply of 400 and above costs nothing and carries no statement.
+//!
+//! Replies of known and moderate length are held until they are complete, and charged before
+//! their headers leave. Streams leave at once: their headers state the most that the charge can
+//! become, the charge follows their last byte, and a payer that asked for trailers gets the true
+//! figure there.
+
+mod answer;
+mod body;
+
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use alloy_primitives::{B256, keccak256};
+use axum::body::{Body, Bytes};
+use axum::extract::Request;
+use axum::response::Response;
+use futures::future::BoxFuture;
+use hearth_chain::client::Environment;
+use hearth_protocol::channel::check;
+use hearth_protocol::channel::provider::Quote;
+use hearth_protocol::money::Amount;
+use hearth_protocol::time::Timestamp;
+use hearth_protocol::x402::{
+    BatchPayload, ErrorCode, ExactPayload, PAYMENT_SIGNATURE, PaymentPayload, PaymentRequirements,
+    Scheme, decode_header, payment_identifier,
+};
+use http::StatusCode;
+use http::request::Parts;
+use http_body::Body as _;
+use http_body_util::{BodyExt, Limited};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tower::{Layer, Service, ServiceExt};
+
+use super::cashier::{Cashier, Tendered};
+use super::desk::{Admission, Desk, Refusal, Ticket};
+use super::offer::{AcceptedAsset, Price, Pricing, resource};
+use super::replies::{Known, Replies, Slot};
+use answer::Problem;
+use body::{Charging, MeteredBody};
+
+/// The longest request body that is read for a price or a fingerprint, in bytes.
+pub const REQUEST_BYTES_MAX: usize = 4 << 20;
+/// The longest reply that is held until it is complete, in bytes.
+pub const HELD_BYTES_MAX: u64 = 1 << 20;
+
+/// What stands behind a price, and what it costs.
+#[derive(Debug)]
+pub struct Gate {
+    /// The tokens that are taken, the preferred one first.
+    pub assets: Vec<AcceptedAsset>,
+    /// What a request costs.
+    pub pricing: Box<dyn Pricing>,
+    /// Takes payments by channel.
+    pub desk: Desk,
+    /// Takes one-off payments.
+    pub cashier: Cashier,
+    /// Keeps replies for requests that are asked again.
+    pub replies: Replies,
+    /// The address under which the world knows this service, if it is not the `Host` of requests.
+    pub base_url: Option<String>,
+    /// What is sold, for people.
+    pub description: Option<String>,
+    /// The clock.
+    pub environment: Arc<dyn Environment>,
+}
+
+/// Puts services behind a [`Gate`].
+#[derive(Debug, Clone)]
+pub struct PaidLayer(pub Arc<Gate>);
+
+/// A service behind a price.
+#[derive(Debug, Clone)]
+pub struct Paid<S> {
+    gate: Arc<Gate>,
+    inner: S,
+}
+
+/// In the extensions of an admitted request: what it costs so far.
+///
+/// A service that never sets it is charged at the full price when it succeeds.
+#[derive(Debug, Clone)]
+pub struct Meter {
+    /// The most that this request can be charged.
+    pub ceiling: Amount,
+    reading: Arc<Mutex<Option<Amount>>>,
+}
+
+impl Meter {
+    fn new(ceiling: Amount) -> Self {
+        Self {
+            ceiling,
+            reading: Arc::default(),
+        }
+    }
+
+    /// Says what the request costs so far.
+    pub fn set(&self, amount: Amount) {
+        *self.reading.lock().unwrap_or_else(PoisonError::into_inner) = Some(amount);
+    }
+
+    /// What the request costs so far, if the service said so.
+    pub fn reading(&self) -> Option<Amount> {
+        *self.reading.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<S> Layer<S> for PaidLayer {
+    type Service = Paid<S>;
+
+    fn layer(&self, inner: S) -> Paid<S> {
+        Paid {
+            gate: Arc::clone(&self.0),
+            inner,
+        }
+    }
+}
+
+impl<S> Service<Request> for Paid<S>
+where
+    S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        // Readiness of the inner service is awaited once the payment is in order.
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let gate = Arc::clone(&self.gate);
+        let inner = self.inner.clone();
+        Box::pin(async move {
+            let serve = |request| async {
+                let Ok(response) = inner.oneshot(request).await;
+                response
+            };
+            Ok(gate.handle(request, serve).await)
+        })
+    }
+}
+
+/// A request whose price is known.
+struct Priced {
+    parts: Parts,
+    body: Body,
+    prices: Vec<(AcceptedAsset, Price)>,
+    /// Of method, path and the body as far as it was read.
+    fingerprint: B256,
+}
+
+impl Gate {
+    fn now(&self) -> Timestamp {
+        Timestamp(self.environment.now_ms())
+    }
+
+    async fn handle<F, R>(&self, request: Request, serve: F) -> Response
+    where
+        F: FnOnce(Request) -> R,
+        R: Future<Output = Response>,
+    {
+        let has_payment = request.headers().contains_key(PAYMENT_SIGNATURE);
+        let priced = match self.price(request, has_payment).await {
+            Ok(priced) => priced,
+            Err(problem) => return problem.into_response(),
+        };
+        if !has_payment {
+            return self.ask(&priced, None).into_response();
+        }
+        match self.admit(priced, serve).await {
+            Ok(response) => response,
+            Err(problem) => problem.into_response(),
+        }
+    }
+
+    async fn price(&self, request: Request, read_body: bool) -> Result<Priced, Problem> {
+        let (parts, body) = request.into_parts();
+        let (body, bytes) = if read_body || self.pricing.needs_body() {
+            let bytes = read_bounded(body).await?;
+            (Body::from(bytes.clone()), bytes)
+        } else {
+            (body, Bytes::new())
+        };
+        let prices = self
+            .assets
+            .iter()
+            .filter_map(|asset| {
+                let price = self.pricing.price(&asset.asset, &parts, &bytes)?;
+                Some((asset.clone(), price))
+            })
+            .collect();
+        let path = parts
+            .uri
+            .path_and_query()
+            .map_or("", http::uri::PathAndQuery::as_str);
+        let fingerprint = keccak256(
+            [
+                keccak256(parts.method.as_str()),
+                keccak256(path),
+                keccak256(&bytes),
+            ]
+            .concat(),
+        );
+        Ok(Priced {
+            parts,
+            body,
+            prices,
+            fingerprint,
+        })
+    }
+
+    /// The 402 that says what the request costs, and why a payment was not enough.
+    fn ask(&self, priced: &Priced, error: Option<ErrorCode>) -> Problem {
+        let accepts = priced
+            .prices
+            .iter()
+            .flat_map(|(asset, price)| asset.requirements(*price))
+            .collect();
+        self.ask_for(&priced.parts, accepts, error)
+    }
+
+    fn ask_for(
+        &self,
+        parts: &Parts,
+        accepts: Vec<PaymentRequirements>,
+        error: Option<ErrorCode>,
+    ) -> Problem {
+        let resource = resource(self.base_url.as_deref(), parts, self.description.as_deref());
+        Problem::payment_required(resource, accepts, error)
+    }
+
+    async fn admit<F, R>(&self, priced: Priced, serve: F) -> Result<Response, Problem>
+    where
+        F: FnOnce(Request) -> R,
+        R: Future<Output = Response>,
+    {
+        let payment: PaymentPayload = header_payment(&priced.parts)?;
+        let slot = match self.recall(&priced, &payment)? {
+            Ok(slot) => slot,
+            Err(kept) => return Ok(*kept),
+        };
+        let accepted = &payment.accepted;
+        let offered = priced
+            .prices
+            .iter()
+            .find(|(asset, _)| asset.is_meant_by(accepted));
+        let Some((asset, price)) = offered.cloned() else {
+            return Err(self.ask(&priced, Some(ErrorCode::InvalidRequirements)));
+        };
+        match accepted.scheme {
+            Scheme::Exact => {
+                if accepted.amount != price.need {
+                    return Err(self.ask(&priced, Some(ErrorCode::InvalidRequirements)));
+                }
+                self.admit_exact(priced, &payment, &asset, serve, slot)
+                    .await
+            }
+            Scheme::BatchSettlement => {
+                self.admit_batch(priced, &payment, &asset, price, serve, slot)
+                    .await
+            }
+            Scheme::Other(_) => Err(self.ask(&priced, Some(ErrorCode::UnsupportedScheme))),
+        }
+    }
+
+    /// The place for this request's reply, or the reply that was kept for it.
+    #[allow(clippy::type_complexity)]
+    fn recall(
+        &self,
+        priced: &Priced,
+        payment: &PaymentPayload,
+    ) -> Result<Result<Option<Slot>, Box<Response>>, Problem> {
+        let id = payment_identifier(&payment.extensions)
+            .map_err(|error| Problem::malformed(ErrorCode::InvalidPayload, &error))?;
+        let Some(id) = id else { return Ok(Ok(None)) };
+        let signed = serde_json::to_vec(&payment.payload).unwrap_or_default();
+        let fingerprint = keccak256([priced.fingerprint, keccak256(signed)].concat());
+        let route = priced.parts.uri.path();
+        let known = self.replies.look_up(route, id, fingerprint, self.now());
+        match known.map_err(|error| Problem::internal(&error))? {
+            Known::New(slot) => Ok(Ok(Some(slot))),
+            Known::Reply(reply) => Ok(Err(reply)),
+            Known::Conflict => Err(Problem::conflict(
+                "the payment identifier belongs to another request; use a new one",
+            )),
+            Known::InHand => Err(Problem::conflict(
+                "the same request is still being answered; ask again in a moment",
+            )),
+            Known::NotKept => Err(Problem::conflict(
+                "the same request was answered by a reply too long to keep; use a new identifier",
+            )),
+        }
+    }
+
+    async fn admit_exact<F, R>(
+        &self,
+        priced: Priced,
+        payment: &PaymentPayload,
+        asset: &AcceptedAsset,
+        serve: F,
+        slot: Option<Slot>,
+    ) -> Result<Response, Problem>
+    where
+        F: FnOnce(Request) -> R,
+        R: Future<Output = Response>,
+    {
+        let payload: ExactPayload = scheme_payload(&payment.payload, ErrorCode::InvalidPayload)?;
+        let accepted = &payment.accepted;
+        let (fingerprint, now) = (priced.fingerprint, self.now());
+        let tendered = self
+            .cashier
+            .tender(&payload, accepted, asset, fingerprint, now)
+            .await;
+        let mut tendered: Tendered = match tendered {
+            Ok(tendered) => tendered,
+            Err(code) => return Err(self.ask(&priced, Some(code))),
+        };
+        let payer = tendered.payer();
+        let request = Request::from_parts(priced.parts, priced.body);
+        let response = serve(request).await;
+        if response.status().as_u16() >= 400 {
+            return Ok(response);
+        }
+        let (mut head, body) = response.into_parts();
+        match tendered.take().await {
+            Ok(transaction) => {
+                answer::state_exact(&mut head, accepted, payer, transaction);
+                let response = self.finish(head, body, slot).await?;
+                tendered.served().await;
+                Ok(response)
+            }
+            Err(code) => Err(Problem::not_settled(accepted.network, Some(payer), code)),
+        }
+    }
+
+    async fn admit_batch<F, R>(
+        &self,
+        priced: Priced,
+        payment: &PaymentPayload,
+        asset: &AcceptedAsset,
+        price: Price,
+        serve: F,
+        slot: Option<Slot>,
+    ) -> Result<Response, Problem>
+    where
+        F: FnOnce(Request) -> R,
+        R: Future<Output = Response>,
+    {
+        let payload: BatchPayload = scheme_payload(&payment.payload, ErrorCode::VoucherPayload)?;
+        let accepted = &payment.accepted;
+        let is_refund = matches!(payload, BatchPayload::Refund { .. });
+        if accepted.amount < price.need && !is_refund {
+            return Err(self.ask(&priced, Some(ErrorCode::InvalidRequirements)));
+        }
+        let payer = payload.config().payer;
+        let checked = match check(&payload, &asset.terms(), self.now()) {
+            Ok(checked) => checked,
+            Err(code) => return Err(self.ask(&priced, Some(code))),
+        };
+        let quote = Quote {
+            ceiling: accepted.amount,
+            need: price.need,
+        };
+        let admission = self.desk.pay(asset.chain(), checked, quote).await;
+        match admission.map_err(|error| Problem::internal(&error))? {
+            Admission::Admitted(ticket) => {
+                let meter = Meter::new(price.need);
+                let mut request = Request::from_parts(priced.parts, priced.body);
+                request.extensions_mut().insert(meter.clone());
+                let trailers = answer::wants_trailers(request.headers());
+                let response = serve(request).await;
+                let charging = Charging {
+                    network: asset.chain(),
+                    payer,
+                    ticket,
+                    meter,
+                    trailers,
+                };
+                self.charge(charging, response, slot).await
+            }
+            Admission::Refunded(statement) => {
+                Ok(answer::refunded(asset.chain(), payer, &statement))
+            }
+            Admission::Refused(refusal) => {
+                Err(self.refuse(&priced, asset, price, is_refund, payer, refusal))
+            }
+        }
+    }
+
+    /// The 402 for a refused payment. One that can be recovered from carries no settlement
+    /// header, because clients that find one do not recover.
+    fn refuse(
+        &self,
+        priced: &Priced,
+        asset: &AcceptedAsset,
+        price: Price,
+        is_refund: bool,
+        payer: alloy_primitives::Address,
+        refusal: Refusal,
+    ) -> Problem {
+        let Some(correction) = refusal.correction else {
+            if is_refund {
+                return Problem::not_settled(asset.chain(), Some(payer), refusal.code);
+            }
+            return self.ask(priced, Some(refusal.code));
+        };
+        // Clients look at the first entry for channels only, so the correction stands alone.
+        let mut entry = asset.batch_requirements(price);
+        let state = serde_json::json!({
+            "channelState": correction.channel,
+            "voucherState": correction.voucher,
+        });
+        if let Value::Object(state) = state {
+            entry
+                .extra
+                .extend(state.into_iter().filter(|(_, value)| !value.is_null()));
+        }
+        self.ask_for(&priced.parts, vec![entry], Some(refusal.code))
+    }
+
+    async fn charge(
+        &self,
+        charging: Charging,
+        response: Response,
+        slot: Option<Slot>,
+    ) -> Result<Response, Problem> {
+        let Charging {
+            network,
+            payer,
+            ticket,
+            meter,
+            trailers,
+        } = charging;
+        let (mut head, body) = response.into_parts();
+        if head.status.as_u16() >= 400 {
+            // The ticket is dropped, and with it the reservation.
+            return Ok(Response::from_parts(head, body));
+        }
+        let held = body
+            .size_hint()
+            .exact()
+            .is_some_and(|length| length <= HELD_BYTES_MAX);
+        if !held {
+            let statement = ticket
+                .state_early()
+                .await
+                .map_err(|error| Problem::internal(&error))?;
+            answer::state_batch(&mut head, network, payer, &statement);
+            self.not_kept(slot, &head).await?;
+            let charging = Charging {
+                network,
+                payer,
+                ticket,
+                meter,
+                trailers,
+            };
+            return Ok(MeteredBody::wrap(head, body, charging));
+        }
+        let Ok(body) = body.collect().await else {
+            return Err(Problem::bad_gateway());
+        };
+        let amount = meter.reading().unwrap_or(meter.ceiling);
+        let charged = ticket
+            .charge(amount)
+            .await
+            .map_err(|error| Problem::internal(&error))?;
+        answer::state_batch(&mut head, network, payer, &charged.statement);
+        self.finish(head, Body::from(body.to_bytes()), slot).await
+    }
+
+    /// Keeps the reply where the payer asked for that and it is short, and answers.
+    async fn finish(
+        &self,
+        head: http::response::Parts,
+        body: Body,
+        slot: Option<Slot>,
+    ) -> Result<Response, Problem> {
+        let Some(slot) = slot else {
+            return Ok(Response::from_parts(head, body));
+        };
+        if body
+            .size_hint()
+            .exact()
+            .is_none_or(|length| length > HELD_BYTES_MAX)
+        {
+            self.not_kept(Some(slot), &head).await?;
+            return Ok(Response::from_parts(head, body));
+        }
+        let Ok(body) = body.collect().await else {
+            return Err(Problem::bad_gateway());
+        };
+        let bytes = body.to_bytes();
+        slot.keep(&head, Some(&bytes), self.now())
+            .await
+            .map_err(|error| Problem::internal(&error))?;
+        Ok(Response::from_parts(head, Body::from(bytes)))
+    }
+
+    async fn not_kept(
+        &self,
+        slot: Option<Slot>,
+        head: &http::response::Parts,
+    ) -> Result<(), Problem> {
+        let Some(slot) = slot else { return Ok(()) };
+        slot.keep(head, None, self.now())
+            .await
+            .map_err(|error| Problem::internal(&error))
+    }
+}
+
+async fn read_bounded(body: Body) -> Result<Bytes, Problem> {
+    match Limited::new(body, REQUEST_BYTES_MAX).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => {
+            Err(Problem::too_large(REQUEST_BYTES_MAX))
+        }
+        Err(_) => Err(Problem::status(
+            StatusCode::BAD_REQUEST,
+            "the request's body broke off",
+        )),
+    }
+}
+
+fn header_payment(parts: &Parts) -> Result<PaymentPayload, Problem> {
+    let mut values = parts.headers.get_all(PAYMENT_SIGNATURE).iter();
+    let value = values
+        .next()
+        .map(http::HeaderValue::as_bytes)
+        .unwrap_or_default();
+    if values.next().is_some() {
+        return Err(Problem::status(
+            StatusCode::BAD_REQUEST,
+            "the request has more than one PAYMENT-SIGNATURE header",
+        ));
+    }
+    decode_header(value).map_err(|error| Problem::malformed(ErrorCode::InvalidPayload, &error))
+}
+
+fn scheme_payload<T: DeserializeOwned>(payload: &Value, code: ErrorCode) -> Result<T, Problem> {
+    T::deserialize(payload).map_err(|error| Problem::malformed(code, &error))
+}
+
+impl Ticket {
+    /// What to charge if the payer goes away while its reply is on the way.
+    fn charge_reading_on_drop(&mut self, meter: &Meter, delivered: bool) {
+        if let Some(reading) = meter.reading() {
+            self.charge_on_drop(reading);
+        } else if delivered {
+            self.charge_on_drop(meter.ceiling);
+        }
+    }
+}

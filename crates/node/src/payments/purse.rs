@@ -1,0 +1,737 @@
+//! The purse: pays for requests of this node's own, over HTTP (spec: payments, section 6).
+//!
+//! It asks, reads the price, chooses a way to pay within the household's limits, signs, and asks
+//! again. What is signed is durable before it leaves. A provider whose figures differ is believed
+//! only with this payer's own signature as proof, and once per request.
+
+mod channels;
+mod onchain;
+mod response;
+
+use std::sync::Arc;
+
+use alloy_primitives::{B256, U256};
+use alloy_signer_local::PrivateKeySigner;
+use axum::body::Bytes;
+use hearth_chain::client::{ChainError, Environment};
+use hearth_protocol::channel::payer::{CorrectionError, Distrust, Outcome, PrepareError, Promise};
+use hearth_protocol::channel::{Voucher, deposit_message};
+use hearth_protocol::eip712::{ChannelConfig, SettlementDomain, TokenDomain};
+use hearth_protocol::exact::transfer_message;
+use hearth_protocol::id::ChainId;
+use hearth_protocol::money::Amount;
+use hearth_protocol::spending::{AssetLimit, Declined, Spending};
+use hearth_protocol::time::Timestamp;
+use hearth_protocol::x402::{
+    Authorization, BatchExtra, BatchPayload, ChargeStatement, Deposit, DepositAuthorization,
+    Erc3009Authorization, ErrorCode, ExactExtra, ExactPayload, HeaderError, PAYMENT_REQUIRED,
+    PAYMENT_RESPONSE, PAYMENT_SIGNATURE, PaymentPayload, PaymentRequired, PaymentRequirements,
+    Scheme, SettleResponse, Version, decode_header, encode_header, with_payment_identifier,
+};
+use http::{HeaderMap, Method, StatusCode};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+use thiserror::Error;
+use tracing::{debug, warn};
+use url::Url;
+
+use super::escrow::{EscrowError, Escrows};
+use super::signing::sign;
+use crate::store::{Store, StoreError};
+pub use channels::{ChannelView, StoredPayerChannel};
+use channels::{Channels, Held};
+pub use onchain::Withdrawal;
+pub use response::{PaidBody, PaidResponse};
+
+/// The bounds within which a channel's withdraw delay is accepted, in seconds: a provider that
+/// asks for more would lock a deposit for longer than a household should bear.
+const WITHDRAW_DELAY_S_MAX: u64 = 7 * 24 * 60 * 60;
+
+/// A request that may cost something.
+#[derive(Debug, Clone)]
+pub struct Purchase {
+    /// The method.
+    pub method: Method,
+    /// The address.
+    pub url: Url,
+    /// Headers of the request's own.
+    pub headers: HeaderMap,
+    /// The body. It is sent twice: without, then with the payment.
+    pub body: Bytes,
+}
+
+/// What a request costs, before anything is signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PriceTag {
+    /// The way to pay that was chosen.
+    pub requirements: PaymentRequirements,
+    /// What would be deposited first, if anything.
+    pub deposit: Option<Amount>,
+}
+
+/// Why a request could not be paid or made.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum PayError {
+    /// The service cannot be reached, or broke off.
+    #[error(
+        "the service cannot be reached: {0}; what was promised stays on record and is settled with the next payment"
+    )]
+    Http(#[from] reqwest::Error),
+    /// Its 402 cannot be read.
+    #[error("the service asks for a payment in a form that cannot be read")]
+    Unreadable(#[source] HeaderError),
+    /// No way to pay is within the limits.
+    #[error("the service cannot be paid within your limits: {}", reasons(.0))]
+    Declined(Vec<Declined>),
+    /// The one who was asked said no.
+    #[error("not paid: the price was not approved")]
+    NotApproved,
+    /// The way to pay lacks what it must say.
+    #[error("the service's offer is incomplete: {0}")]
+    Offer(String),
+    /// The service refused the payment.
+    #[error("the service refused the payment: {code}{}", explained(.code))]
+    Refused {
+        /// The code it gave.
+        code: String,
+    },
+    /// The service corrected the figures without proof.
+    #[error("the service states figures that it cannot prove: {0}; nothing more was signed")]
+    Correction(#[from] CorrectionError),
+    /// The service said what cannot be true.
+    #[error(
+        "the service cannot be trusted: {0}; the channel signs nothing more, get the rest back with `hearth channels close`"
+    )]
+    Distrust(#[from] Distrust),
+    /// The channel takes no payment.
+    #[error(transparent)]
+    Prepare(#[from] PrepareError),
+    /// No channel is known.
+    #[error("no open channel with this service; nothing to return")]
+    NoChannel,
+    /// The chain is not configured, or cannot be asked.
+    #[error("the chain {0} is not configured; add it to the configuration")]
+    Chain(ChainId),
+    /// The chain failed.
+    #[error(transparent)]
+    Read(#[from] ChainError),
+    /// A transaction could not be sent, or it reverted.
+    #[error(transparent)]
+    Escrow(#[from] EscrowError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The header would be too long.
+    #[error("the payment does not fit into a header")]
+    TooLong(#[source] HeaderError),
+    /// No randomness.
+    #[error("the system gives no randomness: {0}")]
+    Randomness(#[from] getrandom::Error),
+}
+
+fn reasons(declined: &[Declined]) -> String {
+    if declined.is_empty() {
+        return "it offers none that is understood".to_owned();
+    }
+    declined
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("; ")
+}
+
+fn explained(code: &str) -> String {
+    let known = ErrorCode::ALL.iter().find(|known| known.as_str() == code);
+    known
+        .map(|known| format!(". {}", known.message()))
+        .unwrap_or_default()
+}
+
+/// The keys that pay.
+#[derive(Clone)]
+pub struct PayerKeys {
+    /// Whose tokens are spent: signs deposits and one-off payments.
+    pub household: PrivateKeySigner,
+    /// Signs vouchers.
+    pub session: PrivateKeySigner,
+}
+
+impl std::fmt::Debug for PayerKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "PayerKeys({})", self.household.address())
+    }
+}
+
+/// Pays. Clones share everything.
+#[derive(Debug, Clone)]
+pub struct Purse {
+    keys: PayerKeys,
+    spending: Arc<Spending>,
+    escrows: Escrows,
+    channels: Channels,
+    http: reqwest::Client,
+    environment: Arc<dyn Environment>,
+}
+
+/// A payment that was signed and made durable.
+struct Signed {
+    header: String,
+    /// The channel that pays, if it is one.
+    held: Option<Held>,
+}
+
+impl Purse {
+    /// A purse over `store`.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn new(
+        keys: PayerKeys,
+        spending: Spending,
+        store: Store,
+        escrows: Escrows,
+        http: reqwest::Client,
+        environment: Arc<dyn Environment>,
+    ) -> Result<Self, StoreError> {
+        let channels = Channels::load(store)?;
+        let spending = Arc::new(spending);
+        Ok(Self {
+            keys,
+            spending,
+            escrows,
+            channels,
+            http,
+            environment,
+        })
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp(self.environment.now_ms())
+    }
+
+    /// Every channel that this node ever paid from.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn channels(&self) -> Result<Vec<ChannelView>, StoreError> {
+        self.channels.view()
+    }
+
+    /// Makes a request, and pays for it if it costs something and `approve` says yes.
+    ///
+    /// # Errors
+    /// See [`PayError`]. What was promised before an error stays on record.
+    pub async fn buy(
+        &self,
+        purchase: &Purchase,
+        approve: impl AsyncFn(&PriceTag) -> bool,
+    ) -> Result<PaidResponse, PayError> {
+        let response = self.send(purchase, None).await?;
+        let Some(required) = payment_required(&response)? else {
+            return Ok(PaidResponse::free(response));
+        };
+        let today = self.channels.spent_today(self.now())?;
+        let chosen = self.spending.choose(&required.accepts, |asset| {
+            today.get(asset).copied().unwrap_or_default()
+        });
+        let (requirements, limit) = chosen.map_err(PayError::Declined)?;
+        let order = Order {
+            purchase,
+            required: &required,
+            requirements,
+            limit,
+        };
+        let mut corrected = false;
+        loop {
+            let signed = self.sign(&order, &approve).await?;
+            match self.pay(&order, signed, corrected).await? {
+                Paid::Served(response) => return Ok(response),
+                Paid::Corrected => corrected = true,
+            }
+        }
+    }
+
+    async fn send(
+        &self,
+        purchase: &Purchase,
+        payment: Option<&str>,
+    ) -> Result<reqwest::Response, reqwest::Error> {
+        let mut request = self
+            .http
+            .request(purchase.method.clone(), purchase.url.clone())
+            .headers(purchase.headers.clone())
+            .body(purchase.body.clone());
+        if let Some(payment) = payment {
+            request = request
+                .header(PAYMENT_SIGNATURE, payment)
+                .header(http::header::TE, "trailers");
+        }
+        request.send().await
+    }
+
+    async fn sign(
+        &self,
+        order: &Order<'_>,
+        approve: &impl AsyncFn(&PriceTag) -> bool,
+    ) -> Result<Signed, PayError> {
+        match order.requirements.scheme {
+            Scheme::Exact => {
+                let tag = PriceTag {
+                    requirements: order.requirements.clone(),
+                    deposit: None,
+                };
+                if !approve(&tag).await {
+                    return Err(PayError::NotApproved);
+                }
+                self.sign_exact(order).await
+            }
+            _ => self.sign_batch(order, approve).await,
+        }
+    }
+
+    async fn sign_exact(&self, order: &Order<'_>) -> Result<Signed, PayError> {
+        let requirements = order.requirements;
+        let extra: ExactExtra = extra(&requirements.extra)?;
+        let authorization = Authorization {
+            from: self.keys.household.address(),
+            to: requirements.pay_to,
+            value: requirements.amount,
+            valid_after: 0,
+            valid_before: self.valid_before(requirements),
+            nonce: B256::from(random()?),
+        };
+        let domain = TokenDomain::new(
+            requirements.network,
+            requirements.asset,
+            &extra.name,
+            &extra.version,
+        );
+        let digest = domain.transfer_digest(&transfer_message(&authorization));
+        let payload = ExactPayload {
+            signature: sign(&self.keys.household, digest),
+            authorization,
+        };
+        self.channels
+            .note_spent(requirements, requirements.amount, self.now())
+            .await?;
+        Ok(Signed {
+            header: order.header(payload)?,
+            held: None,
+        })
+    }
+
+    fn valid_before(&self, requirements: &PaymentRequirements) -> u64 {
+        self.now()
+            .as_secs()
+            .saturating_add(requirements.max_timeout_seconds.max(60))
+    }
+
+    async fn sign_batch(
+        &self,
+        order: &Order<'_>,
+        approve: &impl AsyncFn(&PriceTag) -> bool,
+    ) -> Result<Signed, PayError> {
+        let requirements = order.requirements;
+        let extra: BatchExtra = extra(&requirements.extra)?;
+        if extra.withdraw_delay > WITHDRAW_DELAY_S_MAX {
+            let days = WITHDRAW_DELAY_S_MAX / 86_400;
+            return Err(PayError::Offer(format!(
+                "a withdraw delay of {} s would lock a deposit for more than {days} days",
+                extra.withdraw_delay
+            )));
+        }
+        let config = self.config(requirements, &extra, B256::from(random()?));
+        let domain = SettlementDomain::new(requirements.network);
+        let mut held = self
+            .channels
+            .take(&domain, config, order.purchase.url.as_str())
+            .await?;
+        let wanted = extra
+            .min_deposit
+            .unwrap_or(requirements.amount.saturating_mul(5));
+        let wanted = wanted.max(requirements.amount).min(order.limit.per_deposit);
+        let promise = held.channel().prepare(requirements.amount, wanted)?;
+        if let Some(deposit) = promise
+            .deposit
+            .filter(|deposit| *deposit > order.limit.per_deposit)
+        {
+            held.channel().finish(Outcome::NotCharged)?;
+            let limit = order.limit.per_deposit;
+            return Err(PayError::Declined(vec![Declined::PerPayment {
+                asked: deposit,
+                limit,
+            }]));
+        }
+        let tag = PriceTag {
+            requirements: requirements.clone(),
+            deposit: promise.deposit,
+        };
+        if !approve(&tag).await {
+            held.channel().finish(Outcome::NotCharged)?;
+            return Err(PayError::NotApproved);
+        }
+        let payload = self.sign_promise(requirements, &extra, &domain, &mut held, promise)?;
+        held.save_signed(requirements, self.now()).await?;
+        Ok(Signed {
+            header: order.header(payload)?,
+            held: Some(held),
+        })
+    }
+
+    fn config(
+        &self,
+        requirements: &PaymentRequirements,
+        extra: &BatchExtra,
+        salt: B256,
+    ) -> ChannelConfig {
+        ChannelConfig {
+            payer: self.keys.household.address(),
+            payer_authorizer: self.keys.session.address(),
+            receiver: requirements.pay_to,
+            receiver_authorizer: extra.receiver_authorizer,
+            token: requirements.asset,
+            withdraw_delay: extra.withdraw_delay,
+            salt,
+        }
+    }
+
+    /// Signs what a payment promises. Nothing leaves yet.
+    fn sign_promise(
+        &self,
+        requirements: &PaymentRequirements,
+        extra: &BatchExtra,
+        domain: &SettlementDomain,
+        held: &mut Held,
+        promise: Promise,
+    ) -> Result<BatchPayload, PayError> {
+        let channel = held.channel().id();
+        let channel_config = held.channel().record().config;
+        let digest = domain.voucher_digest(channel, promise.max_claimable);
+        let voucher = Voucher {
+            max_claimable: promise.max_claimable,
+            signature: sign(&self.keys.session, digest),
+        };
+        held.channel().sign(self.now(), voucher);
+        let voucher = voucher.on_channel(channel);
+        let Some(amount) = promise.deposit else {
+            return Ok(BatchPayload::Voucher {
+                channel_config,
+                voucher,
+            });
+        };
+        let mut authorization = Erc3009Authorization {
+            valid_after: 0,
+            valid_before: self.valid_before(requirements),
+            salt: U256::from_be_bytes(random::<32>()?),
+            signature: alloy_primitives::Bytes::new(),
+        };
+        let payer = self.keys.household.address();
+        let message = deposit_message(payer, channel, amount, &authorization);
+        let token = TokenDomain::new(
+            requirements.network,
+            requirements.asset,
+            &extra.name,
+            &extra.version,
+        );
+        let signature = sign(&self.keys.household, token.receive_digest(&message));
+        authorization.signature = signature.as_bytes().to_vec().into();
+        let authorization = DepositAuthorization {
+            erc3009_authorization: Some(authorization),
+            permit2_authorization: None,
+        };
+        let deposit = Deposit {
+            amount,
+            authorization,
+        };
+        Ok(BatchPayload::Deposit {
+            channel_config,
+            voucher,
+            deposit,
+        })
+    }
+
+    /// Sends a payment and takes its outcome into the books.
+    async fn pay(
+        &self,
+        order: &Order<'_>,
+        signed: Signed,
+        corrected: bool,
+    ) -> Result<Paid, PayError> {
+        let Signed { header, held } = signed;
+        let sent = self.send(order.purchase, Some(&header)).await;
+        let Some(mut held) = held else {
+            let response = sent?;
+            refused_for_good(&response)?;
+            return Ok(Paid::Served(PaidResponse::exact(
+                response,
+                order.requirements.clone(),
+            )));
+        };
+        let response = match sent {
+            Ok(response) => response,
+            Err(error) => {
+                held.channel().finish(Outcome::Unknown)?;
+                held.save(order.requirements, self.now()).await?;
+                return Err(error.into());
+            }
+        };
+        if response.status() == StatusCode::PAYMENT_REQUIRED {
+            return self.recover(order, held, &response, corrected).await;
+        }
+        let settled = settle_response(&response);
+        let outcome = match &settled {
+            Some(settled) if settled.success => match statement(settled) {
+                Ok(statement) => Outcome::Stated(statement),
+                Err(error) => return Err(PayError::Unreadable(error)),
+            },
+            _ if response.status().as_u16() >= 400 => Outcome::NotCharged,
+            // Served without a statement: what was charged is known with the next payment.
+            _ => Outcome::Unknown,
+        };
+        let trusted = held.channel().finish(outcome).map(|_| ());
+        held.save(order.requirements, self.now()).await?;
+        trusted?;
+        Ok(Paid::Served(PaidResponse::batch(
+            response,
+            order.requirements.clone(),
+            settled,
+            self.channels.clone(),
+            held.channel().id(),
+        )))
+    }
+
+    /// Takes a provider's correction, once per request.
+    async fn recover(
+        &self,
+        order: &Order<'_>,
+        mut held: Held,
+        response: &reqwest::Response,
+        corrected: bool,
+    ) -> Result<Paid, PayError> {
+        held.channel().finish(Outcome::NotCharged)?;
+        refused_for_good(response).inspect_err(|error| debug!(%error, "not recoverable"))?;
+        let Some(required) = payment_required(response)? else {
+            return Err(PayError::Refused {
+                code: "payment required".to_owned(),
+            });
+        };
+        let code = required.error.clone().unwrap_or_default();
+        let recoverable = code == ErrorCode::CumulativeMismatch.as_str()
+            || code == ErrorCode::CumulativeBelowClaimed.as_str()
+            || code == ErrorCode::CumulativeExceedsBalance.as_str();
+        if corrected || !recoverable {
+            held.save(order.requirements, self.now()).await?;
+            return Err(PayError::Refused { code });
+        }
+        let correction = required
+            .accepts
+            .iter()
+            .filter(|entry| entry.scheme == Scheme::BatchSettlement)
+            .find_map(|entry| extra::<BatchExtra>(&entry.extra).ok());
+        let correction = correction.ok_or_else(|| PayError::Refused { code: code.clone() })?;
+        let domain = SettlementDomain::new(order.requirements.network);
+        let onchain = match self.escrows.get(domain.chain()) {
+            Some(escrow) => match escrow.read(held.channel().id()).await {
+                Ok(state) => Some(state),
+                Err(error) => {
+                    warn!(%error, "the chain could not be read while recovering");
+                    None
+                }
+            },
+            None => None,
+        };
+        held.channel()
+            .correct(&correction, &domain, onchain.as_ref())?;
+        held.save(order.requirements, self.now()).await?;
+        Ok(Paid::Corrected)
+    }
+
+    /// Asks a service to return what is left in the channel with it.
+    ///
+    /// # Errors
+    /// When no channel is known, or the service refuses. The channel stays as it is.
+    pub async fn refund(
+        &self,
+        url: &Url,
+        channel: Option<hearth_protocol::id::ChannelId>,
+        amount: Option<Amount>,
+    ) -> Result<SettleResponse, PayError> {
+        let purchase = Purchase {
+            method: Method::GET,
+            url: url.clone(),
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+        };
+        let probe = self.send(&purchase, None).await?;
+        let required = payment_required(&probe)?.ok_or(PayError::NoChannel)?;
+        for requirements in &required.accepts {
+            if requirements.scheme != Scheme::BatchSettlement {
+                continue;
+            }
+            let extra: BatchExtra = extra(&requirements.extra)?;
+            let config = self.config(requirements, &extra, B256::ZERO);
+            let domain = SettlementDomain::new(requirements.network);
+            let Some(mut held) = self.channels.find(&domain, &config, channel) else {
+                continue;
+            };
+            let max = held.channel().prepare_refund()?;
+            held.save(requirements, self.now()).await?;
+            let limit = AssetLimit {
+                per_payment: Amount::ZERO,
+                per_deposit: Amount::ZERO,
+                per_day: Amount::ZERO,
+            };
+            let (purchase, required) = (&purchase, &required);
+            let order = Order {
+                purchase,
+                required,
+                requirements,
+                limit,
+            };
+            return self.send_refund(&order, &domain, held, max, amount).await;
+        }
+        Err(PayError::NoChannel)
+    }
+
+    async fn send_refund(
+        &self,
+        order: &Order<'_>,
+        domain: &SettlementDomain,
+        mut held: Held,
+        max: Amount,
+        amount: Option<Amount>,
+    ) -> Result<SettleResponse, PayError> {
+        let channel = held.channel().id();
+        let digest = domain.voucher_digest(channel, max);
+        let voucher = Voucher {
+            max_claimable: max,
+            signature: sign(&self.keys.session, digest),
+        };
+        let payload = BatchPayload::Refund {
+            channel_config: held.channel().record().config,
+            voucher: voucher.on_channel(channel),
+            amount,
+        };
+        let sent = self
+            .send(order.purchase, Some(&order.header(payload)?))
+            .await;
+        let settled = sent.as_ref().ok().and_then(settle_response);
+        let returned = settled
+            .as_ref()
+            .filter(|settled| settled.success)
+            .map(|settled| {
+                let stated = settled
+                    .amount
+                    .as_deref()
+                    .and_then(|amount| amount.parse().ok());
+                let state = statement(settled)
+                    .ok()
+                    .and_then(|statement| statement.channel_state);
+                let left = held.channel().record().refundable();
+                (
+                    stated.or(amount).unwrap_or(left),
+                    state.map(|state| state.balance),
+                )
+            });
+        held.channel().finish_refund(returned);
+        held.save(order.requirements, self.now()).await?;
+        let response = sent?;
+        match settled {
+            Some(settled) if settled.success => Ok(settled),
+            Some(settled) => Err(PayError::Refused {
+                code: settled.error_reason.unwrap_or_default(),
+            }),
+            None => {
+                let code = payment_required(&response)?.and_then(|required| required.error);
+                Err(PayError::Refused {
+                    code: code.unwrap_or_else(|| "no answer".to_owned()),
+                })
+            }
+        }
+    }
+}
+
+/// What is being bought, and how it will be paid.
+struct Order<'a> {
+    purchase: &'a Purchase,
+    required: &'a PaymentRequired,
+    requirements: &'a PaymentRequirements,
+    limit: AssetLimit,
+}
+
+impl Order<'_> {
+    /// The value of `PAYMENT-SIGNATURE` for a scheme's payload.
+    fn header<P: Serialize>(&self, payload: P) -> Result<String, PayError> {
+        let id = format!("hearth-{}", alloy_primitives::hex::encode(random::<16>()?));
+        let payment = PaymentPayload {
+            x402_version: Version,
+            resource: Some(self.required.resource.clone()),
+            accepted: self.requirements.clone(),
+            payload,
+            extensions: with_payment_identifier(&self.required.extensions, &id),
+        };
+        encode_header(&payment).map_err(PayError::TooLong)
+    }
+}
+
+enum Paid {
+    Served(PaidResponse),
+    Corrected,
+}
+
+fn random<const N: usize>() -> Result<[u8; N], getrandom::Error> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn extra<T: DeserializeOwned>(extra: &Map<String, Value>) -> Result<T, PayError> {
+    T::deserialize(extra).map_err(|error| PayError::Offer(error.to_string()))
+}
+
+fn header<T: DeserializeOwned>(
+    response: &reqwest::Response,
+    name: &str,
+) -> Option<Result<T, HeaderError>> {
+    response
+        .headers()
+        .get(name)
+        .map(|value| decode_header(value.as_bytes()))
+}
+
+/// What a 402 asks for; nothing if the response is not one.
+fn payment_required(response: &reqwest::Response) -> Result<Option<PaymentRequired>, PayError> {
+    if response.status() != StatusCode::PAYMENT_REQUIRED {
+        return Ok(None);
+    }
+    header(response, PAYMENT_REQUIRED)
+        .transpose()
+        .map_err(PayError::Unreadable)
+}
+
+fn settle_response(response: &reqwest::Response) -> Option<SettleResponse> {
+    header(response, PAYMENT_RESPONSE)?.ok()
+}
+
+fn statement(settled: &SettleResponse) -> Result<ChargeStatement, HeaderError> {
+    use serde::Deserialize;
+    ChargeStatement::deserialize(&settled.extra).map_err(HeaderError::Json)
+}
+
+/// A 402 with a settlement header is final.
+fn refused_for_good(response: &reqwest::Response) -> Result<(), PayError> {
+    if response.status() != StatusCode::PAYMENT_REQUIRED {
+        return Ok(());
+    }
+    match settle_response(response) {
+        Some(settled) => Err(PayError::Refused {
+            code: settled.error_reason.unwrap_or_default(),
+        }),
+        None if !response.headers().contains_key(PAYMENT_REQUIRED) => Err(PayError::Refused {
+            code: "payment required".to_owned(),
+        }),
+        None => Ok(()),
+    }
+}

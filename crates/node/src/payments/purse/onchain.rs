@@ -1,0 +1,98 @@
+//! What a payer can do about its channels without the provider: look, and take the rest back.
+
+use hearth_protocol::channel::OnchainState;
+use hearth_protocol::id::{ChainId, ChannelId};
+use hearth_protocol::money::Amount;
+
+use super::{PayError, Purse};
+
+/// Where a withdrawal stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Withdrawal {
+    /// It has begun; it can be finished at `ends_at_s`, in seconds since the epoch.
+    Begun {
+        /// The transaction that began it.
+        transaction: String,
+        /// When it can be finished.
+        ends_at_s: u64,
+    },
+    /// It has begun before, and must still wait.
+    Waiting {
+        /// When it can be finished.
+        ends_at_s: u64,
+    },
+    /// The tokens are back.
+    Finished {
+        /// The transaction.
+        transaction: String,
+        /// What came back.
+        amount: Amount,
+    },
+}
+
+impl Purse {
+    /// Brings the books up to date with the chains, as far as they can be read. Returns the
+    /// channels whose chain could not be.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn look(&self) -> Result<Vec<ChannelId>, PayError> {
+        let mut unread = Vec::new();
+        for view in self.channels()? {
+            match self.read(view.stored.chain, view.channel).await {
+                Ok(state) => self.channels.observe(view.channel, &state).await?,
+                Err(_) => unread.push(view.channel),
+            }
+        }
+        Ok(unread)
+    }
+
+    async fn read(&self, chain: ChainId, channel: ChannelId) -> Result<OnchainState, PayError> {
+        let escrow = self.escrows.get(chain).ok_or(PayError::Chain(chain))?;
+        Ok(escrow.read(channel).await?)
+    }
+
+    /// Takes the rest of a channel back without the provider's help: begins the withdrawal, or
+    /// finishes it when its delay is over.
+    ///
+    /// # Errors
+    /// When the channel or its chain is not known, nothing is left, or the chain refuses.
+    pub async fn withdraw(&self, channel: ChannelId) -> Result<Withdrawal, PayError> {
+        let views = self.channels()?;
+        let view = views.into_iter().find(|view| view.channel == channel);
+        let stored = view.ok_or(PayError::NoChannel)?.stored;
+        let escrow = self
+            .escrows
+            .get(stored.chain)
+            .ok_or(PayError::Chain(stored.chain))?;
+        let state = escrow.read(channel).await?;
+        let config = stored.record.config;
+        if state.withdraw_requested_at == 0 {
+            let amount = state.balance.saturating_sub(state.total_claimed);
+            if amount.is_zero() {
+                return Err(PayError::NoChannel);
+            }
+            let transaction = escrow.initiate_withdraw(&config, amount).await?;
+            let ends_at_s = self.now().as_secs().saturating_add(config.withdraw_delay);
+            return Ok(Withdrawal::Begun {
+                transaction: transaction.to_string(),
+                ends_at_s,
+            });
+        }
+        let ends_at_s = state
+            .withdraw_requested_at
+            .saturating_add(config.withdraw_delay);
+        let head = escrow.client().head().await?;
+        if head.timestamp_s < ends_at_s && self.now().as_secs() < ends_at_s {
+            return Ok(Withdrawal::Waiting { ends_at_s });
+        }
+        let transaction = escrow.finalize_withdraw(&config).await?;
+        let after = escrow.read(channel).await?;
+        self.channels.observe(channel, &after).await?;
+        let amount = state.balance.saturating_sub(after.balance);
+        Ok(Withdrawal::Finished {
+            transaction: transaction.to_string(),
+            amount,
+        })
+    }
+}

@@ -1,0 +1,134 @@
+//! The till: everything a node needs to take and make payments, put together and kept running.
+
+use std::sync::Arc;
+
+use alloy_signer_local::PrivateKeySigner;
+use hearth_chain::client::{ChainClient, Environment};
+use hearth_chain::sender::{JournalError, RedbJournal, Sender, SenderConfig};
+use hearth_protocol::claim::ClaimPolicy;
+use thiserror::Error;
+use tokio::task::JoinSet;
+use tracing::error;
+
+use super::cashier::Cashier;
+use super::desk::Desk;
+use super::escrow::{Escrow, Escrows};
+use super::replies::Replies;
+use super::settlement::Settlement;
+use super::watchtower::TowerClient;
+use crate::store::Store;
+
+/// A chain on which payments are taken or made.
+#[derive(Debug, Clone)]
+pub struct ChainAccess {
+    /// The chain.
+    pub client: ChainClient,
+    /// How transactions are sent.
+    pub sender: SenderConfig,
+}
+
+/// The keys that act on chains.
+#[derive(Clone)]
+pub struct TillKeys {
+    /// Pays for gas.
+    pub account: PrivateKeySigner,
+    /// Signs claims and refunds.
+    pub session: PrivateKeySigner,
+}
+
+/// Why the till cannot be opened.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum TillError {
+    /// The journal of transactions cannot be read.
+    #[error("the journal of sent transactions cannot be read")]
+    Journal(#[from] JournalError),
+}
+
+/// Tasks that run until they are dropped. One that ends early is said, and ends the node.
+pub type Tasks = JoinSet<&'static str>;
+
+/// Everything that takes payments.
+#[derive(Debug, Clone)]
+pub struct Till {
+    /// Channels.
+    pub desk: Desk,
+    /// One-off payments.
+    pub cashier: Cashier,
+    /// Replies for requests that are asked again.
+    pub replies: Replies,
+    /// Claims.
+    pub settlement: Settlement,
+    /// The chains.
+    pub escrows: Escrows,
+}
+
+/// Opens the way to the contracts on each chain, and keeps their senders running in `tasks`.
+///
+/// # Errors
+/// When the journal cannot be read.
+pub fn open_escrows(
+    chains: Vec<ChainAccess>,
+    keys: &TillKeys,
+    store: &Store,
+    tasks: &mut Tasks,
+) -> Result<Escrows, TillError> {
+    let journal = Arc::new(RedbJournal::new(Arc::clone(store.database()))?);
+    let mut escrows = Escrows::default();
+    for ChainAccess { client, sender } in chains {
+        let account = Arc::new(keys.account.clone());
+        let (handle, task) = Sender::new(client.clone(), account, journal.clone(), sender)?;
+        tasks.spawn(async move {
+            if let Err(error) = task.run().await {
+                error!(%error, "the sender of transactions stopped");
+            }
+            "the sender of transactions"
+        });
+        escrows.insert(Escrow::new(client, handle, keys.session.clone()));
+    }
+    Ok(escrows)
+}
+
+impl Till {
+    /// Opens the till over `store`, and keeps its parts running in `tasks`.
+    ///
+    /// `run` tells this run of the node from every other; the caller draws it at random.
+    pub fn open(
+        store: &Store,
+        escrows: Escrows,
+        policy: ClaimPolicy,
+        tower: Option<TowerClient>,
+        environment: &Arc<dyn Environment>,
+        run: u64,
+        tasks: &mut Tasks,
+    ) -> Self {
+        let clock = Arc::clone(environment);
+        let (desk, task) = Desk::new(store.clone(), escrows.clone(), Arc::clone(&clock), run);
+        tasks.spawn(async move {
+            if let Err(error) = task.run().await {
+                error!(%error, "the payment desk stopped");
+            }
+            "the payment desk"
+        });
+        let settlement = Settlement::new(
+            store.clone(),
+            escrows.clone(),
+            desk.clone(),
+            policy,
+            tower,
+            clock,
+        );
+        let claims = settlement.clone();
+        tasks.spawn(async move {
+            claims.run().await;
+            "settlement"
+        });
+        Self {
+            desk,
+            cashier: Cashier::new(store.clone(), escrows.clone()),
+            replies: Replies::new(store.clone()),
+            settlement,
+            escrows,
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! The watchtower: another device claims while the provider's own sleeps.
+//!
+//! A provider signs, channel by channel, the claim of all that is due, and gives it to a device
+//! that it trusts to be awake. That device can do nothing with it but send it: the claim pays the
+//! receiver. It sends it when the payer begins to withdraw, so that a night's sleep costs nothing.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use alloy_primitives::{Address, B256};
+use axum::extract::State;
+use axum::routing::post;
+use axum::{Json, Router};
+use hearth_api::error::ErrorBody;
+use hearth_chain::client::Environment;
+use hearth_protocol::claim::row_channel;
+use hearth_protocol::eip712::SettlementDomain;
+use hearth_protocol::id::{ChainId, ChannelId};
+use hearth_protocol::signature::Signature;
+use hearth_protocol::x402::ClaimRow;
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use tracing::{info, warn};
+use url::Url;
+
+use super::escrow::{Escrow, Escrows};
+use crate::store::{Batch, Store, StoreError, Table};
+
+/// Channels that one watchtower watches at most.
+const WATCHED_MAX: usize = 10_000;
+/// The longest handover that is read, in bytes.
+const HANDOVER_BYTES_MAX: usize = 8 * 1024;
+/// How often the watched channels are looked at.
+const PERIOD: Duration = Duration::from_secs(30);
+
+/// A claim of one channel, signed so that anyone may send it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Handover {
+    /// The chain.
+    pub network: ChainId,
+    /// The newest voucher and what is due.
+    pub claim: ClaimRow,
+    /// The receiver authorizer's signature over a batch of this one row.
+    pub claim_authorizer_signature: Signature,
+}
+
+/// Why a handover is not taken.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum HandoverError {
+    /// The chain is not known here.
+    #[error("this watchtower does not watch {0}; configure the chain first")]
+    Chain(ChainId),
+    /// The authorizer is not one of those that are served.
+    #[error("this watchtower does not serve the authorizer {0}")]
+    Authorizer(Address),
+    /// The voucher or the claim is not signed as it should be.
+    #[error("the claim is not signed by its authorizers")]
+    Signature,
+    /// It watches as many channels as it can.
+    #[error("this watchtower watches {WATCHED_MAX} channels already")]
+    Full,
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Handover {
+    /// The claim of one row, signed by the escrow's authorizer.
+    pub fn new(network: ChainId, escrow: &Escrow, claim: ClaimRow) -> Self {
+        let entry = row_channel(escrow.domain(), &claim);
+        Self {
+            network,
+            claim,
+            claim_authorizer_signature: escrow.sign_claim(&[entry]),
+        }
+    }
+
+    /// Checks both signatures and returns the channel.
+    ///
+    /// # Errors
+    /// [`HandoverError::Signature`].
+    pub fn check(&self) -> Result<ChannelId, HandoverError> {
+        let domain = SettlementDomain::new(self.network);
+        let entry = row_channel(&domain, &self.claim);
+        let config = &self.claim.voucher.channel;
+        let voucher = domain.voucher_digest(entry.channel, entry.max_claimable);
+        let batch = domain.claim_batch_digest(&[entry]);
+        let good = self.claim.signature.signer(voucher) == Ok(config.payer_authorizer)
+            && self.claim_authorizer_signature.signer(batch) == Ok(config.receiver_authorizer)
+            && entry.total_claimed <= entry.max_claimable;
+        if good {
+            Ok(entry.channel)
+        } else {
+            Err(HandoverError::Signature)
+        }
+    }
+}
+
+/// Watches claims for other devices.
+#[derive(Debug, Clone)]
+pub struct Watchtower {
+    store: Store,
+    escrows: Escrows,
+    /// The authorizers that are served: the session keys of the household's devices.
+    authorizers: Arc<BTreeSet<Address>>,
+    environment: Arc<dyn Environment>,
+}
+
+impl Watchtower {
+    /// A watchtower for claims by `authorizers`.
+    pub fn new(
+        store: Store,
+        escrows: Escrows,
+        authorizers: BTreeSet<Address>,
+        environment: Arc<dyn Environment>,
+    ) -> Self {
+        Self {
+            store,
+            escrows,
+            authorizers: Arc::new(authorizers),
+            environment,
+        }
+    }
+
+    /// Takes a claim, if it is higher than the one it has.
+    ///
+    /// # Errors
+    /// When it is not signed as it should be, or not for those that are served.
+    pub async fn take(&self, handover: Handover) -> Result<(), HandoverError> {
+        if self.escrows.get(handover.network).is_none() {
+            return Err(HandoverError::Chain(handover.network));
+        }
+        let authorizer = handover.claim.voucher.channel.receiver_authorizer;
+        if !self.authorizers.contains(&authorizer) {
+            return Err(HandoverError::Authorizer(authorizer));
+        }
+        let channel = handover.check()?;
+        let held: Option<Handover> = self.store.get(Table::Watched, channel.0.as_slice())?;
+        match held {
+            Some(held) if held.claim.total_claimed >= handover.claim.total_claimed => {
+                return Ok(());
+            }
+            None if self.count()? >= WATCHED_MAX => return Err(HandoverError::Full),
+            _ => {}
+        }
+        let mut batch = Batch::default();
+        batch.put(Table::Watched, channel.0.as_slice(), &handover)?;
+        Ok(self.store.commit(batch).await?)
+    }
+
+    fn count(&self) -> Result<usize, StoreError> {
+        let mut count = 0;
+        self.store
+            .each(Table::Watched, |_, _: Handover| count += 1)?;
+        Ok(count)
+    }
+
+    /// Looks at every watched channel once, and claims where the payer is withdrawing. Returns how
+    /// many claims were sent.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn look(&self) -> Result<usize, StoreError> {
+        let mut watched = Vec::new();
+        self.store.each(Table::Watched, |key, handover: Handover| {
+            if key.len() == 32 {
+                watched.push((ChannelId(B256::from_slice(key)), handover));
+            }
+        })?;
+        let mut sent = 0;
+        for (channel, handover) in watched {
+            let Some(escrow) = self.escrows.get(handover.network) else {
+                continue;
+            };
+            let state = match escrow.read(channel).await {
+                Ok(state) => state,
+                Err(error) => {
+                    warn!(%error, %channel, "a watched channel could not be read");
+                    continue;
+                }
+            };
+            if state.total_claimed >= handover.claim.total_claimed {
+                let mut batch = Batch::default();
+                batch.remove(Table::Watched, channel.0.as_slice());
+                self.store.commit(batch).await?;
+            } else if state.withdraw_requested_at != 0 {
+                let claim = &handover.claim;
+                match escrow
+                    .claim_for(&[*claim], &handover.claim_authorizer_signature)
+                    .await
+                {
+                    Ok(transaction) => {
+                        info!(%channel, %transaction, "claimed for another device");
+                        sent += 1;
+                    }
+                    Err(error) => warn!(%error, %channel, "a watched claim failed"),
+                }
+            }
+        }
+        Ok(sent)
+    }
+
+    /// Looks again and again, until the future is dropped.
+    pub async fn run(self) {
+        loop {
+            if let Err(error) = self.look().await {
+                warn!(%error, "the watched channels could not be read");
+            }
+            self.environment.sleep(PERIOD).await;
+        }
+    }
+
+    /// The route by which claims are handed over: `POST /watch`.
+    pub fn router(self) -> Router {
+        Router::new()
+            .route("/watch", post(take))
+            .layer(axum::extract::DefaultBodyLimit::max(HANDOVER_BYTES_MAX))
+            .with_state(self)
+    }
+}
+
+async fn take(
+    State(tower): State<Watchtower>,
+    Json(handover): Json<Handover>,
+) -> Result<StatusCode, (StatusCode, Json<ErrorBody>)> {
+    tower
+        .take(handover)
+        .await
+        .map(|()| StatusCode::NO_CONTENT)
+        .map_err(|error| {
+            let (status, code) = match &error {
+                HandoverError::Full => (StatusCode::INSUFFICIENT_STORAGE, "watchtower_full"),
+                HandoverError::Store(_) => (StatusCode::INTERNAL_SERVER_ERROR, "store_failed"),
+                _ => (StatusCode::FORBIDDEN, "handover_refused"),
+            };
+            (status, Json(ErrorBody::new(code, error.to_string())))
+        })
+}
+
+/// Why a watchtower did not take a claim.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum TowerError {
+    /// It could not be reached.
+    #[error("the watchtower cannot be reached")]
+    Unreachable(#[from] reqwest::Error),
+    /// It refused.
+    #[error("the watchtower answered {status}: {message}")]
+    Refused {
+        /// The HTTP status.
+        status: u16,
+        /// What it said.
+        message: String,
+    },
+}
+
+/// The way to a watchtower.
+#[derive(Debug, Clone)]
+pub struct TowerClient {
+    url: Url,
+    http: reqwest::Client,
+}
+
+impl TowerClient {
+    /// A watchtower at `url`, to which `/watch` is added.
+    ///
+    /// # Errors
+    /// When the address has no path that can be extended.
+    pub fn new(url: &Url, http: reqwest::Client) -> Result<Self, url::ParseError> {
+        Ok(Self {
+            url: url.join("watch")?,
+            http,
+        })
+    }
+
+    /// Hands a claim over.
+    ///
+    /// # Errors
+    /// When the watchtower cannot be reached or refuses.
+    pub async fn hand_over(&self, handover: &Handover) -> Result<(), TowerError> {
+        let response = self
+            .http
+            .post(self.url.clone())
+            .json(handover)
+            .send()
+            .await?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(());
+        }
+        let body: Result<ErrorBody, _> = response.json().await;
+        let message = body.map_or_else(|_| String::new(), |body| body.error.message);
+        Err(TowerError::Refused {
+            status: status.as_u16(),
+            message,
+        })
+    }
+}

@@ -1,0 +1,104 @@
+//! Payments end to end, over real HTTP and a real EVM: the gate, the desk, the contracts, the
+//! purse.
+
+mod world;
+
+use hearth_protocol::money::Amount;
+use world::{World, amount};
+
+#[tokio::test]
+async fn a_payer_buys_many_times_on_one_channel_and_one_claim_pays_the_provider() {
+    let world = World::start().await;
+    let shop = world.shop(amount(100), amount(100)).await;
+    let purse = world.purse("payer").await;
+    for round in 0..20 {
+        let mut response = purse
+            .buy(&shop.get("/hello"), async |_| true)
+            .await
+            .unwrap();
+        assert_eq!(response.status, 200, "round {round}");
+        assert_eq!(response.bytes().await.unwrap(), "hello");
+    }
+    let channels = purse.channels().unwrap();
+    assert_eq!(channels.len(), 1);
+    assert_eq!(channels[0].stored.record.charged, amount(2_000));
+    assert_eq!(
+        channels[0].stored.record.balance,
+        amount(2_000),
+        "two deposits of ten each"
+    );
+    let reports = shop.till.settlement.claim(true).await.unwrap();
+    assert_eq!(reports.len(), 1);
+    let (_, settled) = reports[0].outcome.as_ref().unwrap();
+    assert_eq!(*settled, amount(2_000));
+    assert_eq!(world.balance(shop.receiver).await, amount(2_000));
+    assert_eq!(
+        shop.till.settlement.claim(true).await.unwrap().len(),
+        0,
+        "nothing more is due"
+    );
+}
+
+#[tokio::test]
+async fn a_refund_returns_everything_that_was_not_charged() {
+    let world = World::start().await;
+    let shop = world.shop(amount(100), amount(1_000)).await;
+    let purse = world.purse("payer").await;
+    purse
+        .buy(&shop.get("/hello"), async |_| true)
+        .await
+        .unwrap();
+    let before = world.balance(world.household).await;
+    let settled = purse.refund(&shop.url("/hello"), None, None).await.unwrap();
+    assert_eq!(settled.amount.as_deref(), Some("9900"));
+    assert_eq!(
+        world.balance(world.household).await,
+        before.saturating_add(amount(9_900))
+    );
+    assert_eq!(
+        purse.channels().unwrap()[0].stored.record.refundable(),
+        Amount::ZERO
+    );
+}
+
+#[tokio::test]
+async fn a_failed_request_costs_nothing() {
+    let world = World::start().await;
+    let shop = world.shop(amount(100), amount(100)).await;
+    let purse = world.purse("payer").await;
+    let response = purse
+        .buy(&shop.get("/fails"), async |_| true)
+        .await
+        .unwrap();
+    assert_eq!(response.status, 500);
+    assert!(response.receipt.is_none());
+    let mut response = purse
+        .buy(&shop.get("/hello"), async |_| true)
+        .await
+        .unwrap();
+    assert_eq!(response.bytes().await.unwrap(), "hello");
+    assert_eq!(
+        purse.channels().unwrap()[0].stored.record.charged,
+        amount(100)
+    );
+}
+
+#[tokio::test]
+async fn a_stream_is_charged_at_its_end_and_its_trailers_say_how_much() {
+    let world = World::start().await;
+    let shop = world.shop(amount(100), amount(100)).await;
+    let purse = world.purse("payer").await;
+    for _ in 0..3 {
+        let mut response = purse
+            .buy(&shop.get("/stream"), async |_| true)
+            .await
+            .unwrap();
+        assert_eq!(response.bytes().await.unwrap(), "tick tick tick ");
+        let receipt = response.final_receipt().unwrap();
+        assert_eq!(receipt.extra["chargedAmount"], "7");
+    }
+    assert_eq!(
+        purse.channels().unwrap()[0].stored.record.charged,
+        amount(21)
+    );
+}

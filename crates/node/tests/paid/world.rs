@@ -1,0 +1,220 @@
+//! A chain, shops and purses, all in this process, talking over loopback.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use alloy_primitives::{Address, U256};
+use alloy_signer_local::PrivateKeySigner;
+use axum::body::{Body, Bytes};
+use axum::extract::Request;
+use axum::response::Response;
+use axum::routing::get;
+use axum::{Extension, Router};
+use hearth_chain::client::{ChainClient, Environment, SystemEnvironment};
+use hearth_chain::embedded::{Embedded, EmbeddedConfig, Genesis, TEST_DOLLAR_ADDRESS};
+use hearth_chain::sender::SenderConfig;
+use hearth_node::payments::gate::{Gate, Meter, PaidLayer};
+use hearth_node::payments::offer::{AcceptedAsset, FixedPrice, Price};
+use hearth_node::payments::purse::{PayerKeys, Purchase, Purse};
+use hearth_node::payments::till::{ChainAccess, Tasks, Till, TillKeys, open_escrows};
+use hearth_node::store::Store;
+use hearth_protocol::claim::ClaimPolicy;
+use hearth_protocol::id::{AssetId, ChainId};
+use hearth_protocol::money::Amount;
+use hearth_protocol::spending::{AssetLimit, Spending};
+use http::{HeaderMap, Method};
+use tempfile::TempDir;
+use url::Url;
+
+pub(crate) const CHAIN: u64 = 402_402;
+
+pub(crate) fn amount(units: u128) -> Amount {
+    Amount::new(units)
+}
+
+pub(crate) fn key(byte: u8) -> PrivateKeySigner {
+    PrivateKeySigner::from_bytes(&alloy_primitives::B256::repeat_byte(byte)).unwrap()
+}
+
+pub(crate) fn asset() -> AssetId {
+    AssetId {
+        chain: ChainId(CHAIN),
+        token: TEST_DOLLAR_ADDRESS,
+    }
+}
+
+/// Claim whatever there is: gas is free.
+pub(crate) fn policy() -> ClaimPolicy {
+    ClaimPolicy {
+        gas_price_nano: 0,
+        gas_share_ppm: 10_000,
+        age_ms_max: 3_600_000,
+        amount_min: amount(1_000_000_000),
+        withdrawal_margin_s: 900,
+    }
+}
+
+pub(crate) struct World {
+    pub(crate) folder: TempDir,
+    _chain: Embedded,
+    pub(crate) client: ChainClient,
+    pub(crate) household: Address,
+    environment: Arc<dyn Environment>,
+}
+
+/// A service behind a price.
+pub(crate) struct Shop {
+    pub(crate) till: Till,
+    pub(crate) receiver: Address,
+    base: Url,
+    _tasks: Tasks,
+}
+
+impl Shop {
+    pub(crate) fn url(&self, path: &str) -> Url {
+        self.base.join(path).unwrap()
+    }
+
+    pub(crate) fn get(&self, path: &str) -> Purchase {
+        Purchase {
+            method: Method::GET,
+            url: self.url(path),
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+        }
+    }
+}
+
+impl World {
+    pub(crate) async fn start() -> Self {
+        let household = key(1).address();
+        let genesis = Genesis::standard(household)
+            .with_test_dollars(household, U256::from(1_000_000_000_u64));
+        let chain = Embedded::in_memory(EmbeddedConfig::new(genesis)).unwrap();
+        let client = ChainClient::from_transport(chain.transport(), ChainId(CHAIN));
+        client.connect().await.unwrap();
+        let environment: Arc<dyn Environment> = Arc::new(SystemEnvironment);
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            _chain: chain,
+            client,
+            household,
+            environment,
+        }
+    }
+
+    fn access(&self) -> Vec<ChainAccess> {
+        let sender = SenderConfig {
+            confirmations: 1,
+            poll_interval_ms: 5,
+            ..Default::default()
+        };
+        vec![ChainAccess {
+            client: self.client.clone(),
+            sender,
+        }]
+    }
+
+    fn store(&self, name: &str) -> Store {
+        Store::open(&self.folder.path().join(name)).unwrap()
+    }
+
+    pub(crate) async fn balance(&self, account: Address) -> Amount {
+        let units = self
+            .client
+            .balance_of(TEST_DOLLAR_ADDRESS, account)
+            .await
+            .unwrap();
+        amount(units.to())
+    }
+
+    /// A shop that quotes `ceiling` and charges `need` at most.
+    pub(crate) async fn shop(&self, need: Amount, ceiling: Amount) -> Shop {
+        let mut tasks = Tasks::new();
+        let store = self.store("shop");
+        let keys = TillKeys {
+            account: key(3),
+            session: key(4),
+        };
+        let escrows = open_escrows(self.access(), &keys, &store, &mut tasks).unwrap();
+        let till = Till::open(
+            &store,
+            escrows,
+            policy(),
+            None,
+            &self.environment,
+            1,
+            &mut tasks,
+        );
+        let receiver = key(3).address();
+        let accepted = AcceptedAsset {
+            asset: asset(),
+            name: "Test Dollar (worthless)".to_owned(),
+            version: "1".to_owned(),
+            receiver,
+            receiver_authorizer: key(4).address(),
+            withdraw_delay: 86_400,
+            batch: true,
+            exact: true,
+        };
+        let gate = Gate {
+            assets: vec![accepted],
+            pricing: Box::new(FixedPrice(vec![(asset(), Price { need, ceiling })])),
+            desk: till.desk.clone(),
+            cashier: till.cashier.clone(),
+            replies: till.replies.clone(),
+            base_url: None,
+            description: None,
+            environment: Arc::clone(&self.environment),
+        };
+        let router = goods().layer(PaidLayer(Arc::new(gate)));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = Url::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
+        tasks.spawn(async move {
+            axum::serve(listener, router).await.unwrap();
+            "the shop"
+        });
+        Shop {
+            till,
+            receiver,
+            base,
+            _tasks: tasks,
+        }
+    }
+
+    pub(crate) async fn purse(&self, name: &str) -> Purse {
+        let keys = PayerKeys {
+            household: key(1),
+            session: key(2),
+        };
+        let limit = AssetLimit {
+            per_payment: amount(10_000),
+            per_deposit: amount(100_000),
+            per_day: amount(10_000_000),
+        };
+        let spending = Spending([(asset(), limit)].into());
+        let http = hearth_node::http::client().unwrap();
+        let escrows = Default::default();
+        let environment = Arc::clone(&self.environment);
+        Purse::new(keys, spending, self.store(name), escrows, http, environment).unwrap()
+    }
+}
+
+fn goods() -> Router {
+    Router::new()
+        .route("/hello", get(|| async { "hello" }))
+        .route(
+            "/fails",
+            get(|| async { http::StatusCode::INTERNAL_SERVER_ERROR }),
+        )
+        .route("/stream", get(stream))
+}
+
+/// Three pieces without a stated length, for seven units in all.
+async fn stream(Extension(meter): Extension<Meter>, _: Request) -> Response {
+    let pieces = futures::stream::iter((0..3).map(move |piece| {
+        meter.set(amount([2, 5, 7][piece]));
+        Ok::<_, Infallible>("tick ")
+    }));
+    Response::new(Body::from_stream(pieces))
+}
