@@ -11,7 +11,7 @@ const here = dirname(fileURLToPath(import.meta.url));
 const packages = join(process.argv[2] ?? here, "node_modules");
 const solc = createRequire(join(packages, "any.js"))("solc");
 
-// Why these settings: docs/adr/0003-contracts.md.
+// Why these settings: docs/adr/0008-contracts.md.
 const settings = {
   evmVersion: "cancun",
   viaIR: true,
