@@ -114,8 +114,8 @@ async fn the_payment_contracts_stand_and_know_each_other() {
         .await
         .unwrap();
     let domain = Settlement::eip712DomainCall::abi_decode_returns(&output).unwrap();
-    assert_eq!(domain._4, SETTLEMENT_ADDRESS);
-    assert_eq!(domain._3, U256::from(CHAIN_ID));
+    assert_eq!(domain.verifyingContract, SETTLEMENT_ADDRESS);
+    assert_eq!(domain.chainId, U256::from(CHAIN_ID));
 }
 
 #[tokio::test]
