@@ -1,7 +1,8 @@
 //! The rules of the settlement contract and its collector, one function each.
 //!
 //! A rule uses the canonical addresses and [`World`] alone. Each is a test of its own on a fresh chain, and all of them
-//! also run one after the other on one chain, as they would on a chain that is not ours.
+//! also run one after the other on one chain: in memory, and over JSON-RPC on the embedded chain. On another chain they
+//! need nothing but its JSON-RPC.
 
 mod claim;
 mod deposit;
@@ -10,8 +11,17 @@ mod settle;
 mod views;
 mod withdraw;
 
+use std::sync::Arc;
+
+use hearth_chain::bindings::SETTLEMENT_ADDRESS;
+use hearth_chain::embedded::{Embedded, EmbeddedConfig, Genesis, ManualClock};
+
 use crate::chain::{Chain, RevmChain};
+use crate::rpc::RpcChain;
 use crate::world::World;
+
+/// Time at which the embedded chain of these tests begins, in Unix milliseconds.
+const EMBEDDED_START_MS: u64 = 1_800_000_000_000;
 
 /// A rule: its name, and what shows that it holds.
 type Rule = (&'static str, fn(&mut World));
@@ -34,8 +44,8 @@ macro_rules! rules {
 }
 use rules;
 
-#[test]
-fn every_rule_holds_on_a_chain_with_a_past() {
+/// Tries every rule on one chain, each with accounts of its own, so that none needs a chain without a past.
+fn try_all(mut chain: Box<dyn Chain>) {
     let tables = [
         claim::RULES,
         deposit::RULES,
@@ -44,11 +54,29 @@ fn every_rule_holds_on_a_chain_with_a_past() {
         views::RULES,
         withdraw::RULES,
     ];
-    let mut chain: Box<dyn Chain> = Box::new(RevmChain::new());
     for (name, rule) in tables.concat() {
         println!("{name}");
         let mut world = World::enter(chain, &format!("{name}, shared"));
         rule(&mut world);
         chain = world.leave();
     }
+}
+
+#[test]
+fn every_rule_holds_on_a_chain_with_a_past() {
+    try_all(Box::new(RevmChain::new()));
+}
+
+#[test]
+fn every_rule_holds_on_the_embedded_chain() {
+    let clock = ManualClock::new(EMBEDDED_START_MS);
+    let config = EmbeddedConfig {
+        clock: Arc::new(clock),
+        dev_rpc: true,
+        ..EmbeddedConfig::new(Genesis::standard(SETTLEMENT_ADDRESS))
+    };
+    let chain = Embedded::in_memory(config).expect("a new chain opens");
+    let door =
+        move |method: &str, params| chain.request(method, params).map_err(|error| error.data);
+    try_all(Box::new(RpcChain::new(Box::new(door))));
 }
