@@ -2,7 +2,8 @@
 //!
 //! Generated at build time from the checked-in artifacts, so that Rust and Solidity cannot drift: the ABI here is
 //! the one that `cargo xtask contracts --check` rebuilds. Encoding and decoding only; nothing here talks to a chain.
-//! Implements the contract part of docs/spec (payments).
+//! For ERC-3009 use [`IERC3009`] and [`IERC3009Signature`]: the generated tokens number their overloads in an order
+//! that says nothing. Implements the contract part of docs/spec (payments).
 
 use alloy_primitives::{Address, Bytes, address};
 use alloy_sol_types::{SolConstructor, sol};
