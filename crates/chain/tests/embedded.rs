@@ -753,3 +753,27 @@ fn code_is_the_size_that_was_compiled() {
     let code: Bytes = serde_json::from_value(code).unwrap();
     assert_eq!(code, hearth_chain::bindings::settlement_runtime());
 }
+
+#[test]
+fn a_log_query_that_is_too_wide_names_a_range_that_is_answered() {
+    let config = EmbeddedConfig {
+        dev_rpc: true,
+        ..config().0
+    };
+    let chain = Embedded::in_memory(config).unwrap();
+    let blocks = limits::MAX_LOG_BLOCKS as u64 + 1;
+    for start in (0..blocks).step_by(1_000) {
+        let count = (blocks - start).min(1_000);
+        chain.request("hardhat_mine", json!([count])).unwrap();
+    }
+    let logs = |filter: Value| chain.request("eth_getLogs", json!([filter]));
+    let error = logs(json!({ "fromBlock": "0x0" })).unwrap_err();
+    assert_eq!(error.code, RpcError::LIMIT_EXCEEDED);
+    let last = limits::MAX_LOG_BLOCKS - 1;
+    let named = format!("fromBlock 0x0 to toBlock {last:#x}");
+    assert!(error.message.contains(&named), "{}", error.message);
+    let narrower = json!({ "fromBlock": "0x0", "toBlock": format!("{last:#x}") });
+    assert_eq!(logs(narrower).unwrap(), json!([]));
+    let of_one_contract = json!({ "fromBlock": "0x0", "address": TEST_DOLLAR_ADDRESS });
+    assert_eq!(logs(of_one_contract).unwrap(), json!([]));
+}
