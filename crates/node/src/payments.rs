@@ -8,6 +8,7 @@
 pub mod cashier;
 pub mod desk;
 pub mod escrow;
+pub mod facilitator;
 
 pub mod gate;
 pub mod offer;

@@ -23,7 +23,7 @@ use hearth_protocol::exact::CheckedTransfer;
 use hearth_protocol::id::{ChainId, ChannelId};
 use hearth_protocol::money::Amount;
 use hearth_protocol::signature::Signature;
-use hearth_protocol::x402::{ClaimRow, ErrorCode};
+use hearth_protocol::x402::{ClaimRow, ErrorCode, RefundPayload};
 use thiserror::Error;
 use tracing::warn;
 
@@ -49,6 +49,17 @@ pub enum EscrowError {
     /// There is nothing to do.
     #[error("no row of the claim can be claimed")]
     NothingToClaim,
+}
+
+impl EscrowError {
+    /// What a payer or service is told: `refused` where the contract said no.
+    pub fn code(&self, refused: ErrorCode) -> ErrorCode {
+        match self {
+            Self::Chain(ChainError::Reverted { .. }) | Self::NothingToClaim => refused,
+            Self::Chain(_) => ErrorCode::ChannelStateRead,
+            Self::Send(_) => ErrorCode::UnexpectedSettle,
+        }
+    }
 }
 
 /// The settlement contract on one chain, with the account that pays for its gas.
@@ -133,6 +144,22 @@ pub fn settle_call(receiver: Address, token: Address) -> Bytes {
         .into()
 }
 
+fn refund_call(
+    config: &ChannelConfig,
+    amount: Amount,
+    nonce: U256,
+    signature: &Signature,
+) -> Bytes {
+    Settlement::refundWithSignatureCall {
+        config: contract_config(config),
+        amount: amount.units(),
+        nonce,
+        receiverAuthorizerSignature: signature.as_bytes().to_vec().into(),
+    }
+    .abi_encode()
+    .into()
+}
+
 fn multicall(calls: Vec<Bytes>) -> Bytes {
     Settlement::multicallCall { data: calls }
         .abi_encode()
@@ -208,18 +235,13 @@ impl Escrow {
         let id = IntentId::new(name).expect("names are short: a word and a hash");
         let now_ms = self.client.environment().now_ms();
         let deadline_ms = now_ms.saturating_add(SIGN_WITHIN_MS);
-        self.sender
-            .submit(
-                id,
-                TxIntent {
-                    to,
-                    data,
-                    value: U256::ZERO,
-                    gas_cap,
-                    deadline_ms,
-                },
-            )
-            .await
+        let intent = TxIntent { to, data, value: U256::ZERO, gas_cap, deadline_ms };
+        let outcome = self.sender.submit(id.clone(), intent).await;
+        if matches!(outcome, Err(SendError::Reverted { .. })) {
+            // Something else came first; the same may be right at another time.
+            self.sender.forget(id).await?;
+        }
+        outcome
     }
 
     /// Puts a payer's deposit into its channel.
@@ -297,13 +319,57 @@ impl Escrow {
             calls.push(claim_call(&[row], &sign(&self.authorizer, digest)));
         }
         let digest = self.domain.refund_digest(channel, nonce, amount);
-        let refund = Settlement::refundWithSignatureCall {
-            config: contract_config(config),
-            amount: amount.units(),
-            nonce,
-            receiverAuthorizerSignature: sign(&self.authorizer, digest).as_bytes().to_vec().into(),
+        let signature = sign(&self.authorizer, digest);
+        calls.push(refund_call(config, amount, nonce, &signature));
+        self.send_refund(channel, calls, amount, nonce).await
+    }
+
+    /// Sends a refund that another service prepared; what it did not sign is signed here, if the
+    /// authorizer is ours.
+    ///
+    /// # Errors
+    /// The code that the payer is told.
+    pub async fn refund_for(
+        &self,
+        channel: ChannelId,
+        refund: &RefundPayload,
+    ) -> Result<Transacted, ErrorCode> {
+        let config = &refund.channel_config;
+        let ours = config.receiver_authorizer == self.authorizer();
+        let mut calls = Vec::new();
+        if !refund.claims.is_empty() {
+            let entries: Vec<_> = refund
+                .claims
+                .iter()
+                .map(|row| row_channel(&self.domain, row))
+                .collect();
+            let signature = match refund.claim_authorizer_signature {
+                Some(signature) => signature,
+                None if ours => self.sign_claim(&entries),
+                None => return Err(ErrorCode::ClaimAuthorizer),
+            };
+            calls.push(claim_call(&refund.claims, &signature));
+        }
+        let (amount, nonce) = (refund.amount, refund.refund_nonce);
+        let signature = match refund.refund_authorizer_signature {
+            Some(signature) => signature,
+            None if ours => sign(
+                &self.authorizer,
+                self.domain.refund_digest(channel, nonce, amount),
+            ),
+            None => return Err(ErrorCode::ClaimAuthorizer),
         };
-        calls.push(refund.abi_encode().into());
+        calls.push(refund_call(config, amount, nonce, &signature));
+        self.send_refund(channel, calls, amount, nonce).await
+    }
+
+    async fn send_refund(
+        &self,
+        channel: ChannelId,
+        calls: Vec<Bytes>,
+        amount: Amount,
+        nonce: U256,
+    ) -> Result<Transacted, ErrorCode> {
         let data = multicall(calls);
         self.simulate(SETTLEMENT_ADDRESS, data.clone())
             .await
@@ -381,6 +447,24 @@ impl Escrow {
         let data = multicall(vec![claim_call(rows, signature), settle]);
         self.simulate(SETTLEMENT_ADDRESS, data.clone()).await?;
         let name = format!("claim-for:{}", keccak256(&data));
+        let receipt = self
+            .send(name, SETTLEMENT_ADDRESS, data, claim_gas_cap(rows))
+            .await?;
+        Ok(receipt.transaction_hash)
+    }
+
+    /// Sends a claim that its authorizer signed, and leaves the transfer for later.
+    ///
+    /// # Errors
+    /// When the chain cannot be reached or refuses.
+    pub async fn claim_only(
+        &self,
+        rows: &[ClaimRow],
+        signature: &Signature,
+    ) -> Result<B256, EscrowError> {
+        let data = claim_call(rows, signature);
+        self.simulate(SETTLEMENT_ADDRESS, data.clone()).await?;
+        let name = format!("claim-only:{}", keccak256(&data));
         let receipt = self
             .send(name, SETTLEMENT_ADDRESS, data, claim_gas_cap(rows))
             .await?;

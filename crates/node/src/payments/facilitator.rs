@@ -1,0 +1,476 @@
+//! The facilitator API of x402 for this household's own services: `POST /verify`, `POST /settle`,
+//! `GET /supported` (spec: payments, section 11).
+//!
+//! A service that another program sells (an Express server, say) can leave the chain to this node.
+//! It serves only those who are paid into the household: a stranger's transactions would be paid
+//! for with the household's gas.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use alloy_primitives::Address;
+use axum::extract::State;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use hearth_chain::client::Environment;
+use hearth_protocol::channel::{
+    CheckedDeposit, CheckedPayment, OnchainState, PaymentKind, Terms, channel_state, check,
+};
+use hearth_protocol::claim::{CLAIM_ROWS_MAX, row_channel};
+use hearth_protocol::eip712::{SettlementDomain, TokenDomain};
+use hearth_protocol::exact;
+use hearth_protocol::id::ChannelId;
+use hearth_protocol::money::Amount;
+use hearth_protocol::time::Timestamp;
+use hearth_protocol::x402::{
+    BatchExtra, BatchPayload, ChargeStatement, ClaimPayload, ClaimRow, ErrorCode, ExactExtra,
+    ExactPayload, Extensions, FacilitatorPayload, PaymentRequirements, RefundPayload, Scheme,
+    SettlePayload, SettleResponse, VerifyRequest, VerifyResponse,
+};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
+
+use super::escrow::{Escrow, Escrows};
+
+/// The longest request that is read, in bytes: a claim of [`CLAIM_ROWS_MAX`] rows.
+const REQUEST_BYTES_MAX: usize = 128 * 1024;
+
+/// Verifies and settles payments to the household.
+#[derive(Debug, Clone)]
+pub struct Facilitator {
+    escrows: Escrows,
+    /// Whom payments may go to.
+    receivers: Arc<BTreeSet<Address>>,
+    environment: Arc<dyn Environment>,
+}
+
+/// What a verified payment amounts to.
+struct Verified {
+    payer: Address,
+    extra: Map<String, Value>,
+}
+
+type Outcome<T> = Result<T, (ErrorCode, Option<Address>)>;
+
+fn refuse<T>(code: ErrorCode) -> Outcome<T> {
+    Err((code, None))
+}
+
+fn read<T: DeserializeOwned>(value: &Value, code: ErrorCode) -> Outcome<T> {
+    T::deserialize(value).map_err(|_| (code, None))
+}
+
+fn extra<T: DeserializeOwned>(requirements: &PaymentRequirements) -> Outcome<T> {
+    T::deserialize(&requirements.extra).map_err(|_| (ErrorCode::InvalidRequirements, None))
+}
+
+fn object(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(map) => map,
+        _ => Map::new(),
+    }
+}
+
+impl Facilitator {
+    /// A facilitator for payments to `receivers`.
+    pub fn new(
+        escrows: Escrows,
+        receivers: BTreeSet<Address>,
+        environment: Arc<dyn Environment>,
+    ) -> Self {
+        Self {
+            escrows,
+            receivers: Arc::new(receivers),
+            environment,
+        }
+    }
+
+    /// The routes.
+    pub fn router(self) -> Router {
+        Router::new()
+            .route("/verify", post(verify))
+            .route("/settle", post(settle))
+            .route("/supported", get(supported))
+            .layer(axum::extract::DefaultBodyLimit::max(REQUEST_BYTES_MAX))
+            .with_state(self)
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp(self.environment.now_ms())
+    }
+
+    fn escrow(&self, requirements: &PaymentRequirements) -> Outcome<Arc<Escrow>> {
+        if !self.receivers.contains(&requirements.pay_to) {
+            return refuse(ErrorCode::ReceiverMismatch);
+        }
+        self.escrows
+            .get(requirements.network)
+            .ok_or((ErrorCode::InvalidNetwork, None))
+    }
+
+    async fn verify(&self, request: &VerifyRequest) -> Outcome<Verified> {
+        let (payment, requirements) = (&request.payment_payload, &request.payment_requirements);
+        let escrow = self.escrow(requirements)?;
+        if !requirements.is_meant_by(&payment.accepted) {
+            return refuse(ErrorCode::InvalidRequirements);
+        }
+        match requirements.scheme {
+            Scheme::Exact => {
+                let payload: ExactPayload = read(&payment.payload, ErrorCode::InvalidPayload)?;
+                let transfer = self.check_exact(&payload, requirements)?;
+                let payer = transfer.payer;
+                escrow
+                    .check_transfer(requirements.asset, &transfer, &payload.signature)
+                    .await
+                    .map_err(|code| (code, Some(payer)))?;
+                Ok(Verified {
+                    payer,
+                    extra: Map::new(),
+                })
+            }
+            Scheme::BatchSettlement => {
+                let payload: BatchPayload = read(&payment.payload, ErrorCode::VoucherPayload)?;
+                self.verify_batch(&escrow, &payload, requirements).await
+            }
+            Scheme::Other(_) => refuse(ErrorCode::UnsupportedScheme),
+        }
+    }
+
+    fn check_exact(
+        &self,
+        payload: &ExactPayload,
+        requirements: &PaymentRequirements,
+    ) -> Outcome<exact::CheckedTransfer> {
+        let ExactExtra { name, version, .. } = extra(requirements)?;
+        let domain = TokenDomain::new(requirements.network, requirements.asset, &name, &version);
+        let payer = payload.authorization.from;
+        exact::check(payload, requirements, &domain, self.now()).map_err(|code| (code, Some(payer)))
+    }
+
+    async fn verify_batch(
+        &self,
+        escrow: &Escrow,
+        payload: &BatchPayload,
+        requirements: &PaymentRequirements,
+    ) -> Outcome<Verified> {
+        let payer = payload.config().payer;
+        let told = |code| (code, Some(payer));
+        let checked = check(payload, &terms(requirements)?, self.now()).map_err(told)?;
+        let state = read_channel(escrow, checked.channel).await?;
+        let (deposit, is_refund) = match &checked.kind {
+            PaymentKind::Deposit(CheckedDeposit { amount, .. }) => (*amount, false),
+            PaymentKind::Voucher => (Amount::ZERO, false),
+            PaymentKind::Refund(_) => (Amount::ZERO, true),
+        };
+        let max = checked.voucher.max_claimable;
+        let funds = state.balance.saturating_add(deposit);
+        if funds.is_zero() {
+            return Err(told(ErrorCode::ChannelNotFound));
+        }
+        if max > funds {
+            return Err(told(ErrorCode::CumulativeExceedsBalance));
+        }
+        if max < state.total_claimed || (max == state.total_claimed && !is_refund) {
+            return Err(told(ErrorCode::CumulativeBelowClaimed));
+        }
+        Ok(Verified {
+            payer,
+            extra: snapshot(checked.channel, &state),
+        })
+    }
+
+    async fn settle(&self, request: &VerifyRequest) -> Outcome<SettleResponse> {
+        let (payment, requirements) = (&request.payment_payload, &request.payment_requirements);
+        let escrow = self.escrow(requirements)?;
+        match requirements.scheme {
+            Scheme::Exact => {
+                self.verify(request).await?;
+                let payload: ExactPayload = read(&payment.payload, ErrorCode::InvalidPayload)?;
+                let transfer = self.check_exact(&payload, requirements)?;
+                let transaction = escrow
+                    .transfer(requirements.asset, &transfer, &payload.signature)
+                    .await
+                    .map_err(|code| (code, Some(transfer.payer)))?;
+                let amount = Some(transfer.value.to_string());
+                Ok(settled(
+                    requirements,
+                    Some(transfer.payer),
+                    transaction,
+                    amount,
+                    Map::new(),
+                ))
+            }
+            Scheme::BatchSettlement => {
+                let payload: FacilitatorPayload = read(&payment.payload, ErrorCode::PayloadType)?;
+                self.settle_batch(&escrow, payload, requirements).await
+            }
+            Scheme::Other(_) => refuse(ErrorCode::UnsupportedScheme),
+        }
+    }
+
+    async fn settle_batch(
+        &self,
+        escrow: &Escrow,
+        payload: FacilitatorPayload,
+        requirements: &PaymentRequirements,
+    ) -> Outcome<SettleResponse> {
+        match payload {
+            FacilitatorPayload::Deposit {
+                channel_config,
+                voucher,
+                deposit,
+            } => {
+                let payload = BatchPayload::Deposit {
+                    channel_config,
+                    voucher,
+                    deposit,
+                };
+                self.settle_deposit(escrow, &payload, requirements).await
+            }
+            FacilitatorPayload::Claim(claim) => {
+                self.settle_claim(escrow, &claim, requirements).await
+            }
+            FacilitatorPayload::Settle(settle) => {
+                self.settle_receiver(escrow, &settle, requirements).await
+            }
+            FacilitatorPayload::Refund(refund) => {
+                self.settle_refund(escrow, &refund, requirements).await
+            }
+        }
+    }
+
+    async fn settle_deposit(
+        &self,
+        escrow: &Escrow,
+        payload: &BatchPayload,
+        requirements: &PaymentRequirements,
+    ) -> Outcome<SettleResponse> {
+        let payer = payload.config().payer;
+        let told = |code| (code, Some(payer));
+        let checked: CheckedPayment =
+            check(payload, &terms(requirements)?, self.now()).map_err(told)?;
+        let PaymentKind::Deposit(deposit) = &checked.kind else {
+            return refuse(ErrorCode::PayloadType);
+        };
+        let done = escrow
+            .deposit(&checked.config, checked.channel, deposit)
+            .await
+            .map_err(told)?;
+        let state = ChargeStatement {
+            charged_amount: None,
+            channel_state: Some(channel_state(checked.channel, &done.onchain, None)),
+        };
+        let amount = Some(done.amount.to_string());
+        let extra = state.into_map();
+        Ok(settled(
+            requirements,
+            Some(payer),
+            done.transaction,
+            amount,
+            extra,
+        ))
+    }
+
+    async fn settle_claim(
+        &self,
+        escrow: &Escrow,
+        claim: &ClaimPayload,
+        requirements: &PaymentRequirements,
+    ) -> Outcome<SettleResponse> {
+        self.check_rows(&claim.claims)?;
+        let entries: Vec<_> = claim
+            .claims
+            .iter()
+            .map(|row| row_channel(escrow.domain(), row))
+            .collect();
+        let ours = |row: &ClaimRow| row.voucher.channel.receiver_authorizer == escrow.authorizer();
+        let signature = match claim.claim_authorizer_signature {
+            Some(signature) => signature,
+            None if claim.claims.iter().all(ours) => escrow.sign_claim(&entries),
+            None => return refuse(ErrorCode::ClaimAuthorizer),
+        };
+        let transaction = escrow
+            .claim_only(&claim.claims, &signature)
+            .await
+            .map_err(|error| (error.code(ErrorCode::ClaimSimulation), None))?;
+        let transaction = transaction.to_string();
+        Ok(settled(
+            requirements,
+            None,
+            transaction,
+            Some(String::new()),
+            Map::new(),
+        ))
+    }
+
+    fn check_rows(&self, rows: &[ClaimRow]) -> Outcome<()> {
+        if rows.is_empty() || rows.len() > CLAIM_ROWS_MAX {
+            return refuse(ErrorCode::ClaimPayload);
+        }
+        if rows
+            .iter()
+            .any(|row| !self.receivers.contains(&row.voucher.channel.receiver))
+        {
+            return refuse(ErrorCode::ReceiverMismatch);
+        }
+        Ok(())
+    }
+
+    async fn settle_receiver(
+        &self,
+        escrow: &Escrow,
+        settle: &SettlePayload,
+        requirements: &PaymentRequirements,
+    ) -> Outcome<SettleResponse> {
+        if !self.receivers.contains(&settle.receiver) {
+            return refuse(ErrorCode::ReceiverMismatch);
+        }
+        let moved = escrow
+            .settle(settle.receiver, settle.token)
+            .await
+            .map_err(|error| (error.code(ErrorCode::SettleSimulation), None))?;
+        let (transaction, amount) = match moved {
+            Some((transaction, amount)) => (transaction.to_string(), amount),
+            None => (String::new(), Amount::ZERO),
+        };
+        Ok(settled(
+            requirements,
+            None,
+            transaction,
+            Some(amount.to_string()),
+            Map::new(),
+        ))
+    }
+
+    async fn settle_refund(
+        &self,
+        escrow: &Escrow,
+        refund: &RefundPayload,
+        requirements: &PaymentRequirements,
+    ) -> Outcome<SettleResponse> {
+        let config = &refund.channel_config;
+        let channel = escrow.domain().channel_id(config);
+        let told = |code| (code, Some(config.payer));
+        if channel != refund.voucher.channel_id {
+            return Err(told(ErrorCode::ChannelIdMismatch));
+        }
+        if !self.receivers.contains(&config.receiver) {
+            return Err(told(ErrorCode::ReceiverMismatch));
+        }
+        if !refund.claims.is_empty() {
+            self.check_rows(&refund.claims)?;
+        }
+        let done = escrow.refund_for(channel, refund).await.map_err(told)?;
+        let state = ChargeStatement {
+            charged_amount: None,
+            channel_state: Some(channel_state(channel, &done.onchain, None)),
+        };
+        let amount = Some(done.amount.to_string());
+        let extra = state.into_map();
+        Ok(settled(
+            requirements,
+            Some(config.payer),
+            done.transaction,
+            amount,
+            extra,
+        ))
+    }
+}
+
+/// The terms under which a service was paid, as it states them.
+fn terms(requirements: &PaymentRequirements) -> Outcome<Terms> {
+    let BatchExtra {
+        receiver_authorizer,
+        withdraw_delay,
+        name,
+        version,
+        ..
+    } = extra(requirements)?;
+    let chain = requirements.network;
+    Ok(Terms {
+        domain: SettlementDomain::new(chain),
+        receiver: requirements.pay_to,
+        receiver_authorizer,
+        token: requirements.asset,
+        token_domain: TokenDomain::new(chain, requirements.asset, &name, &version),
+        withdraw_delay,
+    })
+}
+
+async fn read_channel(escrow: &Escrow, channel: ChannelId) -> Outcome<OnchainState> {
+    escrow
+        .read(channel)
+        .await
+        .map_err(|_| (ErrorCode::ChannelStateRead, None))
+}
+
+fn snapshot(channel: ChannelId, state: &OnchainState) -> Map<String, Value> {
+    object(serde_json::to_value(channel_state(channel, state, None)).unwrap_or_default())
+}
+
+fn settled(
+    requirements: &PaymentRequirements,
+    payer: Option<Address>,
+    transaction: String,
+    amount: Option<String>,
+    extra: Map<String, Value>,
+) -> SettleResponse {
+    SettleResponse {
+        success: true,
+        error_reason: None,
+        payer,
+        transaction,
+        network: requirements.network,
+        amount,
+        extra,
+        extensions: Extensions::new(),
+    }
+}
+
+async fn verify(
+    State(facilitator): State<Facilitator>,
+    Json(request): Json<VerifyRequest>,
+) -> Json<VerifyResponse> {
+    Json(match facilitator.verify(&request).await {
+        Ok(Verified { payer, extra }) => VerifyResponse {
+            is_valid: true,
+            invalid_reason: None,
+            payer: Some(payer),
+            extra,
+        },
+        Err((code, payer)) => VerifyResponse {
+            is_valid: false,
+            invalid_reason: Some(code.to_string()),
+            payer,
+            extra: Map::new(),
+        },
+    })
+}
+
+async fn settle(
+    State(facilitator): State<Facilitator>,
+    Json(request): Json<VerifyRequest>,
+) -> Json<SettleResponse> {
+    let network = request.payment_requirements.network;
+    Json(match facilitator.settle(&request).await {
+        Ok(response) => response,
+        Err((code, payer)) => SettleResponse::failure(network, payer, code),
+    })
+}
+
+async fn supported(State(facilitator): State<Facilitator>) -> Json<Value> {
+    let mut kinds = Vec::new();
+    let mut signers = BTreeSet::new();
+    for escrow in facilitator.escrows.iter() {
+        let network = escrow.domain().chain();
+        kinds.push(json!({ "x402Version": 2, "scheme": Scheme::Exact, "network": network }));
+        kinds.push(json!({
+            "x402Version": 2,
+            "scheme": Scheme::BatchSettlement,
+            "network": network,
+            "extra": { "receiverAuthorizer": escrow.authorizer() },
+        }));
+        signers.insert(escrow.account());
+    }
+    Json(json!({ "kinds": kinds, "extensions": [], "signers": { "eip155:*": signers } }))
+}
