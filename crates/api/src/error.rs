@@ -1,4 +1,4 @@
-//! The one body that every error of the HTTP surface has.
+//! The one body that every error has, over HTTP and on the command line.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,8 +14,11 @@ pub struct ErrorBody {
 pub struct ErrorDetail {
     /// A stable word that programs match on.
     pub code: String,
-    /// A sentence for people, with the next step.
+    /// A sentence for people.
     pub message: String,
+    /// What to do now, where the sentence does not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
 }
 
 impl ErrorBody {
@@ -25,7 +28,15 @@ impl ErrorBody {
             error: ErrorDetail {
                 code: code.into(),
                 message: message.into(),
+                next: None,
             },
         }
+    }
+
+    /// The same error with what to do now.
+    #[must_use]
+    pub fn with_next(mut self, next: impl Into<String>) -> Self {
+        self.error.next = Some(next.into());
+        self
     }
 }

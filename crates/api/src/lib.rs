@@ -1,5 +1,11 @@
-//! JSON types of the HTTP surface and of the command line.
+//! JSON types of everything a program may read from Hearth: the HTTP surface and the output of the command line.
 //!
-//! Data only: whoever speaks to a node, in whatever language, needs nothing but these shapes.
+//! Keys are `snake_case` and stay; amounts are strings in atomic units, with what a person reads beside them;
+//! identifiers are CAIP-2, CAIP-10 and CAIP-19 texts. Data only: whoever speaks to a node, in whatever language,
+//! needs nothing but these shapes.
 
+pub mod chain;
+pub mod doctor;
 pub mod error;
+pub mod money;
+pub mod wallet;

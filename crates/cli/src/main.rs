@@ -1,2 +1,59 @@
-//! hearth.
-fn main() {}
+//! `hearth`: the one program of a device.
+//!
+//! It parses, asks the node, and prints: a human reads tables on a terminal, a program reads one JSON document with
+//! `--json`. Errors go to the standard error as a sentence and the next step. Deliberately absent: any knowledge of
+//! chains, keys or payments, which are behind `hearth-node`.
+//!
+//! Exit codes: 0 done, 1 not done (the message says why), 2 asked wrongly (the message says how to ask).
+
+mod args;
+mod commands;
+mod confirm;
+mod failure;
+mod screen;
+mod secrets;
+mod wait;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+use args::Arguments;
+use failure::Failure;
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return failure::usage(&error),
+    };
+    log_to_stderr();
+    let json = arguments.global.json;
+    match run(arguments) {
+        Ok(code) => code,
+        Err(failure) => failure.report(json),
+    }
+}
+
+/// Logs are for whoever looks for a fault: only warnings unless `RUST_LOG` asks for more.
+fn log_to_stderr() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("error"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+}
+
+fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| {
+            Failure::new(
+                "runtime",
+                format!("the program cannot start: {error}"),
+                "Try again",
+            )
+        })?;
+    runtime.block_on(commands::run(arguments))
+}

@@ -4,7 +4,13 @@
 //! `chain`, the shapes of `api`. It reads clocks and disks so that they need not.
 
 pub mod advice;
+pub mod chains;
+pub mod doctor;
+pub mod explorer;
+pub mod home;
 pub mod http;
 pub mod keys;
+pub mod local_chain;
 pub mod payments;
 pub mod store;
+pub mod wallet;

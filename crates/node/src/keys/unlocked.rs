@@ -1,5 +1,7 @@
 //! The keys of a household while its keystore is open.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use alloy_primitives::{Address, hex};
 use alloy_signer_local::PrivateKeySigner;
 use thiserror::Error;
@@ -15,6 +17,10 @@ use hearth_protocol::time::Timestamp;
 const HOUSEHOLD_PATH: &str = "m/44'/60'/0'/0/0";
 /// Session keys lie beside the accounts, hardened all the way: one that leaks tells nothing about any other key.
 const SESSION_PATH_PREFIX: &str = "m/44'/60'/1'/0'";
+/// Seconds of a day.
+const DAY_S: u64 = 24 * 60 * 60;
+/// A statement begins this long ago, in seconds, so that a device whose clock is behind believes it at once.
+const CLOCK_MARGIN_S: u64 = 10 * 60;
 
 /// Which device of the household, counted from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -102,6 +108,27 @@ impl Unlocked {
     ) -> Result<SessionAuthorization, AuthorizationError> {
         let key = self.session(device).address();
         SessionAuthorization::sign(&self.household, chain, key, name, valid_after, valid_before)
+    }
+
+    /// As [`Unlocked::authorization`], from now and for `days` days by this machine's clock.
+    ///
+    /// # Errors
+    /// As [`Unlocked::authorization`].
+    pub fn authorize_for_days(
+        &self,
+        chain: ChainId,
+        device: DeviceIndex,
+        name: &str,
+        days: u32,
+    ) -> Result<SessionAuthorization, AuthorizationError> {
+        let now_s = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_secs();
+        let period_s = u64::from(days).saturating_mul(DAY_S);
+        let from = Timestamp::from_secs(now_s.saturating_sub(CLOCK_MARGIN_S));
+        let until = Timestamp::from_secs(now_s.saturating_add(period_s));
+        self.authorization(chain, device, name, from, until)
     }
 
     /// The recovery phrase, for showing it to its owner.

@@ -1,0 +1,107 @@
+//! The arguments that every command shares, and the list of commands.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use hearth_node::chains::ChainChoice;
+use hearth_node::home::Home;
+
+use crate::commands::{chain, wallet};
+use crate::failure::Failure;
+
+/// A user-owned AI network: your devices, your models, your coins.
+#[derive(Debug, Parser)]
+#[command(
+    name = "hearth",
+    version,
+    propagate_version = true,
+    max_term_width = 110
+)]
+#[command(after_help = "\
+First steps:
+  hearth wallet new                 make a wallet, and write its recovery phrase down
+  hearth chain run                  run a chain of your own in this terminal
+  hearth doctor                     see what is missing, and how to get it
+
+Every command takes --json and then prints one JSON document. `hearth COMMAND --help` has examples.")]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) global: Global,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What can be said to every command.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Everywhere")]
+pub(crate) struct Global {
+    /// The data folder: wallet, configuration and stores
+    #[arg(long, global = true, env = "HEARTH_HOME", value_name = "FOLDER")]
+    pub(crate) home: Option<PathBuf>,
+
+    /// Print one JSON document instead of text
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+
+    /// Read the passphrase from this file (else from HEARTH_PASSPHRASE, else it is asked for)
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) passphrase_file: Option<PathBuf>,
+}
+
+impl Global {
+    /// The data folder, made where it does not exist.
+    pub(crate) fn open_home(&self) -> Result<Home, Failure> {
+        Ok(Home::open(&self.home_path()?)?)
+    }
+
+    /// Where the data folder is.
+    pub(crate) fn home_path(&self) -> Result<PathBuf, Failure> {
+        match &self.home {
+            Some(path) => Ok(path.clone()),
+            None => Ok(Home::default_path()?),
+        }
+    }
+}
+
+/// Which chain is meant.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct WhichChain {
+    /// The chain, by its name in config.toml or its CAIP-2 id (such as eip155:8453)
+    #[arg(long, value_name = "CHAIN")]
+    pub(crate) chain: Option<String>,
+
+    /// Ask this endpoint instead of the configured ones
+    #[arg(long, value_name = "URL")]
+    pub(crate) rpc: Option<String>,
+}
+
+impl From<WhichChain> for ChainChoice {
+    fn from(which: WhichChain) -> Self {
+        Self {
+            chain: which.chain,
+            rpc: which.rpc,
+        }
+    }
+}
+
+/// What can be done.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a chain of your own, or look at any chain
+    #[command(subcommand)]
+    Chain(chain::ChainCommand),
+
+    /// Make, recover, look at and use the household's wallet
+    #[command(subcommand)]
+    Wallet(wallet::WalletCommand),
+
+    /// Look at everything this device needs, and say what mends what is missing
+    #[command(after_help = "\
+The exit code is 0 when nothing has to be mended, 1 otherwise.
+
+Examples:
+  hearth doctor
+  hearth doctor --json")]
+    Doctor,
+}

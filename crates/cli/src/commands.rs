@@ -1,0 +1,42 @@
+//! One module for each command.
+
+pub(crate) mod chain;
+pub(crate) mod doctor;
+pub(crate) mod wallet;
+
+use std::process::ExitCode;
+
+use crate::args::{Arguments, Command};
+use crate::failure::Failure;
+
+/// Does what was asked.
+pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
+    let Arguments { global, command } = arguments;
+    match command {
+        Command::Chain(command) => chain::run(&global, command).await,
+        Command::Wallet(command) => wallet::run(&global, command).await,
+        Command::Doctor => doctor::run(&global).await,
+    }
+}
+
+/// Resolves when the process is asked to stop, by Ctrl-C or by SIGTERM. Listening begins at once.
+pub(crate) fn interrupted() -> Result<impl Future<Output = ()> + Send + 'static, Failure> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let listen = |kind| {
+        signal(kind).map_err(|error| {
+            Failure::new(
+                "signals",
+                format!("the system gives no signals: {error}"),
+                "Try again",
+            )
+        })
+    };
+    let mut interrupt = listen(SignalKind::interrupt())?;
+    let mut terminate = listen(SignalKind::terminate())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}

@@ -1,0 +1,85 @@
+//! How a command ends that could not do what was asked.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use hearth_api::error::{ErrorBody, ErrorDetail};
+use hearth_node::advice::Advice;
+
+/// The exit code of a command that was understood and not done.
+const NOT_DONE: u8 = 1;
+/// The exit code of a command that was not understood.
+const ASKED_WRONGLY: u8 = 2;
+
+/// What went wrong, and what to do.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    detail: ErrorDetail,
+    exit: u8,
+}
+
+impl Failure {
+    /// A failure with a code of this crate.
+    pub(crate) fn new(code: &str, message: impl Into<String>, next: impl Into<String>) -> Self {
+        Self {
+            detail: ErrorDetail {
+                code: code.to_owned(),
+                message: message.into(),
+                next: Some(next.into()),
+            },
+            exit: NOT_DONE,
+        }
+    }
+
+    /// The command was asked in a way that cannot be meant.
+    pub(crate) fn asked_wrongly(mut self) -> Self {
+        self.exit = ASKED_WRONGLY;
+        self
+    }
+
+    /// Tells the person or the program, and gives the exit code.
+    pub(crate) fn report(self, json: bool) -> ExitCode {
+        let Self { detail, exit } = self;
+        let mut stderr = std::io::stderr().lock();
+        let written = if json {
+            let body = ErrorBody { error: detail };
+            let text = serde_json::to_string(&body).expect("texts serialise");
+            writeln!(stderr, "{text}")
+        } else {
+            let next = detail.next.unwrap_or_default();
+            writeln!(stderr, "error: {}.\n{next}.", capital(&detail.message))
+        };
+        // Nobody is left to tell when the standard error is gone.
+        drop(written);
+        ExitCode::from(exit)
+    }
+}
+
+fn capital(sentence: &str) -> String {
+    let mut letters = sentence.chars();
+    letters.next().map_or_else(String::new, |first| {
+        first.to_uppercase().chain(letters).collect()
+    })
+}
+
+impl<E: Advice> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::new(error.code(), error.to_string(), error.next_step())
+    }
+}
+
+/// Arguments that make no sense, or a question for help.
+pub(crate) fn usage(error: &clap::Error) -> ExitCode {
+    let wants_json = std::env::args_os().any(|argument| argument == "--json");
+    if wants_json && error.use_stderr() {
+        let text = error.render().to_string();
+        let first = text.lines().next().unwrap_or_default();
+        let message = first.strip_prefix("error: ").unwrap_or(first);
+        return Failure::new("usage", message, "See `hearth help` for how to ask")
+            .asked_wrongly()
+            .report(true);
+    }
+    // Help and version go to the standard output, mistakes to the standard error.
+    drop(error.print());
+    ExitCode::from(if error.use_stderr() { ASKED_WRONGLY } else { 0 })
+}

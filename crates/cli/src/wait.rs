@@ -1,0 +1,29 @@
+//! Progress of what takes long, on a terminal only.
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use indicatif::ProgressBar;
+
+/// How often the sign of life moves, in milliseconds.
+const TICK_MS: u64 = 100;
+
+/// A sign of life that disappears when it is dropped.
+pub(crate) struct Spinner(ProgressBar);
+
+/// Shows that `what` is going on, if a person is looking.
+pub(crate) fn spinner(json: bool, what: &str) -> Spinner {
+    if json || !std::io::stderr().is_terminal() {
+        return Spinner(ProgressBar::hidden());
+    }
+    let bar = ProgressBar::new_spinner();
+    bar.set_message(what.to_owned());
+    bar.enable_steady_tick(Duration::from_millis(TICK_MS));
+    Spinner(bar)
+}
+
+impl Drop for Spinner {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}

@@ -1,0 +1,230 @@
+//! Runs the program in a data folder of its own, with a bound on how long anything may take.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+pub(crate) const PASSPHRASE: &str = "unmistakable passphrase 4711";
+
+/// How long one command may take. Opening a keystore and a first transaction take seconds on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A data folder, and the program to use it with.
+pub(crate) struct Home {
+    folder: TempDir,
+}
+
+/// How a command ended.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Outcome {
+    /// The one JSON document on the standard output of a command that succeeded.
+    pub(crate) fn json(&self) -> Value {
+        assert_eq!(self.code, 0, "{self:?}");
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    /// The error document of a command that failed with `exit`, after checking that it says what to do.
+    pub(crate) fn error(&self, exit: i32) -> Value {
+        assert_eq!(self.code, exit, "{self:?}");
+        assert_eq!(self.stdout, "", "a failure prints nothing else: {self:?}");
+        let last = self.stderr.lines().last().unwrap_or_default();
+        let body: Value =
+            serde_json::from_str(last).unwrap_or_else(|error| panic!("{error}: {self:?}"));
+        let error = body["error"].clone();
+        for field in ["code", "message", "next"] {
+            assert!(
+                error[field].as_str().is_some_and(|text| !text.is_empty()),
+                "{field}: {self:?}"
+            );
+        }
+        error
+    }
+
+    /// The code of the error document.
+    pub(crate) fn error_code(&self, exit: i32) -> String {
+        self.error(exit)["code"].as_str().unwrap().to_owned()
+    }
+}
+
+impl Home {
+    pub(crate) fn new() -> Self {
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    /// A folder with a wallet in it.
+    pub(crate) fn with_wallet() -> Self {
+        let home = Self::new();
+        home.run(&["wallet", "new", "--json"]).json();
+        home
+    }
+
+    /// The data folder, which the program makes.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.folder.path().join("home")
+    }
+
+    pub(crate) fn keystore(&self) -> PathBuf {
+        self.path().join("keystore.json")
+    }
+
+    /// The program with the passphrase in its environment and nothing else of ours.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hearth"));
+        command
+            .args(arguments)
+            .env("HEARTH_HOME", self.path())
+            .env("HEARTH_PASSPHRASE", PASSPHRASE)
+            .env_remove("RUST_LOG")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    pub(crate) fn run(&self, arguments: &[&str]) -> Outcome {
+        finish(self.command(arguments), "")
+    }
+
+    /// Runs a command with `input` on its standard input.
+    pub(crate) fn run_with_input(&self, arguments: &[&str], input: &str) -> Outcome {
+        finish(self.command(arguments), input)
+    }
+
+    /// Lets the configuration's embedded chain be at `url`.
+    pub(crate) fn point_config_at(&self, url: &str) {
+        self.run(&["doctor", "--json"]);
+        self.edit_config("http://127.0.0.1:8545", url);
+    }
+
+    pub(crate) fn edit_config(&self, from: &str, to: &str) {
+        let path = self.path().join("config.toml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "{from} is in {text}");
+        std::fs::write(&path, text.replacen(from, to, 1)).unwrap();
+    }
+}
+
+/// Runs a command to its end.
+pub(crate) fn finish(mut command: Command, input: &str) -> Outcome {
+    command.stdin(Stdio::piped());
+    let name = format!("{command:?}");
+    let mut child = command.spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    // A command that does not read its input may be gone already.
+    drop(stdin.write_all(input.as_bytes()));
+    drop(stdin);
+    let stdout = drain(child.stdout.take().unwrap());
+    let stderr = drain(child.stderr.take().unwrap());
+    let read = |stream: &Receiver<String>, child: &mut Child| {
+        stream.recv_timeout(PATIENCE).unwrap_or_else(|_| {
+            child.kill().unwrap();
+            panic!("{name} did not end within {PATIENCE:?}");
+        })
+    };
+    let stdout = read(&stdout, &mut child);
+    let stderr = read(&stderr, &mut child);
+    let code = child.wait().unwrap().code().unwrap_or(-1);
+    Outcome {
+        code,
+        stdout,
+        stderr,
+    }
+}
+
+fn drain(mut stream: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, receiver) = channel();
+    thread::spawn(move || {
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        sender.send(text)
+    });
+    receiver
+}
+
+/// A chain that runs as a process of its own, until it is dropped.
+pub(crate) struct RunningChain {
+    child: Child,
+    lines: Receiver<String>,
+    pub(crate) ready: Value,
+}
+
+impl RunningChain {
+    /// Starts `hearth chain run` on a free port of the system's choice.
+    pub(crate) fn start(home: &Home, more: &[&str]) -> Self {
+        let mut arguments = vec!["chain", "run", "--port", "0", "--json"];
+        arguments.extend(more);
+        let mut child = home
+            .command(&arguments)
+            .stderr(Stdio::inherit())
+            .spawn()
+            .unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let (sender, lines) = channel();
+        thread::spawn(move || {
+            for line in stdout.lines() {
+                if sender.send(line.unwrap()).is_err() {
+                    return;
+                }
+            }
+        });
+        let mut chain = Self {
+            child,
+            lines,
+            ready: Value::Null,
+        };
+        chain.ready = chain.line("the chain's ready line");
+        assert_eq!(chain.ready["event"], "ready");
+        chain
+    }
+
+    fn line(&self, what: &str) -> Value {
+        let line = self
+            .lines
+            .recv_timeout(PATIENCE)
+            .unwrap_or_else(|_| panic!("{what} did not come"));
+        serde_json::from_str(&line).unwrap()
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        self.ready["url"].as_str().unwrap()
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Asks the process to stop with `signal`, and gives its last line.
+    pub(crate) fn stop(mut self, signal: &str) -> Value {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill")
+            .args(["-s", signal, &pid])
+            .status()
+            .unwrap();
+        assert!(sent.success());
+        let last = self.line("the chain's last line");
+        assert!(self.child.wait().unwrap().success());
+        last
+    }
+}
+
+impl Drop for RunningChain {
+    fn drop(&mut self) {
+        // It may have ended already.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}

@@ -1,0 +1,90 @@
+//! Nothing secret in any log: every flow runs with logging wide open, and all output is searched.
+
+use crate::program::{Home, PASSPHRASE, RunningChain, finish};
+
+/// All that a command prints with logging wide open.
+fn traced(home: &Home, arguments: &[&str], input: &str) -> (String, String) {
+    let mut command = home.command(arguments);
+    command.env("RUST_LOG", "trace");
+    let outcome = finish(command, input);
+    (outcome.stdout, outcome.stderr)
+}
+
+fn assert_absent(text: &str, phrase: &str, key: &str) {
+    let words: Vec<&str> = phrase.split(' ').collect();
+    for part in words.windows(3) {
+        assert!(
+            !text.contains(&part.join(" ")),
+            "three words of the phrase in sequence"
+        );
+    }
+    let key = key.trim_start_matches("0x");
+    assert!(!text.to_lowercase().contains(key), "the private key");
+    assert!(!text.contains(PASSPHRASE), "the passphrase");
+}
+
+#[test]
+fn secrets_leave_only_where_they_were_asked_for() {
+    let home = Home::new();
+    let (made, mut all) = traced(&home, &["wallet", "new", "--json"], "");
+    let made: serde_json::Value = serde_json::from_str(&made).unwrap();
+    let phrase = made["recovery_phrase"].as_str().unwrap();
+    let export = ["wallet", "export", "private-key", "--yes", "--json"];
+    let (exported, log) = traced(&home, &export, "");
+    all.push_str(&log);
+    let exported: serde_json::Value = serde_json::from_str(&exported).unwrap();
+    let key = exported["private_key"].as_str().unwrap();
+    let (again, log) = traced(&home, &["wallet", "export", "phrase", "--yes"], "");
+    assert_eq!(again.trim_end(), phrase);
+    all.push_str(&log);
+
+    let fund = format!("{}=9", made["household"].as_str().unwrap());
+    let chain = RunningChain::start(&home, &["--fund", &fund]);
+    home.point_config_at(chain.url());
+    let stranger = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266";
+    let (first, rest) = phrase.split_once(' ').unwrap();
+    let wrong = format!("{rest} {first}x");
+    let other = Home::new();
+    let flows: [(&Home, &[&str], &str); 9] = [
+        (&home, &["wallet", "show"], ""),
+        (&home, &["wallet", "balances"], ""),
+        (
+            &home,
+            &["wallet", "sessions", "--devices", "3", "--authorize"],
+            "",
+        ),
+        (
+            &home,
+            &["wallet", "send", "1", "TESTUSD", stranger, "--yes"],
+            "",
+        ),
+        (
+            &home,
+            &["wallet", "send", "1000", "TESTUSD", stranger, "--yes"],
+            "",
+        ),
+        (&home, &["wallet", "new"], ""),
+        (&home, &["doctor"], ""),
+        (&other, &["wallet", "recover"], &wrong),
+        (&other, &["wallet", "recover"], phrase),
+    ];
+    for (home, arguments, input) in flows {
+        let (stdout, stderr) = traced(home, arguments, input);
+        all.push_str(&stdout);
+        all.push_str(&stderr);
+    }
+    assert!(
+        all.contains("TRACE") || all.contains("DEBUG"),
+        "the log was on"
+    );
+    assert!(
+        all.contains(" Sent 1 TESTUSD.") || all.contains("Sent 1 TESTUSD."),
+        "the flows ran: {all}"
+    );
+    assert_absent(&all, phrase, key);
+    // The search itself finds what it looks for.
+    for leak in [phrase, key, PASSPHRASE] {
+        let found = std::panic::catch_unwind(|| assert_absent(leak, phrase, key));
+        assert!(found.is_err());
+    }
+}

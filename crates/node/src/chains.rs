@@ -1,0 +1,282 @@
+//! The chains that the configuration names, as clients that were seen to serve the right chain.
+//!
+//! Endpoints are tried in their order; the first that answers as the configured chain is used. Which chain is meant
+//! is never guessed: with several configured, the caller has to say.
+
+use hearth_chain::client::{ChainClient, ChainError, HttpOptions, RetryPolicy};
+use hearth_protocol::id::ChainId;
+use thiserror::Error;
+use url::Url;
+
+use crate::advice::Advice;
+use crate::home::Config;
+
+/// Tries of one call by a command that somebody waits for.
+const ATTEMPTS_WHILE_WAITING: u32 = 2;
+
+/// Which chain, as a person says it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ChainChoice {
+    /// The configured name or the CAIP-2 id; may be left out where only one chain is configured.
+    pub chain: Option<String>,
+    /// An endpoint to use instead of the configured ones.
+    pub rpc: Option<String>,
+}
+
+/// A chain that answers.
+#[derive(Debug, Clone)]
+pub struct ChainAccess {
+    /// Which one.
+    pub id: ChainId,
+    /// The configured name, or the id of a chain that is not configured.
+    pub name: String,
+    /// Blocks that make a transaction final, its own included.
+    pub confirmations: u64,
+    /// Where it answers.
+    pub url: Url,
+    /// The client.
+    pub client: ChainClient,
+}
+
+/// Why a chain cannot be used.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum AccessError {
+    /// None is configured, and none was named.
+    #[error("no chain is configured")]
+    None,
+    /// Several are configured, and none was named.
+    #[error("several chains are configured: {known}")]
+    Several {
+        /// Their ids.
+        known: String,
+    },
+    /// The one that was named is not configured.
+    #[error("the chain {wanted:?} is not configured; there is {known}")]
+    Unknown {
+        /// What was named.
+        wanted: String,
+        /// The ids of those that are.
+        known: String,
+    },
+    /// The endpoint given is no URL.
+    #[error("{0:?} is not an http or https URL")]
+    BadUrl(String),
+    /// No endpoint serves it.
+    #[error("{id} does not answer at {url}: {}", reason(source))]
+    Unusable {
+        /// The chain.
+        id: ChainId,
+        /// The last endpoint that was tried.
+        url: Url,
+        /// What it said.
+        #[source]
+        source: Box<ChainError>,
+    },
+}
+
+/// The cause without the advice, which is given apart.
+fn reason(error: &ChainError) -> String {
+    match error {
+        ChainError::Unavailable { reason, .. } => reason.clone(),
+        ChainError::WrongChain { actual, .. } => {
+            format!("another chain is there, {actual}")
+        }
+        other => other.to_string(),
+    }
+}
+
+impl Advice for AccessError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::None | Self::Several { .. } | Self::Unknown { .. } => "which_chain",
+            Self::BadUrl(_) => "bad_url",
+            Self::Unusable { source, .. } => match **source {
+                ChainError::WrongChain { .. } => "wrong_chain",
+                _ => "chain_unavailable",
+            },
+        }
+    }
+
+    fn next_step(&self) -> String {
+        match self {
+            Self::None => "Add a [chains] table to config.toml".to_owned(),
+            Self::Several { .. } => "Name one with --chain".to_owned(),
+            Self::Unknown { .. } => {
+                "Name one of those, name a CAIP-2 id together with --rpc, or add it to config.toml"
+                    .to_owned()
+            }
+            Self::BadUrl(_) => "Give an address such as http://127.0.0.1:8545".to_owned(),
+            Self::Unusable { source, id, .. } => match &**source {
+                ChainError::WrongChain { actual, .. } => format!(
+                    "Correct the address, or say `--chain {actual}` if that is the chain you mean"
+                ),
+                _ if id.0 == hearth_chain::embedded::DEFAULT_CHAIN_ID => {
+                    "Start the embedded chain with `hearth chain run`, or name its address with --rpc"
+                        .to_owned()
+                }
+                _ => "Check the network and the address, or name another endpoint with --rpc".to_owned(),
+            },
+        }
+    }
+}
+
+/// What a choice comes to, before anything is asked.
+struct Target {
+    id: ChainId,
+    name: String,
+    confirmations: u64,
+    endpoints: Vec<Url>,
+}
+
+fn resolve(config: &Config, choice: &ChainChoice) -> Result<Target, AccessError> {
+    let known = || {
+        let ids: Vec<String> = config.chains.keys().map(ToString::to_string).collect();
+        ids.join(", ")
+    };
+    let given = choice.rpc.as_deref().map(endpoint).transpose()?;
+    let configured = match &choice.chain {
+        Some(wanted) => match (config.chain(wanted), wanted.parse::<ChainId>()) {
+            (Some(found), _) => found,
+            // A chain that is not configured can be looked at by its id and an endpoint.
+            (None, Ok(id)) if given.is_some() => {
+                return Ok(Target {
+                    id,
+                    name: id.to_string(),
+                    confirmations: 1,
+                    endpoints: given.into_iter().collect(),
+                });
+            }
+            (None, _) => {
+                return Err(AccessError::Unknown {
+                    wanted: wanted.clone(),
+                    known: known(),
+                });
+            }
+        },
+        None => {
+            let mut all = config.chains.iter();
+            match (all.next(), all.next()) {
+                (None, _) => return Err(AccessError::None),
+                (Some((id, chain)), None) => (*id, chain),
+                (Some(_), Some(_)) => return Err(AccessError::Several { known: known() }),
+            }
+        }
+    };
+    let (id, chain) = configured;
+    Ok(Target {
+        id,
+        name: chain.name.clone(),
+        confirmations: chain.confirmations,
+        endpoints: given.map_or_else(|| chain.rpc.clone(), |url| vec![url]),
+    })
+}
+
+fn endpoint(text: &str) -> Result<Url, AccessError> {
+    Url::parse(text)
+        .ok()
+        .filter(|url| matches!(url.scheme(), "http" | "https"))
+        .ok_or_else(|| AccessError::BadUrl(text.to_owned()))
+}
+
+/// Connects to the chain that is meant.
+///
+/// # Errors
+/// See [`AccessError`].
+pub async fn connect(config: &Config, choice: &ChainChoice) -> Result<ChainAccess, AccessError> {
+    let target = resolve(config, choice)?;
+    let options = HttpOptions {
+        retry: RetryPolicy {
+            max_attempts: ATTEMPTS_WHILE_WAITING,
+            ..RetryPolicy::default()
+        },
+        ..HttpOptions::default()
+    };
+    let mut last = AccessError::None;
+    for url in target.endpoints {
+        match try_endpoint(&url, target.id, options).await {
+            Ok(client) => {
+                return Ok(ChainAccess {
+                    id: target.id,
+                    name: target.name,
+                    confirmations: target.confirmations,
+                    url,
+                    client,
+                });
+            }
+            Err(source) => {
+                last = AccessError::Unusable {
+                    id: target.id,
+                    url,
+                    source: Box::new(source),
+                };
+            }
+        }
+    }
+    Err(last)
+}
+
+async fn try_endpoint(
+    url: &Url,
+    id: ChainId,
+    options: HttpOptions,
+) -> Result<ChainClient, ChainError> {
+    let client = ChainClient::http(url.clone(), id, options)?;
+    client.connect().await?;
+    Ok(client)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::home::Home;
+
+    fn config(edit: impl Fn(String) -> String) -> Config {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::open(folder.path()).unwrap();
+        let text = std::fs::read_to_string(home.config_path()).unwrap();
+        std::fs::write(home.config_path(), edit(text)).unwrap();
+        home.config().unwrap()
+    }
+
+    fn choice(chain: Option<&str>, rpc: Option<&str>) -> ChainChoice {
+        ChainChoice {
+            chain: chain.map(str::to_owned),
+            rpc: rpc.map(str::to_owned),
+        }
+    }
+
+    const SECOND: &str = "[chains.\"eip155:31337\"]\nname = \"anvil\"\nrpc = [\"http://127.0.0.1:1\"]\nconfirmations = 2\n";
+
+    #[test]
+    fn the_only_chain_is_meant_and_one_of_several_must_be_named() {
+        let one = config(|text| text);
+        assert_eq!(resolve(&one, &choice(None, None)).unwrap().id.0, 402_402);
+        let two = config(|text| text + SECOND);
+        let error = resolve(&two, &choice(None, None)).err().unwrap();
+        assert_eq!(error.code(), "which_chain");
+        assert!(error.to_string().contains("eip155:31337, eip155:402402"));
+        let named = resolve(&two, &choice(Some("anvil"), None)).unwrap();
+        assert_eq!((named.id.0, named.confirmations), (31_337, 2));
+    }
+
+    #[test]
+    fn an_endpoint_given_replaces_the_configured_ones() {
+        let one = config(|text| text);
+        let target = resolve(&one, &choice(None, Some("http://127.0.0.1:9"))).unwrap();
+        assert_eq!(target.endpoints.len(), 1);
+        assert_eq!(target.endpoints[0].port(), Some(9));
+        let foreign = choice(Some("eip155:1"), Some("http://127.0.0.1:9"));
+        assert_eq!(resolve(&one, &foreign).unwrap().id.0, 1);
+        for (wrong, code) in [
+            (choice(Some("eip155:1"), None), "which_chain"),
+            (
+                choice(Some("mars"), Some("http://127.0.0.1:9")),
+                "which_chain",
+            ),
+            (choice(None, Some("127.0.0.1:9")), "bad_url"),
+        ] {
+            assert_eq!(resolve(&one, &wrong).err().unwrap().code(), code);
+        }
+    }
+}

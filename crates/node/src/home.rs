@@ -1,0 +1,300 @@
+//! The data folder of one device: where things lie, who may look, and that only one process uses each of them.
+//!
+//! A folder belongs to one household on one device. It is made with permissions for its owner only, and gets a
+//! commented `config.toml` the first time. Each store in it has a lock of its own ([`Part`]), so that a payer and an
+//! embedded chain can run at once while two payers cannot. Deliberately absent: knowledge of what the stores hold, and
+//! any migration. Implements docs/guide/wallet.md, "The data folder".
+
+mod config;
+mod lock;
+
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+use crate::advice::Advice;
+
+pub use config::{
+    ASSETS_MAX, AssetConfig, CHAINS_MAX, CONFIG_BYTES_MAX, ChainConfig, ClaimConfig, Config,
+    ConfigError, DeviceConfig, Eip712Name, Limits, ProviderConfig, RPC_URLS_MAX,
+};
+pub use lock::HomeLock;
+
+/// The name of the folder below the platform's folder for data.
+const FOLDER: &str = "hearth";
+/// The permissions of a new data folder.
+const FOLDER_MODE: u32 = 0o700;
+/// The permissions of a new configuration.
+const FILE_MODE: u32 = 0o600;
+/// What a new data folder's configuration says.
+const DEFAULT_CONFIG: &str = include_str!("home/config.toml");
+
+/// A store that one process at a time may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// The embedded chain.
+    Chain,
+    /// What a provider promised and is owed.
+    Provider,
+    /// What a payer promised.
+    Payer,
+    /// The transactions that the wallet sends.
+    Wallet,
+}
+
+impl Part {
+    /// Every store.
+    pub const ALL: [Self; 4] = [Self::Chain, Self::Provider, Self::Payer, Self::Wallet];
+
+    /// The name of its file, without ending.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Chain => "chain",
+            Self::Provider => "provider",
+            Self::Payer => "payer",
+            Self::Wallet => "wallet",
+        }
+    }
+}
+
+/// Why a data folder cannot be used.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum HomeError {
+    /// Nothing says where data belongs.
+    #[error("there is no home directory, so the data folder is unknown")]
+    Unknown,
+    /// The path names something else.
+    #[error("{} is not a folder", path.display())]
+    NotAFolder {
+        /// The path.
+        path: PathBuf,
+    },
+    /// It cannot be made, read or written.
+    #[error("the data folder {} cannot be used: {source}", path.display())]
+    Io {
+        /// The path that failed.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Another process uses it.
+    #[error("the {part} store in {} is in use by process {pid}", path.display())]
+    Busy {
+        /// Which store.
+        part: &'static str,
+        /// The data folder.
+        path: PathBuf,
+        /// The other process, or "unknown".
+        pid: String,
+    },
+}
+
+impl Advice for HomeError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Unknown => "home_unknown",
+            Self::NotAFolder { .. } => "home_not_a_folder",
+            Self::Io { .. } => "home_io",
+            Self::Busy { .. } => "home_busy",
+        }
+    }
+
+    fn next_step(&self) -> String {
+        match self {
+            Self::Unknown => "Name a folder with --home or HEARTH_HOME".to_owned(),
+            Self::NotAFolder { .. } => "Name another folder with --home".to_owned(),
+            Self::Io { .. } => {
+                "Check that the folder belongs to you and that the disk is not full, or name another with --home"
+                    .to_owned()
+            }
+            Self::Busy { pid, .. } => {
+                format!("Stop process {pid}, or use another data folder with --home")
+            }
+        }
+    }
+}
+
+/// An open data folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Home {
+    root: PathBuf,
+}
+
+impl Home {
+    /// The folder that is used when none is named: `hearth` in the platform's folder for data.
+    ///
+    /// # Errors
+    /// [`HomeError::Unknown`] for a user without a home directory.
+    pub fn default_path() -> Result<PathBuf, HomeError> {
+        let set = |name| {
+            std::env::var_os(name)
+                .map(PathBuf::from)
+                .filter(|path| path.is_absolute())
+        };
+        if let Some(data) = set("XDG_DATA_HOME") {
+            return Ok(data.join(FOLDER));
+        }
+        let user = std::env::home_dir().ok_or(HomeError::Unknown)?;
+        let data = if cfg!(target_os = "macos") {
+            user.join("Library/Application Support")
+        } else {
+            user.join(".local/share")
+        };
+        Ok(data.join(FOLDER))
+    }
+
+    /// Opens the folder at `root`; makes it, and a configuration in it, where there is none.
+    ///
+    /// # Errors
+    /// See [`HomeError`].
+    pub fn open(root: &Path) -> Result<Self, HomeError> {
+        let failed = |source| HomeError::Io {
+            path: root.to_owned(),
+            source,
+        };
+        match std::fs::metadata(root) {
+            Ok(found) if found.is_dir() => {}
+            Ok(_) => {
+                return Err(HomeError::NotAFolder {
+                    path: root.to_owned(),
+                });
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                std::fs::DirBuilder::new()
+                    .recursive(true)
+                    .mode(FOLDER_MODE)
+                    .create(root)
+                    .map_err(failed)?;
+            }
+            Err(error) => return Err(failed(error)),
+        }
+        let home = Self {
+            root: root.to_owned(),
+        };
+        home.write_default_config()?;
+        Ok(home)
+    }
+
+    fn write_default_config(&self) -> Result<(), HomeError> {
+        let path = self.config_path();
+        let opened = std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(FILE_MODE)
+            .open(&path);
+        let failed = |source| HomeError::Io {
+            path: path.clone(),
+            source,
+        };
+        match opened {
+            Ok(mut file) => file.write_all(DEFAULT_CONFIG.as_bytes()).map_err(failed),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// The folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The permission bits of the folder.
+    ///
+    /// # Errors
+    /// [`HomeError::Io`].
+    pub fn mode(&self) -> Result<u32, HomeError> {
+        let found = std::fs::metadata(&self.root).map_err(|source| HomeError::Io {
+            path: self.root.clone(),
+            source,
+        })?;
+        Ok(found.permissions().mode() & 0o7777)
+    }
+
+    /// The encrypted file with the recovery phrase.
+    pub fn keystore_path(&self) -> PathBuf {
+        self.root.join("keystore.json")
+    }
+
+    /// The configuration.
+    pub fn config_path(&self) -> PathBuf {
+        self.root.join("config.toml")
+    }
+
+    /// The file of a store. Take its [`Home::lock`] before you open it.
+    pub fn store_path(&self, part: Part) -> PathBuf {
+        self.root.join(format!("{}.redb", part.name()))
+    }
+
+    /// Reads and checks the configuration.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with the line and the reason.
+    pub fn config(&self) -> Result<Config, ConfigError> {
+        Config::read(&self.config_path())
+    }
+
+    /// Takes a store for this process until the lock is dropped or the process ends.
+    ///
+    /// # Errors
+    /// [`HomeError::Busy`] with the process that has it.
+    pub fn lock(&self, part: Part) -> Result<HomeLock, HomeError> {
+        HomeLock::take(&self.root, part)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_folder_is_private_and_explains_itself() {
+        let outer = tempfile::tempdir().unwrap();
+        let root = outer.path().join("a/b");
+        let home = Home::open(&root).unwrap();
+        assert_eq!(home.mode().unwrap(), 0o700);
+        let mode = std::fs::metadata(home.config_path())
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600);
+        home.config().unwrap();
+        std::fs::write(home.config_path(), "# mine\n").unwrap();
+        Home::open(&root).unwrap();
+        assert_eq!(
+            std::fs::read_to_string(home.config_path()).unwrap(),
+            "# mine\n"
+        );
+    }
+
+    #[test]
+    fn what_is_not_a_folder_is_refused() {
+        let outer = tempfile::tempdir().unwrap();
+        let file = outer.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        assert_eq!(Home::open(&file).unwrap_err().code(), "home_not_a_folder");
+        assert_eq!(
+            Home::open(&file.join("below")).unwrap_err().code(),
+            "home_io"
+        );
+    }
+
+    #[test]
+    fn a_store_has_one_user_at_a_time() {
+        let outer = tempfile::tempdir().unwrap();
+        let home = Home::open(outer.path()).unwrap();
+        let held = home.lock(Part::Payer).unwrap();
+        let error = home.lock(Part::Payer).unwrap_err();
+        assert_eq!(error.code(), "home_busy");
+        assert!(
+            error.to_string().contains(&std::process::id().to_string()),
+            "{error}"
+        );
+        home.lock(Part::Chain).unwrap();
+        drop(held);
+        home.lock(Part::Payer).unwrap();
+    }
+}

@@ -1,0 +1,598 @@
+//! `config.toml`: read, checked, and refused with the line and the reason.
+//!
+//! Unknown names are refused everywhere: a misspelt limit must not become no limit. What comes out is checked once
+//! and for all: amounts are in atomic units, and every asset's chain is configured.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use hearth_protocol::eip712::{WITHDRAW_DELAY_MAX_S, WITHDRAW_DELAY_MIN_S};
+use hearth_protocol::id::{AssetId, ChainId};
+use hearth_protocol::money::Amount;
+use serde::Deserialize;
+use thiserror::Error;
+use toml::Spanned;
+use url::Url;
+
+use crate::advice::Advice;
+use crate::keys::{DEVICE_NAME_BYTES_MAX, DeviceIndex};
+
+/// The longest configuration, in bytes.
+pub const CONFIG_BYTES_MAX: u64 = 262_144;
+/// The most chains.
+pub const CHAINS_MAX: usize = 64;
+/// The most assets.
+pub const ASSETS_MAX: usize = 256;
+/// The most endpoints of one chain.
+pub const RPC_URLS_MAX: usize = 8;
+/// The most confirmations that make sense to wait for.
+const CONFIRMATIONS_MAX: u64 = 1_000;
+/// The most decimals a token can have for its amounts to fit in 128 bits.
+const DECIMALS_MAX: u8 = 38;
+/// The longest name of a chain or an asset, in bytes.
+const NAME_BYTES_MAX: usize = 32;
+
+/// Why a configuration is refused.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("the configuration {} cannot be read: {source}", path.display())]
+    Io {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// More than [`CONFIG_BYTES_MAX`], or not UTF-8.
+    #[error("the configuration {} is not a text of at most {CONFIG_BYTES_MAX} bytes", path.display())]
+    NotText {
+        /// Where.
+        path: PathBuf,
+    },
+    /// A line is wrong.
+    #[error("{}, line {line}: {reason}", path.display())]
+    Line {
+        /// Where.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl Advice for ConfigError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Io { .. } => "config_io",
+            Self::NotText { .. } | Self::Line { .. } => "bad_config",
+        }
+    }
+
+    fn next_step(&self) -> String {
+        match self {
+            Self::Line { path, line, .. } => format!(
+                "Correct line {line} of {}; move the file away to get a fresh one with explanations",
+                path.display()
+            ),
+            Self::Io { path, .. } | Self::NotText { path } => format!(
+                "Check {}; move it away to get a fresh one with explanations",
+                path.display()
+            ),
+        }
+    }
+}
+
+/// A checked configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// This device.
+    pub device: DeviceConfig,
+    /// The chains in use.
+    pub chains: BTreeMap<ChainId, ChainConfig>,
+    /// The assets in use, by their names.
+    pub assets: BTreeMap<String, AssetConfig>,
+    /// How this device is paid.
+    pub provider: ProviderConfig,
+}
+
+/// This device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceConfig {
+    /// Its number, from which its session key is derived.
+    pub index: DeviceIndex,
+    /// Its name for people.
+    pub name: String,
+}
+
+/// A chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChainConfig {
+    /// Its name for people.
+    pub name: String,
+    /// Its endpoints in the order in which they are tried, at least one.
+    pub rpc: Vec<Url>,
+    /// Blocks that make a transaction final, its own included; at least 1.
+    pub confirmations: u64,
+}
+
+/// An asset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AssetConfig {
+    /// Which token on which chain.
+    pub id: AssetId,
+    /// Digits behind the point.
+    pub decimals: u8,
+    /// What its EIP-712 domain says, where that is known.
+    pub eip712: Option<Eip712Name>,
+    /// What may be spent.
+    pub limits: Limits,
+}
+
+/// The name and version in a token's EIP-712 domain.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Eip712Name {
+    /// The name.
+    pub name: String,
+    /// The version.
+    pub version: String,
+}
+
+/// What may be spent of an asset, in atomic units.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// By one payment.
+    pub per_payment: Amount,
+    /// By one deposit.
+    pub per_deposit: Amount,
+    /// In any 24 hours, by deposits and one-off payments together.
+    pub per_day: Amount,
+}
+
+/// How this device is paid.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProviderConfig {
+    /// Seconds between the start of a payer's withdrawal and its end.
+    pub withdraw_delay_s: u64,
+    /// When to claim.
+    pub claim: ClaimConfig,
+}
+
+/// When to claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClaimConfig {
+    /// The most that gas may cost, in percent of the claim.
+    pub gas_share_percent: u8,
+    /// Claim what is older than this, in seconds.
+    pub after_s: u64,
+    /// Claim at once where a withdrawal ends within this many seconds.
+    pub before_withdrawal_s: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawConfig {
+    device: Spanned<RawDevice>,
+    #[serde(default)]
+    chains: BTreeMap<Spanned<String>, Spanned<RawChain>>,
+    #[serde(default)]
+    assets: BTreeMap<Spanned<String>, RawAsset>,
+    provider: RawProvider,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawDevice {
+    index: Spanned<u32>,
+    name: Spanned<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawChain {
+    name: String,
+    rpc: Spanned<Vec<Spanned<String>>>,
+    confirmations: Spanned<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawAsset {
+    id: Spanned<String>,
+    decimals: Spanned<u8>,
+    eip712: Option<Eip712Name>,
+    per_payment: Spanned<String>,
+    per_deposit: Spanned<String>,
+    per_day: Spanned<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawProvider {
+    withdraw_delay_s: Spanned<u64>,
+    claim: RawClaim,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawClaim {
+    gas_share_percent: Spanned<u8>,
+    after_s: u64,
+    before_withdrawal_s: Spanned<u64>,
+}
+
+/// A place in the text and what is wrong there.
+struct Fault {
+    offset: usize,
+    reason: String,
+}
+
+fn fault<T>(place: &Spanned<T>, reason: impl Into<String>) -> Fault {
+    Fault {
+        offset: place.span().start,
+        reason: reason.into(),
+    }
+}
+
+impl Config {
+    /// Reads and checks the file at `path`.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let failed = |source| ConfigError::Io {
+            path: path.to_owned(),
+            source,
+        };
+        let not_text = || ConfigError::NotText {
+            path: path.to_owned(),
+        };
+        let mut bytes = Vec::new();
+        std::fs::File::open(path)
+            .map_err(failed)?
+            .take(CONFIG_BYTES_MAX.saturating_add(1))
+            .read_to_end(&mut bytes)
+            .map_err(failed)?;
+        if u64::try_from(bytes.len()).map_or(true, |length| length > CONFIG_BYTES_MAX) {
+            return Err(not_text());
+        }
+        let text = String::from_utf8(bytes).map_err(|_| not_text())?;
+        Self::parse(&text).map_err(|Fault { offset, reason }| ConfigError::Line {
+            path: path.to_owned(),
+            line: line_of(&text, offset),
+            reason,
+        })
+    }
+
+    fn parse(text: &str) -> Result<Self, Fault> {
+        let raw: RawConfig = toml::from_str(text).map_err(|error| Fault {
+            offset: error.span().map_or(0, |span| span.start),
+            reason: error.message().to_owned(),
+        })?;
+        let chains = chains(raw.chains)?;
+        let assets = assets(raw.assets, &chains)?;
+        Ok(Self {
+            device: device(raw.device.into_inner())?,
+            chains,
+            assets,
+            provider: provider(raw.provider)?,
+        })
+    }
+
+    /// The asset with this name or CAIP-19 id.
+    pub fn asset(&self, name_or_id: &str) -> Option<(&str, &AssetConfig)> {
+        let id = name_or_id.parse::<AssetId>().ok();
+        self.assets
+            .iter()
+            .find(|(name, asset)| *name == name_or_id || Some(asset.id) == id)
+            .map(|(name, asset)| (name.as_str(), asset))
+    }
+
+    /// The chain with this name or CAIP-2 id.
+    pub fn chain(&self, name_or_id: &str) -> Option<(ChainId, &ChainConfig)> {
+        let id = name_or_id.parse::<ChainId>().ok();
+        self.chains
+            .iter()
+            .find(|(known, chain)| chain.name == name_or_id || Some(**known) == id)
+            .map(|(known, chain)| (*known, chain))
+    }
+}
+
+fn line_of(text: &str, offset: usize) -> usize {
+    let before = &text.as_bytes()[..offset.min(text.len())];
+    before
+        .iter()
+        .filter(|byte| **byte == b'\n')
+        .count()
+        .saturating_add(1)
+}
+
+fn device(raw: RawDevice) -> Result<DeviceConfig, Fault> {
+    let index = DeviceIndex::new(*raw.index.get_ref())
+        .map_err(|error| fault(&raw.index, error.to_string()))?;
+    let name = raw.name.get_ref();
+    if !(1..=DEVICE_NAME_BYTES_MAX).contains(&name.len()) || name.chars().any(char::is_control) {
+        let reason = format!(
+            "the device's name has 1 to {DEVICE_NAME_BYTES_MAX} bytes and no control characters"
+        );
+        return Err(fault(&raw.name, reason));
+    }
+    Ok(DeviceConfig {
+        index,
+        name: raw.name.into_inner(),
+    })
+}
+
+fn chains(
+    raw: BTreeMap<Spanned<String>, Spanned<RawChain>>,
+) -> Result<BTreeMap<ChainId, ChainConfig>, Fault> {
+    let mut chains = BTreeMap::new();
+    for (key, chain) in raw {
+        let id: ChainId = key
+            .get_ref()
+            .parse()
+            .map_err(|error| fault(&key, format!("{error}, not {:?}", key.get_ref())))?;
+        if chains.len() >= CHAINS_MAX {
+            return Err(fault(
+                &key,
+                format!("there are more than {CHAINS_MAX} chains"),
+            ));
+        }
+        if chain.get_ref().name.len() > NAME_BYTES_MAX {
+            let reason = format!("a chain's name has at most {NAME_BYTES_MAX} bytes");
+            return Err(fault(&chain, reason));
+        }
+        let chain = chain.into_inner();
+        if !(1..=CONFIRMATIONS_MAX).contains(chain.confirmations.get_ref()) {
+            let reason = format!("confirmations are 1 to {CONFIRMATIONS_MAX}");
+            return Err(fault(&chain.confirmations, reason));
+        }
+        chains.insert(
+            id,
+            ChainConfig {
+                rpc: endpoints(&chain.rpc)?,
+                confirmations: chain.confirmations.into_inner(),
+                name: chain.name,
+            },
+        );
+    }
+    Ok(chains)
+}
+
+fn endpoints(raw: &Spanned<Vec<Spanned<String>>>) -> Result<Vec<Url>, Fault> {
+    if !(1..=RPC_URLS_MAX).contains(&raw.get_ref().len()) {
+        return Err(fault(
+            raw,
+            format!("a chain has 1 to {RPC_URLS_MAX} endpoints"),
+        ));
+    }
+    let parse = |text: &Spanned<String>| {
+        Url::parse(text.get_ref())
+            .ok()
+            .filter(|url| matches!(url.scheme(), "http" | "https"))
+            .ok_or_else(|| fault(text, "an endpoint is an http or https URL"))
+    };
+    raw.get_ref().iter().map(parse).collect()
+}
+
+fn assets(
+    raw: BTreeMap<Spanned<String>, RawAsset>,
+    chains: &BTreeMap<ChainId, ChainConfig>,
+) -> Result<BTreeMap<String, AssetConfig>, Fault> {
+    let mut assets: BTreeMap<String, AssetConfig> = BTreeMap::new();
+    for (name, asset) in raw {
+        if assets.len() >= ASSETS_MAX {
+            return Err(fault(
+                &name,
+                format!("there are more than {ASSETS_MAX} assets"),
+            ));
+        }
+        let text = name.get_ref();
+        let plain = text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+        if !plain || !(1..=NAME_BYTES_MAX).contains(&text.len()) {
+            let reason = format!(
+                "an asset's name has 1 to {NAME_BYTES_MAX} letters, digits, '-', '_' or '.'"
+            );
+            return Err(fault(&name, reason));
+        }
+        let id: AssetId =
+            asset.id.get_ref().parse().map_err(|error| {
+                fault(&asset.id, format!("{error}, not {:?}", asset.id.get_ref()))
+            })?;
+        if !chains.contains_key(&id.chain) {
+            let reason = format!(
+                "the asset is on {}, which is not among the chains",
+                id.chain
+            );
+            return Err(fault(&asset.id, reason));
+        }
+        if assets.values().any(|other| other.id == id) {
+            return Err(fault(&asset.id, "this asset has another name already"));
+        }
+        let decimals = *asset.decimals.get_ref();
+        if decimals > DECIMALS_MAX {
+            let reason = format!("a token has at most {DECIMALS_MAX} decimals");
+            return Err(fault(&asset.decimals, reason));
+        }
+        let limits = limits(&asset, decimals)?;
+        assets.insert(
+            name.into_inner(),
+            AssetConfig {
+                id,
+                decimals,
+                eip712: asset.eip712,
+                limits,
+            },
+        );
+    }
+    Ok(assets)
+}
+
+fn limits(asset: &RawAsset, decimals: u8) -> Result<Limits, Fault> {
+    let amount = |text: &Spanned<String>| {
+        Amount::parse_decimal(text.get_ref(), decimals).map_err(|error| {
+            let reason = format!(
+                "{:?} is not a number of whole tokens such as \"1.25\": {error}",
+                text.get_ref()
+            );
+            fault(text, reason)
+        })
+    };
+    let limits = Limits {
+        per_payment: amount(&asset.per_payment)?,
+        per_deposit: amount(&asset.per_deposit)?,
+        per_day: amount(&asset.per_day)?,
+    };
+    if limits.per_payment > limits.per_day {
+        return Err(fault(
+            &asset.per_payment,
+            "one payment may not exceed the limit of a day",
+        ));
+    }
+    if limits.per_deposit > limits.per_day {
+        return Err(fault(
+            &asset.per_deposit,
+            "one deposit may not exceed the limit of a day",
+        ));
+    }
+    Ok(limits)
+}
+
+fn provider(raw: RawProvider) -> Result<ProviderConfig, Fault> {
+    let withdraw_delay_s = *raw.withdraw_delay_s.get_ref();
+    if !(WITHDRAW_DELAY_MIN_S..=WITHDRAW_DELAY_MAX_S).contains(&withdraw_delay_s) {
+        let reason = format!(
+            "the withdraw delay is {WITHDRAW_DELAY_MIN_S} to {WITHDRAW_DELAY_MAX_S} seconds"
+        );
+        return Err(fault(&raw.withdraw_delay_s, reason));
+    }
+    let claim = ClaimConfig {
+        gas_share_percent: *raw.claim.gas_share_percent.get_ref(),
+        after_s: raw.claim.after_s,
+        before_withdrawal_s: *raw.claim.before_withdrawal_s.get_ref(),
+    };
+    if claim.before_withdrawal_s >= withdraw_delay_s {
+        let reason = "before_withdrawal_s must be shorter than withdraw_delay_s";
+        return Err(fault(&raw.claim.before_withdrawal_s, reason));
+    }
+    if claim.gas_share_percent > 100 {
+        let reason = "gas_share_percent is 0 to 100";
+        return Err(fault(&raw.claim.gas_share_percent, reason));
+    }
+    Ok(ProviderConfig {
+        withdraw_delay_s,
+        claim,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::home::DEFAULT_CONFIG;
+
+    fn parsed(text: &str) -> Result<Config, String> {
+        Config::parse(text)
+            .map_err(|Fault { offset, reason }| format!("{}: {reason}", line_of(text, offset)))
+    }
+
+    #[test]
+    fn the_default_is_for_the_embedded_chain() {
+        let config = parsed(DEFAULT_CONFIG).unwrap();
+        let chain = ChainId(hearth_chain::embedded::DEFAULT_CHAIN_ID);
+        assert!(config.chains.contains_key(&chain));
+        let (name, dollar) = config.asset("TESTUSD").unwrap();
+        assert_eq!(dollar.id.token, hearth_chain::embedded::TEST_DOLLAR_ADDRESS);
+        assert_eq!(dollar.id.chain, chain);
+        assert_eq!(dollar.limits.per_payment, Amount::new(100_000));
+        assert_eq!(config.asset(&dollar.id.to_string()).unwrap().0, name);
+        assert_eq!(config.chain("embedded").unwrap().0, chain);
+        assert_eq!(config.chain("eip155:402402").unwrap().0, chain);
+        assert!(config.asset("EUR").is_none() && config.chain("eip155:1").is_none());
+    }
+
+    #[test]
+    fn a_wrong_line_is_named_with_the_reason() {
+        let cases = [
+            ("index = 0", "index = -1", "u32"),
+            ("index = 0", "indx = 0", "indx"),
+            ("index = 0", "index = 4294967295", "2147483648"),
+            ("name = \"this device\"", "name = \"\"", "name"),
+            (
+                "[chains.\"eip155:402402\"]",
+                "[chains.\"embedded\"]",
+                "CAIP-2",
+            ),
+            ("\"http://127.0.0.1:8545\"", "\"ftp://x\"", "http"),
+            ("rpc = [\"http://127.0.0.1:8545\"]", "rpc = []", "endpoints"),
+            ("confirmations = 1", "confirmations = 0", "1 to"),
+            (
+                "id = \"eip155:402402/",
+                "id = \"eip155:1/",
+                "not among the chains",
+            ),
+            ("decimals = 6", "decimals = 39", "decimals"),
+            (
+                "per_payment = \"0.10\"",
+                "per_payment = \"0.0000001\"",
+                "6 digits",
+            ),
+            ("per_payment = \"0.10\"", "per_payment = 0.1", "string"),
+            (
+                "per_payment = \"0.10\"",
+                "per_payments = \"0.10\"",
+                "per_payments",
+            ),
+            (
+                "per_payment = \"0.10\"",
+                "per_payment = \"21\"",
+                "limit of a day",
+            ),
+            ("per_deposit = \"5\"", "per_deposit = \"-5\"", "digits"),
+            ("withdraw_delay_s = 86400", "withdraw_delay_s = 60", "900"),
+            (
+                "before_withdrawal_s = 21600",
+                "before_withdrawal_s = 86400",
+                "shorter",
+            ),
+            (
+                "gas_share_percent = 1",
+                "gas_share_percent = 101",
+                "0 to 100",
+            ),
+            ("[provider]", "[provider", ""),
+        ];
+        for (good, bad, reason) in cases {
+            assert!(DEFAULT_CONFIG.contains(good), "{good}");
+            let text = DEFAULT_CONFIG.replacen(good, bad, 1);
+            let line = line_of(&text, text.find(bad).unwrap());
+            let error = parsed(&text).unwrap_err();
+            assert!(error.starts_with(&format!("{line}: ")), "{bad}: {error}");
+            assert!(error.contains(reason), "{bad}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_absurd_file_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.toml");
+        std::fs::write(&path, vec![b'#'; 300_000]).unwrap();
+        assert!(matches!(
+            Config::read(&path),
+            Err(ConfigError::NotText { .. })
+        ));
+        std::fs::write(&path, [0xff, 0xfe]).unwrap();
+        assert!(matches!(
+            Config::read(&path),
+            Err(ConfigError::NotText { .. })
+        ));
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(Config::read(&path).unwrap_err().code(), "config_io");
+        assert!(parsed(&"[".repeat(100_000)).is_err());
+    }
+}

@@ -1,0 +1,362 @@
+//! The embedded chain of a data folder, served on a loopback port.
+//!
+//! It is one sequencer for one household or for development: whoever runs it orders the transactions. It starts with
+//! the payment contracts at their canonical addresses, an Ember that nobody can mint yet, and a worthless test token
+//! that anybody can. Deliberately absent: any address but loopback, and any key (accounts are funded by a key that is
+//! made for that one transaction and forgotten).
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use alloy_primitives::{Address, U256, keccak256};
+use alloy_signer_local::PrivateKeySigner;
+use alloy_sol_types::SolCall;
+use hearth_api::chain::{ChainReady, Funded};
+use hearth_chain::bindings::SETTLEMENT_ADDRESS;
+use hearth_chain::bindings::TestDollar::mintCall;
+use hearth_chain::client::ChainClient;
+use hearth_chain::embedded::{
+    Embedded, EmbeddedConfig, Genesis, Mining, OpenError, RpcError, TEST_DOLLAR_ADDRESS,
+};
+use hearth_chain::sender::{
+    IntentId, JournalError, RedbJournal, SendError, Sender, SenderConfig, TxIntent,
+};
+use hearth_protocol::id::{AssetId, ChainId};
+use hearth_protocol::money::Amount;
+use thiserror::Error;
+use tokio::net::TcpListener;
+
+use crate::advice::Advice;
+use crate::home::{Home, HomeError, HomeLock, Part};
+use crate::wallet::{OrderError, money_of_units, parse_account};
+
+/// The port unless another is chosen: the one that tools expect a development chain on.
+pub const DEFAULT_PORT: u16 = 8_545;
+/// The most accounts that are funded at a start.
+pub const FUND_MAX: usize = 64;
+/// Digits behind the point of the test token.
+const TEST_DOLLAR_DECIMALS: u8 = 6;
+/// The name under which the test token is shown.
+const TEST_DOLLAR_SYMBOL: &str = "TESTUSD";
+/// The most gas that minting test tokens takes.
+const MINT_GAS_MAX: u64 = 200_000;
+/// How long an account may take to be funded, in milliseconds.
+const MINT_DEADLINE_MS: u64 = 60_000;
+
+/// How to run a chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalChainOptions {
+    /// The loopback port; 0 lets the system choose.
+    pub port: u16,
+    /// The chain's number.
+    pub chain_id: u64,
+    /// Milliseconds between blocks; on demand where absent.
+    pub block_time_ms: Option<u64>,
+    /// Whether time can be moved through the port. For tests only.
+    pub dev_rpc: bool,
+    /// Accounts to give test tokens, as `0x…=AMOUNT` in whole tokens.
+    pub fund: Vec<String>,
+}
+
+impl Default for LocalChainOptions {
+    fn default() -> Self {
+        Self {
+            port: DEFAULT_PORT,
+            chain_id: hearth_chain::embedded::DEFAULT_CHAIN_ID,
+            block_time_ms: None,
+            dev_rpc: false,
+            fund: Vec::new(),
+        }
+    }
+}
+
+/// Why a chain does not run.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum LocalChainError {
+    /// The data folder.
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    /// The chain's file.
+    #[error("{}", with_cause(.0))]
+    Open(#[from] OpenError),
+    /// The port.
+    #[error("port {port} cannot be listened on: {source}")]
+    Port {
+        /// Which.
+        port: u16,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// An account to fund.
+    #[error("{given:?} does not say whom to fund: {reason}")]
+    Fund {
+        /// What was given.
+        given: String,
+        /// Why not.
+        reason: String,
+    },
+    /// A block time of nothing.
+    #[error("blocks cannot be 0 milliseconds apart")]
+    BlockTime,
+    /// Test tokens could not be minted.
+    #[error("the test tokens could not be minted: {0}")]
+    Mint(Box<SendError>),
+    /// The store of the minting.
+    #[error("the test tokens could not be minted: {0}")]
+    Journal(#[from] JournalError),
+    /// The chain stopped by itself.
+    #[error("the chain failed: {0}")]
+    Chain(#[from] RpcError),
+    /// The listener failed.
+    #[error("the port failed: {0}")]
+    Serve(std::io::Error),
+}
+
+/// The error and what is behind it, in one sentence.
+fn with_cause(error: &OpenError) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
+
+impl From<SendError> for LocalChainError {
+    fn from(error: SendError) -> Self {
+        Self::Mint(Box::new(error))
+    }
+}
+
+impl Advice for LocalChainError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Home(error) => error.code(),
+            Self::Open(OpenError::Busy) => "home_busy",
+            Self::Open(OpenError::OtherChain { .. }) => "other_chain",
+            Self::Open(_) => "chain_store",
+            Self::Port { .. } => "port_in_use",
+            Self::Fund { .. } => "bad_fund",
+            Self::BlockTime => "bad_block_time",
+            Self::Mint(_) | Self::Journal(_) => "not_funded",
+            Self::Chain(_) | Self::Serve(_) => "chain_failed",
+        }
+    }
+
+    fn next_step(&self) -> String {
+        match self {
+            Self::Home(error) => error.next_step(),
+            Self::Open(OpenError::OtherChain { found, .. }) => {
+                format!("Use another data folder with --home, or say --chain-id {found}")
+            }
+            Self::Open(_) => "Check the data folder with `hearth doctor`".to_owned(),
+            Self::Port { .. } => {
+                "Stop what uses the port, or choose another with --port (0 lets the system choose)"
+                    .to_owned()
+            }
+            Self::Fund { .. } => "Say --fund 0x…=100 for 100 test dollars".to_owned(),
+            Self::BlockTime => {
+                "Say --block-time 1000 for a block every second, or leave it out".to_owned()
+            }
+            Self::Mint(_) | Self::Journal(_) | Self::Chain(_) | Self::Serve(_) => {
+                "Start the chain again; what is in blocks is safe".to_owned()
+            }
+        }
+    }
+}
+
+/// A chain that is open and listens, and answers once it is served.
+#[derive(Debug)]
+pub struct LocalChain {
+    chain: Embedded,
+    listener: TcpListener,
+    ready: ChainReady,
+    _lock: HomeLock,
+}
+
+impl LocalChain {
+    /// Opens the chain of `home`, or makes it, funds accounts, and takes the port.
+    ///
+    /// # Errors
+    /// See [`LocalChainError`].
+    pub async fn open(home: &Home, options: LocalChainOptions) -> Result<Self, LocalChainError> {
+        let fund = parse_fund(&options.fund)?;
+        let mining = match options.block_time_ms {
+            None => Mining::OnDemand,
+            Some(0) => return Err(LocalChainError::BlockTime),
+            Some(interval_ms) => Mining::Every { interval_ms },
+        };
+        let lock = home.lock(Part::Chain)?;
+        let port = options.port;
+        let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+            .await
+            .map_err(|source| LocalChainError::Port { port, source })?;
+        let address = listener
+            .local_addr()
+            .map_err(|source| LocalChainError::Port { port, source })?;
+        let store = home.store_path(Part::Chain);
+        let config = EmbeddedConfig {
+            chain_id: options.chain_id,
+            mining,
+            dev_rpc: options.dev_rpc,
+            ..EmbeddedConfig::new(Genesis::standard(nobody()))
+        };
+        let chain = Embedded::open(&store, config)?;
+        let id = ChainId(options.chain_id);
+        let funded = mint(&chain, id, fund).await?;
+        let ready = ChainReady {
+            url: format!("http://{address}"),
+            chain: id.to_string(),
+            block: chain.block_number()?,
+            store: store.display().to_string(),
+            test_dollar: test_dollar(id).to_string(),
+            settlement: SETTLEMENT_ADDRESS.to_string(),
+            funded,
+        };
+        Ok(Self {
+            chain,
+            listener,
+            ready,
+            _lock: lock,
+        })
+    }
+
+    /// Where it is and what it has.
+    pub fn ready(&self) -> &ChainReady {
+        &self.ready
+    }
+
+    /// Answers until `shutdown` resolves, then finishes what it has taken and closes the file. Returns the height.
+    ///
+    /// # Errors
+    /// See [`LocalChainError`].
+    pub async fn serve(
+        self,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<u64, LocalChainError> {
+        self.chain
+            .serve(self.listener, shutdown)
+            .await
+            .map_err(LocalChainError::Serve)?;
+        let block = self.chain.block_number()?;
+        self.chain.shutdown();
+        Ok(block)
+    }
+}
+
+/// An account to which no key is known: Ember cannot be minted until a contract is there to do it.
+fn nobody() -> Address {
+    Address::from_word(keccak256("hearth: nobody mints Ember on this chain"))
+}
+
+fn test_dollar(chain: ChainId) -> AssetId {
+    AssetId {
+        chain,
+        token: TEST_DOLLAR_ADDRESS,
+    }
+}
+
+fn parse_fund(given: &[String]) -> Result<Vec<(Address, Amount)>, LocalChainError> {
+    let bad = |given: &str, reason: String| LocalChainError::Fund {
+        given: given.chars().take(100).collect(),
+        reason,
+    };
+    if given.len() > FUND_MAX {
+        let reason = format!("at most {FUND_MAX} accounts are funded at a start");
+        return Err(bad(&given[FUND_MAX], reason));
+    }
+    let parse = |text: &String| {
+        let (account, amount) = text
+            .split_once('=')
+            .ok_or_else(|| bad(text, "there is no '='".to_owned()))?;
+        let account =
+            parse_account(account).map_err(|error: OrderError| bad(text, error.to_string()))?;
+        let amount = Amount::parse_decimal(amount, TEST_DOLLAR_DECIMALS)
+            .map_err(|error| bad(text, error.to_string()))?;
+        Ok((account, amount))
+    };
+    given.iter().map(parse).collect()
+}
+
+/// Mints test tokens, which anybody may. The key is new and is forgotten: gas is free, so it needs nothing.
+async fn mint(
+    chain: &Embedded,
+    id: ChainId,
+    fund: Vec<(Address, Amount)>,
+) -> Result<Vec<Funded>, LocalChainError> {
+    if fund.is_empty() {
+        return Ok(Vec::new());
+    }
+    let client = ChainClient::from_transport(chain.transport(), id);
+    let database = redb::Database::builder()
+        .create_with_backend(redb::backends::InMemoryBackend::new())
+        .map_err(JournalError::from)?;
+    let journal = RedbJournal::new(Arc::new(database))?;
+    let config = SenderConfig {
+        confirmations: 1,
+        poll_interval_ms: 20,
+        ..SenderConfig::default()
+    };
+    let signer = Arc::new(PrivateKeySigner::random());
+    let (sender, task) = Sender::new(client.clone(), signer, Arc::new(journal), config)?;
+    let work = async {
+        let mut funded = Vec::new();
+        for (account, amount) in fund {
+            let call = mintCall {
+                to: account,
+                value: U256::from(amount.units()),
+            };
+            let intent = TxIntent {
+                to: TEST_DOLLAR_ADDRESS,
+                data: call.abi_encode().into(),
+                value: U256::ZERO,
+                gas_cap: MINT_GAS_MAX,
+                deadline_ms: client
+                    .environment()
+                    .now_ms()
+                    .saturating_add(MINT_DEADLINE_MS),
+            };
+            let name = IntentId::new(format!("fund:{}", funded.len()))
+                .expect("the name is shorter than an intent's may be");
+            sender.submit(name, intent).await?;
+            funded.push(Funded {
+                account: account.to_string(),
+                money: money_of_units(
+                    TEST_DOLLAR_SYMBOL,
+                    test_dollar(id).to_string(),
+                    TEST_DOLLAR_DECIMALS,
+                    U256::from(amount.units()),
+                ),
+            });
+        }
+        Ok(funded)
+    };
+    tokio::select! {
+        outcome = work => outcome,
+        _stopped = task.run() => Err(SendError::Stopped.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whom_to_fund_is_said_in_one_way_only() {
+        let account = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266";
+        let parsed = parse_fund(&[format!("{account}=1.5")]).unwrap();
+        assert_eq!(parsed[0].1, Amount::new(1_500_000));
+        for bad in [
+            account.to_owned(),
+            format!("{account}="),
+            format!("{account}=x"),
+            format!("{account}:1"),
+            "=1".to_owned(),
+            "0x12=1".to_owned(),
+        ] {
+            let error = parse_fund(std::slice::from_ref(&bad)).unwrap_err();
+            assert_eq!(error.code(), "bad_fund", "{bad}");
+        }
+        assert!(parse_fund(&vec![format!("{account}=1"); FUND_MAX + 1]).is_err());
+    }
+}
