@@ -6,7 +6,7 @@
 //! tries; what fails says whether asking again may help ([`ChainError::kind`]).
 //!
 //! It deliberately does not send transactions in order, follow events or keep state: that is [`crate::sender`] and
-//! [`crate::index`]. Implements docs/spec/06-chain.md.
+//! [`crate::index`]. (spec: 06-chain, sections 1 and 2)
 
 mod chains;
 mod environment;

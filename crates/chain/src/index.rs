@@ -4,8 +4,8 @@
 //! what is applied and what is undone, inside the same database transaction that remembers how far it got
 //! ([`store`]). What to ask for and what to believe is decided in [`machine`].
 //!
-//! It deliberately keeps events only as long as they can be undone: it is a feed, not an archive. Implements
-//! docs/spec/06-chain.md, "Following events".
+//! It deliberately keeps events only as long as they can be undone: it is a feed, not an archive. (spec: 06-chain,
+//! section 4)
 
 mod driver;
 mod event;

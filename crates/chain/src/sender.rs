@@ -7,8 +7,8 @@
 //!
 //! Two senders for one account on one chain are a mistake that the chain survives (one of them is a stranger to the
 //! other) but that costs time; [`Sender::new`] cannot see across processes. Submit an intent that depends on another
-//! after the other is final: its gas is estimated on top of the newest block. Implements docs/spec/06-chain.md,
-//! "Sending".
+//! after the other is final: its gas is estimated on top of the newest block. (spec: 06-chain,
+//! section 3)
 
 mod driver;
 pub mod fees;

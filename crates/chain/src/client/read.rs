@@ -300,9 +300,9 @@ impl ChainClient {
             let block: Option<WireBlock> = decode(BLOCK, raw)?;
             Ok(block.map(|block| block.header()))
         };
-        let first = header(&*next(BLOCK)?)?;
-        let logs = decode(LOGS, &*next(LOGS)?)?;
-        let last = header(&*next(BLOCK)?)?;
+        let first = header(&next(BLOCK)?)?;
+        let logs = decode(LOGS, &next(LOGS)?)?;
+        let last = header(&next(BLOCK)?)?;
         Ok((first, logs, last))
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Pure: a failure goes in, a decision comes out. What is retried: a lost or refused connection, a timeout, HTTP 408,
 //! 429 and 5xx, a batch with a missing answer, and the JSON-RPC codes by which endpoints say "too fast". What is not:
-//! an answer, whether it is a refusal or nonsense. Implements docs/spec/06-chain.md, "What is retried".
+//! an answer, whether it is a refusal or nonsense. (spec: 06-chain, section 2)
 
 use std::time::Duration;
 

@@ -5,7 +5,7 @@
 //! parent, so that what is applied is always one unbroken branch, whichever of an endpoint's machines answered.
 //!
 //! A branch is given up only when the endpoint shows *another* block at a height that is remembered. A block that is
-//! missing proves nothing: the endpoint may lag. Implements docs/spec/06-chain.md, "Following events".
+//! missing proves nothing: the endpoint may lag. (spec: 06-chain, section 4)
 
 use std::collections::VecDeque;
 
@@ -374,10 +374,9 @@ impl Machine {
         blocks: Vec<(BlockHeader, Vec<IndexedLog>)>,
     ) -> Result<Step, IndexReject> {
         let mut parent = self.tip().map(|tip| tip.hash);
-        let mut number = first;
         let mut applied = Vec::new();
         let mut new = Vec::new();
-        for (header, logs) in blocks {
+        for (number, (header, logs)) in (first..).zip(blocks) {
             // A range far below the head ends without a parent to compare with only at the very first block.
             if header.number != number || parent.is_some_and(|parent| parent != header.parent_hash)
             {
@@ -388,7 +387,6 @@ impl Machine {
                 return Err(IndexReject::Contradiction { block: number });
             }
             parent = Some(header.hash);
-            number += 1;
             applied.extend(logs);
             new.push(BlockRef::from(&header));
         }

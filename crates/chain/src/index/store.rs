@@ -52,7 +52,7 @@ impl<E: Into<redb::Error>> From<E> for IndexStoreError {
 }
 
 /// Does something with what happens on the chain.
-pub trait IndexConsumer: Send + 'static {
+pub trait IndexConsumer: Send + Sync + 'static {
     /// Applies or undoes one event. All writes go through `transaction`, which also records that this event was told;
     /// an error undoes the whole step, and it is told again later.
     ///

@@ -10,8 +10,8 @@
 //! is killed in between finds it again. The bet on `confirmations` is the only one: a reorganisation deeper than that
 //! can undo what was called final, and then the very same transaction is broadcast again, never another.
 //!
-//! It deliberately holds no keys, and does not cancel: what is signed is brought to an end. Implements
-//! docs/spec/06-chain.md, "Sending".
+//! It deliberately holds no keys, and does not cancel: what is signed is brought to an end. (spec: 06-chain,
+//! section 3)
 
 use std::collections::{BTreeMap, VecDeque};
 

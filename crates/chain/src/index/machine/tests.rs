@@ -347,10 +347,8 @@ proptest! {
         let mut machine = Machine::restore(config(), VecDeque::new());
         let mut ledger = Ledger::default();
         let mut question = Question::View;
-        let mut salt = 0;
-        for act in acts {
+        for (salt, act) in (1_u64..).zip(acts) {
             let mut branch = history.last().unwrap().clone();
-            salt += 1;
             let answer = match act {
                 Act::Grow { blocks, logs } => {
                     (0..blocks).for_each(|_| branch.grow(salt, logs.into()));
