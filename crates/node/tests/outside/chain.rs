@@ -1,0 +1,164 @@
+//! Chains to pay on: anvil, prepared to look like ours, and the embedded chain.
+
+use alloy_primitives::Address;
+use hearth_chain::embedded::{Embedded, EmbeddedConfig, Genesis};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+
+use crate::process::{Process, free_port};
+use crate::programs;
+
+/// Keys that every anvil starts with; they hold nothing anywhere else.
+pub(crate) mod keys {
+    /// Deploys and mints.
+    pub(crate) const DEPLOYER: &str =
+        "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80";
+    /// Pays.
+    pub(crate) const PAYER: &str =
+        "0x59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d";
+    /// The payer's account.
+    pub(crate) const PAYER_ADDRESS: &str = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8";
+    /// A session key of the payer.
+    pub(crate) const SESSION: &str =
+        "0x8b3a350cf5c34c9194ca85829a2df0ec3153be0318b5e2d3348e872092edffba";
+    /// Sends transactions for a seller.
+    pub(crate) const SENDER: &str =
+        "0x5de4111afa1a4b94908f83103eb1f1706367c2e68ca870fc3fb9a804cdab365a";
+    /// Signs claims and refunds for a seller.
+    pub(crate) const AUTHORIZER: &str =
+        "0x7c852118294e51e653712a81e05800f419141751be58f605c371e15141b007a6";
+    /// Where a seller of these tests is paid to.
+    pub(crate) const RECEIVER: &str = "0x15d34AAf54267DB7D7c367839AAf71A00a2C6A65";
+}
+
+/// What the payer holds at first, in atomic units.
+pub(crate) const FUNDS: u128 = 1_000_000_000;
+
+/// The canonical settlement contract, which holds what is in channels.
+pub(crate) const SETTLEMENT: &str = "0x4020074e9dF2ce1deE5A9C1b5c3f541D02a10003";
+
+/// A running chain with a token of tests on it, of which the payer holds [`FUNDS`].
+pub(crate) struct TestChain {
+    rpc: String,
+    facts: Value,
+    // Kept for its end: the node dies with it.
+    _node: Node,
+}
+
+#[expect(dead_code, reason = "held until the chain is not needed any more")]
+enum Node {
+    Process(Process),
+    InProcess(Runtime),
+}
+
+impl TestChain {
+    /// anvil, with the contracts placed at their canonical addresses.
+    pub(crate) fn anvil() -> Self {
+        let port = free_port();
+        let mut command = programs::foundry("anvil");
+        let mut node = Process::start("anvil", command.args(["--port", &port.to_string()]));
+        node.line("that it listens", |line| {
+            line.starts_with("Listening on").then_some(())
+        });
+        let rpc = format!("http://127.0.0.1:{port}");
+        Self::prepare(rpc, Node::Process(node), Some("anvil_setCode"))
+    }
+
+    /// The embedded chain, served on loopback by this process.
+    pub(crate) fn embedded() -> Self {
+        let runtime = Runtime::new().expect("a runtime starts");
+        let genesis = Genesis::standard(Address::repeat_byte(0x11));
+        let chain = Embedded::in_memory(EmbeddedConfig::new(genesis)).expect("the chain starts");
+        let listener = runtime
+            .block_on(TcpListener::bind("127.0.0.1:0"))
+            .expect("the loopback address has a free port");
+        let address = listener.local_addr().expect("it is bound");
+        runtime.spawn(async move { chain.serve(listener, std::future::pending()).await });
+        Self::prepare(format!("http://{address}"), Node::InProcess(runtime), None)
+    }
+
+    fn prepare(rpc: String, node: Node, set_code: Option<&str>) -> Self {
+        let mut config = json!({
+            "rpc": rpc,
+            "artifacts": programs::artifacts(),
+            "key": keys::DEPLOYER,
+            "mint": [{ "to": keys::PAYER_ADDRESS, "amount": FUNDS.to_string() }],
+        });
+        if let Some(method) = set_code {
+            config["setCode"] = json!(method);
+        }
+        let mut script = Process::start("prepare.mjs", &mut programs::node("prepare.mjs", &config));
+        let facts = script.json("token");
+        Self {
+            rpc,
+            facts,
+            _node: node,
+        }
+    }
+
+    /// The URL of its JSON-RPC.
+    pub(crate) fn rpc(&self) -> &str {
+        &self.rpc
+    }
+
+    /// Its CAIP-2 id.
+    pub(crate) fn network(&self) -> String {
+        format!("eip155:{}", self.facts["chainId"])
+    }
+
+    /// Its EIP-155 id.
+    pub(crate) fn chain_id(&self) -> u64 {
+        self.facts["chainId"]
+            .as_u64()
+            .expect("prepare.mjs prints it")
+    }
+
+    /// The address of the token.
+    pub(crate) fn token(&self) -> &str {
+        self.fact("token")
+    }
+
+    /// A string that preparing the chain printed: `token`, `name`, `version`.
+    pub(crate) fn fact(&self, name: &str) -> &str {
+        self.facts[name].as_str().expect("prepare.mjs prints it")
+    }
+
+    /// What `owner` holds of the token.
+    pub(crate) fn holds(&self, owner: &str) -> u128 {
+        self.read(self.token(), "balanceOf(address)(uint256)", &[owner])[0]
+    }
+
+    /// What was claimed for `receiver` and is not yet settled to it: the contract holds it in the receiver's name.
+    pub(crate) fn claimed_for(&self, receiver: &str) -> u128 {
+        let function = "receivers(address,address)(uint128,uint128)";
+        let [claimed, settled] = self.read(SETTLEMENT, function, &[receiver, self.token()])[..]
+        else {
+            panic!("the contract returns two amounts");
+        };
+        claimed - settled
+    }
+
+    /// Asks the chain by cast, which knows nothing of ours, for the amounts that a function returns.
+    fn read(&self, contract: &str, function: &str, arguments: &[&str]) -> Vec<u128> {
+        let output = programs::foundry("cast")
+            .args(["call", contract, function])
+            .args(arguments)
+            .args(["--rpc-url", &self.rpc])
+            .output()
+            .expect("cast runs");
+        assert!(
+            output.status.success(),
+            "cast: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let text = String::from_utf8(output.stdout).expect("cast prints text");
+        // One value a line, a large one followed by a short form in brackets.
+        let digits = text
+            .lines()
+            .filter_map(|line| line.split_whitespace().next());
+        digits
+            .map(|number| number.parse().expect("cast prints a number"))
+            .collect()
+    }
+}
