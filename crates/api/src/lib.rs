@@ -8,4 +8,5 @@ pub mod chain;
 pub mod doctor;
 pub mod error;
 pub mod money;
+pub mod payments;
 pub mod wallet;

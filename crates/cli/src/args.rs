@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use hearth_node::chains::ChainChoice;
 use hearth_node::home::Home;
 
-use crate::commands::{chain, wallet};
+use crate::commands::{chain, channels, pay, serve, wallet};
 use crate::failure::Failure;
 
 /// A user-owned AI network: your devices, your models, your coins.
@@ -95,6 +95,34 @@ pub(crate) enum Command {
     /// Make, recover, look at and use the household's wallet
     #[command(subcommand)]
     Wallet(wallet::WalletCommand),
+
+    /// Sell any HTTP service: a reverse proxy that asks every request to pay (x402)
+    #[command(after_help = "\
+The service behind it never sees the payment. It may say what a request cost in the header `hearth-charge` (atomic
+units, the price at most). Any x402 client can pay, by channel (batch-settlement) or one-off (exact).
+
+Examples:
+  hearth serve-paid --price 0.001 --to http://127.0.0.1:3000
+  hearth serve-paid --price 0.001 --to http://127.0.0.1:3000 --listen 127.0.0.1:0 --json")]
+    ServePaid(serve::ServeArguments),
+
+    /// Ask for a URL and pay what it costs, after showing the price
+    #[command(after_help = "\
+Only assets that are listed in config.toml are spent, and never more than its limits.
+
+Examples:
+  hearth pay http://127.0.0.1:4021/weather
+  hearth pay http://127.0.0.1:4021/ask --method POST --header 'content-type: text/plain' --data 'hello' --yes --json")]
+    Pay(pay::PayArguments),
+
+    /// Show what was promised, charged and claimed on channels; take back or claim what is due
+    #[command(after_help = "\
+Examples:
+  hearth channels                                   both sides, as this device knows them
+  hearth channels refund http://127.0.0.1:4021/     ask a service to return what is left
+  hearth channels close 0x5c50…                     take it back without the service, in two steps
+  hearth channels claim                             take what was earned (while `serve-paid` is stopped)")]
+    Channels(channels::ChannelArguments),
 
     /// Look at everything this device needs, and say what mends what is missing
     #[command(after_help = "\

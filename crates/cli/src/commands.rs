@@ -1,7 +1,10 @@
 //! One module for each command.
 
 pub(crate) mod chain;
+pub(crate) mod channels;
 pub(crate) mod doctor;
+pub(crate) mod pay;
+pub(crate) mod serve;
 pub(crate) mod wallet;
 
 use std::process::ExitCode;
@@ -15,6 +18,9 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     match command {
         Command::Chain(command) => chain::run(&global, command).await,
         Command::Wallet(command) => wallet::run(&global, command).await,
+        Command::ServePaid(arguments) => serve::run(&global, arguments).await,
+        Command::Pay(arguments) => pay::run(&global, arguments).await,
+        Command::Channels(arguments) => channels::run(&global, arguments).await,
         Command::Doctor => doctor::run(&global).await,
     }
 }

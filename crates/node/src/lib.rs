@@ -13,4 +13,5 @@ pub mod keys;
 pub mod local_chain;
 pub mod payments;
 pub mod store;
+pub mod trade;
 pub mod wallet;

@@ -18,6 +18,12 @@ const COMMANDS: &[&[&str]] = &[
     &["wallet", "export"],
     &["wallet", "sessions"],
     &["doctor"],
+    &["serve-paid"],
+    &["pay"],
+    &["channels"],
+    &["channels", "refund"],
+    &["channels", "close"],
+    &["channels", "claim"],
 ];
 
 #[test]

@@ -10,4 +10,5 @@ mod doctor;
 mod help;
 mod program;
 mod secrecy;
+mod trade;
 mod wallet;

@@ -155,20 +155,41 @@ fn drain(mut stream: impl Read + Send + 'static) -> Receiver<String> {
     receiver
 }
 
-/// A chain that runs as a process of its own, until it is dropped.
-pub(crate) struct RunningChain {
+/// A process that runs until it is dropped, and says in JSON when it is ready and when it has stopped.
+pub(crate) struct Running {
     child: Child,
     lines: Receiver<String>,
     pub(crate) ready: Value,
 }
 
+/// `hearth chain run` on a free port of the system's choice.
+pub(crate) struct RunningChain;
+
 impl RunningChain {
-    /// Starts `hearth chain run` on a free port of the system's choice.
-    pub(crate) fn start(home: &Home, more: &[&str]) -> Self {
-        let mut arguments = vec!["chain", "run", "--port", "0", "--json"];
-        arguments.extend(more);
+    pub(crate) fn start(home: &Home, more: &[&str]) -> Running {
+        Running::start(
+            home,
+            &[&["chain", "run", "--port", "0", "--json"], more].concat(),
+        )
+    }
+}
+
+/// `hearth serve-paid` on a free port of the system's choice.
+pub(crate) struct RunningService;
+
+impl RunningService {
+    pub(crate) fn start(home: &Home, more: &[&str]) -> Running {
+        Running::start(
+            home,
+            &[&["serve-paid", "--listen", "127.0.0.1:0", "--json"], more].concat(),
+        )
+    }
+}
+
+impl Running {
+    fn start(home: &Home, arguments: &[&str]) -> Self {
         let mut child = home
-            .command(&arguments)
+            .command(arguments)
             .stderr(Stdio::inherit())
             .spawn()
             .unwrap();
@@ -186,7 +207,7 @@ impl RunningChain {
             lines,
             ready: Value::Null,
         };
-        chain.ready = chain.line("the chain's ready line");
+        chain.ready = chain.line("the ready line");
         assert_eq!(chain.ready["event"], "ready");
         chain
     }
@@ -215,13 +236,13 @@ impl RunningChain {
             .status()
             .unwrap();
         assert!(sent.success());
-        let last = self.line("the chain's last line");
+        let last = self.line("the last line");
         assert!(self.child.wait().unwrap().success());
         last
     }
 }
 
-impl Drop for RunningChain {
+impl Drop for Running {
     fn drop(&mut self) {
         // It may have ended already.
         drop(self.child.kill());

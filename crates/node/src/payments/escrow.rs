@@ -235,7 +235,13 @@ impl Escrow {
         let id = IntentId::new(name).expect("names are short: a word and a hash");
         let now_ms = self.client.environment().now_ms();
         let deadline_ms = now_ms.saturating_add(SIGN_WITHIN_MS);
-        let intent = TxIntent { to, data, value: U256::ZERO, gas_cap, deadline_ms };
+        let intent = TxIntent {
+            to,
+            data,
+            value: U256::ZERO,
+            gas_cap,
+            deadline_ms,
+        };
         let outcome = self.sender.submit(id.clone(), intent).await;
         if matches!(outcome, Err(SendError::Reverted { .. })) {
             // Something else came first; the same may be right at another time.

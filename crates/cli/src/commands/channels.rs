@@ -1,0 +1,216 @@
+//! `hearth channels`.
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use hearth_api::payments::{Channel, Channels, Claims, Returned};
+use hearth_node::keys::{Keystore, Unlocked};
+use hearth_node::trade::{self, Books, Payer};
+
+use crate::args::Global;
+use crate::confirm::confirm;
+use crate::failure::Failure;
+use crate::screen::{Page, Show, Style, print};
+use crate::{secrets, wait};
+
+/// What to do with channels.
+#[derive(Debug, Args)]
+pub(crate) struct ChannelArguments {
+    #[command(subcommand)]
+    action: Option<ChannelAction>,
+}
+
+#[derive(Debug, Subcommand)]
+enum ChannelAction {
+    /// Show the channels as this device knows them
+    List,
+
+    /// Ask the chains how the channels are, then show them
+    Look,
+
+    /// Ask a service to return what is left in the channel with it
+    Refund {
+        /// The service's address
+        url: String,
+
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+
+    /// Take back what is left without the service: begins a withdrawal, and after its delay finishes it
+    Close {
+        /// The channel's id
+        channel: String,
+
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+
+    /// Take what was earned to the household's account (while `serve-paid` is stopped)
+    Claim {
+        /// The asset, by its name in config.toml or its CAIP-19 id
+        #[arg(long, default_value = "TESTUSD", value_name = "ASSET")]
+        asset: String,
+    },
+}
+
+/// Does it.
+pub(crate) async fn run(global: &Global, arguments: ChannelArguments) -> Result<ExitCode, Failure> {
+    match arguments.action.unwrap_or(ChannelAction::List) {
+        ChannelAction::List => list(global)?,
+        ChannelAction::Look => {
+            let payer = payer(global).await?;
+            let unread = payer.look().await?;
+            drop(payer);
+            for channel in unread {
+                eprintln!("the chain of channel {channel} could not be asked");
+            }
+            list(global)?;
+        }
+        ChannelAction::Refund { url, yes } => {
+            confirm(yes, &format!("Take back what is left with {url}?"))?;
+            let returned = payer(global).await?.refund(&url).await?;
+            print(&returned, global.json)?;
+        }
+        ChannelAction::Close { channel, yes } => {
+            confirm(yes, "Withdraw what is left, without the service?")?;
+            let returned = payer(global).await?.close(&channel).await?;
+            print(&returned, global.json)?;
+        }
+        ChannelAction::Claim { asset } => return claim(global, &asset).await,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn list(global: &Global) -> Result<(), Failure> {
+    let home = global.open_home()?;
+    let config = home.config()?;
+    print(&trade::list(&home, &config)?, global.json)
+}
+
+fn unlocked(global: &Global) -> Result<Unlocked, Failure> {
+    let keystore = Keystore::read(&global.open_home()?.keystore_path())?;
+    secrets::unlock(global, &keystore)
+}
+
+async fn payer(global: &Global) -> Result<Payer, Failure> {
+    let home = global.open_home()?;
+    let config = home.config()?;
+    let keys = unlocked(global)?;
+    let _spinner = wait::spinner(global.json, "asking the chains");
+    Ok(Payer::open(&home, config, &keys).await?)
+}
+
+async fn claim(global: &Global, asset: &str) -> Result<ExitCode, Failure> {
+    let home = global.open_home()?;
+    let config = home.config()?;
+    let keys = unlocked(global)?;
+    let spinner = wait::spinner(global.json, "claiming, until it is final");
+    let books = Books::open(&home, &config, &keys, asset).await?;
+    let claims = books.claim().await?;
+    drop(spinner);
+    print(&claims, global.json)?;
+    let failed = claims.claims.iter().any(|claim| claim.problem.is_some());
+    Ok(if failed {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+impl Show for Channels {
+    fn show(&self, page: &mut Page) {
+        section(page, "Paying", "refundable", &self.paying);
+        section(page, "Earning", "unclaimed", &self.earning);
+        if self.paying.is_empty() && self.earning.is_empty() && self.problems.is_empty() {
+            page.line("No channel yet. `hearth pay URL` opens one where a service takes channels.");
+        }
+        for problem in &self.problems {
+            let problem = page.styled(Style::Warning, problem);
+            page.line(&problem);
+        }
+    }
+}
+
+fn section(page: &mut Page, title: &str, due: &str, channels: &[Channel]) {
+    if channels.is_empty() {
+        return;
+    }
+    let title = page.styled(Style::Strong, title);
+    page.line(&title);
+    let row = |channel: &Channel| {
+        vec![
+            channel.status.clone(),
+            channel.balance.amount.clone(),
+            channel.reserved.amount.clone(),
+            channel.charged.amount.clone(),
+            channel.claimed.amount.clone(),
+            channel.due.amount.clone(),
+            channel.balance.symbol.clone(),
+            channel
+                .url
+                .clone()
+                .unwrap_or_else(|| channel.counterpart.clone()),
+            channel.channel.clone(),
+        ]
+    };
+    let rows: Vec<Vec<String>> = channels.iter().map(row).collect();
+    page.table(
+        &[
+            "status", "balance", "reserved", "charged", "claimed", due, "asset", "with", "channel",
+        ],
+        &[false, true, true, true, true, true, false, false, false],
+        &rows,
+    );
+}
+
+impl Show for Returned {
+    fn show(&self, page: &mut Page) {
+        let mut rows = vec![("outcome", self.outcome.clone())];
+        let optional = [
+            ("transaction", self.transaction.clone()),
+            ("atomic units", self.units.clone()),
+            (
+                "ends at (unix time)",
+                self.ends_at_s.map(|seconds| seconds.to_string()),
+            ),
+        ];
+        rows.extend(
+            optional
+                .into_iter()
+                .filter_map(|(name, value)| Some((name, value?))),
+        );
+        page.pairs(&rows);
+        if self.outcome.starts_with("withdrawal") {
+            page.line("Run the same command again after that time to finish it.");
+        }
+    }
+}
+
+impl Show for Claims {
+    fn show(&self, page: &mut Page) {
+        if self.claims.is_empty() {
+            page.line("Nothing is due.");
+        }
+        for claim in &self.claims {
+            match (&claim.transaction, &claim.problem) {
+                (Some(hash), _) => page.line(&format!(
+                    "Claimed {} atomic units of {} channels on {}, transaction {hash}",
+                    claim.units.as_deref().unwrap_or("0"),
+                    claim.channels,
+                    claim.chain
+                )),
+                (None, problem) => page.line(&format!(
+                    "Not claimed on {}: {}",
+                    claim.chain,
+                    problem.as_deref().unwrap_or("unknown")
+                )),
+            }
+            for dropped in &claim.dropped {
+                page.line(&format!("  left out: {dropped}"));
+            }
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! `hearth serve-paid`.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use clap::Args;
+use hearth_api::payments::{ServiceEvent, ServiceReady};
+use hearth_node::keys::Keystore;
+use hearth_node::trade::{PaidService, ServeOptions};
+
+use crate::args::Global;
+use crate::failure::Failure;
+use crate::screen::{Page, Show, Style, print, print_line};
+use crate::{secrets, wait};
+
+/// What to sell, for how much.
+#[derive(Debug, Args)]
+pub(crate) struct ServeArguments {
+    /// The price of a request, in whole tokens
+    #[arg(long, value_name = "AMOUNT")]
+    price: String,
+
+    /// The service behind the price
+    #[arg(long, value_name = "URL")]
+    to: String,
+
+    /// The asset, by its name in config.toml or its CAIP-19 id
+    #[arg(long, default_value = "TESTUSD", value_name = "ASSET")]
+    asset: String,
+
+    /// Where to listen; port 0 lets the system choose
+    #[arg(long, default_value = "127.0.0.1:4021", value_name = "ADDRESS")]
+    listen: SocketAddr,
+
+    /// The address under which the world knows the service
+    #[arg(long, value_name = "URL")]
+    base_url: Option<String>,
+
+    /// What is sold, for people
+    #[arg(long, value_name = "TEXT")]
+    description: Option<String>,
+
+    /// Wait with a claim until it brings this many whole tokens, unless it is urgent
+    #[arg(long, default_value = "1", value_name = "AMOUNT")]
+    claim_at_least: String,
+}
+
+/// Serves until SIGINT or SIGTERM.
+pub(crate) async fn run(global: &Global, arguments: ServeArguments) -> Result<ExitCode, Failure> {
+    let home = global.open_home()?;
+    let keystore = Keystore::read(&home.keystore_path())?;
+    let config = home.config()?;
+    let options = ServeOptions {
+        price: arguments.price,
+        asset: arguments.asset,
+        upstream: arguments.to,
+        listen: arguments.listen,
+        base_url: arguments.base_url,
+        description: arguments.description,
+        claim_at_least: arguments.claim_at_least,
+    };
+    let keys = secrets::unlock(global, &keystore)?;
+    // Before the service is ready to be asked, so that no signal is missed.
+    let stop = crate::commands::interrupted()?;
+    let spinner = wait::spinner(global.json, "asking the chain");
+    let service = PaidService::open(&home, &config, &keys, options).await?;
+    drop(spinner);
+    let ready = service.ready().clone();
+    if global.json {
+        print_line(&ServiceEvent::Ready(ready))?;
+    } else {
+        print(&ready, false)?;
+    }
+    service.serve(stop).await?;
+    if global.json {
+        print_line(&ServiceEvent::Stopped)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Show for ServiceReady {
+    fn show(&self, page: &mut Page) {
+        let title = page.styled(Style::Strong, &format!("Selling at {}", self.url));
+        page.line(&title);
+        page.pairs(&[
+            ("behind it", self.upstream.clone()),
+            (
+                "price",
+                format!("{} {} a request", self.price.amount, self.price.symbol),
+            ),
+            ("paid to", self.pay_to.clone()),
+            ("withdrawals take", format!("{} s", self.withdraw_delay_s)),
+        ]);
+        page.line("Stop it with Ctrl-C; what was promised is safe.");
+    }
+}

@@ -1,0 +1,159 @@
+//! Selling and buying: a paid proxy, a payer and a chain, each a process of its own.
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::thread;
+
+use serde_json::Value;
+
+use crate::program::{Home, Running, RunningChain, RunningService};
+
+/// A service that answers `hello` to everything, until the test ends.
+fn goods() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut head = [0; 4_096];
+            // One read has the whole head of these small requests.
+            if stream.read(&mut head).is_ok_and(|length| length > 0) {
+                let reply =
+                    "HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: close\r\n\r\nhello";
+                drop(stream.write_all(reply.as_bytes()));
+            }
+        }
+    });
+    url
+}
+
+struct Market {
+    seller: Home,
+    buyer: Home,
+    upstream: String,
+    _chain_home: Home,
+    _chain: Running,
+}
+
+impl Market {
+    fn open() -> Self {
+        let (seller, buyer, chain_home) = (Home::with_wallet(), Home::with_wallet(), Home::new());
+        let shown = buyer.run(&["wallet", "show", "--json"]).json();
+        let fund = format!("{}=50", shown["household"].as_str().unwrap());
+        let chain = RunningChain::start(&chain_home, &["--fund", &fund]);
+        seller.point_config_at(chain.url());
+        buyer.point_config_at(chain.url());
+        Self {
+            seller,
+            buyer,
+            upstream: goods(),
+            _chain_home: chain_home,
+            _chain: chain,
+        }
+    }
+
+    fn serve(&self) -> Running {
+        RunningService::start(&self.seller, &["--price", "0.01", "--to", &self.upstream])
+    }
+}
+
+fn units(money: &Value) -> u128 {
+    money["units"].as_str().unwrap().parse().unwrap()
+}
+
+#[test]
+fn both_sides_agree_to_the_atomic_unit_also_after_a_restart() {
+    let market = Market::open();
+    let service = market.serve();
+    let url = format!("{}/weather", service.url());
+    let pay = |url: &str| market.buyer.run(&["pay", url, "--yes", "--json"]).json();
+    for _ in 0..2 {
+        let paid = pay(&url);
+        assert_eq!(
+            (&paid["status"], &paid["body"]),
+            (&Value::from(200), &Value::from("hello"))
+        );
+        assert_eq!(paid["payment"]["scheme"], "batch-settlement");
+        assert_eq!(units(&paid["payment"]["charged"]), 10_000);
+    }
+    assert_eq!(service.stop("TERM")["event"], "stopped");
+    let service = market.serve();
+    let url = format!("{}/weather", service.url());
+    pay(&url);
+    let busy = market.seller.run(&["channels", "claim", "--json"]);
+    assert_eq!(busy.error_code(1), "home_busy");
+    service.stop("INT");
+
+    let buying = market.buyer.run(&["channels", "--json"]).json();
+    let selling = market.seller.run(&["channels", "--json"]).json();
+    let (paying, earning) = (&buying["paying"][0], &selling["earning"][0]);
+    assert_eq!(paying["channel"], earning["channel"]);
+    assert_eq!(units(&paying["charged"]), 30_000);
+    assert_eq!(units(&earning["charged"]), 30_000);
+    let claims = market.seller.run(&["channels", "claim", "--json"]).json();
+    assert_eq!(claims["claims"].as_array().unwrap().len(), 1);
+    assert_eq!(claims["claims"][0]["units"], "30000");
+    let held = market.seller.run(&["wallet", "balances", "--json"]).json();
+    let held = held["chains"][0]["balances"].as_array().unwrap();
+    let dollars = held
+        .iter()
+        .find(|money| money["symbol"] == "TESTUSD")
+        .unwrap();
+    assert_eq!(units(dollars), 30_000);
+    let people = market.seller.run(&["channels"]);
+    assert!(people.stdout.contains("Earning"), "{people:?}");
+}
+
+#[test]
+fn nothing_is_paid_beyond_the_limits_or_without_consent() {
+    let market = Market::open();
+    let service = market.serve();
+    let unasked = market.buyer.run(&["pay", service.url(), "--json"]);
+    assert_eq!(unasked.error_code(2), "not_confirmed");
+    market
+        .buyer
+        .edit_config("per_payment = \"0.10\"", "per_payment = \"0.009\"");
+    let dear = market.buyer.run(&["pay", service.url(), "--yes", "--json"]);
+    assert_eq!(dear.error_code(1), "beyond_limits");
+    let nowhere = market
+        .buyer
+        .run(&["pay", "http://127.0.0.1:1/", "--yes", "--json"]);
+    assert_eq!(nowhere.error_code(1), "service_unreachable");
+    let nonsense = market.buyer.run(&["pay", "weather", "--yes", "--json"]);
+    assert_eq!(nonsense.error_code(1), "bad_request");
+    let none = market.buyer.run(&["channels", "--json"]).json();
+    assert_eq!(none["paying"].as_array().unwrap().len(), 0);
+    for wrong in [
+        vec!["--price", "0", "--to", "http://127.0.0.1:1"],
+        vec!["--price", "x", "--to", "http://127.0.0.1:1"],
+        vec!["--price", "1", "--to", "nowhere"],
+        vec![
+            "--price",
+            "1",
+            "--to",
+            "http://127.0.0.1:1",
+            "--asset",
+            "EUR",
+        ],
+    ] {
+        let arguments = [
+            &["serve-paid", "--listen", "127.0.0.1:0", "--json"],
+            &wrong[..],
+        ]
+        .concat();
+        assert_eq!(
+            market.buyer.run(&arguments).error_code(1),
+            "bad_request",
+            "{wrong:?}"
+        );
+    }
+    let second = [
+        "serve-paid",
+        "--price",
+        "1",
+        "--to",
+        "http://127.0.0.1:1",
+        "--json",
+    ];
+    assert_eq!(market.seller.run(&second).error_code(1), "home_busy");
+}

@@ -1,0 +1,177 @@
+//! Paying and being paid from a data folder: the parts of `payments`, put together as the configuration says.
+//!
+//! A [`PaidService`] sells an HTTP service; a [`Payer`] buys; [`Books`] shows and settles what was promised. Each takes
+//! its store for itself. Nothing is decided here: prices and limits come from the caller and the configuration.
+
+mod books;
+mod payer;
+mod service;
+
+use std::sync::Arc;
+
+use alloy_primitives::{Address, U256};
+use hearth_api::money::Money;
+use hearth_chain::client::{ChainError, Environment, SystemEnvironment};
+use hearth_chain::sender::SenderConfig;
+use hearth_protocol::id::{AssetId, ChainId};
+use hearth_protocol::money::Amount;
+use thiserror::Error;
+
+use crate::advice::Advice;
+use crate::chains::{self, AccessError, ChainChoice};
+use crate::home::{Config, HomeError};
+use crate::payments::purse::PayError;
+use crate::payments::till::{ChainAccess, TillError};
+use crate::store::{OpenError, StoreError};
+use crate::wallet::{money, money_of_units};
+
+pub use books::{Books, list};
+pub use payer::{Answer, Payer, Request};
+pub use service::{PaidService, ServeOptions};
+
+/// How often the chain is asked while somebody waits for a transaction, in milliseconds.
+const POLL_INTERVAL_MS: u64 = 250;
+
+/// Why nothing could be sold or bought.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum TradeError {
+    /// The data folder.
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    /// The chain.
+    #[error(transparent)]
+    Access(#[from] AccessError),
+    /// The chain failed.
+    #[error("the chain could not be asked: {0}")]
+    Chain(#[from] ChainError),
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The journal of transactions.
+    #[error(transparent)]
+    Till(#[from] TillError),
+    /// The payment.
+    #[error(transparent)]
+    Pay(Box<PayError>),
+    /// What was asked for makes no sense.
+    #[error("{0}")]
+    Asked(String),
+    /// The port.
+    #[error("{address} cannot be listened on: {source}")]
+    Listen {
+        /// Where.
+        address: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The HTTP client.
+    #[error("the HTTP client cannot be set up: {0}")]
+    Http(#[from] reqwest::Error),
+    /// The system gave no random bytes.
+    #[error("the system gave no random bytes")]
+    Randomness,
+    /// A part stopped by itself.
+    #[error("{0} stopped")]
+    Stopped(&'static str),
+}
+
+impl From<PayError> for TradeError {
+    fn from(error: PayError) -> Self {
+        Self::Pay(Box::new(error))
+    }
+}
+
+impl Advice for TradeError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Home(error) => error.code(),
+            Self::Access(error) => error.code(),
+            Self::Chain(_) => "chain_unavailable",
+            Self::Open(_) | Self::Store(_) | Self::Till(_) => "store",
+            Self::Pay(error) => match **error {
+                PayError::Http(_) => "service_unreachable",
+                PayError::Declined(_) => "beyond_limits",
+                PayError::NotApproved => "not_confirmed",
+                PayError::NoChannel => "no_channel",
+                PayError::Refused { .. } => "payment_refused",
+                _ => "not_paid",
+            },
+            Self::Asked(_) => "bad_request",
+            Self::Listen { .. } => "port_in_use",
+            Self::Http(_) => "http",
+            Self::Randomness => "no_randomness",
+            Self::Stopped(_) => "stopped",
+        }
+    }
+
+    fn next_step(&self) -> String {
+        match self {
+            Self::Home(error) => error.next_step(),
+            Self::Access(error) => error.next_step(),
+            Self::Chain(_) => "Try again, or name another endpoint in config.toml".to_owned(),
+            Self::Open(_) | Self::Store(_) | Self::Till(_) => {
+                "Check the disk with `hearth doctor`, then start again".to_owned()
+            }
+            Self::Pay(error) => match **error {
+                PayError::Declined(_) => {
+                    "Raise the limits in config.toml if you agree with the price".to_owned()
+                }
+                PayError::NotApproved => "Run it again if you change your mind".to_owned(),
+                PayError::NoChannel => "See `hearth channels` for what there is".to_owned(),
+                _ => "See `hearth channels` for what was promised, and try again".to_owned(),
+            },
+            Self::Asked(_) => "See the command's --help".to_owned(),
+            Self::Listen { .. } => {
+                "Stop what uses the port, or name another with --listen".to_owned()
+            }
+            Self::Http(_) | Self::Randomness | Self::Stopped(_) => "Start again".to_owned(),
+        }
+    }
+}
+
+fn environment() -> Arc<dyn Environment> {
+    Arc::new(SystemEnvironment)
+}
+
+/// The way to one chain, for transactions.
+async fn chain_access(config: &Config, chain: ChainId) -> Result<ChainAccess, TradeError> {
+    let choice = ChainChoice {
+        chain: Some(chain.to_string()),
+        rpc: None,
+    };
+    let access = chains::connect(config, &choice).await?;
+    Ok(ChainAccess {
+        sender: SenderConfig {
+            confirmations: access.confirmations,
+            poll_interval_ms: POLL_INTERVAL_MS,
+            ..SenderConfig::default()
+        },
+        client: access.client,
+    })
+}
+
+/// The way to every configured chain that answers; the others are said in the log.
+async fn reachable_chains(config: &Config) -> Vec<ChainAccess> {
+    let mut reachable = Vec::new();
+    for chain in config.chains.keys() {
+        match chain_access(config, *chain).await {
+            Ok(access) => reachable.push(access),
+            Err(error) => tracing::warn!(%chain, %error, "the chain is left out"),
+        }
+    }
+    reachable
+}
+
+/// An amount of a token, with its name where it is configured.
+fn money_of(config: &Config, chain: ChainId, token: Address, amount: Amount) -> Money {
+    let id = AssetId { chain, token };
+    match config.asset(&id.to_string()) {
+        Some((symbol, asset)) => money(symbol, asset, amount),
+        None => money_of_units("units", id.to_string(), 0, U256::from(amount.units())),
+    }
+}

@@ -1,0 +1,166 @@
+//! What was promised on either side, and claims on demand.
+
+use alloy_primitives::B256;
+use hearth_api::payments::{Channel, Channels, Claim, Claims};
+use hearth_protocol::channel::payer::Status;
+use hearth_protocol::id::ChannelId;
+use hearth_protocol::money::Amount;
+
+use super::service::{open_till, policy};
+use super::{TradeError, money_of};
+use crate::home::{Config, Home, HomeLock, Part};
+use crate::keys::Unlocked;
+use crate::payments::desk::StoredChannel;
+use crate::payments::purse::StoredPayerChannel;
+use crate::payments::settlement::ClaimReport;
+use crate::payments::till::{Tasks, Till};
+use crate::store::{Store, Table};
+
+/// Every channel of this device, on both sides, as the stores have them. A store in use is reported, not waited for.
+///
+/// # Errors
+/// See [`TradeError`].
+pub fn list(home: &Home, config: &Config) -> Result<Channels, TradeError> {
+    let mut channels = Channels {
+        paying: Vec::new(),
+        earning: Vec::new(),
+        problems: Vec::new(),
+    };
+    for part in [Part::Payer, Part::Provider] {
+        let path = home.store_path(part);
+        if !path.exists() {
+            continue;
+        }
+        let _lock = match home.lock(part) {
+            Ok(lock) => lock,
+            Err(error) => {
+                channels.problems.push(error.to_string());
+                continue;
+            }
+        };
+        let store = Store::open(&path)?;
+        if part == Part::Payer {
+            store.each(Table::PayerChannels, |key, stored: StoredPayerChannel| {
+                channels.paying.push(paying(config, key, &stored));
+            })?;
+        } else {
+            store.each(Table::ProviderChannels, |key, stored: StoredChannel| {
+                channels.earning.push(earning(config, key, &stored));
+            })?;
+        }
+    }
+    Ok(channels)
+}
+
+fn channel_id(key: &[u8]) -> String {
+    B256::try_from(key).map_or_else(|_| String::new(), |id| ChannelId(id).to_string())
+}
+
+fn paying(config: &Config, key: &[u8], stored: &StoredPayerChannel) -> Channel {
+    let record = &stored.record;
+    let parameters = &record.config;
+    let money = |amount| money_of(config, stored.chain, parameters.token, amount);
+    let status = match record.status {
+        Status::Open => "open",
+        Status::Refunding => "refunding",
+        Status::Closed => "closed",
+        Status::Distrusted(_) => "distrusted",
+    };
+    Channel {
+        channel: channel_id(key),
+        chain: stored.chain.to_string(),
+        counterpart: parameters.receiver.to_string(),
+        url: Some(stored.url.clone()),
+        status: status.to_owned(),
+        balance: money(record.balance),
+        reserved: money(record.reserved()),
+        charged: money(record.charged),
+        claimed: money(record.total_claimed),
+        due: money(record.refundable()),
+    }
+}
+
+fn earning(config: &Config, key: &[u8], stored: &StoredChannel) -> Channel {
+    let record = &stored.record;
+    let parameters = &record.config;
+    let money = |amount| money_of(config, stored.chain, parameters.token, amount);
+    let onchain = record.onchain.unwrap_or_default();
+    let signed = record
+        .voucher
+        .as_ref()
+        .map_or(Amount::ZERO, |voucher| voucher.max_claimable);
+    Channel {
+        channel: channel_id(key),
+        chain: stored.chain.to_string(),
+        counterpart: parameters.payer.to_string(),
+        url: None,
+        status: "open".to_owned(),
+        balance: money(onchain.balance),
+        reserved: money(signed.saturating_sub(record.charged)),
+        charged: money(record.charged),
+        claimed: money(onchain.total_claimed),
+        due: money(record.unclaimed()),
+    }
+}
+
+/// The provider's books of a data folder, while no service is running.
+#[derive(Debug)]
+pub struct Books {
+    till: Till,
+    _tasks: Tasks,
+    _lock: HomeLock,
+}
+
+impl Books {
+    /// Opens the books, with the way to the chain of the asset named.
+    ///
+    /// # Errors
+    /// See [`TradeError`]; a service that is running has the books.
+    pub async fn open(
+        home: &Home,
+        config: &Config,
+        keys: &Unlocked,
+        asset: &str,
+    ) -> Result<Self, TradeError> {
+        let (_, asset) = config
+            .asset(asset)
+            .ok_or_else(|| TradeError::Asked(format!("the asset {asset:?} is not configured")))?;
+        let lock = home.lock(Part::Provider)?;
+        let mut tasks = Tasks::new();
+        // Nothing is claimed for being old or large while the books are open: only what is asked for.
+        let patient = policy(&config.provider.claim, Amount::MAX);
+        let till = open_till(home, config, keys, asset, patient, &mut tasks).await?;
+        Ok(Self {
+            till,
+            _tasks: tasks,
+            _lock: lock,
+        })
+    }
+
+    /// Claims everything that is due.
+    ///
+    /// # Errors
+    /// See [`TradeError`]; what goes wrong on a chain is in its claim.
+    pub async fn claim(&self) -> Result<Claims, TradeError> {
+        let reports = self.till.settlement.claim(true).await?;
+        Ok(Claims {
+            claims: reports.iter().map(claim).collect(),
+        })
+    }
+}
+
+fn claim(report: &ClaimReport) -> Claim {
+    let (transaction, units, problem) = match &report.outcome {
+        Ok((hash, amount)) => (Some(hash.to_string()), Some(amount.to_string()), None),
+        Err(error) => (None, None, Some(error.to_string())),
+    };
+    let dropped = |(channel, reason): &(ChannelId, String)| format!("{channel}: {reason}");
+    Claim {
+        chain: report.chain.to_string(),
+        channels: report.channels,
+        transaction,
+        units,
+        problem,
+        dropped: report.dropped.iter().map(dropped).collect(),
+    }
+}

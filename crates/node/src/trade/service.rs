@@ -1,0 +1,218 @@
+//! A paid reverse proxy in front of any HTTP service.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use hearth_api::payments::ServiceReady;
+use hearth_protocol::claim::ClaimPolicy;
+use hearth_protocol::money::Amount;
+use tokio::net::TcpListener;
+use url::Url;
+
+use super::{TradeError, chain_access, environment};
+use crate::home::{AssetConfig, ClaimConfig, Config, Home, HomeLock, Part};
+use crate::http::proxy::Upstream;
+use crate::keys::Unlocked;
+use crate::payments::gate::{Gate, PaidLayer};
+use crate::payments::offer::{AcceptedAsset, FixedPrice, Price};
+use crate::payments::till::{Tasks, Till, TillKeys, open_escrows};
+use crate::store::Store;
+use crate::wallet::money;
+
+/// Millionths in a percent.
+const PPM_PER_PERCENT: u32 = 10_000;
+
+/// What to sell, for how much.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServeOptions {
+    /// The price of a request, in whole tokens.
+    pub price: String,
+    /// The asset, by name or CAIP-19 id.
+    pub asset: String,
+    /// The service behind the price.
+    pub upstream: String,
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// The address under which the world knows the service.
+    pub base_url: Option<String>,
+    /// What is sold, for people.
+    pub description: Option<String>,
+    /// Claims wait until a claim brings this many whole tokens, unless one is urgent.
+    pub claim_at_least: String,
+}
+
+/// A paid service that listens, and answers once it is served.
+#[derive(Debug)]
+pub struct PaidService {
+    ready: ServiceReady,
+    router: axum::Router,
+    listener: TcpListener,
+    tasks: Tasks,
+    _lock: HomeLock,
+}
+
+impl PaidService {
+    /// Opens the books, the way to the chain, and the port.
+    ///
+    /// # Errors
+    /// See [`TradeError`].
+    pub async fn open(
+        home: &Home,
+        config: &Config,
+        keys: &Unlocked,
+        options: ServeOptions,
+    ) -> Result<Self, TradeError> {
+        let (symbol, asset) = config.asset(&options.asset).ok_or_else(|| {
+            TradeError::Asked(format!("the asset {:?} is not configured", options.asset))
+        })?;
+        let price = positive(&options.price, asset)?;
+        let upstream = upstream_url(&options.upstream)?;
+        let least = Amount::parse_decimal(&options.claim_at_least, asset.decimals)
+            .map_err(|error| TradeError::Asked(format!("what to claim at least: {error}")))?;
+        let accepted = accepted(config, keys, asset)?;
+        let lock = home.lock(Part::Provider)?;
+        let listener = TcpListener::bind(options.listen)
+            .await
+            .and_then(|listener| listener.local_addr().map(|address| (listener, address)));
+        let (listener, address) = listener.map_err(|source| TradeError::Listen {
+            address: options.listen.to_string(),
+            source,
+        })?;
+        let ready = ServiceReady {
+            url: format!("http://{address}"),
+            upstream: upstream.to_string(),
+            price: money(symbol, asset, price),
+            pay_to: accepted.receiver.to_string(),
+            receiver_authorizer: accepted.receiver_authorizer.to_string(),
+            withdraw_delay_s: accepted.withdraw_delay,
+        };
+        let mut tasks = Tasks::new();
+        let policy = policy(&config.provider.claim, least);
+        let till = open_till(home, config, keys, asset, policy, &mut tasks).await?;
+        let quoted = Price {
+            need: price,
+            ceiling: price,
+        };
+        let gate = Gate {
+            assets: vec![accepted],
+            pricing: Box::new(FixedPrice(vec![(asset.id, quoted)])),
+            desk: till.desk,
+            cashier: till.cashier,
+            replies: till.replies,
+            base_url: options.base_url,
+            description: options.description,
+            environment: environment(),
+        };
+        let router = Upstream::new(upstream, crate::http::client()?)
+            .router()
+            .layer(PaidLayer(Arc::new(gate)));
+        Ok(Self {
+            ready,
+            router,
+            listener,
+            tasks,
+            _lock: lock,
+        })
+    }
+
+    /// Where it is and what it costs.
+    pub fn ready(&self) -> &ServiceReady {
+        &self.ready
+    }
+
+    /// Answers until `shutdown` resolves, then finishes the requests it has.
+    ///
+    /// # Errors
+    /// [`TradeError::Stopped`] where a part ended by itself: nothing more can be promised then.
+    pub async fn serve(
+        mut self,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<(), TradeError> {
+        let served = axum::serve(self.listener, self.router).with_graceful_shutdown(shutdown);
+        tokio::select! {
+            outcome = served => outcome.map_err(|source| TradeError::Listen {
+                address: self.ready.url,
+                source,
+            }),
+            ended = self.tasks.join_next() => {
+                let part = ended.and_then(Result::ok).unwrap_or("a part of the till");
+                Err(TradeError::Stopped(part))
+            }
+        }
+    }
+}
+
+/// The till of a data folder, for the chain of one asset.
+pub(super) async fn open_till(
+    home: &Home,
+    config: &Config,
+    keys: &Unlocked,
+    asset: &AssetConfig,
+    policy: ClaimPolicy,
+    tasks: &mut Tasks,
+) -> Result<Till, TradeError> {
+    let store = Store::open(&home.store_path(Part::Provider))?;
+    let chains = vec![chain_access(config, asset.id.chain).await?];
+    let till_keys = TillKeys {
+        account: keys.household(),
+        session: keys.session(config.device.index),
+    };
+    let escrows = open_escrows(chains, &till_keys, &store, tasks)?;
+    let run = getrandom::u64().map_err(|_| TradeError::Randomness)?;
+    Ok(Till::open(
+        &store,
+        escrows,
+        policy,
+        None,
+        &environment(),
+        run,
+        tasks,
+    ))
+}
+
+/// When to claim, as the configuration says. Gas is taken as free, so the smallest claim guards against dust.
+pub(super) fn policy(claim: &ClaimConfig, amount_min: Amount) -> ClaimPolicy {
+    ClaimPolicy {
+        gas_price_nano: 0,
+        gas_share_ppm: u32::from(claim.gas_share_percent).saturating_mul(PPM_PER_PERCENT),
+        age_ms_max: claim.after_s.saturating_mul(1_000),
+        amount_min,
+        withdrawal_margin_s: claim.before_withdrawal_s,
+    }
+}
+
+fn accepted(
+    config: &Config,
+    keys: &Unlocked,
+    asset: &AssetConfig,
+) -> Result<AcceptedAsset, TradeError> {
+    let eip712 = asset.eip712.clone().ok_or_else(|| {
+        TradeError::Asked("the asset has no eip712 name and version in config.toml".to_owned())
+    })?;
+    Ok(AcceptedAsset {
+        asset: asset.id,
+        name: eip712.name,
+        version: eip712.version,
+        receiver: keys.address(),
+        receiver_authorizer: keys.session(config.device.index).address(),
+        withdraw_delay: config.provider.withdraw_delay_s,
+        batch: true,
+        exact: true,
+    })
+}
+
+fn positive(text: &str, asset: &AssetConfig) -> Result<Amount, TradeError> {
+    let amount = Amount::parse_decimal(text, asset.decimals)
+        .map_err(|error| TradeError::Asked(format!("the price {text:?}: {error}")))?;
+    if amount.is_zero() {
+        return Err(TradeError::Asked("a price of nothing".to_owned()));
+    }
+    Ok(amount)
+}
+
+fn upstream_url(text: &str) -> Result<Url, TradeError> {
+    Url::parse(text)
+        .ok()
+        .filter(|url| matches!(url.scheme(), "http" | "https"))
+        .ok_or_else(|| TradeError::Asked(format!("{text:?} is not an http or https URL")))
+}
