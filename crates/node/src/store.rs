@@ -181,11 +181,14 @@ impl Store {
     /// # Errors
     /// When the file is not a store, is in use, or cannot be written.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
-        let database = Database::create(path).map_err(|source| OpenError::Database {
+        let named = |source| OpenError::Database {
             path: path.display().to_string(),
             source,
-        })?;
-        Self::with_database(database)
+        };
+        if !path.exists() {
+            create_file(path).map_err(named)?;
+        }
+        Self::with_database(Database::open(path).map_err(named)?)
     }
 
     /// Takes an open database, of which this store becomes the main user.
@@ -277,6 +280,27 @@ fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, StoreError> {
     }
 }
 
+/// Makes the file under another name and renames it when it is whole: a crash meanwhile leaves
+/// nothing at `path` that cannot be opened.
+fn create_file(path: &Path) -> Result<(), redb::DatabaseError> {
+    let fresh = path.with_added_extension("new");
+    let io = |error| redb::DatabaseError::Storage(redb::StorageError::Io(error));
+    if fresh.exists() {
+        // What an earlier attempt left behind when it was stopped: nothing was promised on it.
+        std::fs::remove_file(&fresh).map_err(io)?;
+    }
+    drop(Database::create(&fresh)?);
+    std::fs::rename(&fresh, path).map_err(io)?;
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    // Where folders can be synced the new name is durable now; elsewhere the system sees to it.
+    if let Ok(folder) = std::fs::File::open(folder.unwrap_or(Path::new("."))) {
+        let _ = folder.sync_all();
+    }
+    Ok(())
+}
+
 fn prepare(database: &Database) -> Result<(), redb::Error> {
     let write = database.begin_write()?;
     for table in Table::ALL {
@@ -304,12 +328,20 @@ fn write_all(database: &Database, mut queue: mpsc::Receiver<Job>) {
 
 fn write_group(database: &Database, group: &[Job]) -> Result<(), StoreError> {
     let write = database.begin_write()?;
-    for Write { table, key, value } in group.iter().flat_map(|job| &job.batch.0) {
+    let writes = || group.iter().flat_map(|job| &job.batch.0);
+    // Each table is opened once, because to open one costs more than to write a row.
+    for table in Table::ALL {
+        let mut rows = writes().filter(|row| row.table == table).peekable();
+        if rows.peek().is_none() {
+            continue;
+        }
         let mut table = write.open_table(table.definition())?;
-        match value {
-            Some(value) => table.insert(key.as_slice(), value.as_slice())?,
-            None => table.remove(key.as_slice())?,
-        };
+        for Write { key, value, .. } in rows {
+            match value {
+                Some(value) => table.insert(key.as_slice(), value.as_slice())?,
+                None => table.remove(key.as_slice())?,
+            };
+        }
     }
     write.commit()?;
     Ok(())
@@ -352,6 +384,15 @@ mod tests {
             thread::yield_now();
         }
         panic!("the store stays locked");
+    }
+
+    #[test]
+    fn a_file_that_was_never_finished_does_not_stand_in_the_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store.redb");
+        std::fs::write(path.with_added_extension("new"), b"half a file").unwrap();
+        Store::open(&path).unwrap();
+        assert!(!path.with_added_extension("new").exists());
     }
 
     #[tokio::test]
