@@ -14,7 +14,9 @@ use alloy_primitives::{B256, U256};
 use alloy_signer_local::PrivateKeySigner;
 use axum::body::Bytes;
 use hearth_chain::client::{ChainError, Environment};
-use hearth_protocol::channel::payer::{CorrectionError, Distrust, Outcome, PrepareError, Promise};
+use hearth_protocol::channel::payer::{
+    CorrectionError, Distrust, Outcome, PrepareError, Promise, Status,
+};
 use hearth_protocol::channel::{Voucher, deposit_message};
 use hearth_protocol::eip712::{ChannelConfig, SettlementDomain, TokenDomain};
 use hearth_protocol::exact::transfer_message;
@@ -576,6 +578,7 @@ impl Purse {
             let Some(mut held) = self.channels.find(&domain, &config, channel) else {
                 continue;
             };
+            let repeated = held.channel().record().status == Status::Refunding;
             let max = held.channel().prepare_refund()?;
             held.save(requirements, self.now()).await?;
             let limit = AssetLimit {
@@ -590,7 +593,9 @@ impl Purse {
                 requirements,
                 limit,
             };
-            return self.send_refund(&order, &domain, held, max, amount).await;
+            return self
+                .send_refund(&order, &domain, held, max, amount, repeated)
+                .await;
         }
         Err(PayError::NoChannel)
     }
@@ -602,6 +607,7 @@ impl Purse {
         mut held: Held,
         max: Amount,
         amount: Option<Amount>,
+        repeated: bool,
     ) -> Result<SettleResponse, PayError> {
         let channel = held.channel().id();
         let digest = domain.voucher_digest(channel, max);
@@ -617,27 +623,31 @@ impl Purse {
         let sent = self
             .send(order.purchase, Some(&order.header(payload)?))
             .await;
-        let settled = sent.as_ref().ok().and_then(settle_response);
-        let returned = settled
-            .as_ref()
-            .filter(|settled| settled.success)
-            .map(|settled| {
-                let stated = settled
-                    .amount
-                    .as_deref()
-                    .and_then(|amount| amount.parse().ok());
-                let state = statement(settled)
-                    .ok()
-                    .and_then(|statement| statement.channel_state);
-                let left = held.channel().record().refundable();
-                (
-                    stated.or(amount).unwrap_or(left),
-                    state.map(|state| state.balance),
-                )
-            });
+        let response = match sent {
+            Ok(response) if !response.status().is_server_error() => response,
+            // It may have been done all the same: the channel stays marked until that is known.
+            Ok(response) => {
+                let code = format!("status {}", response.status().as_u16());
+                return Err(PayError::Refused { code });
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let settled = settle_response(&response);
+        let left = held.channel().record().refundable();
+        let returned = match &settled {
+            Some(settled) if settled.success => {
+                let stated = settled.amount.as_deref();
+                let stated = stated.and_then(|amount| amount.parse().ok());
+                let state = statement(settled).ok();
+                let state = state.and_then(|statement| statement.channel_state);
+                let balance = state.map(|state| state.balance);
+                Some((stated.or(amount).unwrap_or(left), balance))
+            }
+            Some(settled) if repeated && nothing_left(settled) => Some((left, None)),
+            _ => None,
+        };
         held.channel().finish_refund(returned);
         held.save(order.requirements, self.now()).await?;
-        let response = sent?;
         match settled {
             Some(settled) if settled.success => Ok(settled),
             Some(settled) => Err(PayError::Refused {
@@ -651,6 +661,12 @@ impl Purse {
             }
         }
     }
+}
+
+/// Whether a refund was refused because nothing is left: if one was asked for before and its
+/// answer was lost, it was done.
+fn nothing_left(settled: &SettleResponse) -> bool {
+    settled.error_reason.as_deref() == Some(ErrorCode::RefundNoBalance.as_str())
 }
 
 /// What is being bought, and how it will be paid.

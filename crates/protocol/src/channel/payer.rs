@@ -423,10 +423,16 @@ impl Channel {
     }
 
     /// Takes what the chain says, after a restart or a transaction of the payer's own.
+    ///
+    /// A balance that fell while the outcome of a refund was not known is that refund.
     pub fn observe(&mut self, onchain: &OnchainState) -> &Record {
-        self.record.balance = onchain.balance;
         self.record.total_claimed = onchain.total_claimed;
         self.record.charged = self.record.charged.max(onchain.total_claimed);
+        let returned = self.record.balance.saturating_sub(onchain.balance);
+        if self.record.status == Status::Refunding && !returned.is_zero() {
+            self.finish_refund(Some((returned, Some(onchain.balance))));
+        }
+        self.record.balance = onchain.balance;
         &self.record
     }
 

@@ -286,6 +286,25 @@ fn a_full_refund_closes_the_channel_for_good_and_a_part_does_not() {
 }
 
 #[test]
+fn a_refund_whose_answer_was_lost_is_found_on_chain() {
+    let mut wallet = Wallet::with_balance(5_000);
+    wallet.channel.prepare_refund().unwrap();
+    let mut channel = Channel::new(wallet.channel.id(), wallet.channel.record().clone());
+    let mut onchain = OnchainState {
+        balance: amount(5_000),
+        ..OnchainState::default()
+    };
+    assert_eq!(channel.observe(&onchain).status, Status::Refunding);
+    onchain.balance = amount(4_000);
+    assert_eq!(channel.observe(&onchain).status, Status::Open);
+    assert_eq!(channel.record().refunded, amount(1_000));
+    channel.prepare_refund().unwrap();
+    onchain.balance = Amount::ZERO;
+    assert_eq!(channel.observe(&onchain).status, Status::Closed);
+    assert_eq!(channel.record().refunded, amount(5_000));
+}
+
+#[test]
 fn the_end_of_a_stream_brings_the_view_down_but_never_below_what_was_claimed() {
     let mut wallet = Wallet::with_balance(5_000);
     wallet.pay(1_000);

@@ -301,6 +301,7 @@ impl Channels {
                 return Ok(());
             };
             let record = channel.observe(onchain).clone();
+            slot.open = record.status == Status::Open;
             StoredPayerChannel {
                 chain: slot.chain,
                 url: slot.url.clone(),
