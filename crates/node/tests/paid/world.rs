@@ -5,13 +5,17 @@ use std::sync::Arc;
 
 use alloy_primitives::{Address, U256};
 use alloy_signer_local::PrivateKeySigner;
+use alloy_sol_types::SolCall;
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::response::Response;
 use axum::routing::get;
 use axum::{Extension, Router};
+use hearth_chain::bindings::TestDollar;
 use hearth_chain::client::{ChainClient, Environment, SystemEnvironment};
-use hearth_chain::embedded::{Embedded, EmbeddedConfig, Genesis, TEST_DOLLAR_ADDRESS};
+use hearth_chain::embedded::{
+    Embedded, EmbeddedConfig, Genesis, GenesisCall, GenesisCode, TEST_DOLLAR_ADDRESS,
+};
 use hearth_chain::sender::SenderConfig;
 use hearth_node::payments::gate::{Gate, Meter, PaidLayer};
 use hearth_node::payments::offer::{AcceptedAsset, FixedPrice, Price};
@@ -24,11 +28,12 @@ use hearth_protocol::money::Amount;
 use hearth_protocol::spending::{AssetLimit, Spending};
 use http::{HeaderMap, Method};
 use tempfile::TempDir;
+use tokio::sync::{Notify, Semaphore};
 use url::Url;
 
 pub(crate) const CHAIN: u64 = 402_402;
 
-pub(crate) fn amount(units: u128) -> Amount {
+pub(crate) const fn amount(units: u128) -> Amount {
     Amount::new(units)
 }
 
@@ -40,6 +45,54 @@ pub(crate) fn asset() -> AssetId {
     AssetId {
         chain: ChainId(CHAIN),
         token: TEST_DOLLAR_ADDRESS,
+    }
+}
+
+/// Test Dollars by either scheme.
+pub(crate) fn accepted(receiver: Address, receiver_authorizer: Address) -> AcceptedAsset {
+    AcceptedAsset {
+        asset: asset(),
+        name: "Test Dollar (worthless)".to_owned(),
+        version: "1".to_owned(),
+        receiver,
+        receiver_authorizer,
+        withdraw_delay: 86_400,
+        batch: true,
+        exact: true,
+    }
+}
+
+/// A token that keeps one percent of each transfer.
+pub(crate) const FEE_TOKEN: Address = Address::repeat_byte(0xfe);
+
+fn fee_asset() -> AssetId {
+    AssetId {
+        chain: ChainId(CHAIN),
+        token: FEE_TOKEN,
+    }
+}
+
+/// The token with a fee, as a provider that knows no better takes it.
+pub(crate) fn fee_token(receiver: Address, receiver_authorizer: Address) -> AcceptedAsset {
+    AcceptedAsset {
+        asset: fee_asset(),
+        name: "Fee Dollar".to_owned(),
+        ..accepted(receiver, receiver_authorizer)
+    }
+}
+
+fn fee_token_code() -> alloy_primitives::Bytes {
+    let artifact = include_str!("../../../../contracts/artifacts/test/FeeAuthorizedToken.json");
+    let artifact: serde_json::Value = serde_json::from_str(artifact).unwrap();
+    artifact["bytecode"].as_str().unwrap().parse().unwrap()
+}
+
+fn mint(token: Address, to: Address) -> GenesisCall {
+    let value = U256::from(1_000_000_000_u64);
+    GenesisCall {
+        from: to,
+        to: token,
+        input: TestDollar::mintCall { to, value }.abi_encode().into(),
     }
 }
 
@@ -56,7 +109,7 @@ pub(crate) fn policy() -> ClaimPolicy {
 
 pub(crate) struct World {
     pub(crate) folder: TempDir,
-    _chain: Embedded,
+    pub(crate) chain: Embedded,
     pub(crate) client: ChainClient,
     pub(crate) household: Address,
     environment: Arc<dyn Environment>,
@@ -65,12 +118,22 @@ pub(crate) struct World {
 /// A service behind a price.
 pub(crate) struct Shop {
     pub(crate) till: Till,
+    pub(crate) store: Store,
+    /// Each permit lets one request at `/held` go on.
+    pub(crate) turnstile: Arc<Semaphore>,
+    /// Told when a request at `/held` waits.
+    held: Arc<Notify>,
     pub(crate) receiver: Address,
     base: Url,
     _tasks: Tasks,
 }
 
 impl Shop {
+    /// Waits until a request at `/held` is admitted.
+    pub(crate) async fn held_request(&self) {
+        self.held.notified().await;
+    }
+
     pub(crate) fn url(&self, path: &str) -> Url {
         self.base.join(path).unwrap()
     }
@@ -88,15 +151,17 @@ impl Shop {
 impl World {
     pub(crate) async fn start() -> Self {
         let household = key(1).address();
-        let genesis = Genesis::standard(household)
+        let mut genesis = Genesis::standard(household)
+            .with_contract(FEE_TOKEN, GenesisCode::Constructor(fee_token_code()))
             .with_test_dollars(household, U256::from(1_000_000_000_u64));
+        genesis.calls.push(mint(FEE_TOKEN, household));
         let chain = Embedded::in_memory(EmbeddedConfig::new(genesis)).unwrap();
         let client = ChainClient::from_transport(chain.transport(), ChainId(CHAIN));
         client.connect().await.unwrap();
         let environment: Arc<dyn Environment> = Arc::new(SystemEnvironment);
         Self {
             folder: tempfile::tempdir().unwrap(),
-            _chain: chain,
+            chain,
             client,
             household,
             environment,
@@ -147,19 +212,15 @@ impl World {
             &mut tasks,
         );
         let receiver = key(3).address();
-        let accepted = AcceptedAsset {
-            asset: asset(),
-            name: "Test Dollar (worthless)".to_owned(),
-            version: "1".to_owned(),
-            receiver,
-            receiver_authorizer: key(4).address(),
-            withdraw_delay: 86_400,
-            batch: true,
-            exact: true,
-        };
         let gate = Gate {
-            assets: vec![accepted],
-            pricing: Box::new(FixedPrice(vec![(asset(), Price { need, ceiling })])),
+            assets: vec![
+                accepted(receiver, key(4).address()),
+                fee_token(receiver, key(4).address()),
+            ],
+            pricing: Box::new(FixedPrice(vec![
+                (asset(), Price { need, ceiling }),
+                (fee_asset(), Price { need, ceiling }),
+            ])),
             desk: till.desk.clone(),
             cashier: till.cashier.clone(),
             replies: till.replies.clone(),
@@ -167,7 +228,9 @@ impl World {
             description: None,
             environment: Arc::clone(&self.environment),
         };
-        let router = goods().layer(PaidLayer(Arc::new(gate)));
+        let (turnstile, held) = (Arc::new(Semaphore::new(0)), Arc::new(Notify::new()));
+        let hold = (Arc::clone(&turnstile), Arc::clone(&held));
+        let router = goods(hold).layer(PaidLayer(Arc::new(gate)));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = Url::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
         tasks.spawn(async move {
@@ -176,6 +239,9 @@ impl World {
         });
         Shop {
             till,
+            store,
+            turnstile,
+            held,
             receiver,
             base,
             _tasks: tasks,
@@ -200,8 +266,14 @@ impl World {
     }
 }
 
-fn goods() -> Router {
+fn goods((turnstile, held): (Arc<Semaphore>, Arc<Notify>)) -> Router {
+    let hold = async move || {
+        held.notify_one();
+        turnstile.acquire().await.unwrap().forget();
+        "held"
+    };
     Router::new()
+        .route("/held", get(hold))
         .route("/hello", get(|| async { "hello" }))
         .route(
             "/fails",
@@ -211,7 +283,7 @@ fn goods() -> Router {
 }
 
 /// Three pieces without a stated length, for seven units in all.
-async fn stream(Extension(meter): Extension<Meter>, _: Request) -> Response {
+pub(crate) async fn stream(Extension(meter): Extension<Meter>, _: Request) -> Response {
     let pieces = futures::stream::iter((0..3).map(move |piece| {
         meter.set(amount([2, 5, 7][piece]));
         Ok::<_, Infallible>("tick ")

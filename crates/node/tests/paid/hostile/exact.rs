@@ -1,0 +1,90 @@
+//! Hostile one-off payments.
+
+use hearth_protocol::x402::ErrorCode;
+use serde_json::json;
+
+use super::forger::Forger;
+use super::{OK, UNPAID, nobody, refused};
+use crate::world::{World, amount, key};
+
+#[tokio::test]
+async fn one_off_payments_that_are_wrong_in_one_place_get_the_code_of_that_place() {
+    let world = World::start().await;
+    let shop = world.shop(amount(100), amount(100)).await;
+    let mut forger = Forger::new(&world, &shop).await;
+    let honest = forger.exact(1);
+    let mut attempts = Vec::new();
+    let mut forge = |name, code, edit: fn(&mut hearth_protocol::x402::Authorization)| {
+        let mut authorization = honest.clone();
+        edit(&mut authorization);
+        attempts.push((name, code, forger.exact_payment(&authorization, &key(1))));
+    };
+    forge("too little", ErrorCode::ExactValue, |it| {
+        it.value = amount(99)
+    });
+    forge("too much", ErrorCode::ExactValue, |it| {
+        it.value = amount(101)
+    });
+    forge("somebody else", ErrorCode::ExactRecipient, |it| {
+        it.to = nobody()
+    });
+    forge("expired", ErrorCode::ExactValidBefore, |it| {
+        it.valid_before = 1_000
+    });
+    forge("not yet", ErrorCode::ExactValidAfter, |it| {
+        it.valid_after = u64::from(u32::MAX) - 1;
+    });
+    forge("another's account", ErrorCode::ExactSignature, |it| {
+        it.from = nobody()
+    });
+    let mut poor = honest.clone();
+    poor.from = key(0x66).address();
+    let poor = forger.exact_payment(&poor, &key(0x66));
+    attempts.push(("no funds", ErrorCode::InsufficientFunds, poor));
+    let mut cheap = forger.exact_payment(&honest, &key(1));
+    cheap["accepted"]["amount"] = json!("99");
+    attempts.push(("another price", ErrorCode::InvalidRequirements, cheap));
+    for (name, code, payment) in attempts {
+        let send = async |forger: &Forger<'_>| forger.send("/hello", &payment).await;
+        refused(&mut forger, name, send, UNPAID, code.as_str()).await;
+    }
+}
+
+#[tokio::test]
+async fn a_one_off_payment_is_taken_once() {
+    let world = World::start().await;
+    let shop = world.shop(amount(100), amount(100)).await;
+    let mut forger = Forger::new(&world, &shop).await;
+    let payment = forger.exact_payment(&forger.exact(1), &key(1));
+    let failed = forger.send("/fails", &payment).await;
+    assert_eq!(failed.status, 500, "a failed request takes nothing");
+    let before = world.balance(shop.receiver).await;
+    let reply = forger.send("/hello", &payment).await;
+    assert_eq!((reply.status, &*reply.body), (OK, "hello"));
+    let after = world.balance(shop.receiver).await;
+    assert_eq!(after, before.saturating_add(amount(100)));
+    let used = ErrorCode::ExactNonceUsed.as_str();
+    let send = async |forger: &Forger<'_>| forger.send("/hello", &payment).await;
+    refused(&mut forger, "used before", send, UNPAID, used).await;
+}
+
+#[tokio::test]
+async fn a_one_off_payment_in_hand_is_not_taken_a_second_time() {
+    let world = World::start().await;
+    let shop = world.shop(amount(100), amount(100)).await;
+    let mut forger = Forger::new(&world, &shop).await;
+    let payment = forger.exact_payment(&forger.exact(2), &key(1));
+    let held = forger.send("/held", &payment);
+    let second = async {
+        shop.held_request().await;
+        let reply = forger.send("/hello", &payment).await;
+        shop.turnstile.add_permits(1);
+        reply
+    };
+    let (first, second) = futures::join!(held, second);
+    assert_eq!(first.status, OK);
+    assert_eq!(second.status, UNPAID);
+    assert_eq!(second.code, ErrorCode::ExactNonceUsed.as_str());
+    assert_eq!(world.balance(shop.receiver).await, amount(100));
+    forger.buy_honestly().await;
+}
