@@ -5,7 +5,9 @@
 #![allow(clippy::unwrap_used)]
 
 mod crash;
+mod facilitator;
 mod hostile;
+mod watchtower;
 mod world;
 
 use hearth_protocol::money::Amount;
@@ -105,5 +107,56 @@ async fn a_stream_is_charged_at_its_end_and_its_trailers_say_how_much() {
     assert_eq!(
         purse.channels().unwrap()[0].stored.record.charged,
         amount(21)
+    );
+}
+
+#[tokio::test]
+async fn a_one_off_payment_is_transferred_once_and_serves_once() {
+    let world = World::start().await;
+    let shop = world
+        .shop_that(amount(100), amount(100), |asset| asset.batch = false)
+        .await;
+    let purse = world.purse("payer").await;
+    let mut response = purse
+        .buy(&shop.get("/hello"), async |_| true)
+        .await
+        .unwrap();
+    assert_eq!(response.bytes().await.unwrap(), "hello");
+    let receipt = response.receipt.unwrap();
+    assert!(
+        receipt.success && receipt.transaction.len() == 66,
+        "{receipt:?}"
+    );
+    assert_eq!(world.balance(shop.receiver).await, amount(100));
+    let failed = purse
+        .buy(&shop.get("/fails"), async |_| true)
+        .await
+        .unwrap();
+    assert_eq!(failed.status, 500);
+    assert_eq!(
+        world.balance(shop.receiver).await,
+        amount(100),
+        "a failure costs nothing"
+    );
+}
+
+#[tokio::test]
+async fn nothing_is_signed_that_is_not_approved_or_not_within_the_limits() {
+    let world = World::start().await;
+    let shop = world.shop(amount(100), amount(100)).await;
+    let purse = world.purse("payer").await;
+    let refused = purse.buy(&shop.get("/hello"), async |_| false).await;
+    assert!(refused.unwrap_err().to_string().contains("not approved"));
+    assert_eq!(purse.channels().unwrap().len(), 0);
+    let dear = world
+        .shop_named("dear", amount(20_000), amount(20_000))
+        .await;
+    let refused = purse
+        .buy(&dear.get("/hello"), async |_| true)
+        .await
+        .unwrap_err();
+    assert!(
+        refused.to_string().contains("above the limit of 10000"),
+        "{refused}"
     );
 }

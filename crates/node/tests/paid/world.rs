@@ -17,15 +17,17 @@ use hearth_chain::embedded::{
     Embedded, EmbeddedConfig, Genesis, GenesisCall, GenesisCode, TEST_DOLLAR_ADDRESS,
 };
 use hearth_chain::sender::SenderConfig;
+use hearth_node::payments::desk::StoredChannel;
 use hearth_node::payments::gate::{Gate, Meter, PaidLayer};
 use hearth_node::payments::offer::{AcceptedAsset, FixedPrice, Price};
 use hearth_node::payments::purse::{PayerKeys, Purchase, Purse};
 use hearth_node::payments::till::{ChainAccess, Tasks, Till, TillKeys, open_escrows};
-use hearth_node::store::Store;
+use hearth_node::store::{Store, Table};
 use hearth_protocol::claim::ClaimPolicy;
-use hearth_protocol::id::{AssetId, ChainId};
+use hearth_protocol::id::{AssetId, ChainId, ChannelId};
 use hearth_protocol::money::Amount;
 use hearth_protocol::spending::{AssetLimit, Spending};
+use hearth_protocol::x402::ClaimRow;
 use http::{HeaderMap, Method};
 use tempfile::TempDir;
 use tokio::sync::{Notify, Semaphore};
@@ -112,7 +114,7 @@ pub(crate) struct World {
     pub(crate) chain: Embedded,
     pub(crate) client: ChainClient,
     pub(crate) household: Address,
-    environment: Arc<dyn Environment>,
+    pub(crate) environment: Arc<dyn Environment>,
 }
 
 /// A service behind a price.
@@ -136,6 +138,16 @@ impl Shop {
 
     pub(crate) fn url(&self, path: &str) -> Url {
         self.base.join(path).unwrap()
+    }
+
+    /// What this shop could claim from a channel, as its store has it.
+    pub(crate) fn claim_row(&self, channel: ChannelId) -> ClaimRow {
+        let stored: StoredChannel = self
+            .store
+            .get(Table::ProviderChannels, channel.0.as_slice())
+            .unwrap()
+            .unwrap();
+        stored.record.claim_row().unwrap()
     }
 
     pub(crate) fn get(&self, path: &str) -> Purchase {
@@ -168,7 +180,7 @@ impl World {
         }
     }
 
-    fn access(&self) -> Vec<ChainAccess> {
+    pub(crate) fn access(&self) -> Vec<ChainAccess> {
         let sender = SenderConfig {
             confirmations: 1,
             poll_interval_ms: 5,
@@ -180,7 +192,7 @@ impl World {
         }]
     }
 
-    fn store(&self, name: &str) -> Store {
+    pub(crate) fn store(&self, name: &str) -> Store {
         Store::open(&self.folder.path().join(name)).unwrap()
     }
 
@@ -195,8 +207,33 @@ impl World {
 
     /// A shop that quotes `ceiling` and charges `need` at most.
     pub(crate) async fn shop(&self, need: Amount, ceiling: Amount) -> Shop {
+        self.shop_that(need, ceiling, |_| {}).await
+    }
+
+    /// A second shop beside the first.
+    pub(crate) async fn shop_named(&self, name: &str, need: Amount, ceiling: Amount) -> Shop {
+        self.open_shop(name, need, ceiling, |_| {}).await
+    }
+
+    /// A shop that takes payments in another way than most.
+    pub(crate) async fn shop_that(
+        &self,
+        need: Amount,
+        ceiling: Amount,
+        differs: impl FnOnce(&mut AcceptedAsset),
+    ) -> Shop {
+        self.open_shop("shop", need, ceiling, differs).await
+    }
+
+    async fn open_shop(
+        &self,
+        name: &str,
+        need: Amount,
+        ceiling: Amount,
+        differs: impl FnOnce(&mut AcceptedAsset),
+    ) -> Shop {
         let mut tasks = Tasks::new();
-        let store = self.store("shop");
+        let store = self.store(name);
         let keys = TillKeys {
             account: key(3),
             session: key(4),
@@ -212,9 +249,11 @@ impl World {
             &mut tasks,
         );
         let receiver = key(3).address();
+        let mut usual = accepted(receiver, key(4).address());
+        differs(&mut usual);
         let gate = Gate {
             assets: vec![
-                accepted(receiver, key(4).address()),
+                usual,
                 fee_token(receiver, key(4).address()),
             ],
             pricing: Box::new(FixedPrice(vec![

@@ -1,0 +1,167 @@
+//! The facilitator API, asked as another program's service would ask it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use hearth_node::payments::facilitator::Facilitator;
+use hearth_node::payments::offer::{AcceptedAsset, Price};
+use hearth_node::payments::signing::sign;
+use hearth_node::payments::till::{Tasks, TillKeys, open_escrows};
+use hearth_protocol::exact::transfer_message;
+use hearth_protocol::x402::{
+    Authorization, ErrorCode, ExactPayload, Extensions, PaymentPayload, PaymentRequirements,
+    Scheme, SettleResponse, VerifyRequest, VerifyResponse, Version,
+};
+use serde_json::Value;
+
+use super::world::{World, amount, asset, key};
+
+struct Office {
+    base: String,
+    accepted: AcceptedAsset,
+    _tasks: Tasks,
+}
+
+impl Office {
+    async fn open(world: &World) -> Self {
+        let mut tasks = Tasks::new();
+        let store = world.store("facilitator");
+        let keys = TillKeys {
+            account: key(3),
+            session: key(4),
+        };
+        let escrows = open_escrows(world.access(), &keys, &store, &mut tasks).unwrap();
+        let receivers = BTreeSet::from([key(3).address()]);
+        let environment = Arc::clone(&world.environment);
+        let router = Facilitator::new(escrows, receivers, environment).router();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        tasks.spawn(async move {
+            axum::serve(listener, router).await.unwrap();
+            "the facilitator"
+        });
+        let accepted = AcceptedAsset {
+            asset: asset(),
+            name: "Test Dollar (worthless)".to_owned(),
+            version: "1".to_owned(),
+            receiver: key(3).address(),
+            receiver_authorizer: key(4).address(),
+            withdraw_delay: 86_400,
+            batch: true,
+            exact: true,
+        };
+        Self {
+            base,
+            accepted,
+            _tasks: tasks,
+        }
+    }
+
+    fn exact(&self) -> PaymentRequirements {
+        let price = Price {
+            need: amount(250),
+            ceiling: amount(250),
+        };
+        let ways = self.accepted.requirements(price);
+        ways.into_iter()
+            .find(|way| way.scheme == Scheme::Exact)
+            .unwrap()
+    }
+
+    fn pay(&self, requirements: &PaymentRequirements, nonce: u8, now_s: u64) -> VerifyRequest {
+        let authorization = Authorization {
+            from: key(1).address(),
+            to: requirements.pay_to,
+            value: requirements.amount,
+            valid_after: 0,
+            valid_before: now_s + 60,
+            nonce: [nonce; 32].into(),
+        };
+        let message = transfer_message(&authorization);
+        let digest = self.accepted.token_domain().transfer_digest(&message);
+        let payload = ExactPayload {
+            signature: sign(&key(1), digest),
+            authorization,
+        };
+        VerifyRequest {
+            x402_version: Version,
+            payment_payload: PaymentPayload {
+                x402_version: Version,
+                resource: None,
+                accepted: requirements.clone(),
+                payload: serde_json::to_value(payload).unwrap(),
+                extensions: Extensions::new(),
+            },
+            payment_requirements: requirements.clone(),
+        }
+    }
+
+    async fn ask<T: serde::de::DeserializeOwned>(&self, path: &str, request: &VerifyRequest) -> T {
+        let http = hearth_node::http::client().unwrap();
+        let reply = http
+            .post(format!("{}{path}", self.base))
+            .json(request)
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(reply.status(), 200);
+        reply.json().await.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_payment_to_the_household_is_verified_then_settled_once() {
+    let world = World::start().await;
+    let office = Office::open(&world).await;
+    let now_s = world.environment.now_ms() / 1_000;
+    let request = office.pay(&office.exact(), 7, now_s);
+    let verified: VerifyResponse = office.ask("/verify", &request).await;
+    assert!(verified.is_valid, "{verified:?}");
+    assert_eq!(verified.payer, Some(key(1).address()));
+    let settled: SettleResponse = office.ask("/settle", &request).await;
+    assert!(settled.success, "{settled:?}");
+    assert_eq!(world.balance(key(3).address()).await, amount(250));
+    let again: SettleResponse = office.ask("/settle", &request).await;
+    assert_eq!(
+        again.error_reason.as_deref(),
+        Some(ErrorCode::ExactNonceUsed.as_str())
+    );
+    assert_eq!(world.balance(key(3).address()).await, amount(250));
+}
+
+#[tokio::test]
+async fn a_payment_to_a_stranger_is_not_sent_at_the_households_cost() {
+    let world = World::start().await;
+    let office = Office::open(&world).await;
+    let now_s = world.environment.now_ms() / 1_000;
+    let mut requirements = office.exact();
+    requirements.pay_to = key(9).address();
+    let request = office.pay(&requirements, 7, now_s);
+    let verified: VerifyResponse = office.ask("/verify", &request).await;
+    assert_eq!(
+        verified.invalid_reason.as_deref(),
+        Some(ErrorCode::ReceiverMismatch.as_str())
+    );
+    let settled: SettleResponse = office.ask("/settle", &request).await;
+    assert!(!settled.success);
+}
+
+#[tokio::test]
+async fn what_is_supported_is_said() {
+    let world = World::start().await;
+    let office = Office::open(&world).await;
+    let http = hearth_node::http::client().unwrap();
+    let reply = http
+        .get(format!("{}/supported", office.base))
+        .send()
+        .await
+        .unwrap();
+    let supported: Value = reply.json().await.unwrap();
+    let schemes: Vec<_> = supported["kinds"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|kind| &kind["scheme"])
+        .collect();
+    assert_eq!(schemes, ["exact", "batch-settlement"]);
+}
