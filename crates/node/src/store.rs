@@ -156,6 +156,11 @@ impl Batch {
         });
     }
 
+    /// Adds the writes of another batch.
+    pub fn append(&mut self, mut other: Self) {
+        self.0.append(&mut other.0);
+    }
+
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

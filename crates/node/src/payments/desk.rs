@@ -80,6 +80,9 @@ pub struct Charged {
     pub statement: Statement,
 }
 
+/// What else must become durable with a charge, made from what the charge states.
+pub type Alongside = Box<dyn FnOnce(&Charged) -> Result<Batch, StoreError> + Send>;
+
 enum Message {
     Pay {
         chain: ChainId,
@@ -96,7 +99,7 @@ enum Message {
         channel: ChannelId,
         request: RequestId,
         amount: Amount,
-        answer: Option<oneshot::Sender<Charged>>,
+        answer: Option<ChargeWaiter>,
     },
     Abort {
         channel: ChannelId,
@@ -204,19 +207,25 @@ impl Ticket {
         wait.await.map_err(|_| DeskStopped)
     }
 
-    /// Charges, and returns when the charge is durable.
+    /// Charges, and returns when the charge is durable, together with what `alongside` adds: a
+    /// reply that is kept with its charge cannot be lost to a crash in between.
     ///
     /// # Errors
     /// When the desk has stopped: then nothing is promised about this charge.
-    pub async fn charge(mut self, amount: Amount) -> Result<Charged, DeskStopped> {
+    pub async fn charge(
+        mut self,
+        amount: Amount,
+        alongside: Option<Alongside>,
+    ) -> Result<Charged, DeskStopped> {
         self.spent = true;
         let (answer, wait) = oneshot::channel();
         let (channel, request) = (self.channel, self.request);
+        let answer = Some(ChargeWaiter { answer, alongside });
         self.desk.send(Message::Charge {
             channel,
             request,
             amount,
-            answer: Some(answer),
+            answer,
         })?;
         wait.await.map_err(|_| DeskStopped)
     }
@@ -247,10 +256,15 @@ impl Drop for Ticket {
     }
 }
 
+struct ChargeWaiter {
+    answer: oneshot::Sender<Charged>,
+    alongside: Option<Alongside>,
+}
+
 enum Waiter {
     Admission(oneshot::Sender<Admission>),
     Early(oneshot::Sender<Statement>),
-    Charge(oneshot::Sender<Charged>),
+    Charge(ChargeWaiter),
 }
 
 struct Open {
@@ -455,6 +469,9 @@ impl DeskTask {
         for (channel, stored) in &turn.records {
             batch.put(Table::ProviderChannels, channel.0.as_slice(), stored)?;
         }
+        for (_, effect) in &turn.effects {
+            self.add_alongside(effect, &mut batch)?;
+        }
         self.store.commit(batch).await?;
         for (channel, effect) in turn.effects {
             self.perform(channel, effect);
@@ -467,6 +484,26 @@ impl DeskTask {
             for channel in touched {
                 self.forget_stranger(channel);
             }
+        }
+        Ok(())
+    }
+
+    /// Adds what must become durable together with a charge.
+    fn add_alongside(&mut self, effect: &Effect, batch: &mut Batch) -> Result<(), StoreError> {
+        let Effect::Charged {
+            request,
+            amount,
+            statement,
+        } = effect
+        else {
+            return Ok(());
+        };
+        let Some(Waiter::Charge(waiter)) = self.waiting.get_mut(request) else {
+            return Ok(());
+        };
+        if let Some(alongside) = waiter.alongside.take() {
+            let (amount, statement) = (*amount, statement.clone());
+            batch.append(alongside(&Charged { amount, statement })?);
         }
         Ok(())
     }
@@ -522,8 +559,8 @@ impl DeskTask {
                 amount,
                 statement,
             } => {
-                if let Some(Waiter::Charge(answer)) = self.waiting.remove(&request) {
-                    let _ = answer.send(Charged { amount, statement });
+                if let Some(Waiter::Charge(waiter)) = self.waiting.remove(&request) {
+                    let _ = waiter.answer.send(Charged { amount, statement });
                 }
             }
             Effect::Refunded { request, statement } => {

@@ -39,7 +39,7 @@ use serde_json::Value;
 use tower::{Layer, Service, ServiceExt};
 
 use super::cashier::{Cashier, Tendered};
-use super::desk::{Admission, Desk, Refusal, Ticket};
+use super::desk::{Admission, Alongside, Charged, Desk, Refusal, Ticket};
 use super::offer::{AcceptedAsset, Price, Pricing, resource};
 use super::replies::{Known, Replies, Slot};
 use answer::Problem;
@@ -468,13 +468,22 @@ impl Gate {
         let Ok(body) = body.collect().await else {
             return Err(Problem::bad_gateway());
         };
+        let bytes = body.to_bytes();
         let amount = meter.reading().unwrap_or(meter.ceiling);
+        let keeping = slot.map(|slot| {
+            let (mut head, bytes, now) = (head.clone(), bytes.clone(), self.now());
+            let keep: Alongside = Box::new(move |charged: &Charged| {
+                answer::state_batch(&mut head, network, payer, &charged.statement);
+                slot.writing(&head, Some(&bytes), now)
+            });
+            keep
+        });
         let charged = ticket
-            .charge(amount)
+            .charge(amount, keeping)
             .await
             .map_err(|error| Problem::internal(&error))?;
         answer::state_batch(&mut head, network, payer, &charged.statement);
-        self.finish(head, Body::from(body.to_bytes()), slot).await
+        Ok(Response::from_parts(head, Body::from(bytes)))
     }
 
     /// Keeps the reply where the payer asked for that and it is short, and answers.

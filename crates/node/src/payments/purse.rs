@@ -26,9 +26,10 @@ use hearth_protocol::spending::{AssetLimit, Declined, Spending};
 use hearth_protocol::time::Timestamp;
 use hearth_protocol::x402::{
     Authorization, BatchExtra, BatchPayload, ChargeStatement, Deposit, DepositAuthorization,
-    Erc3009Authorization, ErrorCode, ExactExtra, ExactPayload, HeaderError, PAYMENT_REQUIRED,
-    PAYMENT_RESPONSE, PAYMENT_SIGNATURE, PaymentPayload, PaymentRequired, PaymentRequirements,
-    Scheme, SettleResponse, Version, decode_header, encode_header, with_payment_identifier,
+    Erc3009Authorization, ErrorCode, ExactExtra, ExactPayload, HeaderError, PAYMENT_IDENTIFIER,
+    PAYMENT_REQUIRED, PAYMENT_RESPONSE, PAYMENT_SIGNATURE, PaymentPayload, PaymentRequired,
+    PaymentRequirements, Scheme, SettleResponse, Version, decode_header, encode_header,
+    with_payment_identifier,
 };
 use http::{HeaderMap, Method, StatusCode};
 use serde::Serialize;
@@ -61,7 +62,15 @@ pub struct Purchase {
     pub headers: HeaderMap,
     /// The body. It is sent twice: without, then with the payment.
     pub body: Bytes,
+    /// How long a service that cannot be reached is tried again, in milliseconds.
+    ///
+    /// The same payment is sent again where the service honours payment identifiers, so that
+    /// nothing is paid twice.
+    pub patience_ms: u64,
 }
+
+/// How often a service that cannot be reached is tried.
+const RETRY_EVERY: std::time::Duration = std::time::Duration::from_millis(250);
 
 /// What a request costs, before anything is signed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -230,7 +239,7 @@ impl Purse {
         purchase: &Purchase,
         approve: impl AsyncFn(&PriceTag) -> bool,
     ) -> Result<PaidResponse, PayError> {
-        let response = self.send(purchase, None).await?;
+        let response = self.send(purchase, None, true).await?;
         let Some(required) = payment_required(&response)? else {
             return Ok(PaidResponse::free(response));
         };
@@ -255,22 +264,33 @@ impl Purse {
         }
     }
 
+    /// Sends a request, again and again while the service cannot be reached and it may be.
     async fn send(
         &self,
         purchase: &Purchase,
         payment: Option<&str>,
+        may_repeat: bool,
     ) -> Result<reqwest::Response, reqwest::Error> {
-        let mut request = self
-            .http
-            .request(purchase.method.clone(), purchase.url.clone())
-            .headers(purchase.headers.clone())
-            .body(purchase.body.clone());
-        if let Some(payment) = payment {
-            request = request
-                .header(PAYMENT_SIGNATURE, payment)
-                .header(http::header::TE, "trailers");
+        let until = self.now().plus_ms(purchase.patience_ms);
+        loop {
+            let mut request = self
+                .http
+                .request(purchase.method.clone(), purchase.url.clone())
+                .headers(purchase.headers.clone())
+                .body(purchase.body.clone());
+            if let Some(payment) = payment {
+                request = request
+                    .header(PAYMENT_SIGNATURE, payment)
+                    .header(http::header::TE, "trailers");
+            }
+            match request.send().await {
+                Err(error) if may_repeat && self.now() < until => {
+                    debug!(error = %error.without_url(), "trying again");
+                    self.environment.sleep(RETRY_EVERY).await;
+                }
+                outcome => return outcome,
+            }
         }
-        request.send().await
     }
 
     async fn sign(
@@ -462,7 +482,9 @@ impl Purse {
         corrected: bool,
     ) -> Result<Paid, PayError> {
         let Signed { header, held } = signed;
-        let sent = self.send(order.purchase, Some(&header)).await;
+        let sent = self
+            .send(order.purchase, Some(&header), order.is_repeatable())
+            .await;
         let Some(mut held) = held else {
             let response = sent?;
             refused_for_good(&response)?;
@@ -565,8 +587,9 @@ impl Purse {
             url: url.clone(),
             headers: HeaderMap::new(),
             body: Bytes::new(),
+            patience_ms: 0,
         };
-        let probe = self.send(&purchase, None).await?;
+        let probe = self.send(&purchase, None, true).await?;
         let required = payment_required(&probe)?.ok_or(PayError::NoChannel)?;
         for requirements in &required.accepts {
             if requirements.scheme != Scheme::BatchSettlement {
@@ -621,7 +644,7 @@ impl Purse {
             amount,
         };
         let sent = self
-            .send(order.purchase, Some(&order.header(payload)?))
+            .send(order.purchase, Some(&order.header(payload)?), false)
             .await;
         let response = match sent {
             Ok(response) if !response.status().is_server_error() => response,
@@ -678,6 +701,11 @@ struct Order<'a> {
 }
 
 impl Order<'_> {
+    /// Whether the same payment may be sent again: the service would know it by its identifier.
+    fn is_repeatable(&self) -> bool {
+        self.required.extensions.contains_key(PAYMENT_IDENTIFIER)
+    }
+
     /// The value of `PAYMENT-SIGNATURE` for a scheme's payload.
     fn header<P: Serialize>(&self, payload: P) -> Result<String, PayError> {
         let id = format!("hearth-{}", alloy_primitives::hex::encode(random::<16>()?));

@@ -136,16 +136,16 @@ impl Replies {
 }
 
 impl Slot {
-    /// Keeps the reply; `body` is `None` where it is a stream or too long.
+    /// What must be written to keep the reply; `body` is `None` where it is a stream or too long.
     ///
     /// # Errors
-    /// When the store fails.
-    pub async fn keep(
-        self,
+    /// When the reply does not fit into the store.
+    pub fn writing(
+        &self,
         head: &http::response::Parts,
         body: Option<&Bytes>,
         now: Timestamp,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Batch, StoreError> {
         let reply = body
             .filter(|body| body.len() <= REPLY_BYTES_MAX)
             .map(|body| KeptReply {
@@ -158,12 +158,27 @@ impl Slot {
                 body: body.to_vec(),
             });
         let mut batch = Batch::default();
+        let fingerprint = self.fingerprint;
         let kept = Kept {
-            fingerprint: self.fingerprint,
+            fingerprint,
             at: now,
             reply,
         };
         batch.put(Table::Replies, self.key.as_slice(), &kept)?;
+        Ok(batch)
+    }
+
+    /// Keeps the reply; `body` is `None` where it is a stream or too long.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn keep(
+        self,
+        head: &http::response::Parts,
+        body: Option<&Bytes>,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let batch = self.writing(head, body, now)?;
         self.replies.store.commit(batch).await
     }
 }

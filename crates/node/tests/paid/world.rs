@@ -156,6 +156,7 @@ impl Shop {
             url: self.url(path),
             headers: HeaderMap::new(),
             body: Bytes::new(),
+            patience_ms: 0,
         }
     }
 }

@@ -73,7 +73,7 @@ impl MeteredBody {
             trailers,
         } = charging;
         let amount = meter.reading().unwrap_or(meter.ceiling);
-        let charge = Box::pin(ticket.charge(amount));
+        let charge = Box::pin(ticket.charge(amount, None));
         self.state = State::Charging(charge, network, payer, trailers);
     }
 
