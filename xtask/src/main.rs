@@ -12,6 +12,7 @@ use clap::{Parser, Subcommand};
 
 mod bench;
 mod contracts;
+mod demo;
 mod fuzz;
 mod npm;
 mod phases;
@@ -46,6 +47,8 @@ enum Task {
         #[arg(long, default_value_t = 60)]
         seconds: u32,
     },
+    /// Show the main job: a chain, a paid service that is killed in the middle, a payer, and what each has.
+    Demo,
     /// Measure, and write what was found to docs/benchmarks.md.
     Bench {
         /// The benchmark: an example called `bench_NAME`.
@@ -72,7 +75,9 @@ impl Task {
         let root = workspace::root()?;
         match self {
             Self::Contracts { .. } | Self::Setup => setup::Needs::of(&root, true, false),
-            Self::Fuzz { .. } | Self::Bench { .. } => setup::Needs::of(&root, false, false),
+            Self::Fuzz { .. } | Self::Bench { .. } | Self::Demo => {
+                setup::Needs::of(&root, false, false)
+            }
             Self::Test { inside } => setup::Needs::of(&root, !inside, true),
             Self::Tidy => Ok(setup::Needs::default()),
         }
@@ -82,6 +87,7 @@ impl Task {
         match self {
             Self::Contracts { check } => contracts::run(check),
             Self::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),
+            Self::Demo => demo::run(),
             Self::Bench { name, smoke } => bench::run(&name, smoke),
             Self::Setup => {
                 println!("setup: nothing is missing");

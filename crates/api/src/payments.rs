@@ -151,3 +151,16 @@ pub struct Claim {
     /// Channels whose row the chain refused, with the reason.
     pub dropped: Vec<String>,
 }
+
+/// What many paid requests came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PaidSums {
+    /// What was asked for.
+    pub url: String,
+    /// Requests that were answered.
+    pub requests: u64,
+    /// The HTTP status of the last answer.
+    pub status: u16,
+    /// What they were charged in all, in atomic units.
+    pub charged_units: String,
+}

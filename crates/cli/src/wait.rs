@@ -22,6 +22,19 @@ pub(crate) fn spinner(json: bool, what: &str) -> Spinner {
     Spinner(bar)
 }
 
+/// A bar that fills while `count` steps are made, if a person is looking.
+pub(crate) fn bar(json: bool, count: u64, what: &str) -> ProgressBar {
+    if json || !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = indicatif::ProgressStyle::with_template("{bar:30} {pos}/{len} {msg} {elapsed}");
+    let bar = ProgressBar::new(count).with_message(what.to_owned());
+    match style {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
 impl Drop for Spinner {
     fn drop(&mut self) {
         self.0.finish_and_clear();

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use hearth_api::money::Money;
-use hearth_api::payments::{Paid, Payment};
+use hearth_api::payments::{Paid, PaidSums, Payment};
 use hearth_node::keys::Keystore;
 use hearth_node::trade::{Answer, Payer, Request};
 
@@ -44,6 +44,14 @@ pub(crate) struct PayArguments {
     /// Do not ask, pay what is within the limits
     #[arg(long)]
     yes: bool,
+
+    /// Ask so many times, one after the other, and print the sums instead of the answers
+    #[arg(long, value_name = "N", requires = "yes", conflicts_with = "output", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    times: Option<u64>,
+
+    /// Keep trying for so many seconds when the service cannot be reached; nothing is paid twice
+    #[arg(long, default_value_t = 0, value_name = "SECONDS")]
+    patience: u64,
 }
 
 /// Asks, pays, prints.
@@ -58,11 +66,15 @@ pub(crate) async fn run(global: &Global, arguments: PayArguments) -> Result<Exit
         url: arguments.url,
         headers: arguments.header,
         body: body.unwrap_or_default(),
+        patience_s: arguments.patience,
     };
     let keys = secrets::unlock(global, &keystore)?;
     let spinner = wait::spinner(global.json, "opening the purse");
     let payer = Payer::open(&home, config, &keys).await?;
     drop(spinner);
+    if let Some(times) = arguments.times {
+        return repeat(global, &payer, &request, times).await;
+    }
     let refusal = std::sync::Mutex::new(None);
     let approve = |price: &Money, deposit: Option<&Money>| match confirm(
         arguments.yes,
@@ -85,6 +97,54 @@ pub(crate) async fn run(global: &Global, arguments: PayArguments) -> Result<Exit
         return Err(failure);
     }
     show(global, request.url, arguments.output, outcome?)
+}
+
+/// Asks `times` times. The first answer that is no success ends it, with what was paid until then.
+async fn repeat(
+    global: &Global,
+    payer: &Payer,
+    request: &Request,
+    times: u64,
+) -> Result<ExitCode, Failure> {
+    let bar = wait::bar(global.json, times, "paid requests");
+    let mut sums = PaidSums {
+        url: request.url.clone(),
+        requests: 0,
+        status: 0,
+        charged_units: "0".to_owned(),
+    };
+    let mut charged = 0_u128;
+    while sums.requests < times {
+        let answer = payer.buy(request, |_, _| true).await?;
+        sums.status = answer.status;
+        if answer.status >= 400 {
+            break;
+        }
+        let units = answer
+            .payment
+            .and_then(|paid| paid.charged.units.parse::<u128>().ok());
+        charged = charged.saturating_add(units.unwrap_or(0));
+        sums.requests += 1;
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    sums.charged_units = charged.to_string();
+    print(&sums, global.json)?;
+    let done = sums.requests == times;
+    Ok(if done {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+impl crate::screen::Show for PaidSums {
+    fn show(&self, page: &mut crate::screen::Page) {
+        page.line(&format!(
+            "{} requests were answered, the last with HTTP {}; {} atomic units were charged.",
+            self.requests, self.status, self.charged_units
+        ));
+    }
 }
 
 fn question(price: &Money, deposit: Option<&Money>) -> String {

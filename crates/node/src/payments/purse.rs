@@ -69,6 +69,9 @@ pub struct Purchase {
     pub patience_ms: u64,
 }
 
+/// What a first deposit is worth, in ceilings, where the service asks for nothing else.
+const DEPOSIT_CEILINGS: u128 = 5;
+
 /// How often a service that cannot be reached is tried.
 const RETRY_EVERY: std::time::Duration = std::time::Duration::from_millis(250);
 
@@ -372,8 +375,12 @@ impl Purse {
             .await?;
         let wanted = extra
             .min_deposit
-            .unwrap_or(requirements.amount.saturating_mul(5));
-        let wanted = wanted.max(requirements.amount).min(order.limit.per_deposit);
+            .unwrap_or(requirements.amount.saturating_mul(DEPOSIT_CEILINGS))
+            // A channel that was worth so much before is worth as much again: the number of
+            // deposits grows with the logarithm of what is spent.
+            .max(held.channel().record().deposited)
+            .max(requirements.amount)
+            .min(order.limit.per_deposit);
         let promise = held.channel().prepare(requirements.amount, wanted)?;
         if let Some(deposit) = promise
             .deposit

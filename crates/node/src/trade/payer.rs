@@ -31,6 +31,8 @@ pub struct Request {
     pub headers: Vec<String>,
     /// The body.
     pub body: Vec<u8>,
+    /// How long a service that cannot be reached is tried again, in seconds.
+    pub patience_s: u64,
 }
 
 /// What came back.
@@ -247,5 +249,6 @@ fn purchase(request: &Request) -> Result<Purchase, TradeError> {
         url: service_url(&request.url)?,
         headers,
         body: Bytes::from(request.body.clone()),
+        patience_ms: request.patience_s.saturating_mul(1_000),
     })
 }
