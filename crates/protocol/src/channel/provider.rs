@@ -4,14 +4,16 @@
 //! performed only after the record is durable. That is the whole of the crash rule: the accepted
 //! voucher is durable before work starts, the charge before its statement leaves.
 //!
-//! Three ideas carry the rest:
+//! Four ideas carry the rest:
 //!
 //! * **The payer's view.** A payer signs `max = view + ceiling`, so its view of what it was charged
 //!   can be read from every voucher. A voucher is good when `max >= charged + reserved + need`;
 //!   equality, which the standard's text asks for, would refuse payers that are merely ahead.
 //! * **The upper view.** The headers of a stream leave before its charge is known. They state the
-//!   most it can become, so that the payer's next voucher is surely high enough. `told` remembers
-//!   the highest figure ever stated; only the true charge is claimed.
+//!   most it can become, so that the payer's next voucher is surely high enough. `told` is at least
+//!   the highest figure that a payer can believe; only the true charge is claimed.
+//! * **Requests side by side.** Their replies arrive in any order, so each states its own charge and
+//!   no sum; the first that was admitted also makes good what the payer's view was off by.
 //! * **Memory lost.** A view above everything that was ever told proves that this record is older
 //!   than the payer's. The payer signed for that view, so it is adopted: nobody loses. That can be
 //!   so only on the first voucher after the record came from the store; later it is an error.
@@ -209,9 +211,13 @@ struct Admitted {
     quote: Quote,
     /// The payer's view when it signed.
     view: Amount,
+    /// What was really charged by then.
+    charged_before: Amount,
+    /// Nothing else was in flight: this reply makes good what the view is off by.
+    leads: bool,
     /// How many statements had left when this request was admitted.
     statements_before: u64,
-    /// An early statement left, so the reserve is part of what the payer was told.
+    /// An early statement left.
     stated_early: bool,
     moved: Option<(String, Amount)>,
 }
@@ -249,8 +255,7 @@ pub struct Channel {
     /// A transaction or a read is under way for the request at the front of `waiting`.
     reading: bool,
     transacting: Option<RequestId>,
-    /// The cumulative figure of the last statement that left, and how many have.
-    last_statement: Amount,
+    /// How many statements have left.
     statements: u64,
     /// The record came from the store and no voucher has agreed with it yet.
     unproved: bool,
@@ -299,7 +304,6 @@ impl Channel {
 
     /// A channel whose record was let go and taken up again by one and the same process.
     pub fn resumed(id: ChannelId, record: Record) -> Self {
-        let last_statement = record.told;
         Self {
             id,
             record,
@@ -307,7 +311,6 @@ impl Channel {
             waiting: VecDeque::new(),
             reading: false,
             transacting: None,
-            last_statement,
             statements: 0,
             unproved: false,
         }
@@ -533,7 +536,6 @@ impl Channel {
         if view > self.record.told {
             self.record.charged = view;
             self.record.told = view;
-            self.last_statement = view;
         }
         self.unproved = false;
     }
@@ -564,18 +566,20 @@ impl Channel {
         let admitted = Admitted {
             quote: waiting.quote,
             view,
+            charged_before: self.record.charged,
+            leads: self.admitted.is_empty(),
             statements_before: self.statements,
             stated_early: false,
             moved: waiting.moved,
         };
         self.admitted.insert(request, admitted);
-        // No statement can exceed this figure until the next admission raises it, so that no
-        // statement has to wait for the store.
+        // No view can exceed this figure until the next admission raises it, so that no statement
+        // has to wait for the store.
         let highest = self
             .record
             .charged
-            .saturating_add(self.reserved())
-            .max(view);
+            .max(view)
+            .saturating_add(self.reserved());
         self.record.told = self.record.told.max(highest);
         out.push(self.persist());
         out.push(Effect::Admit { request });
@@ -587,18 +591,11 @@ impl Channel {
         };
         admitted.stated_early = true;
         let admitted = admitted.clone();
-        let statement = self.state(&admitted);
+        let need = admitted.quote.need;
+        let side_by_side = self.admitted.len() > 1;
+        let reached = self.record.charged.saturating_add(need);
+        let statement = self.state(&admitted, need, reached, side_by_side);
         out.push(Effect::StateEarly { request, statement });
-    }
-
-    /// The reserves of requests whose early statement left.
-    fn reserved_early(&self) -> Amount {
-        self.admitted
-            .values()
-            .filter(|admitted| admitted.stated_early)
-            .fold(Amount::ZERO, |sum, admitted| {
-                sum.saturating_add(admitted.quote.need)
-            })
     }
 
     fn charge(
@@ -619,7 +616,8 @@ impl Channel {
         let statement = if admitted.stated_early {
             self.correct_down(&admitted, amount)
         } else {
-            self.state(&admitted)
+            let side_by_side = !self.admitted.is_empty();
+            self.state(&admitted, amount, self.record.charged, side_by_side)
         };
         out.push(Effect::Charged {
             request,
@@ -628,38 +626,49 @@ impl Channel {
         });
     }
 
-    /// The statement that leaves now for `admitted`, in terms of what the payer will believe when
-    /// it arrives.
-    ///
-    /// That is the view it signed with, or, if a statement left since, that statement's figure:
-    /// replies arrive in the order in which they leave, or the payer's next view shows otherwise.
-    fn state(&mut self, admitted: &Admitted) -> Statement {
-        let view = if self.statements > admitted.statements_before {
-            self.last_statement.max(admitted.view)
-        } else {
-            admitted.view
-        };
+    /// The statement that leaves now for a request that cost `cost`, after which `reached` is
+    /// charged in all. It is in terms of what the payer will believe when it arrives.
+    fn state(
+        &mut self,
+        admitted: &Admitted,
+        cost: Amount,
+        reached: Amount,
+        side_by_side: bool,
+    ) -> Statement {
+        let Admitted {
+            view,
+            charged_before,
+            ..
+        } = *admitted;
         let ceiling = admitted.quote.ceiling;
-        let figure = self
-            .record
-            .charged
-            .saturating_add(self.reserved_early())
-            .max(view)
-            .min(view.saturating_add(ceiling));
+        let side_by_side = side_by_side || self.statements > admitted.statements_before;
         self.statements += 1;
-        self.last_statement = figure;
-        self.statement(figure.saturating_sub(view), figure, admitted.moved.clone())
+        let moved = admitted.moved.clone();
+        if !side_by_side {
+            let figure = reached.max(view).min(view.saturating_add(ceiling));
+            return self.statement(figure.saturating_sub(view), Some(figure), moved);
+        }
+        let charged = if admitted.leads {
+            let behind = charged_before.saturating_sub(view);
+            let ahead = view.saturating_sub(charged_before);
+            cost.saturating_add(behind)
+                .saturating_sub(ahead)
+                .min(ceiling)
+        } else {
+            cost
+        };
+        self.statement(charged, None, moved)
     }
 
     /// What the end of a stream says to a payer that reads it: the true charge.
     fn correct_down(&self, admitted: &Admitted, amount: Amount) -> Statement {
-        self.statement(amount, self.record.charged, admitted.moved.clone())
+        self.statement(amount, Some(self.record.charged), admitted.moved.clone())
     }
 
     fn statement(
         &self,
         charged: Amount,
-        cumulative: Amount,
+        cumulative: Option<Amount>,
         moved: Option<(String, Amount)>,
     ) -> Statement {
         let onchain = self.record.onchain.unwrap_or_default();
@@ -667,7 +676,7 @@ impl Channel {
             moved,
             charge: ChargeStatement {
                 charged_amount: Some(charged),
-                channel_state: Some(channel_state(self.id, &onchain, Some(cumulative))),
+                channel_state: Some(channel_state(self.id, &onchain, cumulative)),
             },
         }
     }
