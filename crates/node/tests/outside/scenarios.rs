@@ -187,6 +187,24 @@ fn a_stream_reaches_its_reader_before_it_ends_and_the_channel_goes_on() {
 
 #[test]
 #[ignore = "needs outside programs"]
+fn calls_at_the_same_time_are_all_served() {
+    with_every_payer(&json!({}), |scene| {
+        scene.buys("/echo");
+        let mut calls = 1;
+        for together in [5, 5, 10] {
+            let outcome = scene.step("parallel", "/echo", &json!({ "n": together }));
+            for call in outcome.0["calls"].as_array().expect("one outcome a call") {
+                assert_eq!(call["status"], 200, "{together} at once: {call:#}");
+            }
+            calls += together;
+        }
+        scene.buys("/echo");
+        scene.is_refunded_all_but((calls + 1) * NEED);
+    });
+}
+
+#[test]
+#[ignore = "needs outside programs"]
 fn a_server_that_is_ended_goes_on_where_it_was() {
     with_every_payer(&json!({}), |scene| {
         for bought in 1..=3 {
