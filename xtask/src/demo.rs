@@ -119,7 +119,8 @@ impl Household {
     /// Makes a wallet and returns its account.
     fn new_wallet(&self) -> Result<String> {
         let wallet = self.ask(&["wallet", "new"])?;
-        let account = find_text(&wallet, "household").context("a new wallet names its household")?;
+        let account =
+            find_text(&wallet, "household").context("a new wallet names its household")?;
         Ok(account.to_owned())
     }
 

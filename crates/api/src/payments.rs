@@ -9,7 +9,7 @@ use crate::money::Money;
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum ServiceEvent {
     /// The service answers.
-    Ready(ServiceReady),
+    Ready(Box<ServiceReady>),
     /// It has stopped as asked, and every promise is on disk.
     Stopped,
 }

@@ -331,7 +331,7 @@ async fn pay(desk: &Desk, terms: &Terms, payload: &BatchPayload) -> Result<()> {
     };
     match desk.pay(CHAIN, checked, quote).await? {
         Admission::Admitted(ticket) => {
-            ticket.charge(PRICE).await?;
+            ticket.charge(PRICE, None).await?;
             Ok(())
         }
         other => bail!("not admitted: {other:?}"),

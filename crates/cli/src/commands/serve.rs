@@ -67,7 +67,7 @@ pub(crate) async fn run(global: &Global, arguments: ServeArguments) -> Result<Ex
     drop(spinner);
     let ready = service.ready().clone();
     if global.json {
-        print_line(&ServiceEvent::Ready(ready))?;
+        print_line(&ServiceEvent::Ready(Box::new(ready)))?;
     } else {
         print(&ready, false)?;
     }

@@ -133,7 +133,7 @@ pub enum PayError {
     Read(#[from] ChainError),
     /// A transaction could not be sent, or it reverted.
     #[error(transparent)]
-    Escrow(#[from] EscrowError),
+    Escrow(Box<EscrowError>),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -143,6 +143,12 @@ pub enum PayError {
     /// No randomness.
     #[error("the system gives no randomness: {0}")]
     Randomness(#[from] getrandom::Error),
+}
+
+impl From<EscrowError> for PayError {
+    fn from(error: EscrowError) -> Self {
+        Self::Escrow(Box::new(error))
+    }
 }
 
 fn reasons(declined: &[Declined]) -> String {
@@ -261,7 +267,7 @@ impl Purse {
         loop {
             let signed = self.sign(&order, &approve).await?;
             match self.pay(&order, signed, corrected).await? {
-                Paid::Served(response) => return Ok(response),
+                Paid::Served(response) => return Ok(*response),
                 Paid::Corrected => corrected = true,
             }
         }
@@ -495,10 +501,10 @@ impl Purse {
         let Some(mut held) = held else {
             let response = sent?;
             refused_for_good(&response)?;
-            return Ok(Paid::Served(PaidResponse::exact(
+            return Ok(Paid::Served(Box::new(PaidResponse::exact(
                 response,
                 order.requirements.clone(),
-            )));
+            ))));
         };
         let response = match sent {
             Ok(response) => response,
@@ -524,13 +530,13 @@ impl Purse {
         let trusted = held.channel().finish(outcome).map(|_| ());
         held.save(order.requirements, self.now()).await?;
         trusted?;
-        Ok(Paid::Served(PaidResponse::batch(
+        Ok(Paid::Served(Box::new(PaidResponse::batch(
             response,
             order.requirements.clone(),
             settled,
             self.channels.clone(),
             held.channel().id(),
-        )))
+        ))))
     }
 
     /// Takes a provider's correction, once per request.
@@ -728,7 +734,7 @@ impl Order<'_> {
 }
 
 enum Paid {
-    Served(PaidResponse),
+    Served(Box<PaidResponse>),
     Corrected,
 }
 

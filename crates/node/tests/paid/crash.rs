@@ -64,13 +64,13 @@ enum Step {
 
 /// Differing charges, a stream, a second deposit before the stream, a claim, a partial refund.
 const SCRIPT: [Step; 7] = [
-    Step::Buy("/work/30", 30),
-    Step::Buy("/work/70", 70),
+    Step::Buy("/job/30", 30),
+    Step::Buy("/job/70", 70),
     Step::Buy("/stream", 7),
-    Step::Buy("/work/1", 1),
+    Step::Buy("/job/1", 1),
     Step::Claim,
     Step::Refund(40),
-    Step::Buy("/work/100", 100),
+    Step::Buy("/job/100", 100),
 ];
 
 #[test]
@@ -429,6 +429,7 @@ impl<'a> Trade<'a> {
             url: self.provider().url(path),
             headers: HeaderMap::new(),
             body: Bytes::new(),
+            patience_ms: 0,
         };
         let approved = Arc::clone(&self.deposits_approved);
         let (early, last) = self.runtime.block_on(async {
@@ -475,7 +476,7 @@ impl<'a> Trade<'a> {
 
     /// Asks each channel for `amount`, or for everything.
     fn refund(&mut self, amount: Option<Amount>) -> Result<(), String> {
-        let url = self.provider().url("/work/1");
+        let url = self.provider().url("/job/1");
         let purse = self.purse().clone();
         self.refunds_asked += 1;
         self.runtime

@@ -253,10 +253,7 @@ impl World {
         let mut usual = accepted(receiver, key(4).address());
         differs(&mut usual);
         let gate = Gate {
-            assets: vec![
-                usual,
-                fee_token(receiver, key(4).address()),
-            ],
+            assets: vec![usual, fee_token(receiver, key(4).address())],
             pricing: Box::new(FixedPrice(vec![
                 (asset(), Price { need, ceiling }),
                 (fee_asset(), Price { need, ceiling }),

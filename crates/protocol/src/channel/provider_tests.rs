@@ -196,7 +196,10 @@ fn an_unknown_channel_is_read_then_funded_then_served() {
     let (request, out) = desk.send(payment(1_000, deposit(5_000)), 1_000, 1_000);
     assert_eq!(out, [Effect::ReadChain]);
     let out = desk.handle(Event::Onchain(onchain(0, 0)));
-    assert!(matches!(out.as_slice(), [Effect::SendDeposit { .. }]), "{out:?}");
+    assert!(
+        matches!(out.as_slice(), [Effect::SendDeposit { .. }]),
+        "{out:?}"
+    );
     let done = Transacted {
         transaction: "0xab".into(),
         amount: amount(5_000),

@@ -140,7 +140,7 @@ async fn serve(case: &Case, till: &Till, life: Life, tasks: &mut Tasks) -> Url {
         environment: Arc::new(SystemEnvironment),
     };
     let router = Router::new()
-        .route("/work/{units}", get(work))
+        .route("/job/{units}", get(work))
         .route("/stream", get(stream))
         .layer(PaidLayer(Arc::new(gate)))
         .layer(from_fn_with_state(life, live));
