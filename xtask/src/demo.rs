@@ -359,7 +359,7 @@ impl Demo {
             channels.len()
         );
         let of = |name: &str| units(&channels[0][name]["units"]);
-        let refundable = of("refundable")?;
+        let refundable = of("due")?;
         let (payer, seller) = (self.payer.balance()?, self.seller.balance()?);
         let greeted = self.greeted.load(Ordering::SeqCst);
         println!();
