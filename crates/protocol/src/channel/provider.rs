@@ -213,10 +213,7 @@ struct Admitted {
     view: Amount,
     /// What was really charged by then.
     charged_before: Amount,
-    /// Its voucher is higher than every one before. One that is not was signed before the last
-    /// reply was read, and so its view says nothing about what the payer believes by now.
-    fresh: bool,
-    /// Fresh, and nothing else was in flight: this reply makes good what the view is off by.
+    /// Nothing else was in flight: this reply makes good what the view is off by.
     leads: bool,
     /// How many statements had left when this request was admitted.
     statements_before: u64,
@@ -563,9 +560,6 @@ impl Channel {
             .voucher
             .max_claimable
             .saturating_sub(waiting.quote.ceiling);
-        let max = waiting.payment.voucher.max_claimable;
-        let held = self.record.voucher;
-        let fresh = held.is_none_or(|held| max > held.max_claimable);
         self.adopt_view(view);
         self.keep_voucher(waiting.payment.voucher);
         self.record.last_paid_at = now;
@@ -573,8 +567,7 @@ impl Channel {
             quote: waiting.quote,
             view,
             charged_before: self.record.charged,
-            fresh,
-            leads: fresh && self.admitted.is_empty(),
+            leads: self.admitted.is_empty(),
             statements_before: self.statements,
             stated_early: false,
             moved: waiting.moved,
@@ -648,8 +641,7 @@ impl Channel {
             ..
         } = *admitted;
         let ceiling = admitted.quote.ceiling;
-        let answered_since = self.statements > admitted.statements_before;
-        let side_by_side = side_by_side || answered_since || !admitted.fresh;
+        let side_by_side = side_by_side || self.statements > admitted.statements_before;
         self.statements += 1;
         let moved = admitted.moved.clone();
         if !side_by_side {
