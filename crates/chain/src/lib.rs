@@ -1,4 +1,7 @@
-//! chain.
+//! EVM chains: the contracts' bindings, a client that sends each transaction once, an event index, and a chain that
+//! runs inside this program.
+//!
+//! Everything that speaks JSON-RPC or runs EVM code is here and nowhere else; what is owed is decided in `protocol`.
 
 pub mod bindings;
 pub mod client;
