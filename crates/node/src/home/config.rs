@@ -149,7 +149,7 @@ pub struct Limits {
     pub per_payment: Amount,
     /// By one deposit.
     pub per_deposit: Amount,
-    /// In any 24 hours, by deposits and one-off payments together.
+    /// In one day by UTC; what is promised counts until its charge is known.
     pub per_day: Amount,
 }
 
