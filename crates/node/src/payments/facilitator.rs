@@ -258,6 +258,7 @@ impl Facilitator {
             .map_err(told)?;
         let state = ChargeStatement {
             charged_amount: None,
+            charged_total: None,
             channel_state: Some(channel_state(checked.channel, &done.onchain, None)),
         };
         let amount = Some(done.amount.to_string());
@@ -363,6 +364,7 @@ impl Facilitator {
         let done = escrow.refund_for(channel, refund).await.map_err(told)?;
         let state = ChargeStatement {
             charged_amount: None,
+            charged_total: None,
             channel_state: Some(channel_state(channel, &done.onchain, None)),
         };
         let amount = Some(done.amount.to_string());

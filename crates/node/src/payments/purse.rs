@@ -15,7 +15,7 @@ use alloy_signer_local::PrivateKeySigner;
 use axum::body::Bytes;
 use hearth_chain::client::{ChainError, Environment};
 use hearth_protocol::channel::payer::{
-    CorrectionError, Distrust, Outcome, PrepareError, Promise, Status,
+    CorrectionError, Distrust, Outcome, PrepareError, Promise, Returned, Status,
 };
 use hearth_protocol::channel::{Voucher, deposit_message};
 use hearth_protocol::eip712::{ChannelConfig, SettlementDomain, TokenDomain};
@@ -674,12 +674,18 @@ impl Purse {
             Some(settled) if settled.success => {
                 let stated = settled.amount.as_deref();
                 let stated = stated.and_then(|amount| amount.parse().ok());
-                let state = statement(settled).ok();
-                let state = state.and_then(|statement| statement.channel_state);
-                let balance = state.map(|state| state.balance);
-                Some((stated.or(amount).unwrap_or(left), balance))
+                let statement = statement(settled).unwrap_or_default();
+                Some(Returned {
+                    amount: stated.or(amount).unwrap_or(left),
+                    balance: statement.channel_state.map(|state| state.balance),
+                    charged_total: statement.charged_total,
+                })
             }
-            Some(settled) if repeated && nothing_left(settled) => Some((left, None)),
+            Some(settled) if repeated && nothing_left(settled) => Some(Returned {
+                amount: left,
+                balance: None,
+                charged_total: None,
+            }),
             _ => None,
         };
         held.channel().finish_refund(returned);

@@ -187,6 +187,31 @@ fn a_stream_reaches_its_reader_before_it_ends_and_the_channel_goes_on() {
 
 #[test]
 #[ignore = "needs outside programs"]
+fn calls_at_the_same_time_are_all_served_as_far_as_one_voucher_reaches() {
+    with_every_payer(&json!({}), |scene| {
+        scene.buys("/echo");
+        let mut served = 1;
+        // Calls that are made together carry one and the same voucher: its ceiling covers six.
+        for together in [5, 5, 6] {
+            let outcome = scene.step("parallel", "/echo", &json!({ "n": together }));
+            for call in outcome.0["calls"].as_array().expect("one outcome a call") {
+                assert_eq!(call["status"], 200, "{together} at once: {call:#}");
+            }
+            served += together;
+        }
+        // Ten do not fit; a payer that can read the chain may sign again for the rest.
+        let outcome = scene.step("parallel", "/echo", &json!({ "n": 10 }));
+        let calls = outcome.0["calls"].as_array().expect("one outcome a call");
+        let more = calls.iter().filter(|call| call["status"] == 200).count();
+        assert!((6..=10).contains(&more), "{more} of 10: {:#}", outcome.0);
+        served += u128::try_from(more).expect("at most ten");
+        scene.buys("/echo");
+        scene.is_refunded_all_but((served + 1) * NEED);
+    });
+}
+
+#[test]
+#[ignore = "needs outside programs"]
 fn a_server_that_is_ended_goes_on_where_it_was() {
     with_every_payer(&json!({}), |scene| {
         for bought in 1..=3 {

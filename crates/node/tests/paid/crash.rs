@@ -29,6 +29,7 @@ use hearth_protocol::spending::{AssetLimit, Spending};
 use hearth_protocol::x402::SettleResponse;
 use http::{HeaderMap, Method};
 use redb::Database;
+use serde_json::Value;
 use tokio::runtime::Runtime;
 
 use crate::world::{CHAIN, amount, asset};
@@ -624,8 +625,14 @@ impl<'a> Trade<'a> {
     }
 }
 
-/// The cumulative figure that a receipt states.
+/// The highest cumulative figure that a receipt states.
 fn figure(receipt: &SettleResponse) -> Amount {
-    let figure = &receipt.extra["channelState"]["chargedCumulativeAmount"];
-    figure.as_str().unwrap().parse().unwrap()
+    let sums = [
+        &receipt.extra["channelState"]["chargedCumulativeAmount"],
+        receipt.extra.get("chargedTotal").unwrap_or(&Value::Null),
+    ];
+    let sums = sums.into_iter().filter_map(Value::as_str);
+    sums.map(|sum| sum.parse().unwrap())
+        .max()
+        .unwrap_or(Amount::ZERO)
 }

@@ -42,6 +42,14 @@ pub enum Distrust {
         /// What was promised.
         ceiling: Amount,
     },
+    /// More was charged than was ever signed for.
+    #[error("it charged {charged} in all, where at most {promised} was promised")]
+    TotalAbovePromise {
+        /// What it says it charged in all.
+        charged: Amount,
+        /// What was promised in all.
+        promised: Amount,
+    },
     /// The sum does not add up.
     #[error("it states {stated} as the sum of charges, where {expected} is right")]
     WrongSum {
@@ -153,6 +161,17 @@ pub enum Outcome {
     Unknown,
 }
 
+/// What a refund brought back.
+#[derive(Debug, Clone, Copy)]
+pub struct Returned {
+    /// What went back.
+    pub amount: Amount,
+    /// The channel's balance after it, if that is known.
+    pub balance: Option<Amount>,
+    /// What the provider says it charged in all.
+    pub charged_total: Option<Amount>,
+}
+
 #[derive(Debug, Clone, Copy)]
 struct InFlight {
     ceiling: Amount,
@@ -188,12 +207,15 @@ impl Record {
         self.balance.saturating_sub(self.charged)
     }
 
+    /// What was ever promised: the most that can be taken.
+    pub fn promised(&self) -> Amount {
+        self.signed
+            .map_or(Amount::ZERO, |voucher| voucher.max_claimable)
+    }
+
     /// What is promised beyond what was charged: at risk until the provider states its charge.
     pub fn reserved(&self) -> Amount {
-        let promised = self
-            .signed
-            .map_or(Amount::ZERO, |voucher| voucher.max_claimable);
-        promised.saturating_sub(self.charged)
+        self.promised().saturating_sub(self.charged)
     }
 }
 
@@ -306,11 +328,16 @@ impl Channel {
             });
         }
         let sum = self.record.charged.saturating_add(charged);
+        let promised = self.record.promised().max(sum);
+        if let Some(charged) = statement.charged_total.filter(|total| *total > promised) {
+            return Err(Distrust::TotalAbovePromise { charged, promised });
+        }
+        let total = statement.charged_total.unwrap_or(sum);
         let deposit = in_flight.deposit.unwrap_or(Amount::ZERO);
         let expected = self.record.balance.saturating_add(deposit);
         let Some(state) = &statement.channel_state else {
             self.credit(deposit, expected);
-            self.record.charged = sum;
+            self.record.charged = total.max(self.record.total_claimed);
             return Ok(());
         };
         if state.channel_id != self.id {
@@ -339,7 +366,7 @@ impl Channel {
             state.balance,
         );
         self.record.total_claimed = self.record.total_claimed.max(state.total_claimed);
-        self.record.charged = sum;
+        self.record.charged = total.max(self.record.total_claimed);
         Ok(())
     }
 
@@ -350,11 +377,11 @@ impl Channel {
 
     /// Comes down to the true charge at the end of a stream whose headers stated the most that it
     /// could become.
-    pub fn correct_down(&mut self, cumulative: Amount) -> &Record {
+    pub fn correct_down(&mut self, charged_total: Amount) -> &Record {
         self.record.charged = self
             .record
             .charged
-            .min(cumulative)
+            .min(charged_total)
             .max(self.record.total_claimed);
         &self.record
     }
@@ -430,7 +457,11 @@ impl Channel {
         self.record.charged = self.record.charged.max(onchain.total_claimed);
         let returned = self.record.balance.saturating_sub(onchain.balance);
         if self.record.status == Status::Refunding && !returned.is_zero() {
-            self.finish_refund(Some((returned, Some(onchain.balance))));
+            self.finish_refund(Some(Returned {
+                amount: returned,
+                balance: Some(onchain.balance),
+                charged_total: None,
+            }));
         }
         self.record.balance = onchain.balance;
         &self.record
@@ -452,16 +483,21 @@ impl Channel {
     }
 
     /// Ends a refund. `returned` is what the provider says went back, `None` where it refused.
-    pub fn finish_refund(&mut self, returned: Option<(Amount, Option<Amount>)>) -> &Record {
-        let Some((returned, balance)) = returned else {
+    pub fn finish_refund(&mut self, returned: Option<Returned>) -> &Record {
+        let Some(returned) = returned else {
             self.record.status = Status::Open;
             return &self.record;
         };
-        let balance = balance.unwrap_or(self.record.balance.saturating_sub(returned));
-        self.record.refunded = self.record.refunded.saturating_add(returned);
-        self.record.balance = balance;
-        let empty = self.record.refundable().is_zero();
-        self.record.status = if empty { Status::Closed } else { Status::Open };
+        let record = &mut self.record;
+        let balance = record.balance.saturating_sub(returned.amount);
+        record.refunded = record.refunded.saturating_add(returned.amount);
+        record.balance = returned.balance.unwrap_or(balance);
+        let promised = record.promised();
+        if let Some(total) = returned.charged_total.filter(|total| *total <= promised) {
+            record.charged = total.max(record.total_claimed);
+        }
+        let empty = record.refundable().is_zero();
+        record.status = if empty { Status::Closed } else { Status::Open };
         &self.record
     }
 }

@@ -91,6 +91,7 @@ impl Wallet {
         };
         Outcome::Stated(ChargeStatement {
             charged_amount: Some(amount(charged)),
+            charged_total: None,
             channel_state: Some(channel_state(
                 self.channel.id(),
                 &onchain,
@@ -262,11 +263,58 @@ fn a_lost_reply_keeps_the_promise_in_the_books() {
     assert!(again.is_ready());
 }
 
+fn returned(units: u128, balance: Option<u128>) -> Option<Returned> {
+    Some(Returned {
+        amount: amount(units),
+        balance: balance.map(amount),
+        charged_total: None,
+    })
+}
+
+#[test]
+fn the_total_that_is_stated_counts_as_far_as_it_was_promised() {
+    let mut wallet = Wallet::with_balance(5_000);
+    let with_total = |charged, total| {
+        Outcome::Stated(ChargeStatement {
+            charged_amount: Some(amount(charged)),
+            charged_total: Some(amount(total)),
+            channel_state: None,
+        })
+    };
+    wallet.pay(1_000);
+    // A reply was lost before: more was charged in all than this payer knew.
+    wallet.channel.finish(with_total(100, 340)).unwrap();
+    assert_eq!(wallet.channel.record().charged, amount(340));
+    wallet.pay(1_000);
+    let distrust = wallet.channel.finish(with_total(100, 1_341)).unwrap_err();
+    assert!(
+        matches!(distrust, Distrust::TotalAbovePromise { .. }),
+        "{distrust}"
+    );
+    let next = wallet.channel.prepare(amount(1), Amount::ZERO);
+    assert_eq!(next, Err(PrepareError::NotOpen));
+}
+
+#[test]
+fn a_full_refund_closes_a_channel_whose_books_were_behind() {
+    let mut wallet = Wallet::with_balance(5_000);
+    wallet.pay(1_000);
+    wallet.channel.finish(Outcome::Unknown).unwrap();
+    wallet.channel.prepare_refund().unwrap();
+    wallet.channel.finish_refund(Some(Returned {
+        amount: amount(4_600),
+        balance: Some(amount(400)),
+        charged_total: Some(amount(400)),
+    }));
+    assert_eq!(wallet.channel.record().status, Status::Closed);
+    assert_eq!(wallet.channel.record().charged, amount(400));
+}
+
 #[test]
 fn a_full_refund_closes_the_channel_for_good_and_a_part_does_not() {
     let mut wallet = Wallet::with_balance(5_000);
     assert_eq!(wallet.channel.prepare_refund(), Ok(Amount::ZERO));
-    wallet.channel.finish_refund(Some((amount(1_000), None)));
+    wallet.channel.finish_refund(returned(1_000, None));
     assert_eq!(wallet.channel.record().balance, amount(4_000));
     assert!(wallet.channel.is_ready());
     wallet.channel.prepare_refund().unwrap();
@@ -276,9 +324,7 @@ fn a_full_refund_closes_the_channel_for_good_and_a_part_does_not() {
         "a refused refund leaves the channel open"
     );
     wallet.channel.prepare_refund().unwrap();
-    wallet
-        .channel
-        .finish_refund(Some((amount(4_000), Some(Amount::ZERO))));
+    wallet.channel.finish_refund(returned(4_000, Some(0)));
     assert_eq!(wallet.channel.record().status, Status::Closed);
     assert_eq!(wallet.channel.record().refunded, amount(5_000));
     let next = wallet.channel.prepare(amount(1), Amount::ZERO);

@@ -12,8 +12,11 @@
 //! * **The upper view.** The headers of a stream leave before its charge is known. They state the
 //!   most it can become, so that the payer's next voucher is surely high enough. `told` is at least
 //!   the highest figure that a payer can believe; only the true charge is claimed.
-//! * **Requests side by side.** Their replies arrive in any order, so each states its own charge and
-//!   no sum; the first that was admitted also makes good what the payer's view was off by.
+//! * **Requests side by side.** A client signs one and the same voucher for all of them and adds up
+//!   their replies in any order. So a statement says what is missing between what was stated before
+//!   and what is charged now, and a sum only where nothing else can be on its way. What the payer
+//!   believes once everything stated has reached it is `believed`. A lower view means that replies
+//!   are on their way or lost; they count as lost when nothing was stated for [`TRANSIT_MS_MAX`].
 //! * **Memory lost.** A view above everything that was ever told proves that this record is older
 //!   than the payer's. The payer signed for that view, so it is adopted: nobody loses. That can be
 //!   so only on the first voucher after the record came from the store; later it is an error.
@@ -37,6 +40,9 @@ pub const WAITING_MAX: usize = 64;
 pub const ADMITTED_MAX: usize = 256;
 /// How long a request waits for the channel before it is told that it is busy, in milliseconds.
 pub const WAIT_MS_MAX: u64 = 30_000;
+
+/// How long a reply can be on its way to a payer that lives, in milliseconds.
+pub const TRANSIT_MS_MAX: u64 = 10_000;
 
 /// A request, named by the driver; never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -209,12 +215,9 @@ pub struct Correction {
 #[derive(Debug, Clone)]
 struct Admitted {
     quote: Quote,
-    /// The payer's view when it signed.
-    view: Amount,
-    /// What was really charged by then.
-    charged_before: Amount,
-    /// Nothing else was in flight: this reply makes good what the view is off by.
-    leads: bool,
+    /// The sum that the payer had when it signed, if that is surely what it has: its voucher is the
+    /// highest yet, nothing else was in flight, and everything stated had reached it.
+    sum_before: Option<Amount>,
     /// How many statements had left when this request was admitted.
     statements_before: u64,
     /// An early statement left.
@@ -257,6 +260,10 @@ pub struct Channel {
     transacting: Option<RequestId>,
     /// How many statements have left.
     statements: u64,
+    /// What the payer believes that it was charged, if every statement has reached it.
+    believed: Amount,
+    /// The most that the payer can believe; at most `told`.
+    believed_max: Amount,
     /// The record came from the store and no voucher has agreed with it yet.
     unproved: bool,
 }
@@ -306,6 +313,8 @@ impl Channel {
     pub fn resumed(id: ChannelId, record: Record) -> Self {
         Self {
             id,
+            believed: record.charged,
+            believed_max: record.told,
             record,
             admitted: BTreeMap::new(),
             waiting: VecDeque::new(),
@@ -502,10 +511,8 @@ impl Channel {
             return Verdict::Read;
         }
         let max = waiting.payment.voucher.max_claimable;
-        let charged = self
-            .charged_given(max, onchain)
-            .filter(|charged| max >= *charged);
-        let Some(charged) = charged else {
+        // A view below what was charged lacks a reply that was lost; the voucher held covers it.
+        let Some(charged) = self.charged_given(max, onchain) else {
             return Verdict::Correct(ErrorCode::CumulativeMismatch);
         };
         let left = onchain.balance.saturating_sub(charged);
@@ -555,34 +562,52 @@ impl Channel {
             return;
         };
         let request = waiting.request;
-        let view = waiting
-            .payment
-            .voucher
-            .max_claimable
-            .saturating_sub(waiting.quote.ceiling);
+        let voucher = waiting.payment.voucher;
+        let view = voucher.max_claimable.saturating_sub(waiting.quote.ceiling);
+        let sum_before = self.weigh_view(now, view, voucher);
         self.adopt_view(view);
-        self.keep_voucher(waiting.payment.voucher);
+        self.keep_voucher(voucher);
         self.record.last_paid_at = now;
         let admitted = Admitted {
             quote: waiting.quote,
-            view,
-            charged_before: self.record.charged,
-            leads: self.admitted.is_empty(),
+            sum_before,
             statements_before: self.statements,
             stated_early: false,
             moved: waiting.moved,
         };
         self.admitted.insert(request, admitted);
-        // No view can exceed this figure until the next admission raises it, so that no statement
-        // has to wait for the store.
-        let highest = self
-            .record
-            .charged
-            .max(view)
-            .saturating_add(self.reserved());
-        self.record.told = self.record.told.max(highest);
+        self.tell_at_most(self.believed_max);
         out.push(self.persist());
         out.push(Effect::Admit { request });
+    }
+
+    /// Learns from a voucher what the payer believes. Returns that sum where it is certain.
+    ///
+    /// A voucher that is no higher than the one held may have been signed together with it, before
+    /// the last replies were read: it says nothing new while those can be on their way.
+    fn weigh_view(&mut self, now: Timestamp, view: Amount, voucher: Voucher) -> Option<Amount> {
+        let held = self.record.voucher;
+        let is_new = held.is_none_or(|held| voucher.max_claimable > held.max_claimable);
+        let is_quiet = now >= self.record.last_paid_at.plus_ms(TRANSIT_MS_MAX);
+        let is_alone = self.admitted.is_empty();
+        if is_alone && is_quiet {
+            self.believed = view;
+            if is_new {
+                self.believed_max = view;
+            }
+        }
+        self.believed = self.believed.max(view);
+        self.believed_max = self.believed_max.max(view);
+        (is_alone && (is_new || is_quiet) && view == self.believed).then_some(view)
+    }
+
+    /// Raises `told` to all that a payer which believes `sum` now can come to believe, so that no
+    /// statement has to wait for the store.
+    fn tell_at_most(&mut self, sum: Amount) {
+        let reached = self.record.charged.saturating_add(self.reserved());
+        let more = reached.saturating_sub(self.believed);
+        let highest = reached.max(sum.saturating_add(more));
+        self.record.told = self.record.told.max(highest);
     }
 
     fn state_early(&mut self, request: RequestId, out: &mut Vec<Effect>) {
@@ -591,10 +616,8 @@ impl Channel {
         };
         admitted.stated_early = true;
         let admitted = admitted.clone();
-        let need = admitted.quote.need;
-        let side_by_side = self.admitted.len() > 1;
-        let reached = self.record.charged.saturating_add(need);
-        let statement = self.state(&admitted, need, reached, side_by_side);
+        let is_alone = self.admitted.len() == 1;
+        let statement = self.state(&admitted, is_alone);
         out.push(Effect::StateEarly { request, statement });
     }
 
@@ -613,12 +636,12 @@ impl Channel {
         self.record.told = self.record.told.max(self.record.charged);
         self.record.last_paid_at = now;
         out.push(self.persist());
-        let statement = if admitted.stated_early {
-            self.correct_down(&admitted, amount)
+        let mut statement = if admitted.stated_early {
+            self.statement(amount, None, admitted.moved)
         } else {
-            let side_by_side = !self.admitted.is_empty();
-            self.state(&admitted, amount, self.record.charged, side_by_side)
+            self.state(&admitted, self.admitted.is_empty())
         };
+        statement.charge.charged_total = Some(self.record.charged);
         out.push(Effect::Charged {
             request,
             amount,
@@ -626,43 +649,30 @@ impl Channel {
         });
     }
 
-    /// The statement that leaves now for a request that cost `cost`, after which `reached` is
-    /// charged in all. It is in terms of what the payer will believe when it arrives.
-    fn state(
-        &mut self,
-        admitted: &Admitted,
-        cost: Amount,
-        reached: Amount,
-        side_by_side: bool,
-    ) -> Statement {
-        let Admitted {
-            view,
-            charged_before,
-            ..
-        } = *admitted;
-        let ceiling = admitted.quote.ceiling;
-        let side_by_side = side_by_side || self.statements > admitted.statements_before;
+    /// The statement that leaves now: what leads from all that was stated before to all that is
+    /// charged, where streams in flight count with their need.
+    fn state(&mut self, admitted: &Admitted, is_alone: bool) -> Statement {
+        let streams = self.admitted.values().filter(|other| other.stated_early);
+        let reached = streams.fold(self.record.charged, |sum, stream| {
+            sum.saturating_add(stream.quote.need)
+        });
+        let charged = reached
+            .saturating_sub(self.believed)
+            .min(admitted.quote.ceiling);
+        let is_alone =
+            is_alone && self.waiting.is_empty() && self.statements == admitted.statements_before;
+        // Where the voucher has room for one more call, that call may be on its way, and its reply
+        // may overtake this one.
+        let Quote { ceiling, need } = admitted.quote;
+        let has_room = |sum: Amount| sum.saturating_add(ceiling) >= reached.saturating_add(need);
+        let sum = admitted
+            .sum_before
+            .filter(|sum| is_alone && !has_room(*sum));
         self.statements += 1;
-        let moved = admitted.moved.clone();
-        if !side_by_side {
-            let figure = reached.max(view).min(view.saturating_add(ceiling));
-            return self.statement(figure.saturating_sub(view), Some(figure), moved);
-        }
-        let charged = if admitted.leads {
-            let behind = charged_before.saturating_sub(view);
-            let ahead = view.saturating_sub(charged_before);
-            cost.saturating_add(behind)
-                .saturating_sub(ahead)
-                .min(ceiling)
-        } else {
-            cost
-        };
-        self.statement(charged, None, moved)
-    }
-
-    /// What the end of a stream says to a payer that reads it: the true charge.
-    fn correct_down(&self, admitted: &Admitted, amount: Amount) -> Statement {
-        self.statement(amount, Some(self.record.charged), admitted.moved.clone())
+        self.believed = self.believed.saturating_add(charged);
+        self.believed_max = self.believed_max.saturating_add(charged);
+        let sum = sum.map(|sum| sum.saturating_add(charged));
+        self.statement(charged, sum, admitted.moved.clone())
     }
 
     fn statement(
@@ -676,6 +686,7 @@ impl Channel {
             moved,
             charge: ChargeStatement {
                 charged_amount: Some(charged),
+                charged_total: None,
                 channel_state: Some(channel_state(self.id, &onchain, cumulative)),
             },
         }
@@ -694,10 +705,16 @@ impl Channel {
     }
 
     /// The figures from which an honest payer's next voucher is surely good.
+    ///
+    /// They are never below what the payer believes already, which later statements rest on.
     fn correct(&mut self, out: &mut Vec<Effect>) -> Box<Correction> {
         let figure = self.record.charged.saturating_add(self.reserved());
-        if figure > self.record.told {
-            self.record.told = figure;
+        let promised = self.record.voucher.map(|voucher| voucher.max_claimable);
+        let figure = figure.max(self.believed.min(promised.unwrap_or_default()));
+        self.believed_max = self.believed_max.max(figure);
+        let told = self.record.told;
+        self.tell_at_most(self.believed_max);
+        if self.record.told > told {
             out.push(self.persist());
         }
         let onchain = self.record.onchain.unwrap_or_default();
@@ -777,6 +794,7 @@ impl Channel {
             moved,
             charge: ChargeStatement {
                 charged_amount: None,
+                charged_total: Some(self.record.charged),
                 channel_state: Some(channel_state(self.id, &onchain, Some(self.record.charged))),
             },
         }

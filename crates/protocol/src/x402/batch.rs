@@ -161,6 +161,10 @@ pub struct ChargeStatement {
     /// What this request was charged; absent on a refund.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub charged_amount: Option<Amount>,
+    /// What was charged on the channel in all when this statement left. Not of x402: clients that
+    /// add up do not read it, and a payer with one request at a time need not add up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub charged_total: Option<Amount>,
     /// The channel after it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub channel_state: Option<ChannelState>,

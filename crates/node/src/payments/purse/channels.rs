@@ -263,7 +263,7 @@ impl Channels {
     pub(super) async fn correct_down(
         &self,
         id: ChannelId,
-        cumulative: Amount,
+        charged_total: Amount,
     ) -> Result<(), StoreError> {
         let stored = {
             let mut slots = self.slots();
@@ -274,7 +274,7 @@ impl Channels {
             let Some(channel) = slot.channel.as_mut() else {
                 return Ok(());
             };
-            let record = channel.correct_down(cumulative).clone();
+            let record = channel.correct_down(charged_total).clone();
             StoredPayerChannel {
                 chain: slot.chain,
                 url: slot.url.clone(),

@@ -122,12 +122,11 @@ impl PaidBody {
         let Ok(settled) = decode_header::<SettleResponse>(stated.as_bytes()) else {
             return;
         };
-        let state = statement(&settled)
+        let total = statement(&settled)
             .ok()
-            .and_then(|statement| statement.channel_state);
-        let cumulative = state.and_then(|state| state.charged_cumulative_amount);
-        if let (Some((channels, id)), Some(cumulative)) = (&self.channel, cumulative)
-            && let Err(error) = channels.correct_down(*id, cumulative).await
+            .and_then(|statement| statement.charged_total);
+        if let (Some((channels, id)), Some(total)) = (&self.channel, total)
+            && let Err(error) = channels.correct_down(*id, total).await
         {
             warn!(%error, "the true charge of a stream could not be kept");
         }
