@@ -375,8 +375,8 @@ async fn through_the_desk(
     let vouchers = (size.channels * size.vouchers) as f64;
     let per_core = vouchers / processor;
     let note = format!(
-        "target 10,000; {vouchers} vouchers on {} channels, verified, admitted and charged, two \
-         records each; limit: {:.0}% of the processor's time recovers signers, the rest passes \
+        "target 10,000; {vouchers} vouchers on {} channels, verified, admitted and charged, one \
+         record each; limit: {:.0}% of the processor's time recovers signers, the rest passes \
          messages and writes records",
         size.channels,
         100.0 * per_core / verified
@@ -509,8 +509,8 @@ async fn latency(
     };
     let note = format!(
         "{} paid and as many free requests in turn, one connection; target for the median added \
-         is under 1 ms; limit: two commits (the voucher before the work, the charge before the \
-         statement) at {commit_ms:.2} ms each when alone, and the wakes of threads between them",
+         is under 1 ms; limit: a commit before the statement, {commit_ms:.2} ms when alone, and \
+         the wakes of threads around it",
         size.requests
     );
     for (name, share) in [("median", 0.5), ("99th percentile", 0.99)] {

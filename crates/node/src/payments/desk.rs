@@ -319,6 +319,13 @@ impl DeskTask {
                     if count == 0 {
                         return Ok(());
                     }
+                    // Whoever is ready to speak does so before the commit, and so shares it.
+                    tokio::task::yield_now().await;
+                    while inbox.len() < TURN_MESSAGES_MAX
+                        && let Ok(message) = self.inbox.try_recv()
+                    {
+                        inbox.push(message);
+                    }
                     for message in inbox.drain(..) {
                         self.take(message, &mut turn)?;
                     }
@@ -464,7 +471,13 @@ impl DeskTask {
         }
     }
 
-    async fn finish(&mut self, turn: Turn) -> Result<(), StoreError> {
+    async fn finish(&mut self, mut turn: Turn) -> Result<(), StoreError> {
+        // Nothing becomes durable for these: they need not wait for others.
+        let is_free = |channel: &ChannelId| !turn.records.contains_key(channel);
+        let free = turn.effects.extract_if(.., |(channel, _)| is_free(channel));
+        for (channel, effect) in free.collect::<Vec<_>>() {
+            self.perform(channel, effect);
+        }
         let mut batch = Batch::default();
         for (channel, stored) in &turn.records {
             batch.put(Table::ProviderChannels, channel.0.as_slice(), stored)?;

@@ -1,8 +1,10 @@
 //! The provider's side of one channel, as a machine (spec: payments, section 5).
 //!
 //! Events go in, effects come out, in order: whatever follows an [`Effect::Persist`] may be
-//! performed only after the record is durable. That is the whole of the crash rule: the accepted
-//! voucher is durable before work starts, the charge before its statement leaves.
+//! performed only after the record is durable. That is the whole of the crash rule: before a figure
+//! leaves, the charge, the voucher that covers it and the most that the payer can believe are
+//! durable together. Until then nothing was promised: work that a crash cuts off is not charged, and
+//! the payer's voucher, which it still has, is as good as before.
 //!
 //! Four ideas carry the rest:
 //!
@@ -258,6 +260,8 @@ pub struct Channel {
     /// A transaction or a read is under way for the request at the front of `waiting`.
     reading: bool,
     transacting: Option<RequestId>,
+    /// Something in the record is not durable yet; no statement rests on it.
+    unsaved: bool,
     /// How many statements have left.
     statements: u64,
     /// What the payer believes that it was charged, if every statement has reached it.
@@ -320,6 +324,7 @@ impl Channel {
             waiting: VecDeque::new(),
             reading: false,
             transacting: None,
+            unsaved: false,
             statements: 0,
             unproved: false,
         }
@@ -577,7 +582,7 @@ impl Channel {
         };
         self.admitted.insert(request, admitted);
         self.tell_at_most(self.believed_max);
-        out.push(self.persist());
+        self.unsaved = true;
         out.push(Effect::Admit { request });
     }
 
@@ -601,8 +606,8 @@ impl Channel {
         (is_alone && (is_new || is_quiet) && view == self.believed).then_some(view)
     }
 
-    /// Raises `told` to all that a payer which believes `sum` now can come to believe, so that no
-    /// statement has to wait for the store.
+    /// Raises `told` to all that a payer which believes `sum` now can come to believe, so that one
+    /// write serves every statement that follows.
     fn tell_at_most(&mut self, sum: Amount) {
         let reached = self.record.charged.saturating_add(self.reserved());
         let more = reached.saturating_sub(self.believed);
@@ -617,6 +622,9 @@ impl Channel {
         admitted.stated_early = true;
         let admitted = admitted.clone();
         let is_alone = self.admitted.len() == 1;
+        if self.unsaved {
+            self.persist(out);
+        }
         let statement = self.state(&admitted, is_alone);
         out.push(Effect::StateEarly { request, statement });
     }
@@ -635,7 +643,7 @@ impl Channel {
         self.record.charged = self.record.charged.saturating_add(amount);
         self.record.told = self.record.told.max(self.record.charged);
         self.record.last_paid_at = now;
-        out.push(self.persist());
+        self.persist(out);
         let mut statement = if admitted.stated_early {
             self.statement(amount, None, admitted.moved)
         } else {
@@ -714,8 +722,8 @@ impl Channel {
         self.believed_max = self.believed_max.max(figure);
         let told = self.record.told;
         self.tell_at_most(self.believed_max);
-        if self.record.told > told {
-            out.push(self.persist());
+        if self.unsaved || self.record.told > told {
+            self.persist(out);
         }
         let onchain = self.record.onchain.unwrap_or_default();
         Box::new(Correction {
@@ -746,7 +754,7 @@ impl Channel {
         self.transacting = Some(request);
         let nonce = self.record.onchain.unwrap_or_default().refund_nonce;
         let claim = self.record.claim_row().map(Box::new);
-        out.push(self.persist());
+        self.persist(out);
         out.push(Effect::SendRefund {
             request,
             claim,
@@ -812,7 +820,7 @@ impl Channel {
         self.record.told = self.record.told.max(self.record.charged);
         // A channel that never paid is not worth a place in the store: anyone can name channels.
         if changed && self.record.voucher.is_some() {
-            out.push(self.persist());
+            self.persist(out);
         }
     }
 
@@ -824,8 +832,9 @@ impl Channel {
         }
     }
 
-    fn persist(&self) -> Effect {
-        Effect::Persist(Box::new(self.record.clone()))
+    fn persist(&mut self, out: &mut Vec<Effect>) {
+        self.unsaved = false;
+        out.push(Effect::Persist(Box::new(self.record.clone())));
     }
 }
 

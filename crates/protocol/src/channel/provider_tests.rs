@@ -183,13 +183,10 @@ fn refusal(out: &[Effect]) -> Option<ErrorCode> {
 }
 
 #[test]
-fn the_voucher_is_durable_before_work_and_the_charge_before_its_statement() {
+fn charge_and_voucher_are_durable_before_a_statement_and_work_waits_for_no_disk() {
     let mut desk = Desk::funded(10_000);
     let (request, out) = desk.pay(1_000, 1_000, 1_000);
-    let [Effect::Persist(record), Effect::Admit { .. }] = out.as_slice() else {
-        panic!("{out:?}")
-    };
-    assert_eq!(record.voucher.unwrap().max_claimable, amount(1_000));
+    assert_eq!(out, [Effect::Admit { request }]);
     let out = desk.handle(Event::Charge {
         request,
         amount: amount(137),
@@ -197,8 +194,21 @@ fn the_voucher_is_durable_before_work_and_the_charge_before_its_statement() {
     let [Effect::Persist(record), Effect::Charged { .. }] = out.as_slice() else {
         panic!("{out:?}")
     };
+    assert_eq!(record.voucher.unwrap().max_claimable, amount(1_000));
     assert_eq!(record.charged, amount(137));
     assert_eq!(stated(&out), (137, 137));
+}
+
+#[test]
+fn what_the_headers_of_a_stream_state_is_durable_before_they_leave() {
+    let mut desk = Desk::funded(10_000);
+    let (request, _) = desk.pay(1_000, 1_000, 1_000);
+    let out = desk.handle(Event::StateEarly { request });
+    let [Effect::Persist(record), Effect::StateEarly { .. }] = out.as_slice() else {
+        panic!("{out:?}")
+    };
+    assert_eq!(record.told, amount(1_000));
+    assert_eq!(record.voucher.unwrap().max_claimable, amount(1_000));
 }
 
 #[test]
