@@ -23,6 +23,7 @@ pub use header::{
 };
 pub use wire::{
     ACCEPTS_MAX, Extensions, PAYMENT_IDENTIFIER, PaymentIdentifierError, PaymentPayload,
-    PaymentRequired, PaymentRequirements, ResourceInfo, Scheme, SettleResponse, VerifyRequest,
-    VerifyResponse, Version, payment_identifier, payment_identifier_offer, with_payment_identifier,
+    PaymentRequired, PaymentRequirements, QuotedEntries, ResourceInfo, Scheme, SettleResponse,
+    VerifyRequest, VerifyResponse, Version, payment_identifier, payment_identifier_offer,
+    with_payment_identifier,
 };

@@ -5,10 +5,55 @@
     reason = "what a test helper cannot unwrap, the test cannot go on without"
 )]
 
-mod chain;
+mod buying;
+mod chain_command;
 mod doctor;
 mod help;
 mod program;
 mod secrecy;
+mod selling;
 mod trade;
 mod wallet;
+
+// Unmodified programs by other people: the tests that use them are ignored where they are not installed.
+#[allow(
+    dead_code,
+    reason = "shared with the tests of hearth-node, which use the rest"
+)]
+#[path = "../../../../tests/outside/rust/chain.rs"]
+mod chain;
+
+#[allow(
+    dead_code,
+    reason = "shared with the tests of hearth-node, which use the rest"
+)]
+#[path = "../../../../tests/outside/rust/express.rs"]
+mod express;
+
+#[allow(
+    dead_code,
+    reason = "shared with the tests of hearth-node, which use the rest"
+)]
+#[path = "../../../../tests/outside/rust/payer.rs"]
+mod payer;
+
+#[allow(
+    dead_code,
+    reason = "shared with the tests of hearth-node, which use the rest"
+)]
+#[path = "../../../../tests/outside/rust/process.rs"]
+mod process;
+
+#[allow(
+    dead_code,
+    reason = "shared with the tests of hearth-node, which use the rest"
+)]
+#[path = "../../../../tests/outside/rust/programs.rs"]
+mod programs;
+
+#[allow(
+    dead_code,
+    reason = "shared with the tests of hearth-node, which use the rest"
+)]
+#[path = "../../../../tests/outside/rust/upstream.rs"]
+mod upstream;

@@ -72,6 +72,12 @@ impl Home {
         home
     }
 
+    /// The account of the wallet in it.
+    pub(crate) fn household(&self) -> String {
+        let shown = self.run(&["wallet", "show", "--json"]).json();
+        shown["household"].as_str().unwrap().to_owned()
+    }
+
     /// The data folder, which the program makes.
     pub(crate) fn path(&self) -> PathBuf {
         self.folder.path().join("home")
@@ -179,9 +185,14 @@ pub(crate) struct RunningService;
 
 impl RunningService {
     pub(crate) fn start(home: &Home, more: &[&str]) -> Running {
+        Self::start_at(home, "127.0.0.1:0", more)
+    }
+
+    /// The same at an address of the test's choice.
+    pub(crate) fn start_at(home: &Home, address: &str, more: &[&str]) -> Running {
         Running::start(
             home,
-            &[&["serve-paid", "--listen", "127.0.0.1:0", "--json"], more].concat(),
+            &[&["serve-paid", "--listen", address, "--json"], more].concat(),
         )
     }
 }

@@ -2,16 +2,20 @@
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use serde_json::Value;
 
 use crate::program::{Home, Running, RunningChain, RunningService};
 
-/// A service that answers `hello` to everything, until the test ends.
-fn goods() -> String {
+/// A service that answers `hello` to everything until the test ends, and how often it did.
+pub(crate) fn goods() -> (String, Arc<AtomicU64>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
+    let answered = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&answered);
     thread::spawn(move || {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
@@ -20,11 +24,12 @@ fn goods() -> String {
             if stream.read(&mut head).is_ok_and(|length| length > 0) {
                 let reply =
                     "HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: close\r\n\r\nhello";
+                counter.fetch_add(1, Ordering::SeqCst);
                 drop(stream.write_all(reply.as_bytes()));
             }
         }
     });
-    url
+    (url, answered)
 }
 
 struct Market {
@@ -46,7 +51,7 @@ impl Market {
         Self {
             seller,
             buyer,
-            upstream: goods(),
+            upstream: goods().0,
             _chain_home: chain_home,
             _chain: chain,
         }
@@ -57,7 +62,7 @@ impl Market {
     }
 }
 
-fn units(money: &Value) -> u128 {
+pub(crate) fn units(money: &Value) -> u128 {
     money["units"].as_str().unwrap().parse().unwrap()
 }
 

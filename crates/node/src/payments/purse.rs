@@ -28,8 +28,8 @@ use hearth_protocol::x402::{
     Authorization, BatchExtra, BatchPayload, ChargeStatement, Deposit, DepositAuthorization,
     Erc3009Authorization, ErrorCode, ExactExtra, ExactPayload, HeaderError, PAYMENT_IDENTIFIER,
     PAYMENT_REQUIRED, PAYMENT_RESPONSE, PAYMENT_SIGNATURE, PaymentPayload, PaymentRequired,
-    PaymentRequirements, Scheme, SettleResponse, Version, decode_header, encode_header,
-    with_payment_identifier,
+    PaymentRequirements, QuotedEntries, Scheme, SettleResponse, Version, decode_header,
+    encode_header, with_payment_identifier,
 };
 use http::{HeaderMap, Method, StatusCode};
 use serde::Serialize;
@@ -261,6 +261,7 @@ impl Purse {
             purchase,
             required: &required,
             requirements,
+            accepted: quoted_entry(&response, requirements)?,
             limit,
         };
         let mut corrected = false;
@@ -501,6 +502,10 @@ impl Purse {
         let Some(mut held) = held else {
             let response = sent?;
             refused_for_good(&response)?;
+            if let Some(required) = payment_required(&response)? {
+                let code = required.error.unwrap_or_default();
+                return Err(PayError::Refused { code });
+            }
             return Ok(Paid::Served(Box::new(PaidResponse::exact(
                 response,
                 order.requirements.clone(),
@@ -627,6 +632,7 @@ impl Purse {
                 purchase,
                 required,
                 requirements,
+                accepted: quoted_entry(&probe, requirements)?,
                 limit,
             };
             return self
@@ -716,6 +722,8 @@ struct Order<'a> {
     purchase: &'a Purchase,
     required: &'a PaymentRequired,
     requirements: &'a PaymentRequirements,
+    /// The same as the service wrote it.
+    accepted: Value,
     limit: AssetLimit,
 }
 
@@ -731,7 +739,7 @@ impl Order<'_> {
         let payment = PaymentPayload {
             x402_version: Version,
             resource: Some(self.required.resource.clone()),
-            accepted: self.requirements.clone(),
+            accepted: self.accepted.clone(),
             payload,
             extensions: with_payment_identifier(&self.required.extensions, &id),
         };
@@ -772,6 +780,18 @@ fn payment_required(response: &reqwest::Response) -> Result<Option<PaymentRequir
     header(response, PAYMENT_REQUIRED)
         .transpose()
         .map_err(PayError::Unreadable)
+}
+
+/// The entry of a 402 that was understood as `requirements`, as it was written.
+fn quoted_entry(
+    response: &reqwest::Response,
+    requirements: &PaymentRequirements,
+) -> Result<Value, PayError> {
+    let entries = header::<QuotedEntries>(response, PAYMENT_REQUIRED);
+    let entry = entries.transpose().map_err(PayError::Unreadable)?;
+    entry
+        .and_then(|entries| entries.of(requirements))
+        .ok_or_else(|| PayError::Offer("the way to pay that was chosen is not in it".to_owned()))
 }
 
 fn settle_response(response: &reqwest::Response) -> Option<SettleResponse> {

@@ -8,12 +8,23 @@
     reason = "a test that meets the unexpected should fail there"
 )]
 
+#[path = "../../../../tests/outside/rust/chain.rs"]
 mod chain;
 mod contracts;
+mod embedded;
+#[allow(
+    dead_code,
+    reason = "shared with the tests of hearth-cli, which use the rest"
+)]
+#[path = "../../../../tests/outside/rust/express.rs"]
 mod express;
+#[path = "../../../../tests/outside/rust/payer.rs"]
 mod payer;
+#[path = "../../../../tests/outside/rust/process.rs"]
 mod process;
+#[path = "../../../../tests/outside/rust/programs.rs"]
 mod programs;
 mod scenarios;
 mod seller;
+#[path = "../../../../tests/outside/rust/upstream.rs"]
 mod upstream;

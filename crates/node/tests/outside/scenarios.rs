@@ -6,6 +6,7 @@
 use serde_json::{Value, json};
 
 use crate::chain::{FUNDS, SETTLEMENT, TestChain, keys};
+use crate::embedded;
 use crate::payer::{Outcome, PAYERS, Payer, Sight};
 use crate::seller::{CEILING, NEED, Seller};
 use crate::upstream::Upstream;
@@ -77,7 +78,7 @@ impl Scene<'_> {
 fn with_every_payer(options: &Value, case: impl Fn(&mut Scene<'_>)) {
     let upstream = Upstream::start();
     for (name, start) in [
-        ("embedded", TestChain::embedded as fn() -> TestChain),
+        ("embedded", embedded::start as fn() -> TestChain),
         ("anvil", TestChain::anvil),
     ] {
         for (sdk, sight) in PAYERS {

@@ -140,17 +140,36 @@ where
         .collect())
 }
 
-/// The body of `PAYMENT-SIGNATURE`. `P` is the scheme's payload, or [`Value`] before it is known.
+/// The ways to pay of a 402, as their writer wrote them.
+///
+/// A payer returns the entry that it chose untouched: servers look for it among those that they quoted, some of them
+/// letter by letter, so that neither the case of an address nor a field that is not understood may change.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct QuotedEntries {
+    accepts: Vec<Value>,
+}
+
+impl QuotedEntries {
+    /// The entry that was understood as `requirements`.
+    pub fn of(self, requirements: &PaymentRequirements) -> Option<Value> {
+        self.accepts.into_iter().find(|entry| {
+            PaymentRequirements::deserialize(entry).is_ok_and(|entry| entry == *requirements)
+        })
+    }
+}
+
+/// The body of `PAYMENT-SIGNATURE`. `P` is the scheme's payload, or [`Value`] before it is known; `A` is the way to pay
+/// that was chosen, or [`Value`] where it goes back untouched.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct PaymentPayload<P = Value> {
+pub struct PaymentPayload<P = Value, A = PaymentRequirements> {
     /// Always 2.
     pub x402_version: Version,
     /// What is paid for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resource: Option<ResourceInfo>,
     /// The way to pay that was chosen.
-    pub accepted: PaymentRequirements,
+    pub accepted: A,
     /// What the scheme signs.
     pub payload: P,
     /// Extension data.
@@ -283,4 +302,33 @@ pub fn with_payment_identifier(offered: &Extensions, id: &str) -> Extensions {
         info.insert("id".to_owned(), Value::String(id.to_owned()));
     }
     extensions
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_goes_back_as_it_was_written() {
+        let entry = |asset: &str| {
+            json!({
+                "scheme": "exact",
+                "network": "eip155:8453",
+                "amount": "10",
+                "asset": asset,
+                "payTo": "0x15D34aaf54267db7d7c367839aaf71a00a2c6a65",
+                "maxTimeoutSeconds": 60,
+                "extra": { "name": "USDC", "version": "2" },
+                "fieldOfTheFuture": [1, null],
+            })
+        };
+        let wanted = entry("0xF39FD6e51aad88f6f4ce6ab8827279cfffb92266");
+        let solana = json!({ "scheme": "exact", "network": "solana:mainnet" });
+        let other = entry("0x70997970C51812dc3A010C7d01b50e0d17dc79C8");
+        let quoted = json!({ "accepts": [solana, other, wanted] });
+        let quoted = QuotedEntries::deserialize(&quoted).unwrap();
+        let understood: PaymentRequirements = serde_json::from_value(wanted.clone()).unwrap();
+        assert_ne!(serde_json::to_value(&understood).unwrap(), wanted);
+        assert_eq!(quoted.of(&understood), Some(wanted));
+    }
 }

@@ -1,10 +1,8 @@
-//! Chains to pay on: anvil, prepared to look like ours, and the embedded chain.
+//! Chains to pay on: anvil, prepared to look like ours, and any other chain that a test runs itself.
 
-use alloy_primitives::Address;
-use hearth_chain::embedded::{Embedded, EmbeddedConfig, Genesis};
+use std::any::Any;
+
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
-use tokio::runtime::Runtime;
 
 use crate::process::{Process, free_port};
 use crate::programs;
@@ -43,18 +41,17 @@ pub(crate) struct TestChain {
     rpc: String,
     facts: Value,
     // Kept for its end: the node dies with it.
-    _node: Node,
-}
-
-#[expect(dead_code, reason = "held until the chain is not needed any more")]
-enum Node {
-    Process(Process),
-    InProcess(Runtime),
+    _node: Box<dyn Any>,
 }
 
 impl TestChain {
-    /// anvil, with the contracts placed at their canonical addresses.
+    /// anvil, with the contracts placed at their canonical addresses; [`keys::PAYER_ADDRESS`] holds [`FUNDS`].
     pub(crate) fn anvil() -> Self {
+        Self::anvil_for(keys::PAYER_ADDRESS)
+    }
+
+    /// anvil, with the contracts placed at their canonical addresses; `holder` holds [`FUNDS`].
+    pub(crate) fn anvil_for(holder: &str) -> Self {
         let port = free_port();
         let mut command = programs::foundry("anvil");
         let mut node = Process::start("anvil", command.args(["--port", &port.to_string()]));
@@ -62,34 +59,34 @@ impl TestChain {
             line.starts_with("Listening on").then_some(())
         });
         let rpc = format!("http://127.0.0.1:{port}");
-        Self::prepare(rpc, Node::Process(node), Some("anvil_setCode"))
+        Self::prepared(rpc, Box::new(node), holder, Some("anvil_setCode"))
     }
 
-    /// The embedded chain, served on loopback by this process.
-    pub(crate) fn embedded() -> Self {
-        let runtime = Runtime::new().expect("a runtime starts");
-        let genesis = Genesis::standard(Address::repeat_byte(0x11));
-        let chain = Embedded::in_memory(EmbeddedConfig::new(genesis)).expect("the chain starts");
-        let listener = runtime
-            .block_on(TcpListener::bind("127.0.0.1:0"))
-            .expect("the loopback address has a free port");
-        let address = listener.local_addr().expect("it is bound");
-        runtime.spawn(async move { chain.serve(listener, std::future::pending()).await });
-        Self::prepare(format!("http://{address}"), Node::InProcess(runtime), None)
-    }
-
-    fn prepare(rpc: String, node: Node, set_code: Option<&str>) -> Self {
+    /// The chain that `node` serves at `rpc`, with a new token of which `holder` holds [`FUNDS`]. `set_code` is the
+    /// method that places code, for a chain which has no payment contracts from its genesis.
+    pub(crate) fn prepared(
+        rpc: String,
+        node: Box<dyn Any>,
+        holder: &str,
+        set_code: Option<&str>,
+    ) -> Self {
         let mut config = json!({
             "rpc": rpc,
             "artifacts": programs::artifacts(),
             "key": keys::DEPLOYER,
-            "mint": [{ "to": keys::PAYER_ADDRESS, "amount": FUNDS.to_string() }],
+            "mint": [{ "to": holder, "amount": FUNDS.to_string() }],
         });
         if let Some(method) = set_code {
             config["setCode"] = json!(method);
         }
         let mut script = Process::start("prepare.mjs", &mut programs::node("prepare.mjs", &config));
         let facts = script.json("token");
+        Self::known(rpc, node, facts)
+    }
+
+    /// The chain that `node` serves at `rpc`, of which `facts` says what `prepare.mjs` would: `chainId`, `token`, `name`
+    /// and `version`.
+    pub(crate) fn known(rpc: String, node: Box<dyn Any>, facts: Value) -> Self {
         Self {
             rpc,
             facts,

@@ -8,11 +8,6 @@ use crate::program::{Home, RunningChain};
 
 const STRANGER: &str = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266";
 
-fn household(home: &Home) -> String {
-    let shown = home.run(&["wallet", "show", "--json"]).json();
-    shown["household"].as_str().unwrap().to_owned()
-}
-
 /// The amount of TESTUSD among balances.
 fn dollars(balances: &Value) -> &str {
     let all = balances.as_array().unwrap();
@@ -27,7 +22,7 @@ fn dollars(balances: &Value) -> &str {
 #[test]
 fn tokens_are_sent_once_and_seen_on_both_sides() {
     let home = Home::with_wallet();
-    let fund = format!("{}=100", household(&home));
+    let fund = format!("{}=100", home.household());
     let chain = RunningChain::start(&home, &["--fund", &fund]);
     home.point_config_at(chain.url());
     assert_eq!(chain.ready["chain"], "eip155:402402");

@@ -1,12 +1,8 @@
 //! A service that knows nothing of payments, to stand behind ours: `tests/outside/js/upstream.mjs`.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
-use std::time::Duration;
-
 use serde_json::{Value, json};
 
-use crate::process::Process;
+use crate::process::{self, Process};
 use crate::programs;
 
 /// The running service.
@@ -53,18 +49,7 @@ impl Upstream {
             .expect("it counts")
     }
 
-    /// One exchange with the service itself, past any payment.
     fn control(&self, request: &str) -> Value {
-        let mut stream = TcpStream::connect(&self.address).expect("the service listens");
-        stream
-            .set_read_timeout(Some(Duration::from_secs(30)))
-            .expect("a socket has one");
-        write!(stream, "{request} HTTP/1.0\r\n\r\n").expect("the service reads");
-        let mut reply = String::new();
-        stream
-            .read_to_string(&mut reply)
-            .expect("the service answers");
-        let body = reply.split("\r\n\r\n").nth(1).expect("a reply has a body");
-        serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {reply}"))
+        process::ask(&self.address, request)
     }
 }

@@ -1,9 +1,9 @@
 //! A seller that is other people's program: npm `@x402/express`, with the SDK's own facilitator.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::chain::{TestChain, keys};
-use crate::process::Process;
+use crate::process::{self, Process};
 use crate::programs;
 
 /// The price of a call of these tests, in atomic units.
@@ -43,5 +43,11 @@ impl Express {
     /// The URL of one of its routes.
     pub(crate) fn url(&self, route: &str) -> String {
         format!("{}{route}", self.url)
+    }
+
+    /// Lets it claim what is due and settle what is claimed; returns what the SDK says of it.
+    pub(crate) fn claim(&self) -> Value {
+        let address = self.url.trim_start_matches("http://");
+        process::ask(address, "POST /control/claim")
     }
 }

@@ -1,7 +1,7 @@
 //! Processes that a test starts, talks to in lines of JSON, and never leaves behind.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex};
@@ -143,4 +143,19 @@ pub(crate) fn free_port() -> u16 {
         .and_then(|listener| listener.local_addr())
         .expect("the loopback address has a free port")
         .port()
+}
+
+/// One exchange with a program at `address`, past any payment: `request` is such as `GET /control/served`.
+pub(crate) fn ask(address: &str, request: &str) -> Value {
+    let mut stream = TcpStream::connect(address).expect("the program listens");
+    stream
+        .set_read_timeout(Some(WAIT))
+        .expect("a socket has one");
+    write!(stream, "{request} HTTP/1.0\r\n\r\n").expect("the program reads");
+    let mut reply = String::new();
+    stream
+        .read_to_string(&mut reply)
+        .expect("the program answers");
+    let body = reply.split("\r\n\r\n").nth(1).expect("a reply has a body");
+    serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {reply}"))
 }

@@ -1,0 +1,184 @@
+//! `hearth pay` buys from a server that knows nothing of Hearth: npm `@x402/express`, with the SDK's own facilitator,
+//! on anvil.
+
+use serde_json::Value;
+
+use crate::chain::{FUNDS, SETTLEMENT, TestChain, keys};
+use crate::express::{Express, PRICE};
+use crate::program::Home;
+use crate::trade::units;
+
+/// What the server asks for as a first deposit, and gets.
+const DEPOSIT: u128 = 10 * PRICE;
+
+/// A household with funds on anvil, and a seller of other people's making.
+struct Scene {
+    buyer: Home,
+    account: String,
+    server: Express,
+    chain: TestChain,
+}
+
+impl Scene {
+    fn open() -> Self {
+        let buyer = Home::with_wallet();
+        let account = buyer.household();
+        let chain = TestChain::anvil_for(&account);
+        buyer.point_config_at(chain.rpc());
+        // The chain and the asset of a fresh configuration become those of this chain.
+        buyer.edit_config(
+            "[chains.\"eip155:402402\"]",
+            &format!("[chains.\"{}\"]", chain.network()),
+        );
+        let embedded = "eip155:402402/erc20:0x569b35Ed675c9ca42DBD1b6Dd75bdC2965D5ec8E";
+        buyer.edit_config(
+            embedded,
+            &format!("{}/erc20:{}", chain.network(), chain.token()),
+        );
+        let server = Express::start(&chain);
+        Self {
+            buyer,
+            account,
+            server,
+            chain,
+        }
+    }
+
+    /// Pays for a route, with `more` arguments, and returns what `hearth pay` printed.
+    fn pay(&self, route: &str, more: &[&str]) -> Value {
+        let url = self.server.url(route);
+        let arguments = [&["pay", &url, "--yes", "--json"], more].concat();
+        self.buyer.run(&arguments).json()
+    }
+
+    /// Asks for a route whose handler fails.
+    fn fails(&self, route: &str) {
+        let url = self.server.url(route);
+        let failed = self.buyer.run(&["pay", &url, "--yes", "--json"]);
+        assert_eq!(failed.code, 1, "{failed:?}");
+        let paid: Value = serde_json::from_str(&failed.stdout).unwrap();
+        assert_eq!(paid["status"], 500);
+    }
+
+    fn channel(&self) -> Value {
+        let listed = self.buyer.run(&["channels", "list", "--json"]).json();
+        let paying = listed["paying"].as_array().unwrap();
+        assert_eq!(paying.len(), 1, "one channel serves all calls: {listed:#}");
+        paying[0].clone()
+    }
+
+    /// What the payer holds, what the contract holds, what the seller holds. None is ever missing.
+    fn books(&self) -> (u128, u128, u128) {
+        let books = (
+            self.chain.holds(&self.account),
+            self.chain.holds(SETTLEMENT),
+            self.chain.holds(keys::RECEIVER),
+        );
+        assert_eq!(
+            books.0 + books.1 + books.2,
+            FUNDS,
+            "an atomic unit is missing: {books:?}"
+        );
+        books
+    }
+}
+
+/// Asserts that a call was served and paid by `scheme`; returns what it was charged.
+#[track_caller]
+fn served(paid: &Value, scheme: &str) -> u128 {
+    let payment = &paid["payment"];
+    assert_eq!(
+        (&paid["status"], payment["scheme"].as_str()),
+        (&Value::from(200), Some(scheme)),
+        "{paid:#}"
+    );
+    assert_eq!(payment["receipt"]["success"], true, "{paid:#}");
+    units(&payment["charged"])
+}
+
+#[test]
+#[ignore = "needs outside programs"]
+fn hearth_pays_an_sdk_server_by_voucher_and_gets_the_rest_back() {
+    let scene = Scene::open();
+    let first = scene.pay("/paid", &[]);
+    assert_eq!(served(&first, "batch-settlement"), PRICE);
+    assert_eq!(first["body"], r#"{"paid":"/paid","body":null}"#);
+    assert_eq!(scene.books(), (FUNDS - DEPOSIT, DEPOSIT, 0));
+    let posted = scene.pay(
+        "/paid",
+        &[
+            "-H",
+            "content-type: application/json",
+            "-d",
+            r#"{"question":1}"#,
+        ],
+    );
+    assert_eq!(served(&posted, "batch-settlement"), PRICE);
+    assert_eq!(posted["body"], r#"{"paid":"/paid","body":{"question":1}}"#);
+    let less = scene.pay("/less?charge=137", &[]);
+    assert_eq!(served(&less, "batch-settlement"), 137);
+    let either = scene.pay("/either", &[]);
+    assert_eq!(served(&either, "batch-settlement"), PRICE);
+    scene.fails("/fails");
+    let charged = 3 * PRICE + 137;
+    assert_eq!(
+        scene.books(),
+        (FUNDS - DEPOSIT, DEPOSIT, 0),
+        "vouchers need no transaction"
+    );
+
+    let channel = scene.channel();
+    assert_eq!(channel["status"], "open");
+    assert_eq!(channel["chain"], scene.chain.network());
+    assert_eq!(units(&channel["balance"]), DEPOSIT);
+    assert_eq!(
+        units(&channel["charged"]),
+        charged,
+        "a failing handler charges nothing"
+    );
+    assert_eq!(units(&channel["due"]), DEPOSIT - charged);
+
+    let url = scene.server.url("/paid");
+    let refund = scene
+        .buyer
+        .run(&["channels", "refund", &url, "--yes", "--json"])
+        .json();
+    assert_eq!(refund["outcome"], "refunded", "{refund:#}");
+    assert_eq!(
+        refund["units"],
+        (DEPOSIT - charged).to_string(),
+        "{refund:#}"
+    );
+    assert_eq!(units(&scene.channel()["due"]), 0);
+    assert_eq!(scene.books(), (FUNDS - charged, charged, 0));
+    assert_eq!(
+        scene.chain.claimed_for(keys::RECEIVER),
+        charged,
+        "what is left is the seller's"
+    );
+
+    // A channel that was given back is never used again; the next claim brings all that the seller earned.
+    assert_eq!(served(&scene.pay("/paid", &[]), "batch-settlement"), PRICE);
+    let claim = scene.server.claim();
+    assert_eq!(claim["claims"].as_array().unwrap().len(), 1, "{claim:#}");
+    let earned = charged + PRICE;
+    let held = FUNDS - charged - DEPOSIT;
+    assert_eq!(scene.books(), (held, DEPOSIT - PRICE, earned));
+}
+
+#[test]
+#[ignore = "needs outside programs"]
+fn hearth_pays_an_sdk_server_once_by_a_signed_transfer() {
+    let scene = Scene::open();
+    for bought in 1..=2 {
+        let once = scene.pay("/once", &[]);
+        assert_eq!(served(&once, "exact"), PRICE);
+        assert_eq!(once["body"], r#"{"paid":"/once","body":null}"#);
+        let hash = once["payment"]["transaction"].as_str().unwrap();
+        let seen = scene.buyer.run(&["chain", "tx", hash, "--json"]).json();
+        assert_eq!(seen["status"], "succeeded");
+        assert_eq!(scene.books(), (FUNDS - bought * PRICE, 0, bought * PRICE));
+    }
+    let none = scene.buyer.run(&["channels", "--json"]).json();
+    assert_eq!(none["paying"], Value::Array(Vec::new()));
+}
