@@ -23,6 +23,9 @@ pub struct ServiceReady {
     pub upstream: String,
     /// The price of a request.
     pub price: Money,
+    /// The ceiling that is quoted to those who pay by channel: the price, or several where one
+    /// voucher shall do for several requests at once.
+    pub ceiling: Money,
     /// The account that is paid.
     pub pay_to: String,
     /// The session key that signs claims.

@@ -98,11 +98,13 @@ pub(crate) enum Command {
 
     /// Sell any HTTP service: a reverse proxy that asks every request to pay (x402)
     #[command(after_help = "\
-The service behind it never sees the payment. It may say what a request cost in the header `hearth-charge` (atomic
-units, the price at most). Any x402 client can pay, by channel (batch-settlement) or one-off (exact).
+The service behind it never sees the payment. It may say what a request really cost in the header `hearth-charge` of
+its answer (whole tokens, such as 0.0004, the price at most), which the payer never sees; without it the price is
+charged. Any x402 client can pay, by channel (batch-settlement) or one-off (exact, always the price).
 
 Examples:
   hearth serve-paid --price 0.001 --to http://127.0.0.1:3000
+  hearth serve-paid --price 0.001 --to http://127.0.0.1:3000 --at-once 8
   hearth serve-paid --price 0.001 --to http://127.0.0.1:3000 --listen 127.0.0.1:0 --json")]
     ServePaid(serve::ServeArguments),
 

@@ -27,7 +27,7 @@ use crate::wallet::{money, money_of_units};
 
 pub use books::{Books, list};
 pub use payer::{Answer, Payer, Request};
-pub use service::{PaidService, ServeOptions};
+pub use service::{AT_ONCE_MAX, PaidService, ServeOptions};
 
 /// How often the chain is asked while somebody waits for a transaction, in milliseconds.
 const POLL_INTERVAL_MS: u64 = 250;

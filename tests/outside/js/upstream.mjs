@@ -2,7 +2,7 @@
 //
 // Configuration: { port? }. Prints { ready: url }.
 //   any /echo      answers at once with what was asked
-//   any path with ?charge=N tells the proxy, in the header hearth-charge, what the answer cost
+//   any path with ?charge=N tells the proxy, in the header hearth-charge, what the answer cost (whole tokens)
 //   any /fails     answers 500
 //   any /stream    sends one event at once and the last one only after POST /control/release
 //   POST /control/release lets every waiting stream end; GET /control/served says how many requests were served

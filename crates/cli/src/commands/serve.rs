@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use clap::Args;
+use hearth_api::money::Money;
 use hearth_api::payments::{ServiceEvent, ServiceReady};
 use hearth_node::keys::Keystore;
 use hearth_node::trade::{PaidService, ServeOptions};
@@ -19,6 +20,11 @@ pub(crate) struct ServeArguments {
     /// The price of a request, in whole tokens
     #[arg(long, value_name = "AMOUNT")]
     price: String,
+
+    /// Quote a ceiling of this many prices, so that a client's parallel requests fit on one voucher. Each request
+    /// is still charged its price at most; payers deposit and sign for more
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    at_once: u32,
 
     /// The service behind the price
     #[arg(long, value_name = "URL")]
@@ -52,6 +58,7 @@ pub(crate) async fn run(global: &Global, arguments: ServeArguments) -> Result<Ex
     let config = home.config()?;
     let options = ServeOptions {
         price: arguments.price,
+        at_once: arguments.at_once,
         asset: arguments.asset,
         upstream: arguments.to,
         listen: arguments.listen,
@@ -82,11 +89,13 @@ impl Show for ServiceReady {
     fn show(&self, page: &mut Page) {
         let title = page.styled(Style::Strong, &format!("Selling at {}", self.url));
         page.line(&title);
+        let money = |money: &Money| format!("{} {}", money.amount, money.symbol);
         page.pairs(&[
             ("behind it", self.upstream.clone()),
+            ("price", format!("{} a request", money(&self.price))),
             (
-                "price",
-                format!("{} {} a request", self.price.amount, self.price.symbol),
+                "quoted",
+                format!("{} at most, by channel", money(&self.ceiling)),
             ),
             ("paid to", self.pay_to.clone()),
             ("withdrawals take", format!("{} s", self.withdraw_delay_s)),

@@ -11,6 +11,7 @@ mod doctor;
 mod help;
 mod program;
 mod secrecy;
+mod seller;
 mod selling;
 mod trade;
 mod wallet;

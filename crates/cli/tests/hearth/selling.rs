@@ -111,7 +111,7 @@ fn outside_payers_use_channels_with_the_real_program_and_get_the_rest_back() {
         let posted = payer.step(&json!({ "do": "call", "url": url, "body": { "question": 1 } }));
         assert!(posted.ok().contains(r#""question":1"#));
         assert_eq!(posted.sent(), ["voucher"]);
-        let less = payer.call(&format!("{url}?charge=37"));
+        let less = payer.call(&format!("{url}?charge=0.000037"));
         less.ok();
         assert_eq!((less.charged(), less.view()), (37, 2 * PRICE.1 + 37));
         let failed = payer.call(&format!("{}/fails", service.url()));

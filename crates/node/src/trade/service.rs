@@ -19,6 +19,8 @@ use crate::payments::till::{Tasks, Till, TillKeys, open_escrows};
 use crate::store::Store;
 use crate::wallet::money;
 
+/// The most requests for which a quoted ceiling leaves room: no channel works on more.
+pub const AT_ONCE_MAX: u32 = 256;
 /// Millionths in a percent.
 const PPM_PER_PERCENT: u32 = 10_000;
 
@@ -29,6 +31,9 @@ pub struct ServeOptions {
     pub price: String,
     /// The asset, by name or CAIP-19 id.
     pub asset: String,
+    /// For how many requests at once the quoted ceiling leaves room on one voucher; 1 to
+    /// [`AT_ONCE_MAX`].
+    pub at_once: u32,
     /// The service behind the price.
     pub upstream: String,
     /// Where to listen.
@@ -65,7 +70,7 @@ impl PaidService {
         let (symbol, asset) = config.asset(&options.asset).ok_or_else(|| {
             TradeError::Asked(format!("the asset {:?} is not configured", options.asset))
         })?;
-        let price = positive(&options.price, asset)?;
+        let price = price(&options, asset)?;
         let upstream = upstream_url(&options.upstream)?;
         let least = Amount::parse_decimal(&options.claim_at_least, asset.decimals)
             .map_err(|error| TradeError::Asked(format!("what to claim at least: {error}")))?;
@@ -81,7 +86,8 @@ impl PaidService {
         let ready = ServiceReady {
             url: format!("http://{address}"),
             upstream: upstream.to_string(),
-            price: money(symbol, asset, price),
+            price: money(symbol, asset, price.need),
+            ceiling: money(symbol, asset, price.ceiling),
             pay_to: accepted.receiver.to_string(),
             receiver_authorizer: accepted.receiver_authorizer.to_string(),
             withdraw_delay_s: accepted.withdraw_delay,
@@ -89,13 +95,9 @@ impl PaidService {
         let mut tasks = Tasks::new();
         let policy = policy(&config.provider.claim, least);
         let till = open_till(home, config, keys, asset, policy, &mut tasks).await?;
-        let quoted = Price {
-            need: price,
-            ceiling: price,
-        };
         let gate = Gate {
             assets: vec![accepted],
-            pricing: Box::new(FixedPrice(vec![(asset.id, quoted)])),
+            pricing: Box::new(FixedPrice(vec![(asset.id, price)])),
             desk: till.desk,
             cashier: till.cashier,
             replies: till.replies,
@@ -103,7 +105,7 @@ impl PaidService {
             description: options.description,
             environment: environment(),
         };
-        let router = Upstream::new(upstream, crate::http::client()?)
+        let router = Upstream::new(upstream, crate::http::client()?, asset.decimals)
             .router()
             .layer(PaidLayer(Arc::new(gate)));
         Ok(Self {
@@ -201,13 +203,22 @@ fn accepted(
     })
 }
 
-fn positive(text: &str, asset: &AssetConfig) -> Result<Amount, TradeError> {
-    let amount = Amount::parse_decimal(text, asset.decimals)
+/// The price of a request, and the ceiling that is quoted for it. A client signs one voucher for all
+/// the requests that it makes at the same time, so a ceiling of several prices lets several through.
+fn price(options: &ServeOptions, asset: &AssetConfig) -> Result<Price, TradeError> {
+    let text = &options.price;
+    let need = Amount::parse_decimal(text, asset.decimals)
         .map_err(|error| TradeError::Asked(format!("the price {text:?}: {error}")))?;
-    if amount.is_zero() {
+    if need.is_zero() {
         return Err(TradeError::Asked("a price of nothing".to_owned()));
     }
-    Ok(amount)
+    if !(1..=AT_ONCE_MAX).contains(&options.at_once) {
+        return Err(TradeError::Asked(format!(
+            "a ceiling is quoted for 1 to {AT_ONCE_MAX} requests at once"
+        )));
+    }
+    let ceiling = need.saturating_mul(u128::from(options.at_once));
+    Ok(Price { need, ceiling })
 }
 
 fn upstream_url(text: &str) -> Result<Url, TradeError> {

@@ -163,7 +163,8 @@ impl Seller {
             environment,
         };
         let http = hearth_node::http::client().expect("an HTTP client");
-        let router = Proxied::new(self.upstream.clone(), http)
+        // The service behind it counts in atomic units, as a token without decimals has them.
+        let router = Proxied::new(self.upstream.clone(), http, 0)
             .router()
             .layer(PaidLayer(Arc::new(gate)));
         let listener = TcpListener::bind(self.address)
