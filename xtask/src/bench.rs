@@ -38,21 +38,19 @@ struct Figure {
 
 /// The names of all benchmarks of the workspace, sorted.
 pub(crate) fn names(metadata: &Metadata) -> Vec<String> {
-    let mut names: Vec<String> = programs(metadata)
-        .map(|(_, name)| name.to_owned())
-        .collect();
+    let mut names: Vec<String> = programs(metadata).map(str::to_owned).collect();
     names.sort();
     names
 }
 
-/// Every benchmark, as the package that holds it and its name.
-fn programs(metadata: &Metadata) -> impl Iterator<Item = (&str, &str)> {
+/// The name of every benchmark.
+fn programs(metadata: &Metadata) -> impl Iterator<Item = &str> {
     metadata.packages.iter().flat_map(|package| {
         let examples = package
             .targets
             .iter()
             .filter(|target| target.kind == ["example"]);
-        examples.filter_map(|target| Some((&*package.name, target.name.strip_prefix(PREFIX)?)))
+        examples.filter_map(|target| target.name.strip_prefix(PREFIX))
     })
 }
 
@@ -63,19 +61,17 @@ fn programs(metadata: &Metadata) -> impl Iterator<Item = (&str, &str)> {
 pub(crate) fn run(name: &str, smoke: bool) -> Result<()> {
     let root = workspace::root()?;
     let metadata = workspace::metadata(&root)?;
-    let Some((package, _)) = programs(&metadata).find(|(_, program)| *program == name) else {
+    if !programs(&metadata).any(|program| program == name) {
         bail!(
             "no benchmark is called {name}: there are {}",
             names(&metadata).join(", ")
         );
-    };
-    let mut command = workspace::cargo();
-    command
-        .current_dir(&root)
-        .args(["run", "--quiet", "--package", package]);
-    command.args(["--example", &format!("{PREFIX}{name}")]);
+    }
+    let program = workspace::build_one(&root, "--example", &format!("{PREFIX}{name}"))?;
+    let mut command = Command::new(program);
+    command.current_dir(&root);
     if smoke {
-        command.args(["--", "--smoke"]);
+        command.arg("--smoke");
     }
     let output = command
         .stdin(Stdio::null())

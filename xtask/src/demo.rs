@@ -182,16 +182,12 @@ fn answer_all(stream: TcpStream, greeted: &AtomicU64) -> Option<()> {
                 return None;
             }
         }
-        let body = format!(
-            "hello number {}\n",
-            greeted.fetch_add(1, Ordering::SeqCst) + 1
-        );
+        let number = greeted.fetch_add(1, Ordering::SeqCst) + 1;
+        let body = format!("hello number {number}\n");
         let length = body.len();
-        write!(
-            writer,
-            "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{body}"
-        )
-        .ok()?;
+        let reply = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{body}");
+        // In one piece: a reply in several waits for the other side's acknowledgements.
+        writer.write_all(reply.as_bytes()).ok()?;
     }
 }
 
@@ -210,29 +206,10 @@ fn say(text: &str) {
     println!("demo: {text}");
 }
 
-/// The program of the product, built.
-fn build() -> Result<PathBuf> {
-    say("building the program `hearth`");
-    let root = workspace::root()?;
-    let mut command = workspace::cargo();
-    command
-        .args(["build", "--quiet", "--package", "hearth-cli"])
-        .args(["--message-format", "json"])
-        .current_dir(root)
-        .stdout(Stdio::piped());
-    let output = command.spawn()?.wait_with_output()?;
-    ensure!(output.status.success(), "the program does not build");
-    let messages = String::from_utf8_lossy(&output.stdout);
-    messages
-        .lines()
-        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
-        .context("cargo did not say where the program is")
-}
-
 /// Runs the demo.
 pub(crate) fn run() -> Result<()> {
-    let hearth = build()?;
+    say("building the program `hearth`");
+    let hearth = workspace::build_one(&workspace::root()?, "--bin", "hearth")?;
     let folder = std::env::temp_dir().join(format!("hearth-demo-{}", std::process::id()));
     fs::create_dir_all(&folder)?;
     let outcome = Demo::open(&hearth, &folder).and_then(Demo::play);

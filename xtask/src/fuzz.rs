@@ -13,7 +13,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
-use serde::Deserialize;
 
 use crate::workspace;
 
@@ -58,43 +57,19 @@ pub(crate) fn run(target: Option<&str>, seconds: u32) -> Result<()> {
     Ok(())
 }
 
-/// A line of what cargo reports while it builds.
-#[derive(Debug, Deserialize)]
-struct Built {
-    executable: Option<PathBuf>,
-    target: Option<BuiltTarget>,
-}
-
-#[derive(Debug, Deserialize)]
-struct BuiltTarget {
-    name: String,
-}
-
 /// Builds every target with coverage counters, and returns their names and programs.
 fn build(root: &Path) -> Result<Vec<(String, PathBuf)>> {
-    let output = workspace::cargo()
-        .args(["build", "--quiet", "--package", PACKAGE, "--bins"])
-        .args(["--message-format", "json-render-diagnostics"])
-        .env(
-            "RUSTC_WORKSPACE_WRAPPER",
-            root.join("fuzz/rustc-with-coverage.sh"),
-        )
-        .current_dir(root)
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output()
-        .context("cannot start cargo")?;
-    ensure!(output.status.success(), "the fuzz targets do not compile");
-    let mut programs: Vec<(String, PathBuf)> = Vec::new();
-    for line in String::from_utf8_lossy(&output.stdout).lines() {
-        let built: Built =
-            serde_json::from_str(line).context("cargo printed something unexpected")?;
-        if let (Some(program), Some(target)) = (built.executable, built.target) {
-            programs.push((target.name, program));
-        }
-    }
-    programs.sort();
-    Ok(programs)
+    let metadata = workspace::metadata(root)?;
+    let fuzz = metadata
+        .packages
+        .iter()
+        .find(|package| package.name == PACKAGE);
+    let targets = fuzz.context("the fuzz targets are gone")?.targets.iter();
+    let names = targets
+        .filter(|target| target.kind == ["bin"])
+        .flat_map(|target| ["--bin", &target.name]);
+    let wrapper = root.join("fuzz/rustc-with-coverage.sh");
+    workspace::build(root, names, Some(&wrapper))
 }
 
 /// What a run of libFuzzer reported.

@@ -169,6 +169,72 @@ pub(crate) struct Target {
     pub(crate) kind: Vec<String>,
 }
 
+/// A line of what cargo reports while it builds.
+#[derive(Debug, Deserialize)]
+struct Built {
+    executable: Option<PathBuf>,
+    target: Option<BuiltTarget>,
+}
+
+#[derive(Debug, Deserialize)]
+struct BuiltTarget {
+    name: String,
+}
+
+/// Builds programs of this workspace, and returns their names and files, sorted. `what` are the
+/// `--bin` and `--example` arguments.
+///
+/// The whole workspace is selected, as for the tests: to select one package gives its libraries other
+/// features, and compiles the heavy ones once more.
+///
+/// # Errors
+/// Something does not compile, or cargo prints what it never printed before.
+pub(crate) fn build<S: AsRef<OsStr>>(
+    root: &Path,
+    what: impl IntoIterator<Item = S>,
+    wrapper: Option<&Path>,
+) -> Result<Vec<(String, PathBuf)>> {
+    let mut command = cargo();
+    command
+        .args(["build", "--quiet", "--workspace"])
+        .args(what)
+        .args(["--message-format", "json-render-diagnostics"])
+        .current_dir(root)
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit());
+    if let Some(wrapper) = wrapper {
+        command.env("RUSTC_WORKSPACE_WRAPPER", wrapper);
+    }
+    let output = command.output().context("cannot start cargo")?;
+    ensure!(
+        output.status.success(),
+        "`{}` failed ({})",
+        shown(&command),
+        output.status
+    );
+    let mut programs = Vec::new();
+    for line in String::from_utf8_lossy(&output.stdout).lines() {
+        let built: Built =
+            serde_json::from_str(line).context("cargo printed something unexpected")?;
+        if let (Some(program), Some(target)) = (built.executable, built.target) {
+            programs.push((target.name, program));
+        }
+    }
+    programs.sort();
+    Ok(programs)
+}
+
+/// Builds the one program that `kind` (`--bin` or `--example`) and `name` mean.
+///
+/// # Errors
+/// See [`build`].
+pub(crate) fn build_one(root: &Path, kind: &str, name: &str) -> Result<PathBuf> {
+    let programs = build(root, [kind, name], None)?;
+    let found = programs.into_iter().find(|(built, _)| built == name);
+    let (_, program) = found.with_context(|| format!("cargo did not say where {name} is"))?;
+    Ok(program)
+}
+
 /// Asks cargo for the workspace's own packages; contacts nothing.
 pub(crate) fn metadata(root: &Path) -> Result<Metadata> {
     let output = cargo()

@@ -18,6 +18,7 @@ use axum::http::header::{CONTENT_TYPE, HOST};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
+use axum::serve::ListenerExt;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -56,6 +57,10 @@ pub(crate) async fn serve(
         permits: Arc::new(Semaphore::new(MAX_CONCURRENT_REQUESTS)),
     };
     let router = Router::new().route("/", post(handle)).with_state(server);
+    let listener = listener.tap_io(|stream| {
+        // A reply must not wait for acknowledgements. A connection that refuses is only slower.
+        let _ = stream.set_nodelay(true);
+    });
     axum::serve(listener, router)
         .with_graceful_shutdown(shutdown)
         .await

@@ -380,6 +380,10 @@ impl Purse {
             .channels
             .take(&domain, config, order.purchase.url.as_str())
             .await?;
+        if held.channel().record().deposit_in_doubt && !held.channel().covers(requirements.amount) {
+            let state = self.read(domain.chain(), held.channel().id()).await?;
+            held.channel().observe(&state);
+        }
         let wanted = extra
             .min_deposit
             .unwrap_or(requirements.amount.saturating_mul(DEPOSIT_CEILINGS))
@@ -620,6 +624,9 @@ impl Purse {
                 continue;
             };
             let repeated = held.channel().record().status == Status::Refunding;
+            if repeated && let Some(done) = self.find_refund(requirements, &mut held).await? {
+                return Ok(done);
+            }
             let max = held.channel().prepare_refund()?;
             held.save(requirements, self.now()).await?;
             let limit = AssetLimit {
@@ -640,6 +647,37 @@ impl Purse {
                 .await;
         }
         Err(PayError::NoChannel)
+    }
+
+    /// Looks on chain for a refund whose answer was lost, so that it is not asked for twice.
+    async fn find_refund(
+        &self,
+        requirements: &PaymentRequirements,
+        held: &mut Held,
+    ) -> Result<Option<SettleResponse>, PayError> {
+        let chain = requirements.network;
+        let Ok(state) = self.read(chain, held.channel().id()).await else {
+            // Asking again is safe: it is this payer's own money, at most returned in two parts.
+            return Ok(None);
+        };
+        let before = held.channel().record().refunded;
+        let record = held.channel().observe(&state);
+        let returned = record.refunded.saturating_sub(before);
+        if record.status == Status::Refunding {
+            return Ok(None);
+        }
+        let payer = record.config.payer;
+        held.save(requirements, self.now()).await?;
+        Ok(Some(SettleResponse {
+            success: true,
+            error_reason: None,
+            payer: Some(payer),
+            transaction: String::new(),
+            network: chain,
+            amount: Some(returned.to_string()),
+            extra: Map::new(),
+            extensions: Map::new(),
+        }))
     }
 
     async fn send_refund(

@@ -12,6 +12,7 @@ use url::Url;
 use super::{TradeError, chain_access, environment};
 use crate::home::{AssetConfig, ClaimConfig, Config, Home, HomeLock, Part};
 use crate::http::proxy::Upstream;
+use crate::http::without_delay;
 use crate::keys::Unlocked;
 use crate::payments::gate::{Gate, PaidLayer};
 use crate::payments::offer::{AcceptedAsset, FixedPrice, Price};
@@ -130,7 +131,8 @@ impl PaidService {
         mut self,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> Result<(), TradeError> {
-        let served = axum::serve(self.listener, self.router).with_graceful_shutdown(shutdown);
+        let served =
+            axum::serve(without_delay(self.listener), self.router).with_graceful_shutdown(shutdown);
         tokio::select! {
             outcome = served => outcome.map_err(|source| TradeError::Listen {
                 address: self.ready.url,

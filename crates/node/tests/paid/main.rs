@@ -10,6 +10,7 @@ mod hostile;
 mod watchtower;
 mod world;
 
+use hearth_node::payments::till::Tasks;
 use hearth_protocol::money::Amount;
 use world::{World, amount};
 
@@ -69,10 +70,11 @@ async fn a_refund_returns_everything_that_was_not_charged() {
 }
 
 #[tokio::test]
-async fn a_failed_request_costs_nothing() {
+async fn a_failed_request_costs_nothing_and_its_deposit_is_not_made_again() {
     let world = World::start().await;
     let shop = world.shop(amount(100), amount(100)).await;
-    let purse = world.purse("payer").await;
+    let mut tasks = Tasks::new();
+    let purse = world.purse_on_chain("payer", &mut tasks).await;
     let response = purse
         .buy(&shop.get("/fails"), async |_| true)
         .await
@@ -84,10 +86,10 @@ async fn a_failed_request_costs_nothing() {
         .await
         .unwrap();
     assert_eq!(response.bytes().await.unwrap(), "hello");
-    assert_eq!(
-        purse.channels().unwrap()[0].stored.record.charged,
-        amount(100)
-    );
+    let record = purse.channels().unwrap()[0].stored.record.clone();
+    assert_eq!(record.charged, amount(100));
+    assert_eq!(record.deposited, amount(1_000));
+    assert_eq!(record.balance, amount(1_000), "one deposit of ten");
 }
 
 #[tokio::test]

@@ -18,6 +18,7 @@ use hearth_chain::embedded::{
 };
 use hearth_chain::sender::SenderConfig;
 use hearth_node::payments::desk::StoredChannel;
+use hearth_node::payments::escrow::Escrows;
 use hearth_node::payments::gate::{Gate, Meter, PaidLayer};
 use hearth_node::payments::offer::{AcceptedAsset, FixedPrice, Price};
 use hearth_node::payments::purse::{PayerKeys, Purchase, Purse};
@@ -285,7 +286,23 @@ impl World {
         }
     }
 
+    /// A purse that cannot read the chain.
     pub(crate) async fn purse(&self, name: &str) -> Purse {
+        self.open_purse(name, Escrows::default())
+    }
+
+    /// A purse that can; the tasks keep its way to the chain open.
+    pub(crate) async fn purse_on_chain(&self, name: &str, tasks: &mut Tasks) -> Purse {
+        let keys = TillKeys {
+            account: key(1),
+            session: key(2),
+        };
+        let store = self.store(&format!("{name} sender"));
+        let escrows = open_escrows(self.access(), &keys, &store, tasks).unwrap();
+        self.open_purse(name, escrows)
+    }
+
+    fn open_purse(&self, name: &str, escrows: Escrows) -> Purse {
         let keys = PayerKeys {
             household: key(1),
             session: key(2),
@@ -297,7 +314,6 @@ impl World {
         };
         let spending = Spending([(asset(), limit)].into());
         let http = hearth_node::http::client().unwrap();
-        let escrows = Default::default();
         let environment = Arc::clone(&self.environment);
         Purse::new(keys, spending, self.store(name), escrows, http, environment).unwrap()
     }

@@ -133,6 +133,9 @@ pub struct Record {
     pub total_claimed: Amount,
     /// Everything that was ever put in.
     pub deposited: Amount,
+    /// A deposit was signed and nobody said what became of it: the chain must be asked before
+    /// another one is signed.
+    pub deposit_in_doubt: bool,
     /// Everything that ever came back.
     pub refunded: Amount,
     /// Where the channel is in its life.
@@ -196,6 +199,7 @@ impl Record {
             balance: Amount::ZERO,
             total_claimed: Amount::ZERO,
             deposited: Amount::ZERO,
+            deposit_in_doubt: false,
             refunded: Amount::ZERO,
             status: Status::Open,
             last_used_at: Timestamp::default(),
@@ -291,6 +295,9 @@ impl Channel {
         if higher {
             self.record.signed = Some(voucher);
         }
+        self.record.deposit_in_doubt |= self
+            .in_flight
+            .is_some_and(|in_flight| in_flight.deposit.is_some());
         self.record.last_used_at = now;
         &self.record
     }
@@ -372,6 +379,7 @@ impl Channel {
 
     fn credit(&mut self, deposit: Amount, balance: Amount) {
         self.record.deposited = self.record.deposited.saturating_add(deposit);
+        self.record.deposit_in_doubt &= deposit.is_zero();
         self.record.balance = balance;
     }
 
@@ -433,7 +441,7 @@ impl Channel {
         self.in_flight = None;
         self.record.charged = charged;
         if let Some(onchain) = onchain {
-            self.record.balance = onchain.balance;
+            self.read_balance(onchain);
             self.record.total_claimed = onchain.total_claimed;
         }
         Ok(&self.record)
@@ -463,8 +471,16 @@ impl Channel {
                 charged_total: None,
             }));
         }
-        self.record.balance = onchain.balance;
+        self.read_balance(onchain);
         &self.record
+    }
+
+    /// Takes the balance from the chain, and with it every deposit whose reply was lost.
+    fn read_balance(&mut self, onchain: &OnchainState) {
+        let arrived = onchain.balance.saturating_sub(self.record.balance);
+        self.record.deposited = self.record.deposited.saturating_add(arrived);
+        self.record.deposit_in_doubt = false;
+        self.record.balance = onchain.balance;
     }
 
     /// Begins a refund: the amount of the voucher that adds nothing.

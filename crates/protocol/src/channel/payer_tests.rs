@@ -155,6 +155,39 @@ fn a_channel_is_funded_when_it_must_be_and_paid_from_when_it_can() {
 }
 
 #[test]
+fn a_deposit_whose_reply_was_lost_is_in_doubt_until_the_chain_or_a_reply_tells() {
+    let mut wallet = Wallet::with_balance(0);
+    assert!(wallet.pay(1_000).deposit.is_some());
+    assert!(wallet.channel.record().deposit_in_doubt, "before it leaves");
+    wallet.channel.finish(Outcome::NotCharged).unwrap();
+    assert!(
+        wallet.channel.record().deposit_in_doubt,
+        "work failed after it, perhaps"
+    );
+    wallet.channel.observe(&OnchainState {
+        balance: amount(1_000),
+        ..OnchainState::default()
+    });
+    let record = wallet.channel.record();
+    assert_eq!(
+        (record.balance, record.deposited),
+        (amount(1_000), amount(1_000))
+    );
+    assert!(!record.deposit_in_doubt);
+    assert_eq!(wallet.pay(1_000).deposit, None);
+    wallet
+        .channel
+        .finish(wallet.statement(1_000, 1_000, 1_000))
+        .unwrap();
+    assert!(wallet.pay(1_000).deposit.is_some());
+    wallet
+        .channel
+        .finish(wallet.statement(1_000, 2_000, 2_000))
+        .unwrap();
+    assert!(!wallet.channel.record().deposit_in_doubt);
+}
+
+#[test]
 fn one_payment_at_a_time() {
     let mut wallet = Wallet::with_balance(5_000);
     wallet.pay(1_000);

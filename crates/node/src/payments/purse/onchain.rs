@@ -47,7 +47,11 @@ impl Purse {
         Ok(unread)
     }
 
-    async fn read(&self, chain: ChainId, channel: ChannelId) -> Result<OnchainState, PayError> {
+    pub(super) async fn read(
+        &self,
+        chain: ChainId,
+        channel: ChannelId,
+    ) -> Result<OnchainState, PayError> {
         let escrow = self.escrows.get(chain).ok_or(PayError::Chain(chain))?;
         Ok(escrow.read(channel).await?)
     }
