@@ -1,4 +1,4 @@
-//! What `hearth serve-paid`, `hearth pay` and `hearth channels` print.
+//! What `hearth serve-paid`, `hearth watch`, `hearth pay` and `hearth channels` print.
 
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +32,60 @@ pub struct ServiceReady {
     pub receiver_authorizer: String,
     /// How long a payer's withdrawal takes, in seconds.
     pub withdraw_delay_s: u64,
+    /// Where the facilitator is, where one was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub facilitator: Option<String>,
+    /// The watchtower that claims are handed to, where one was named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub watchtower: Option<String>,
+    /// What should be looked at, in sentences.
+    pub warnings: Vec<String>,
+}
+
+/// One line of a watchtower's output with `--json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum WatchEvent {
+    /// The watchtower answers.
+    Ready(Box<WatchReady>),
+    /// It was given a higher claim, and has it on disk.
+    Watching(WatchedClaim),
+    /// A payer began to withdraw, and the claim was sent; or why it could not be.
+    Claimed(WatchedClaim),
+    /// It has stopped as asked.
+    Stopped,
+}
+
+/// A watchtower that answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchReady {
+    /// Where it is.
+    pub url: String,
+    /// The session keys that it serves.
+    pub authorizers: Vec<String>,
+    /// The chains that it watches, by CAIP-2 id.
+    pub chains: Vec<String>,
+    /// The account that pays for the gas of claims.
+    pub account: String,
+    /// What should be looked at, in sentences.
+    pub warnings: Vec<String>,
+}
+
+/// A claim that a watchtower has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchedClaim {
+    /// CAIP-2 id.
+    pub chain: String,
+    /// The channel's id.
+    pub channel: String,
+    /// What is claimed of the channel in all once it is sent, in atomic units.
+    pub units: String,
+    /// The transaction that claimed it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub transaction: Option<String>,
+    /// Why it could not be claimed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 /// A request that was made, and what it cost.

@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use hearth_node::chains::ChainChoice;
 use hearth_node::home::Home;
 
-use crate::commands::{chain, channels, pay, serve, wallet};
+use crate::commands::{chain, channels, pay, serve, wallet, watch};
 use crate::failure::Failure;
 
 /// A user-owned AI network: your devices, your models, your coins.
@@ -107,6 +107,16 @@ Examples:
   hearth serve-paid --price 0.001 --to http://127.0.0.1:3000 --at-once 8
   hearth serve-paid --price 0.001 --to http://127.0.0.1:3000 --listen 127.0.0.1:0 --json")]
     ServePaid(serve::ServeArguments),
+
+    /// Claim for devices that sleep: a watchtower, to which `serve-paid --watchtower` hands its claims
+    #[command(after_help = "\
+It can do nothing with a claim but send it, and the claim pays its owner; it pays the gas. It serves the session keys
+of this household's devices, or those named with --for (`hearth wallet sessions` shows a device's key).
+
+Examples:
+  hearth watch
+  hearth watch --for 0x4f3a… --listen 192.168.1.5:4022 --json")]
+    Watch(watch::WatchArguments),
 
     /// Ask for a URL and pay what it costs, after showing the price
     #[command(after_help = "\

@@ -6,6 +6,7 @@ pub(crate) mod doctor;
 pub(crate) mod pay;
 pub(crate) mod serve;
 pub(crate) mod wallet;
+pub(crate) mod watch;
 
 use std::process::ExitCode;
 
@@ -19,6 +20,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Chain(command) => chain::run(&global, command).await,
         Command::Wallet(command) => wallet::run(&global, command).await,
         Command::ServePaid(arguments) => serve::run(&global, arguments).await,
+        Command::Watch(arguments) => watch::run(&global, arguments).await,
         Command::Pay(arguments) => pay::run(&global, arguments).await,
         Command::Channels(arguments) => channels::run(&global, arguments).await,
         Command::Doctor => doctor::run(&global).await,

@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
-use args::Arguments;
+use args::{Arguments, Command};
 use failure::Failure;
 
 fn main() -> ExitCode {
@@ -27,7 +27,7 @@ fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => return failure::usage(&error),
     };
-    log_to_stderr();
+    log_to_stderr(&arguments.command);
     let json = arguments.global.json;
     match run(arguments) {
         Ok(code) => code,
@@ -35,9 +35,14 @@ fn main() -> ExitCode {
     }
 }
 
-/// Logs are for whoever looks for a fault: only warnings unless `RUST_LOG` asks for more.
-fn log_to_stderr() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("error"));
+/// Logs are for whoever looks for a fault: only errors unless `RUST_LOG` asks for more, and warnings of what goes on
+/// running, which has no other way to say that a claim failed.
+fn log_to_stderr(command: &Command) {
+    let usual = match command {
+        Command::ServePaid(_) | Command::Watch(_) => "warn",
+        _ => "error",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(usual));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -42,11 +42,19 @@ pub enum Part {
     Payer,
     /// The transactions that the wallet sends.
     Wallet,
+    /// Claims that are watched for other devices.
+    Watchtower,
 }
 
 impl Part {
     /// Every store.
-    pub const ALL: [Self; 4] = [Self::Chain, Self::Provider, Self::Payer, Self::Wallet];
+    pub const ALL: [Self; 5] = [
+        Self::Chain,
+        Self::Provider,
+        Self::Payer,
+        Self::Wallet,
+        Self::Watchtower,
+    ];
 
     /// The name of its file, without ending.
     pub const fn name(self) -> &'static str {
@@ -55,6 +63,7 @@ impl Part {
             Self::Provider => "provider",
             Self::Payer => "payer",
             Self::Wallet => "wallet",
+            Self::Watchtower => "watchtower",
         }
     }
 }

@@ -1,12 +1,14 @@
 //! Paying and being paid from a data folder: the parts of `payments`, put together as the configuration says.
 //!
-//! A [`PaidService`] sells an HTTP service; a [`Payer`] buys; [`Books`] shows and settles what was promised. Each takes
-//! its store for itself. Nothing is decided here: prices and limits come from the caller and the configuration.
+//! A [`PaidService`] sells an HTTP service; a [`Payer`] buys; [`Books`] shows and settles what was promised; a
+//! [`WatchService`] claims for devices that sleep. Each takes its store for itself. Nothing is decided here: prices and limits come from the caller and the configuration.
 
 mod books;
 mod payer;
 mod service;
+mod watch;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use alloy_primitives::{Address, U256};
@@ -16,6 +18,7 @@ use hearth_chain::sender::SenderConfig;
 use hearth_protocol::id::{AssetId, ChainId};
 use hearth_protocol::money::Amount;
 use thiserror::Error;
+use tokio::net::TcpListener;
 
 use crate::advice::Advice;
 use crate::chains::{self, AccessError, ChainChoice};
@@ -27,7 +30,8 @@ use crate::wallet::{money, money_of_units};
 
 pub use books::{Books, list};
 pub use payer::{Answer, Payer, Request};
-pub use service::{AT_ONCE_MAX, PaidService, ServeOptions};
+pub use service::{AT_ONCE_MAX, FacilitatorOptions, PaidService, ServeOptions};
+pub use watch::{HOUSEHOLD_DEVICES, WatchOptions, WatchService};
 
 /// How often the chain is asked while somebody waits for a transaction, in milliseconds.
 const POLL_INTERVAL_MS: u64 = 250;
@@ -69,6 +73,15 @@ pub enum TradeError {
         #[source]
         source: std::io::Error,
     },
+    /// The facilitator would be open to others.
+    #[error("others could reach a facilitator at {0}")]
+    NotLoopback(SocketAddr),
+    /// The watchtower serves others.
+    #[error("the watchtower does not serve this device's session key {0}")]
+    Unserved(Address),
+    /// The watchtower knows nothing of the chain.
+    #[error("the watchtower does not watch {0}")]
+    Unwatched(ChainId),
     /// The HTTP client.
     #[error("the HTTP client cannot be set up: {0}")]
     Http(#[from] reqwest::Error),
@@ -103,6 +116,8 @@ impl Advice for TradeError {
             },
             Self::Asked(_) => "bad_request",
             Self::Listen { .. } => "port_in_use",
+            Self::NotLoopback(_) => "not_loopback",
+            Self::Unserved(_) | Self::Unwatched(_) => "not_watched",
             Self::Http(_) => "http",
             Self::Randomness => "no_randomness",
             Self::Stopped(_) => "stopped",
@@ -129,6 +144,15 @@ impl Advice for TradeError {
             Self::Listen { .. } => {
                 "Stop what uses the port, or name another with --listen".to_owned()
             }
+            Self::NotLoopback(_) => {
+                "Name a loopback address such as 127.0.0.1:4023, or add --facilitator-beyond-loopback if you trust \
+                 everyone who can reach it"
+                    .to_owned()
+            }
+            Self::Unserved(key) => format!("Start the watchtower with `hearth watch --for {key}`"),
+            Self::Unwatched(chain) => {
+                format!("Add {chain} to the watchtower's config.toml, and start it again")
+            }
             Self::Http(_) | Self::Randomness | Self::Stopped(_) => "Start again".to_owned(),
         }
     }
@@ -136,6 +160,17 @@ impl Advice for TradeError {
 
 fn environment() -> Arc<dyn Environment> {
     Arc::new(SystemEnvironment)
+}
+
+/// Listens, and says where.
+async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), TradeError> {
+    let bound = TcpListener::bind(address)
+        .await
+        .and_then(|listener| listener.local_addr().map(|address| (listener, address)));
+    bound.map_err(|source| TradeError::Listen {
+        address: address.to_string(),
+        source,
+    })
 }
 
 /// The way to one chain, for transactions.

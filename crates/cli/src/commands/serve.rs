@@ -7,7 +7,7 @@ use clap::Args;
 use hearth_api::money::Money;
 use hearth_api::payments::{ServiceEvent, ServiceReady};
 use hearth_node::keys::Keystore;
-use hearth_node::trade::{PaidService, ServeOptions};
+use hearth_node::trade::{FacilitatorOptions, PaidService, ServeOptions};
 
 use crate::args::Global;
 use crate::failure::Failure;
@@ -49,6 +49,20 @@ pub(crate) struct ServeArguments {
     /// Wait with a claim until it brings this many whole tokens, unless it is urgent
     #[arg(long, default_value = "1", value_name = "AMOUNT")]
     claim_at_least: String,
+
+    /// Hand every claim to the watchtower there (`hearth watch`), which sends it if a payer withdraws while this
+    /// device is off
+    #[arg(long, value_name = "URL")]
+    watchtower: Option<String>,
+
+    /// Serve the x402 facilitator (/verify, /settle, /supported) for other services of this household here. Loopback
+    /// only: whoever reaches it spends this household's gas and has claims and refunds signed by its session key
+    #[arg(long, value_name = "ADDRESS")]
+    facilitator: Option<SocketAddr>,
+
+    /// Let --facilitator listen where others can reach it, because you trust all of them
+    #[arg(long, requires = "facilitator")]
+    facilitator_beyond_loopback: bool,
 }
 
 /// Serves until SIGINT or SIGTERM.
@@ -65,6 +79,11 @@ pub(crate) async fn run(global: &Global, arguments: ServeArguments) -> Result<Ex
         base_url: arguments.base_url,
         description: arguments.description,
         claim_at_least: arguments.claim_at_least,
+        watchtower: arguments.watchtower,
+        facilitator: arguments.facilitator.map(|listen| FacilitatorOptions {
+            listen,
+            beyond_loopback: arguments.facilitator_beyond_loopback,
+        }),
     };
     let keys = secrets::unlock(global, &keystore)?;
     // Before the service is ready to be asked, so that no signal is missed.
@@ -90,7 +109,7 @@ impl Show for ServiceReady {
         let title = page.styled(Style::Strong, &format!("Selling at {}", self.url));
         page.line(&title);
         let money = |money: &Money| format!("{} {}", money.amount, money.symbol);
-        page.pairs(&[
+        let mut rows = vec![
             ("behind it", self.upstream.clone()),
             ("price", format!("{} a request", money(&self.price))),
             (
@@ -99,7 +118,21 @@ impl Show for ServiceReady {
             ),
             ("paid to", self.pay_to.clone()),
             ("withdrawals take", format!("{} s", self.withdraw_delay_s)),
-        ]);
+        ];
+        let optional = [
+            ("facilitator", self.facilitator.clone()),
+            ("watchtower", self.watchtower.clone()),
+        ];
+        rows.extend(
+            optional
+                .into_iter()
+                .filter_map(|(name, value)| Some((name, value?))),
+        );
+        page.pairs(&rows);
+        for warning in &self.warnings {
+            let warning = page.styled(Style::Warning, warning);
+            page.line(&warning);
+        }
         page.line("Stop it with Ctrl-C; what was promised is safe.");
     }
 }

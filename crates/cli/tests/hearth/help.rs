@@ -19,6 +19,7 @@ const COMMANDS: &[&[&str]] = &[
     &["wallet", "sessions"],
     &["doctor"],
     &["serve-paid"],
+    &["watch"],
     &["pay"],
     &["channels"],
     &["channels", "refund"],

@@ -197,6 +197,18 @@ impl RunningService {
     }
 }
 
+/// `hearth watch` on a free port of the system's choice.
+pub(crate) struct RunningWatch;
+
+impl RunningWatch {
+    pub(crate) fn start(home: &Home, more: &[&str]) -> Running {
+        Running::start(
+            home,
+            &[&["watch", "--listen", "127.0.0.1:0", "--json"], more].concat(),
+        )
+    }
+}
+
 impl Running {
     fn start(home: &Home, arguments: &[&str]) -> Self {
         let mut child = home
@@ -221,6 +233,16 @@ impl Running {
         chain.ready = chain.line("the ready line");
         assert_eq!(chain.ready["event"], "ready");
         chain
+    }
+
+    /// The next line that says `event`, whatever else is said before.
+    pub(crate) fn event(&self, event: &str, accept: impl Fn(&Value) -> bool) -> Value {
+        loop {
+            let line = self.line(event);
+            if line["event"] == event && accept(&line) {
+                return line;
+            }
+        }
     }
 
     fn line(&self, what: &str) -> Value {

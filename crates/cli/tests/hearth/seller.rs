@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::program::{Home, Running, RunningChain, RunningService};
+use crate::program::{Home, Running, RunningChain, RunningService, RunningWatch};
 
 /// How long one exchange over a socket may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -94,7 +94,7 @@ fn address(url: &str) -> String {
 struct Market {
     seller: Home,
     buyer: Home,
-    _chain: Running,
+    chain: Running,
     _chain_home: Home,
 }
 
@@ -109,7 +109,7 @@ impl Market {
         Self {
             seller,
             buyer,
-            _chain: chain,
+            chain,
             _chain_home: chain_home,
         }
     }
@@ -187,4 +187,91 @@ fn a_ceiling_of_several_prices_lets_as_many_requests_through_on_one_voucher() {
         let arguments = [&wrong[..], &["--at-once", count, "--json"]].concat();
         assert_eq!(market.seller.run(&arguments).error_code(1), "bad_request");
     }
+}
+
+fn dollars(home: &Home) -> u128 {
+    let held = home.run(&["wallet", "balances", "--json"]).json();
+    let held = held["chains"][0]["balances"].as_array().unwrap();
+    let dollars = held.iter().find(|money| money["symbol"] == "TESTUSD");
+    units(dollars.unwrap())
+}
+
+#[test]
+fn a_killed_provider_loses_nothing_when_its_payer_withdraws() {
+    let market = Market::open();
+    let sessions = market.seller.run(&["wallet", "sessions", "--json"]).json();
+    let authorizer = sessions["sessions"][0]["key"].as_str().unwrap();
+    let tower_home = Home::with_wallet();
+    tower_home.point_config_at(market.chain.url());
+    let tower = RunningWatch::start(&tower_home, &["--for", authorizer, "--every", "1"]);
+    assert_eq!(tower.ready["authorizers"][0], authorizer);
+    assert_eq!(tower.ready["warnings"].as_array().unwrap().len(), 0);
+    let service = market.serve(&["--watchtower", tower.url()]);
+    assert_eq!(service.ready["warnings"].as_array().unwrap().len(), 0);
+    for _ in 0..3 {
+        market.pay(service.url());
+    }
+    tower.event("watching", |claim| claim["units"] == "30000");
+    // Dropping a process kills it where it stands.
+    drop(service);
+    assert_eq!(dollars(&market.seller), 0);
+
+    let paying = market.buyer.run(&["channels", "--json"]).json();
+    let channel = paying["paying"][0]["channel"].as_str().unwrap().to_owned();
+    let close = ["channels", "close", &channel, "--yes", "--json"];
+    let begun = market.buyer.run(&close).json();
+    assert_eq!(begun["outcome"], "withdrawal_begun");
+    let claimed = tower.event("claimed", |claim| claim["channel"] == *channel);
+    assert!(claimed["transaction"].is_string(), "{claimed}");
+    let waiting = market.buyer.run(&close).json();
+    assert_eq!(waiting["outcome"], "withdrawal_waiting");
+    assert_eq!(dollars(&market.seller), 30_000);
+    tower.stop("TERM");
+    let claims = market.seller.run(&["channels", "claim", "--json"]).json();
+    assert_eq!(claims["claims"].as_array().unwrap().len(), 0);
+}
+
+#[test]
+fn a_watchtower_for_others_is_refused_and_one_that_is_away_is_said() {
+    let market = Market::open();
+    let tower = RunningWatch::start(&market.buyer, &[]);
+    let to = ["serve-paid", "--price", "1", "--to", "http://127.0.0.1:1"];
+    let more = [
+        "--listen",
+        "127.0.0.1:0",
+        "--watchtower",
+        tower.url(),
+        "--json",
+    ];
+    let refused = market.seller.run(&[&to[..], &more].concat()).error(1);
+    assert_eq!(refused["code"], "not_watched");
+    let next = refused["next"].as_str().unwrap();
+    assert!(next.contains("hearth watch --for 0x"), "{next}");
+    let service = market.serve(&["--watchtower", "http://127.0.0.1:1"]);
+    let warning = service.ready["warnings"][0].as_str().unwrap();
+    assert!(warning.contains("Nobody watches yet"), "{warning}");
+    let nobody = ["watch", "--for", "me", "--listen", "127.0.0.1:0", "--json"];
+    assert_eq!(market.seller.run(&nobody).error_code(1), "bad_request");
+}
+
+#[test]
+fn a_facilitator_says_what_it_supports_and_is_for_this_device_alone() {
+    let market = Market::open();
+    let service = market.serve(&["--facilitator", "127.0.0.1:0"]);
+    let facilitator = service.ready["facilitator"].as_str().unwrap();
+    let request = "GET /supported HTTP/1.1\r\nhost: facilitator\r\nconnection: close\r\n\r\n";
+    let reply = exchange(&address(facilitator), request);
+    let (head, body) = reply.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200"), "{reply}");
+    let supported: Value = serde_json::from_str(body).unwrap();
+    assert_eq!(supported["kinds"][0]["network"], "eip155:402402");
+    let authorizer = &supported["kinds"][1]["extra"]["receiverAuthorizer"];
+    let ours = service.ready["receiver_authorizer"].as_str().unwrap();
+    assert_eq!(*authorizer, ours.to_lowercase());
+    service.stop("TERM");
+
+    let to = ["serve-paid", "--price", "1", "--to", "http://127.0.0.1:1"];
+    let open = ["--listen", "127.0.0.1:0", "--facilitator", "0.0.0.0:0"];
+    let refused = market.seller.run(&[&to[..], &open, &["--json"]].concat());
+    assert_eq!(refused.error_code(1), "not_loopback");
 }

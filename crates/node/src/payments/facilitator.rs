@@ -3,7 +3,8 @@
 //!
 //! A service that another program sells (an Express server, say) can leave the chain to this node.
 //! It serves only those who are paid into the household: a stranger's transactions would be paid
-//! for with the household's gas.
+//! for with the household's gas. It signs claims and refunds with this device's session key, except
+//! for channels on which this node is itself paid: what is due on those only its own desk knows.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -29,8 +30,11 @@ use hearth_protocol::x402::{
 };
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
+use tracing::error;
 
+use super::desk::StoredChannel;
 use super::escrow::{Escrow, Escrows};
+use crate::store::{Store, Table};
 
 /// The longest request that is read, in bytes: a claim of [`CLAIM_ROWS_MAX`] rows.
 const REQUEST_BYTES_MAX: usize = 128 * 1024;
@@ -42,6 +46,8 @@ pub struct Facilitator {
     /// Whom payments may go to.
     receivers: Arc<BTreeSet<Address>>,
     environment: Arc<dyn Environment>,
+    /// The books of the desk beside it.
+    desk: Option<Store>,
 }
 
 /// What a verified payment amounts to.
@@ -82,6 +88,33 @@ impl Facilitator {
             escrows,
             receivers: Arc::new(receivers),
             environment,
+            desk: None,
+        }
+    }
+
+    /// The same beside a desk that keeps its channels in `store`: nothing is signed for those.
+    #[must_use]
+    pub fn beside_desk(self, store: Store) -> Self {
+        Self {
+            desk: Some(store),
+            ..self
+        }
+    }
+
+    /// Whether the session key may sign for this channel when somebody asks for it.
+    fn may_sign(&self, channel: ChannelId) -> Outcome<()> {
+        let Some(store) = &self.desk else {
+            return Ok(());
+        };
+        let known: Option<StoredChannel> = store
+            .get(Table::ProviderChannels, channel.0.as_slice())
+            .map_err(|error| {
+                error!(%error, "the desk's books cannot be read");
+                (ErrorCode::UnexpectedSettle, None)
+            })?;
+        match known {
+            Some(_) => refuse(ErrorCode::ClaimAuthorizer),
+            None => Ok(()),
         }
     }
 
@@ -287,7 +320,12 @@ impl Facilitator {
         let ours = |row: &ClaimRow| row.voucher.channel.receiver_authorizer == escrow.authorizer();
         let signature = match claim.claim_authorizer_signature {
             Some(signature) => signature,
-            None if claim.claims.iter().all(ours) => escrow.sign_claim(&entries),
+            None if claim.claims.iter().all(ours) => {
+                for entry in &entries {
+                    self.may_sign(entry.channel)?;
+                }
+                escrow.sign_claim(&entries)
+            }
             None => return refuse(ErrorCode::ClaimAuthorizer),
         };
         let transaction = escrow
@@ -360,6 +398,14 @@ impl Facilitator {
         }
         if !refund.claims.is_empty() {
             self.check_rows(&refund.claims)?;
+        }
+        if refund.refund_authorizer_signature.is_none() {
+            self.may_sign(channel)?;
+        }
+        if refund.claim_authorizer_signature.is_none() {
+            for row in &refund.claims {
+                self.may_sign(row_channel(escrow.domain(), row).channel)?;
+            }
         }
         let done = escrow.refund_for(channel, refund).await.map_err(told)?;
         let state = ChargeStatement {

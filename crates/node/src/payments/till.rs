@@ -61,6 +61,8 @@ pub struct Till {
     pub settlement: Settlement,
     /// The chains.
     pub escrows: Escrows,
+    /// What it keeps.
+    pub store: Store,
 }
 
 /// Opens the way to the contracts on each chain, and keeps their senders running in `tasks`.
@@ -129,6 +131,7 @@ impl Till {
             replies: Replies::new(store.clone()),
             settlement,
             escrows,
+            store: store.clone(),
         }
     }
 }

@@ -12,16 +12,20 @@ use alloy_primitives::{Address, B256};
 use axum::extract::State;
 use axum::routing::post;
 use axum::{Json, Router};
+use futures::StreamExt;
 use hearth_api::error::ErrorBody;
 use hearth_chain::client::Environment;
+use hearth_protocol::channel::OnchainState;
 use hearth_protocol::claim::row_channel;
 use hearth_protocol::eip712::SettlementDomain;
 use hearth_protocol::id::{ChainId, ChannelId};
+use hearth_protocol::money::Amount;
 use hearth_protocol::signature::Signature;
 use hearth_protocol::x402::ClaimRow;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+use tokio::sync::mpsc;
 use tracing::{info, warn};
 use url::Url;
 
@@ -32,8 +36,14 @@ use crate::store::{Batch, Store, StoreError, Table};
 const WATCHED_MAX: usize = 10_000;
 /// The longest handover that is read, in bytes.
 const HANDOVER_BYTES_MAX: usize = 8 * 1024;
-/// How often the watched channels are looked at.
-const PERIOD: Duration = Duration::from_secs(30);
+/// Channels that are read from the chain at once.
+const READS_AT_ONCE: usize = 8;
+/// Reports that wait to be heard; further ones are only logged.
+pub const REPORTS_MAX: usize = 1_024;
+/// The longest answer that a provider reads from a watchtower, in bytes.
+const ANSWER_BYTES_MAX: usize = 64 * 1024;
+/// How long a provider waits for a watchtower.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A claim of one channel, signed so that anyone may send it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,6 +110,40 @@ impl Handover {
     }
 }
 
+/// What a watchtower did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WatchReport {
+    /// It took a claim that is higher than what it had, durably.
+    Taken {
+        /// The chain.
+        chain: ChainId,
+        /// The channel.
+        channel: ChannelId,
+        /// The claim, cumulative.
+        total_claimed: Amount,
+    },
+    /// A payer withdraws, so the claim was sent.
+    Claimed {
+        /// The chain.
+        chain: ChainId,
+        /// The channel.
+        channel: ChannelId,
+        /// The claim, cumulative.
+        total_claimed: Amount,
+        /// The transaction, or why there is none.
+        outcome: Result<B256, String>,
+    },
+}
+
+/// For whom a watchtower watches.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchScope {
+    /// The session keys that it serves.
+    pub authorizers: BTreeSet<Address>,
+    /// The chains that it watches.
+    pub networks: BTreeSet<ChainId>,
+}
+
 /// Watches claims for other devices.
 #[derive(Debug, Clone)]
 pub struct Watchtower {
@@ -108,6 +152,7 @@ pub struct Watchtower {
     /// The authorizers that are served: the session keys of the household's devices.
     authorizers: Arc<BTreeSet<Address>>,
     environment: Arc<dyn Environment>,
+    reports: Option<mpsc::Sender<WatchReport>>,
 }
 
 impl Watchtower {
@@ -123,6 +168,35 @@ impl Watchtower {
             escrows,
             authorizers: Arc::new(authorizers),
             environment,
+            reports: None,
+        }
+    }
+
+    /// The same, which also says what it does.
+    #[must_use]
+    pub fn reporting(self, reports: mpsc::Sender<WatchReport>) -> Self {
+        Self {
+            reports: Some(reports),
+            ..self
+        }
+    }
+
+    fn report(&self, report: WatchReport) {
+        let unheard = self
+            .reports
+            .as_ref()
+            .and_then(|reports| reports.try_send(report).err());
+        if let Some(unheard) = unheard {
+            warn!(%unheard, "nobody hears what the watchtower did");
+        }
+    }
+
+    /// For whom it watches.
+    pub fn scope(&self) -> WatchScope {
+        let chains = self.escrows.iter().map(|escrow| escrow.domain().chain());
+        WatchScope {
+            authorizers: (*self.authorizers).clone(),
+            networks: chains.collect(),
         }
     }
 
@@ -149,7 +223,13 @@ impl Watchtower {
         }
         let mut batch = Batch::default();
         batch.put(Table::Watched, channel.0.as_slice(), &handover)?;
-        Ok(self.store.commit(batch).await?)
+        self.store.commit(batch).await?;
+        self.report(WatchReport::Taken {
+            chain: handover.network,
+            channel,
+            total_claimed: handover.claim.total_claimed,
+        });
+        Ok(())
     }
 
     fn count(&self) -> Result<usize, StoreError> {
@@ -171,56 +251,84 @@ impl Watchtower {
                 watched.push((ChannelId(B256::from_slice(key)), handover));
             }
         })?;
+        let mut reads = futures::stream::iter(watched)
+            .map(|(channel, handover)| self.read(channel, handover))
+            .buffer_unordered(READS_AT_ONCE);
         let mut sent = 0;
-        for (channel, handover) in watched {
-            let Some(escrow) = self.escrows.get(handover.network) else {
+        while let Some(read) = reads.next().await {
+            let Some((channel, handover, escrow, state)) = read else {
                 continue;
-            };
-            let state = match escrow.read(channel).await {
-                Ok(state) => state,
-                Err(error) => {
-                    warn!(%error, %channel, "a watched channel could not be read");
-                    continue;
-                }
             };
             if state.total_claimed >= handover.claim.total_claimed {
                 let mut batch = Batch::default();
                 batch.remove(Table::Watched, channel.0.as_slice());
                 self.store.commit(batch).await?;
-            } else if state.withdraw_requested_at != 0 {
-                let claim = &handover.claim;
-                match escrow
-                    .claim_for(&[*claim], &handover.claim_authorizer_signature)
-                    .await
-                {
-                    Ok(transaction) => {
-                        info!(%channel, %transaction, "claimed for another device");
-                        sent += 1;
-                    }
-                    Err(error) => warn!(%error, %channel, "a watched claim failed"),
-                }
+            } else if state.withdraw_requested_at != 0
+                && self.claim(channel, &handover, &escrow).await
+            {
+                sent += 1;
             }
         }
         Ok(sent)
     }
 
-    /// Looks again and again, until the future is dropped.
-    pub async fn run(self) {
+    /// A watched channel as the chain has it; `None` where the chain cannot be read.
+    async fn read(
+        &self,
+        channel: ChannelId,
+        handover: Handover,
+    ) -> Option<(ChannelId, Handover, Arc<Escrow>, OnchainState)> {
+        let escrow = self.escrows.get(handover.network)?;
+        match escrow.read(channel).await {
+            Ok(state) => Some((channel, handover, escrow, state)),
+            Err(error) => {
+                warn!(%error, %channel, "a watched channel could not be read");
+                None
+            }
+        }
+    }
+
+    /// Sends a claim. Returns whether it is on the chain.
+    async fn claim(&self, channel: ChannelId, handover: &Handover, escrow: &Escrow) -> bool {
+        let row = &handover.claim;
+        let outcome = escrow
+            .claim_for(&[*row], &handover.claim_authorizer_signature)
+            .await;
+        match &outcome {
+            Ok(transaction) => info!(%channel, %transaction, "claimed for another device"),
+            Err(error) => warn!(%error, %channel, "a watched claim failed"),
+        }
+        let is_sent = outcome.is_ok();
+        self.report(WatchReport::Claimed {
+            chain: handover.network,
+            channel,
+            total_claimed: row.total_claimed,
+            outcome: outcome.map_err(|error| error.to_string()),
+        });
+        is_sent
+    }
+
+    /// Looks every so often, until the future is dropped.
+    pub async fn run(self, every: Duration) {
         loop {
             if let Err(error) = self.look().await {
                 warn!(%error, "the watched channels could not be read");
             }
-            self.environment.sleep(PERIOD).await;
+            self.environment.sleep(every).await;
         }
     }
 
-    /// The route by which claims are handed over: `POST /watch`.
+    /// The route by which claims are handed over, `POST /watch`; `GET` says for whom it watches.
     pub fn router(self) -> Router {
         Router::new()
-            .route("/watch", post(take))
+            .route("/watch", post(take).get(scope))
             .layer(axum::extract::DefaultBodyLimit::max(HANDOVER_BYTES_MAX))
             .with_state(self)
     }
+}
+
+async fn scope(State(tower): State<Watchtower>) -> Json<WatchScope> {
+    Json(tower.scope())
 }
 
 async fn take(
@@ -248,6 +356,9 @@ pub enum TowerError {
     /// It could not be reached.
     #[error("the watchtower cannot be reached")]
     Unreachable(#[from] reqwest::Error),
+    /// Something else answers there.
+    #[error("what answers there is no watchtower")]
+    NotATower,
     /// It refused.
     #[error("the watchtower answered {status}: {message}")]
     Refused {
@@ -256,6 +367,14 @@ pub enum TowerError {
         /// What it said.
         message: String,
     },
+}
+
+fn refusal(status: StatusCode, body: &[u8]) -> TowerError {
+    let body: Result<ErrorBody, _> = serde_json::from_slice(body);
+    TowerError::Refused {
+        status: status.as_u16(),
+        message: body.map_or_else(|_| String::new(), |body| body.error.message),
+    }
 }
 
 /// The way to a watchtower.
@@ -277,26 +396,44 @@ impl TowerClient {
         })
     }
 
+    /// Asks for whom it watches.
+    ///
+    /// # Errors
+    /// When it cannot be reached, refuses, or answers something else.
+    pub async fn scope(&self) -> Result<WatchScope, TowerError> {
+        let (status, body) = self.ask(self.http.get(self.url.clone())).await?;
+        if !status.is_success() {
+            return Err(refusal(status, &body));
+        }
+        serde_json::from_slice(&body).map_err(|_| TowerError::NotATower)
+    }
+
     /// Hands a claim over.
     ///
     /// # Errors
     /// When the watchtower cannot be reached or refuses.
     pub async fn hand_over(&self, handover: &Handover) -> Result<(), TowerError> {
-        let response = self
-            .http
-            .post(self.url.clone())
-            .json(handover)
-            .send()
-            .await?;
-        let status = response.status();
+        let request = self.http.post(self.url.clone()).json(handover);
+        let (status, body) = self.ask(request).await?;
         if status.is_success() {
-            return Ok(());
+            Ok(())
+        } else {
+            Err(refusal(status, &body))
         }
-        let body: Result<ErrorBody, _> = response.json().await;
-        let message = body.map_or_else(|_| String::new(), |body| body.error.message);
-        Err(TowerError::Refused {
-            status: status.as_u16(),
-            message,
-        })
+    }
+
+    async fn ask(
+        &self,
+        request: reqwest::RequestBuilder,
+    ) -> Result<(StatusCode, Vec<u8>), TowerError> {
+        let mut response = request.timeout(ANSWER_TIMEOUT).send().await?;
+        let mut body = Vec::new();
+        while let Some(piece) = response.chunk().await? {
+            if body.len().saturating_add(piece.len()) > ANSWER_BYTES_MAX {
+                return Err(TowerError::NotATower);
+            }
+            body.extend_from_slice(&piece);
+        }
+        Ok((response.status(), body))
     }
 }

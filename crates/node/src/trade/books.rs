@@ -129,7 +129,7 @@ impl Books {
         let mut tasks = Tasks::new();
         // Nothing is claimed for being old or large while the books are open: only what is asked for.
         let patient = policy(&config.provider.claim, Amount::MAX);
-        let till = open_till(home, config, keys, asset, patient, &mut tasks).await?;
+        let till = open_till(home, config, keys, asset, patient, None, &mut tasks).await?;
         Ok(Self {
             till,
             _tasks: tasks,

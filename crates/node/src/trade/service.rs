@@ -1,5 +1,6 @@
 //! A paid reverse proxy in front of any HTTP service.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -7,16 +8,19 @@ use hearth_api::payments::ServiceReady;
 use hearth_protocol::claim::ClaimPolicy;
 use hearth_protocol::money::Amount;
 use tokio::net::TcpListener;
+use tracing::error;
 use url::Url;
 
-use super::{TradeError, chain_access, environment};
+use super::{TradeError, bind, chain_access, environment};
 use crate::home::{AssetConfig, ClaimConfig, Config, Home, HomeLock, Part};
 use crate::http::proxy::Upstream;
 use crate::http::without_delay;
 use crate::keys::Unlocked;
+use crate::payments::facilitator::Facilitator;
 use crate::payments::gate::{Gate, PaidLayer};
 use crate::payments::offer::{AcceptedAsset, FixedPrice, Price};
 use crate::payments::till::{Tasks, Till, TillKeys, open_escrows};
+use crate::payments::watchtower::TowerClient;
 use crate::store::Store;
 use crate::wallet::money;
 
@@ -45,6 +49,20 @@ pub struct ServeOptions {
     pub description: Option<String>,
     /// Claims wait until a claim brings this many whole tokens, unless one is urgent.
     pub claim_at_least: String,
+    /// The watchtower to which claims are handed.
+    pub watchtower: Option<String>,
+    /// Where the facilitator listens, if there shall be one.
+    pub facilitator: Option<FacilitatorOptions>,
+}
+
+/// Where a facilitator listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FacilitatorOptions {
+    /// The address.
+    pub listen: SocketAddr,
+    /// Whether it may be one that others can reach. Whoever reaches a facilitator can spend the household's gas, and
+    /// have its session key sign for the channels of services that use it.
+    pub beyond_loopback: bool,
 }
 
 /// A paid service that listens, and answers once it is served.
@@ -72,18 +90,24 @@ impl PaidService {
             TradeError::Asked(format!("the asset {:?} is not configured", options.asset))
         })?;
         let price = price(&options, asset)?;
-        let upstream = upstream_url(&options.upstream)?;
+        let upstream = http_url(&options.upstream)?;
         let least = Amount::parse_decimal(&options.claim_at_least, asset.decimals)
             .map_err(|error| TradeError::Asked(format!("what to claim at least: {error}")))?;
         let accepted = accepted(config, keys, asset)?;
         let lock = home.lock(Part::Provider)?;
-        let listener = TcpListener::bind(options.listen)
-            .await
-            .and_then(|listener| listener.local_addr().map(|address| (listener, address)));
-        let (listener, address) = listener.map_err(|source| TradeError::Listen {
-            address: options.listen.to_string(),
-            source,
-        })?;
+        let (listener, address) = bind(options.listen).await?;
+        let mut warnings = Vec::new();
+        let tower = match &options.watchtower {
+            Some(url) => Some(tower(url, &accepted, &mut warnings).await?),
+            None => None,
+        };
+        let mut tasks = Tasks::new();
+        let policy = policy(&config.provider.claim, least);
+        let till = open_till(home, config, keys, asset, policy, tower, &mut tasks).await?;
+        let facilitator = match options.facilitator {
+            Some(wanted) => Some(facilitate(wanted, keys, &till, &mut tasks).await?),
+            None => None,
+        };
         let ready = ServiceReady {
             url: format!("http://{address}"),
             upstream: upstream.to_string(),
@@ -92,10 +116,10 @@ impl PaidService {
             pay_to: accepted.receiver.to_string(),
             receiver_authorizer: accepted.receiver_authorizer.to_string(),
             withdraw_delay_s: accepted.withdraw_delay,
+            facilitator,
+            watchtower: options.watchtower,
+            warnings,
         };
-        let mut tasks = Tasks::new();
-        let policy = policy(&config.provider.claim, least);
-        let till = open_till(home, config, keys, asset, policy, &mut tasks).await?;
         let gate = Gate {
             assets: vec![accepted],
             pricing: Box::new(FixedPrice(vec![(asset.id, price)])),
@@ -153,6 +177,7 @@ pub(super) async fn open_till(
     keys: &Unlocked,
     asset: &AssetConfig,
     policy: ClaimPolicy,
+    tower: Option<TowerClient>,
     tasks: &mut Tasks,
 ) -> Result<Till, TradeError> {
     let store = Store::open(&home.store_path(Part::Provider))?;
@@ -167,7 +192,7 @@ pub(super) async fn open_till(
         &store,
         escrows,
         policy,
-        None,
+        tower,
         &environment(),
         run,
         tasks,
@@ -223,7 +248,55 @@ fn price(options: &ServeOptions, asset: &AssetConfig) -> Result<Price, TradeErro
     Ok(Price { need, ceiling })
 }
 
-fn upstream_url(text: &str) -> Result<Url, TradeError> {
+/// Starts the facilitator beside the till, and says where it is.
+async fn facilitate(
+    wanted: FacilitatorOptions,
+    keys: &Unlocked,
+    till: &Till,
+    tasks: &mut Tasks,
+) -> Result<String, TradeError> {
+    if !wanted.beyond_loopback && !wanted.listen.ip().is_loopback() {
+        return Err(TradeError::NotLoopback(wanted.listen));
+    }
+    let (listener, address) = bind(wanted.listen).await?;
+    let receivers = BTreeSet::from([keys.address()]);
+    let facilitator = Facilitator::new(till.escrows.clone(), receivers, environment())
+        .beside_desk(till.store.clone());
+    tasks.spawn(async move {
+        if let Err(error) = axum::serve(listener, facilitator.router()).await {
+            error!(%error, "the facilitator cannot answer any more");
+        }
+        "the facilitator"
+    });
+    Ok(format!("http://{address}"))
+}
+
+/// The way to a watchtower. One that serves others is refused, because it would refuse every claim; one that does not
+/// answer may come later.
+async fn tower(
+    url: &str,
+    accepted: &AcceptedAsset,
+    warnings: &mut Vec<String>,
+) -> Result<TowerClient, TradeError> {
+    let url = http_url(url)?;
+    let client = TowerClient::new(&url, crate::http::client()?)
+        .map_err(|error| TradeError::Asked(format!("the watchtower at {url}: {error}")))?;
+    match client.scope().await {
+        Ok(scope) if !scope.authorizers.contains(&accepted.receiver_authorizer) => {
+            return Err(TradeError::Unserved(accepted.receiver_authorizer));
+        }
+        Ok(scope) if !scope.networks.contains(&accepted.chain()) => {
+            return Err(TradeError::Unwatched(accepted.chain()));
+        }
+        Ok(_) => {}
+        Err(error) => warnings.push(format!(
+            "Nobody watches yet: {error}; claims are handed over once {url} answers"
+        )),
+    }
+    Ok(client)
+}
+
+fn http_url(text: &str) -> Result<Url, TradeError> {
     Url::parse(text)
         .ok()
         .filter(|url| matches!(url.scheme(), "http" | "https"))

@@ -24,8 +24,16 @@ struct Office {
 
 impl Office {
     async fn open(world: &World) -> Self {
+        Self::open_that(world, "facilitator", |facilitator| facilitator).await
+    }
+
+    async fn open_that(
+        world: &World,
+        name: &str,
+        differs: impl FnOnce(Facilitator) -> Facilitator,
+    ) -> Self {
         let mut tasks = Tasks::new();
-        let store = world.store("facilitator");
+        let store = world.store(name);
         let keys = TillKeys {
             account: key(3),
             session: key(4),
@@ -33,7 +41,7 @@ impl Office {
         let escrows = open_escrows(world.access(), &keys, &store, &mut tasks).unwrap();
         let receivers = BTreeSet::from([key(3).address()]);
         let environment = Arc::clone(&world.environment);
-        let router = Facilitator::new(escrows, receivers, environment).router();
+        let router = differs(Facilitator::new(escrows, receivers, environment)).router();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         tasks.spawn(async move {
@@ -144,6 +152,50 @@ async fn a_payment_to_a_stranger_is_not_sent_at_the_households_cost() {
     );
     let settled: SettleResponse = office.ask("/settle", &request).await;
     assert!(!settled.success);
+}
+
+#[tokio::test]
+async fn nothing_is_signed_for_channels_of_the_desk_beside_it() {
+    let world = World::start().await;
+    let shop = world.shop(amount(100), amount(100)).await;
+    let purse = world.purse("payer").await;
+    purse
+        .buy(&shop.get("/hello"), async |_| true)
+        .await
+        .unwrap();
+    let channel = purse.channels().unwrap()[0].channel;
+    let row = shop.claim_row(channel);
+    let guarded = Office::open_that(&world, "guarded", |facilitator| {
+        facilitator.beside_desk(shop.store.clone())
+    })
+    .await;
+    let ways = guarded.accepted.requirements(Price {
+        need: amount(100),
+        ceiling: amount(100),
+    });
+    let mut request = guarded.pay(&ways[0], 7, 0);
+    // Everything back, although 100 were charged and not claimed.
+    request.payment_payload.payload = serde_json::json!({
+        "type": "refund",
+        "channelConfig": row.voucher.channel,
+        "voucher": {
+            "channelId": channel,
+            "maxClaimableAmount": row.voucher.max_claimable_amount,
+            "signature": row.signature,
+        },
+        "amount": "1000",
+        "refundNonce": "0",
+        "claims": [],
+    });
+    let refused: SettleResponse = guarded.ask("/settle", &request).await;
+    assert_eq!(
+        refused.error_reason.as_deref(),
+        Some(ErrorCode::ClaimAuthorizer.as_str())
+    );
+    // Where this device has no books of the channel, its key signs for the service that asks.
+    let alone = Office::open(&world).await;
+    let settled: SettleResponse = alone.ask("/settle", &request).await;
+    assert!(settled.success, "{settled:?}");
 }
 
 #[tokio::test]
