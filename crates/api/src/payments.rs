@@ -194,7 +194,7 @@ pub struct Claims {
 pub struct Claim {
     /// CAIP-2 id.
     pub chain: String,
-    /// How many channels it covers.
+    /// How many channels it covers; 0 where only what was claimed before was transferred.
     pub channels: usize,
     /// The transaction, where it succeeded.
     #[serde(skip_serializing_if = "Option::is_none")]

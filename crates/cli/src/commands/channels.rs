@@ -196,6 +196,11 @@ impl Show for Claims {
         }
         for claim in &self.claims {
             match (&claim.transaction, &claim.problem) {
+                (Some(hash), _) if claim.channels == 0 => page.line(&format!(
+                    "Transferred {} atomic units that were claimed before on {}, transaction {hash}",
+                    claim.units.as_deref().unwrap_or("0"),
+                    claim.chain
+                )),
                 (Some(hash), _) => page.line(&format!(
                     "Claimed {} atomic units of {} channels on {}, transaction {hash}",
                     claim.units.as_deref().unwrap_or("0"),

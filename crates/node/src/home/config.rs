@@ -128,6 +128,8 @@ pub struct AssetConfig {
     pub decimals: u8,
     /// What its EIP-712 domain says, where that is known.
     pub eip712: Option<Eip712Name>,
+    /// What one whole coin of its chain is worth in it, in atomic units, where that is known.
+    pub coin_worth: Option<Amount>,
     /// What may be spent.
     pub limits: Limits,
 }
@@ -205,6 +207,7 @@ struct RawAsset {
     id: Spanned<String>,
     decimals: Spanned<u8>,
     eip712: Option<Eip712Name>,
+    coin_worth: Option<Spanned<String>>,
     per_payment: Spanned<String>,
     per_deposit: Spanned<String>,
     per_day: Spanned<String>,
@@ -421,12 +424,17 @@ fn assets(
             return Err(fault(&asset.decimals, reason));
         }
         let limits = limits(&asset, decimals)?;
+        let coin_worth = asset.coin_worth.as_ref();
+        let coin_worth = coin_worth
+            .map(|text| coin_worth_of(text, decimals))
+            .transpose()?;
         assets.insert(
             name.into_inner(),
             AssetConfig {
                 id,
                 decimals,
                 eip712: asset.eip712,
+                coin_worth,
                 limits,
             },
         );
@@ -434,16 +442,27 @@ fn assets(
     Ok(assets)
 }
 
+fn whole_tokens(text: &Spanned<String>, decimals: u8) -> Result<Amount, Fault> {
+    Amount::parse_decimal(text.get_ref(), decimals).map_err(|error| {
+        let reason = format!(
+            "{:?} is not a number of whole tokens such as \"1.25\": {error}",
+            text.get_ref()
+        );
+        fault(text, reason)
+    })
+}
+
+fn coin_worth_of(text: &Spanned<String>, decimals: u8) -> Result<Amount, Fault> {
+    let worth = whole_tokens(text, decimals)?;
+    if worth.is_zero() {
+        let reason = "a coin is worth something; leave coin_worth out where nobody knows";
+        return Err(fault(text, reason));
+    }
+    Ok(worth)
+}
+
 fn limits(asset: &RawAsset, decimals: u8) -> Result<Limits, Fault> {
-    let amount = |text: &Spanned<String>| {
-        Amount::parse_decimal(text.get_ref(), decimals).map_err(|error| {
-            let reason = format!(
-                "{:?} is not a number of whole tokens such as \"1.25\": {error}",
-                text.get_ref()
-            );
-            fault(text, reason)
-        })
-    };
+    let amount = |text: &Spanned<String>| whole_tokens(text, decimals);
     let limits = Limits {
         per_payment: amount(&asset.per_payment)?,
         per_deposit: amount(&asset.per_deposit)?,
@@ -554,6 +573,16 @@ mod tests {
                 "limit of a day",
             ),
             ("per_deposit = \"5\"", "per_deposit = \"-5\"", "digits"),
+            (
+                "decimals = 6",
+                "coin_worth = \"x\"\ndecimals = 6",
+                "whole tokens",
+            ),
+            (
+                "decimals = 6",
+                "coin_worth = \"0\"\ndecimals = 6",
+                "worth something",
+            ),
             ("withdraw_delay_s = 86400", "withdraw_delay_s = 60", "900"),
             (
                 "before_withdrawal_s = 21600",
@@ -575,6 +604,15 @@ mod tests {
             assert!(error.starts_with(&format!("{line}: ")), "{bad}: {error}");
             assert!(error.contains(reason), "{bad}: {error}");
         }
+    }
+
+    #[test]
+    fn the_coins_worth_is_read_in_the_token() {
+        let worth = |text: &str| parsed(text).unwrap().assets["TESTUSD"].coin_worth;
+        assert_eq!(worth(DEFAULT_CONFIG), None);
+        assert!(DEFAULT_CONFIG.contains("# coin_worth = \"2500\""));
+        let with = DEFAULT_CONFIG.replacen("# coin_worth", "coin_worth", 1);
+        assert_eq!(worth(&with), Some(Amount::new(2_500_000_000)));
     }
 
     #[test]

@@ -20,7 +20,7 @@ use hearth_protocol::eip712::{
     COLLECTOR_ADDRESS, ChannelConfig, ClaimEntry, SETTLEMENT_ADDRESS, SettlementDomain,
 };
 use hearth_protocol::exact::CheckedTransfer;
-use hearth_protocol::id::{ChainId, ChannelId};
+use hearth_protocol::id::{AssetId, ChainId, ChannelId};
 use hearth_protocol::money::Amount;
 use hearth_protocol::signature::Signature;
 use hearth_protocol::x402::{ClaimRow, ErrorCode, RefundPayload};
@@ -74,22 +74,35 @@ pub struct Escrow {
 
 /// The chains on which this node takes payments.
 #[derive(Debug, Clone, Default)]
-pub struct Escrows(BTreeMap<ChainId, Arc<Escrow>>);
+pub struct Escrows {
+    chains: BTreeMap<ChainId, Arc<Escrow>>,
+    coin_worths: BTreeMap<AssetId, Amount>,
+}
 
 impl Escrows {
     /// Adds a chain.
     pub fn insert(&mut self, escrow: Escrow) {
-        self.0.insert(escrow.domain.chain(), Arc::new(escrow));
+        self.chains.insert(escrow.domain.chain(), Arc::new(escrow));
     }
 
     /// The contract on a chain.
     pub fn get(&self, chain: ChainId) -> Option<Arc<Escrow>> {
-        self.0.get(&chain).cloned()
+        self.chains.get(&chain).cloned()
     }
 
     /// Every chain.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Escrow>> {
-        self.0.values()
+        self.chains.values()
+    }
+
+    /// Says what one whole coin of a token's chain is worth in that token, in atomic units.
+    pub fn set_coin_worth(&mut self, asset: AssetId, worth: Amount) {
+        self.coin_worths.insert(asset, worth);
+    }
+
+    /// What one whole coin of a token's chain is worth in that token, if anyone said so.
+    pub fn coin_worth(&self, asset: AssetId) -> Option<Amount> {
+        self.coin_worths.get(&asset).copied()
     }
 }
 

@@ -2,18 +2,23 @@
 //!
 //! What is claimed is read from the store, never from memory: only a durable voucher is a promise.
 //! A claim that was sent is known by its content, so that asking again after a crash repeats
-//! nothing.
+//! nothing. What a refund claimed on its way stays in the contract; it is transferred by the same
+//! policy (spec: payments, section 8).
+//!
+//! Handing claims to a watchtower goes on beside it, so that one that is slow delays no claim.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use alloy_primitives::B256;
+use alloy_primitives::{Address, B256};
 use futures::StreamExt;
-use hearth_chain::client::Environment;
+use hearth_chain::client::{ChainError, Environment};
 use hearth_protocol::channel::provider::Record;
-use hearth_protocol::claim::{ClaimBatch, ClaimPolicy, ClaimReason, plan};
-use hearth_protocol::id::{ChainId, ChannelId};
+use hearth_protocol::claim::{
+    ClaimBatch, ClaimPolicy, ClaimReason, gas_price_nano, plan, settle_reason,
+};
+use hearth_protocol::id::{AssetId, ChainId, ChannelId};
 use hearth_protocol::money::Amount;
 use hearth_protocol::time::Timestamp;
 use tracing::{info, warn};
@@ -25,6 +30,11 @@ use crate::store::{Store, StoreError, Table};
 
 /// How often what is due is looked at.
 const PERIOD: Duration = Duration::from_secs(20);
+/// How often claims that grew are handed to the watchtower: what a crash of this device and a
+/// withdrawal right after it can cost at most is what was charged in between.
+const HAND_OVER_PERIOD: Duration = Duration::from_secs(5);
+/// Claims that are handed over at once.
+const HANDOVERS_AT_ONCE: usize = 8;
 /// Channels that are read from the chain at once.
 const READS_AT_ONCE: usize = 8;
 
@@ -37,6 +47,17 @@ pub struct Settlement {
     policy: ClaimPolicy,
     tower: Option<TowerClient>,
     environment: Arc<dyn Environment>,
+    /// When something was first seen that is claimed for a receiver and not transferred to it.
+    unsettled_since: Arc<Mutex<BTreeMap<(AssetId, Address), Timestamp>>>,
+}
+
+/// What the store has of one token.
+#[derive(Default)]
+struct Ledger {
+    /// The channels on which something is due.
+    due: BTreeMap<ChannelId, Record>,
+    /// Everyone who is paid on a channel.
+    receivers: BTreeSet<Address>,
 }
 
 /// What became of one claim.
@@ -44,7 +65,7 @@ pub struct Settlement {
 pub struct ClaimReport {
     /// On which chain.
     pub chain: ChainId,
-    /// How many channels.
+    /// How many channels; 0 where only what was claimed before was transferred to the receiver.
     pub channels: usize,
     /// Why now.
     pub reason: ClaimReason,
@@ -71,65 +92,161 @@ impl Settlement {
             policy,
             tower,
             environment,
+            unsettled_since: Arc::default(),
         }
     }
 
     /// Looks at what is due again and again, until the future is dropped.
     pub async fn run(self) {
-        let mut handed_over = BTreeMap::new();
+        futures::join!(self.keep_claiming(), self.keep_handing_over());
+    }
+
+    async fn keep_claiming(&self) {
         loop {
             match self.claim(false).await {
                 Ok(reports) => reports.iter().for_each(log_report),
                 Err(error) => warn!(%error, "what is due could not be read"),
             }
-            if let Some(tower) = &self.tower
-                && let Err(error) = self.hand_over(tower, &mut handed_over).await
-            {
-                warn!(%error, "claims could not be handed to the watchtower");
-            }
             self.environment.sleep(PERIOD).await;
         }
     }
 
-    /// The channels on each chain, as they are durable.
-    fn records(&self) -> Result<BTreeMap<ChainId, BTreeMap<ChannelId, Record>>, StoreError> {
-        let mut chains: BTreeMap<ChainId, BTreeMap<ChannelId, Record>> = BTreeMap::new();
-        self.store
-            .each(Table::ProviderChannels, |key, stored: StoredChannel| {
-                if key.len() == 32 && !stored.record.unclaimed().is_zero() {
-                    let channel = ChannelId(B256::from_slice(key));
-                    chains
-                        .entry(stored.chain)
-                        .or_default()
-                        .insert(channel, stored.record);
-                }
-            })?;
-        Ok(chains)
+    async fn keep_handing_over(&self) {
+        let Some(tower) = &self.tower else { return };
+        let mut handed_over = BTreeMap::new();
+        loop {
+            if let Err(error) = self.hand_over(tower, &mut handed_over).await {
+                warn!(%error, "what to hand to the watchtower could not be read");
+            }
+            self.environment.sleep(HAND_OVER_PERIOD).await;
+        }
     }
 
-    /// Claims what should be claimed now; everything that is due if `asked`.
+    /// The channels of each token, as they are durable.
+    fn ledgers(&self) -> Result<BTreeMap<AssetId, Ledger>, StoreError> {
+        let mut ledgers: BTreeMap<AssetId, Ledger> = BTreeMap::new();
+        self.store
+            .each(Table::ProviderChannels, |key, stored: StoredChannel| {
+                if key.len() != 32 {
+                    return;
+                }
+                let StoredChannel { chain, record, .. } = stored;
+                let token = record.config.token;
+                let ledger = ledgers.entry(AssetId { chain, token }).or_default();
+                ledger.receivers.insert(record.config.receiver);
+                if !record.unclaimed().is_zero() {
+                    let channel = ChannelId(B256::from_slice(key));
+                    ledger.due.insert(channel, record);
+                }
+            })?;
+        Ok(ledgers)
+    }
+
+    /// Claims what should be claimed now, and transfers what was claimed before; everything if
+    /// `asked`.
     ///
     /// # Errors
     /// When the store cannot be read. What goes wrong on a chain is in the reports.
     pub async fn claim(&self, asked: bool) -> Result<Vec<ClaimReport>, StoreError> {
         let mut reports = Vec::new();
-        for (chain, mut records) in self.records()? {
-            let Some(escrow) = self.escrows.get(chain) else {
+        for (asset, mut ledger) in self.ledgers()? {
+            let Some(escrow) = self.escrows.get(asset.chain) else {
                 continue;
             };
-            self.refresh(&escrow, &mut records).await;
+            self.refresh(&escrow, &mut ledger.due).await;
+            let policy = match self.priced(&escrow, asset).await {
+                Ok(policy) => policy,
+                Err(error) if asked => {
+                    warn!(%error, "the price of gas is unknown; claiming whatever it is");
+                    self.policy
+                }
+                Err(error) => {
+                    warn!(%error, %asset, "the price of gas is unknown, so claims wait");
+                    continue;
+                }
+            };
             let now = Timestamp(self.environment.now_ms());
-            let batches = plan(
-                records.iter().map(|(channel, record)| (*channel, record)),
-                &self.policy,
-                now,
-                asked,
-            );
-            for batch in batches {
-                reports.push(self.send(chain, &escrow, &batch).await);
+            let due = ledger
+                .due
+                .iter()
+                .map(|(channel, record)| (*channel, record));
+            for batch in plan(due, &policy, now, asked) {
+                reports.push(self.send(asset.chain, &escrow, &batch).await);
+            }
+            for receiver in ledger.receivers {
+                let settled = self.settle(&escrow, asset, receiver, &policy, asked).await;
+                reports.extend(settled);
             }
         }
         Ok(reports)
+    }
+
+    /// The policy with what gas costs now in `asset`. Where nobody said what the chain's coin is
+    /// worth, the policy's own price of gas stands.
+    async fn priced(&self, escrow: &Escrow, asset: AssetId) -> Result<ClaimPolicy, ChainError> {
+        let Some(worth) = self.escrows.coin_worth(asset) else {
+            return Ok(self.policy);
+        };
+        let gas_price_wei = escrow.client().gas_price().await?;
+        Ok(ClaimPolicy {
+            gas_price_nano: gas_price_nano(gas_price_wei, worth),
+            ..self.policy
+        })
+    }
+
+    /// Transfers to a receiver what is claimed for it and still in the contract, if there is a
+    /// reason to.
+    async fn settle(
+        &self,
+        escrow: &Escrow,
+        asset: AssetId,
+        receiver: Address,
+        policy: &ClaimPolicy,
+        asked: bool,
+    ) -> Option<ClaimReport> {
+        let unsettled = match escrow.unsettled(receiver, asset.token).await {
+            Ok(unsettled) => unsettled,
+            Err(error) => {
+                warn!(%error, %asset, "what is left to transfer could not be read");
+                return None;
+            }
+        };
+        let now = Timestamp(self.environment.now_ms());
+        let since = self.unsettled_since(asset, receiver, unsettled, now);
+        let reason = settle_reason(unsettled, since, policy, now, asked)?;
+        let outcome = match escrow.settle(receiver, asset.token).await {
+            Ok(Some(settled)) => Ok(settled),
+            // Somebody else transferred it in between.
+            Ok(None) => return None,
+            Err(error) => Err(error),
+        };
+        Some(ClaimReport {
+            chain: asset.chain,
+            channels: 0,
+            reason,
+            outcome,
+            dropped: Vec::new(),
+        })
+    }
+
+    /// Since when something is left to transfer to a receiver.
+    fn unsettled_since(
+        &self,
+        asset: AssetId,
+        receiver: Address,
+        unsettled: Amount,
+        now: Timestamp,
+    ) -> Timestamp {
+        // Times are whole after any panic.
+        let mut since = self
+            .unsettled_since
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if unsettled.is_zero() {
+            since.remove(&(asset, receiver));
+            return now;
+        }
+        *since.entry((asset, receiver)).or_insert(now)
     }
 
     /// Brings the chain's side of the records up to date, as far as the chain can be read.
@@ -184,24 +301,33 @@ impl Settlement {
         tower: &TowerClient,
         handed_over: &mut BTreeMap<ChannelId, Amount>,
     ) -> Result<(), StoreError> {
-        for (chain, records) in self.records()? {
-            let Some(escrow) = self.escrows.get(chain) else {
+        let mut grown = Vec::new();
+        let mut unclaimed = BTreeSet::new();
+        for (asset, ledger) in self.ledgers()? {
+            let Some(escrow) = self.escrows.get(asset.chain) else {
                 continue;
             };
-            for (channel, record) in records {
-                let Some(row) = record.claim_row() else {
-                    continue;
-                };
-                if handed_over.get(&channel) == Some(&row.total_claimed) {
-                    continue;
-                }
+            for (channel, record) in ledger.due {
+                unclaimed.insert(channel);
+                let row = record.claim_row();
+                let row = row.filter(|row| handed_over.get(&channel) != Some(&row.total_claimed));
+                grown.extend(row.map(|row| (asset.chain, Arc::clone(&escrow), channel, row)));
+            }
+        }
+        // A channel that is claimed needs no place here.
+        handed_over.retain(|channel, _| unclaimed.contains(channel));
+        let mut sent = futures::stream::iter(grown)
+            .map(|(chain, escrow, channel, row)| async move {
                 let handover = Handover::new(chain, &escrow, row);
-                match tower.hand_over(&handover).await {
-                    Ok(()) => {
-                        handed_over.insert(channel, row.total_claimed);
-                    }
-                    Err(error) => warn!(%error, %channel, "the watchtower did not take a claim"),
+                (channel, row.total_claimed, tower.hand_over(&handover).await)
+            })
+            .buffer_unordered(HANDOVERS_AT_ONCE);
+        while let Some((channel, total_claimed, outcome)) = sent.next().await {
+            match outcome {
+                Ok(()) => {
+                    handed_over.insert(channel, total_claimed);
                 }
+                Err(error) => warn!(%error, %channel, "the watchtower did not take a claim"),
             }
         }
         Ok(())

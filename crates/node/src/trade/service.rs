@@ -104,6 +104,7 @@ impl PaidService {
         let mut tasks = Tasks::new();
         let policy = policy(&config.provider.claim, least);
         let till = open_till(home, config, keys, asset, policy, tower, &mut tasks).await?;
+        warnings.extend(unweighed_gas(&till, symbol, asset).await?);
         let facilitator = match options.facilitator {
             Some(wanted) => Some(facilitate(wanted, keys, &till, &mut tasks).await?),
             None => None,
@@ -186,7 +187,12 @@ pub(super) async fn open_till(
         account: keys.household(),
         session: keys.session(config.device.index),
     };
-    let escrows = open_escrows(chains, &till_keys, &store, tasks)?;
+    let mut escrows = open_escrows(chains, &till_keys, &store, tasks)?;
+    for asset in config.assets.values() {
+        if let Some(worth) = asset.coin_worth {
+            escrows.set_coin_worth(asset.id, worth);
+        }
+    }
     let run = getrandom::u64().map_err(|_| TradeError::Randomness)?;
     Ok(Till::open(
         &store,
@@ -199,7 +205,8 @@ pub(super) async fn open_till(
     ))
 }
 
-/// When to claim, as the configuration says. Gas is taken as free, so the smallest claim guards against dust.
+/// When to claim, as the configuration says. What gas costs is asked when a claim is planned, where the configuration
+/// says what the chain's coin is worth; elsewhere gas counts as free, and the smallest claim guards against dust.
 pub(super) fn policy(claim: &ClaimConfig, amount_min: Amount) -> ClaimPolicy {
     ClaimPolicy {
         gas_price_nano: 0,
@@ -246,6 +253,25 @@ fn price(options: &ServeOptions, asset: &AssetConfig) -> Result<Price, TradeErro
     }
     let ceiling = need.saturating_mul(u128::from(options.at_once));
     Ok(Price { need, ceiling })
+}
+
+/// The warning that claims cannot be weighed against their gas.
+async fn unweighed_gas(
+    till: &Till,
+    symbol: &str,
+    asset: &AssetConfig,
+) -> Result<Option<String>, TradeError> {
+    let Some(escrow) = till.escrows.get(asset.id.chain) else {
+        return Ok(None);
+    };
+    if asset.coin_worth.is_some() || escrow.client().gas_price().await? == 0 {
+        return Ok(None);
+    }
+    Ok(Some(format!(
+        "Gas is not free on {}, and config.toml does not say what its coin is worth in {symbol} (coin_worth): claims are \
+         made from --claim-at-least on, whatever their gas costs",
+        asset.id.chain
+    )))
 }
 
 /// Starts the facilitator beside the till, and says where it is.

@@ -7,6 +7,7 @@
 mod crash;
 mod facilitator;
 mod hostile;
+mod settlement;
 mod watchtower;
 mod world;
 
