@@ -9,6 +9,7 @@ pub mod cashier;
 pub mod desk;
 pub mod escrow;
 pub mod facilitator;
+pub mod follower;
 
 pub mod gate;
 pub mod offer;

@@ -42,16 +42,19 @@ pub enum Table {
     Replies,
     /// Claims that another device asked this one to watch, by channel id.
     Watched,
+    /// From which block on the events of a chain are followed, by chain.
+    IndexStart,
 }
 
 impl Table {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::ProviderChannels,
         Self::PayerChannels,
         Self::Spent,
         Self::Transfers,
         Self::Replies,
         Self::Watched,
+        Self::IndexStart,
     ];
 
     const fn definition(self) -> TableDefinition<'static, &'static [u8], &'static [u8]> {
@@ -62,6 +65,7 @@ impl Table {
             Self::Transfers => "transfers",
             Self::Replies => "replies",
             Self::Watched => "watched",
+            Self::IndexStart => "index_start",
         })
     }
 }

@@ -25,6 +25,7 @@ use tracing::{info, warn};
 
 use super::desk::{Desk, StoredChannel};
 use super::escrow::{Escrow, EscrowError, Escrows};
+use super::follower::Followed;
 use super::watchtower::{Handover, TowerClient};
 use crate::store::{Store, StoreError, Table};
 
@@ -35,6 +36,9 @@ const PERIOD: Duration = Duration::from_secs(20);
 const HAND_OVER_PERIOD: Duration = Duration::from_secs(5);
 /// Claims that are handed over at once.
 const HANDOVERS_AT_ONCE: usize = 8;
+/// How often every channel with something due is read where events are followed, so that no fault of
+/// an endpoint can hide a withdrawal, in milliseconds. Elsewhere that is each time.
+const READ_ALL_MS: u64 = 600_000;
 /// Channels that are read from the chain at once.
 const READS_AT_ONCE: usize = 8;
 
@@ -49,6 +53,9 @@ pub struct Settlement {
     environment: Arc<dyn Environment>,
     /// When something was first seen that is claimed for a receiver and not transferred to it.
     unsettled_since: Arc<Mutex<BTreeMap<(AssetId, Address), Timestamp>>>,
+    followed: Followed,
+    /// When the channels of a token were last read one by one.
+    read_all_at: Arc<Mutex<BTreeMap<AssetId, Timestamp>>>,
 }
 
 /// What the store has of one token.
@@ -93,7 +100,15 @@ impl Settlement {
             tower,
             environment,
             unsettled_since: Arc::default(),
+            followed: Followed::default(),
+            read_all_at: Arc::default(),
         }
+    }
+
+    /// The same beside followers, which tell what happens on the chains of `followed`.
+    #[must_use]
+    pub fn beside_followers(self, followed: Followed) -> Self {
+        Self { followed, ..self }
     }
 
     /// Looks at what is due again and again, until the future is dropped.
@@ -153,7 +168,9 @@ impl Settlement {
             let Some(escrow) = self.escrows.get(asset.chain) else {
                 continue;
             };
-            self.refresh(&escrow, &mut ledger.due).await;
+            if asked || self.should_read_all(asset) {
+                self.refresh(&escrow, &mut ledger.due).await;
+            }
             let policy = match self.priced(&escrow, asset).await {
                 Ok(policy) => policy,
                 Err(error) if asked => {
@@ -179,6 +196,24 @@ impl Settlement {
             }
         }
         Ok(reports)
+    }
+
+    /// Whether the channels of a token should be read one by one now.
+    fn should_read_all(&self, asset: AssetId) -> bool {
+        let now = Timestamp(self.environment.now_ms());
+        // Times are whole after any panic.
+        let mut read_all_at = self
+            .read_all_at
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let is_time = read_all_at
+            .get(&asset)
+            .is_none_or(|last| now.ms_since(*last) >= READ_ALL_MS);
+        let should = self.followed.may_have_missed(asset.chain) || is_time;
+        if should {
+            read_all_at.insert(asset, now);
+        }
+        should
     }
 
     /// The policy with what gas costs now in `asset`. Where nobody said what the chain's coin is

@@ -13,6 +13,7 @@ use tracing::error;
 use super::cashier::Cashier;
 use super::desk::Desk;
 use super::escrow::{Escrow, Escrows};
+use super::follower::{Followed, Follower, POLL_INTERVAL_MS};
 use super::replies::Replies;
 use super::settlement::Settlement;
 use super::watchtower::TowerClient;
@@ -112,6 +113,16 @@ impl Till {
             }
             "the payment desk"
         });
+        let followed = Followed::default();
+        for escrow in escrows.iter() {
+            let (escrow, followed) = (Arc::clone(escrow), followed.clone());
+            let desk = desk.clone();
+            let follower = Follower::new(store.clone(), escrow, desk, followed, POLL_INTERVAL_MS);
+            tasks.spawn(async move {
+                follower.run().await;
+                "the follower of events"
+            });
+        }
         let settlement = Settlement::new(
             store.clone(),
             escrows.clone(),
@@ -119,7 +130,8 @@ impl Till {
             policy,
             tower,
             clock,
-        );
+        )
+        .beside_followers(followed);
         let claims = settlement.clone();
         tasks.spawn(async move {
             claims.run().await;

@@ -6,6 +6,7 @@
 
 mod crash;
 mod facilitator;
+mod follower;
 mod hostile;
 mod settlement;
 mod watchtower;

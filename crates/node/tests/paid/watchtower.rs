@@ -3,12 +3,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use hearth_node::payments::purse::{PayerKeys, Purse, Withdrawal};
+use hearth_node::payments::purse::Withdrawal;
 use hearth_node::payments::till::{Tasks, TillKeys, open_escrows};
 use hearth_node::payments::watchtower::{Handover, HandoverError, Watchtower};
-use hearth_node::store::Table;
 use hearth_protocol::id::ChainId;
-use hearth_protocol::spending::Spending;
 
 use super::world::{CHAIN, World, amount, key};
 
@@ -51,26 +49,7 @@ async fn a_sleeping_provider_is_paid_when_the_payer_begins_to_withdraw() {
     assert_eq!(tower.look().await.unwrap(), 0, "nobody withdraws yet");
 
     // The payer withdraws without the provider.
-    let store = world.store("withdrawer");
-    let mut payer_tasks = Tasks::new();
-    let keys = TillKeys {
-        account: key(1),
-        session: key(2),
-    };
-    let escrows = open_escrows(world.access(), &keys, &store, &mut payer_tasks).unwrap();
-    let stored = purse.channels().unwrap().remove(0).stored;
-    let mut batch = hearth_node::store::Batch::default();
-    batch
-        .put(Table::PayerChannels, channel.0.as_slice(), &stored)
-        .unwrap();
-    store.commit(batch).await.unwrap();
-    let keys = PayerKeys {
-        household: key(1),
-        session: key(2),
-    };
-    let http = hearth_node::http::client().unwrap();
-    let environment = Arc::clone(&world.environment);
-    let payer = Purse::new(keys, Spending::default(), store, escrows, http, environment).unwrap();
+    let (payer, _payer_tasks) = world.withdrawing(&purse, "withdrawer").await;
     let begun = payer.withdraw(channel).await.unwrap();
     assert!(matches!(begun, Withdrawal::Begun { .. }), "{begun:?}");
     let waiting = payer.withdraw(channel).await.unwrap();

@@ -23,7 +23,7 @@ use hearth_node::payments::gate::{Gate, Meter, PaidLayer};
 use hearth_node::payments::offer::{AcceptedAsset, FixedPrice, Price};
 use hearth_node::payments::purse::{PayerKeys, Purchase, Purse};
 use hearth_node::payments::till::{ChainAccess, Tasks, Till, TillKeys, open_escrows};
-use hearth_node::store::{Store, Table};
+use hearth_node::store::{Batch, Store, Table};
 use hearth_protocol::claim::ClaimPolicy;
 use hearth_protocol::id::{AssetId, ChainId, ChannelId};
 use hearth_protocol::money::Amount;
@@ -316,6 +316,36 @@ impl World {
         let http = hearth_node::http::client().unwrap();
         let environment = Arc::clone(&self.environment);
         Purse::new(keys, spending, self.store(name), escrows, http, environment).unwrap()
+    }
+}
+
+impl World {
+    /// The payer of `purse` with a way to the chain of its own and the same channels, so that it can
+    /// withdraw without the provider. It lives as long as the tasks.
+    pub(crate) async fn withdrawing(&self, purse: &Purse, name: &str) -> (Purse, Tasks) {
+        let store = self.store(name);
+        let mut tasks = Tasks::new();
+        let keys = TillKeys {
+            account: key(1),
+            session: key(2),
+        };
+        let escrows = open_escrows(self.access(), &keys, &store, &mut tasks).unwrap();
+        let mut batch = Batch::default();
+        for view in purse.channels().unwrap() {
+            let key = view.channel.0;
+            batch
+                .put(Table::PayerChannels, key.as_slice(), &view.stored)
+                .unwrap();
+        }
+        store.commit(batch).await.unwrap();
+        let keys = PayerKeys {
+            household: key(1),
+            session: key(2),
+        };
+        let http = hearth_node::http::client().unwrap();
+        let environment = Arc::clone(&self.environment);
+        let payer = Purse::new(keys, Spending::default(), store, escrows, http, environment);
+        (payer.unwrap(), tasks)
     }
 }
 

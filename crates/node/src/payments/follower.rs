@@ -1,0 +1,307 @@
+//! Follows the settlement contract's events, so that what happens to a channel of this provider is
+//! known within seconds, without reading every channel again and again.
+//!
+//! An event is a hint and nothing more: the channel that it names is read from the chain, and the
+//! desk is told what the chain has. So an event that is heard twice, or undone by a reorganisation,
+//! does no harm, and nothing has to be written in the index's own transaction. The index goes on
+//! from where it was after a crash; what it told just before one is not lost either, because
+//! settlement reads every channel with something due once when it starts.
+//!
+//! Where events cannot be followed, settlement reads channels as before ([`Followed`]). A provider
+//! that is new to a chain begins at its newest block: its channels are younger than itself
+//! (spec: payments, section 8; 06-chain, section 4).
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use alloy_sol_types::SolEvent;
+use futures::StreamExt;
+use hearth_chain::bindings::Settlement;
+use hearth_chain::client::ChainError;
+use hearth_chain::index::{
+    BlockRef, EventIndex, IndexConfig, IndexConsumer, IndexError, IndexEvent, IndexStoreError,
+    IndexedLog, LogFilter, SettlementEvent,
+};
+use hearth_protocol::eip712::SETTLEMENT_ADDRESS;
+use hearth_protocol::id::{ChainId, ChannelId};
+use redb::WriteTransaction;
+use thiserror::Error;
+use tokio::sync::watch;
+use tracing::warn;
+
+use super::desk::{Desk, StoredChannel};
+use super::escrow::Escrow;
+use crate::store::{Batch, Store, StoreError, Table};
+
+/// How often a chain is usually asked for new blocks, in milliseconds: often beside the 15 minutes
+/// that a withdrawal takes at least, and seldom enough for an endpoint that many share.
+pub const POLL_INTERVAL_MS: u64 = 5_000;
+/// How long to wait before an index that had to stop is tried again.
+const RETRY: Duration = Duration::from_secs(60);
+/// Channels that wait to be read; with more, every channel is read instead.
+const HINTS_MAX: usize = 10_000;
+/// Channels that are read from the chain at once.
+const READS_AT_ONCE: usize = 8;
+
+/// On which chains events are followed. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Followed(Arc<Mutex<Chains>>);
+
+#[derive(Debug, Default)]
+struct Chains {
+    /// Everything up to the newest block was heard, and what comes will be.
+    live: BTreeSet<ChainId>,
+    /// Too much happened at once to say what.
+    missed: BTreeSet<ChainId>,
+}
+
+impl Followed {
+    fn lock(&self) -> MutexGuard<'_, Chains> {
+        // Sets of numbers are whole after any panic.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether what happened on a chain may be unknown, so that its channels should be read. Having
+    /// said that events were missed, it counts them as made good.
+    pub fn may_have_missed(&self, chain: ChainId) -> bool {
+        let mut chains = self.lock();
+        chains.missed.remove(&chain) || !chains.live.contains(&chain)
+    }
+
+    fn set_live(&self, chain: ChainId, is_live: bool) {
+        let mut chains = self.lock();
+        if is_live {
+            chains.live.insert(chain);
+        } else {
+            chains.live.remove(&chain);
+        }
+    }
+
+    fn miss(&self, chain: ChainId) {
+        self.lock().missed.insert(chain);
+    }
+}
+
+/// Why events cannot be followed for now.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum FollowError {
+    /// The chain.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// The index stopped.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    /// The index cannot be opened.
+    #[error(transparent)]
+    IndexStore(#[from] IndexStoreError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Follows one chain.
+#[derive(Debug)]
+pub struct Follower {
+    store: Store,
+    escrow: Arc<Escrow>,
+    desk: Desk,
+    followed: Followed,
+    poll_interval_ms: u64,
+}
+
+/// The channels that events named, until they are read.
+#[derive(Debug, Default)]
+struct Hints(Mutex<BTreeSet<ChannelId>>);
+
+impl Hints {
+    fn lock(&self) -> MutexGuard<'_, BTreeSet<ChannelId>> {
+        // A set of numbers is whole after any panic.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self) -> BTreeSet<ChannelId> {
+        std::mem::take(&mut *self.lock())
+    }
+}
+
+/// Notes which channels events concern.
+struct Listener {
+    hints: Arc<Hints>,
+    followed: Followed,
+    chain: ChainId,
+}
+
+impl Listener {
+    fn hear(&self, log: &IndexedLog) {
+        let Some(channel) = log.settlement().as_ref().and_then(concerned) else {
+            return;
+        };
+        let mut channels = self.hints.lock();
+        channels.insert(channel);
+        if channels.len() > HINTS_MAX {
+            channels.clear();
+            self.followed.miss(self.chain);
+        }
+    }
+}
+
+impl IndexConsumer for Listener {
+    fn apply(
+        &mut self,
+        _transaction: &WriteTransaction,
+        event: &IndexEvent<'_>,
+    ) -> Result<(), Box<redb::Error>> {
+        match event {
+            IndexEvent::Applied(log) => self.hear(log),
+            IndexEvent::RolledBack { undone, .. } => undone.iter().for_each(|log| self.hear(log)),
+            // The index's own tip says so once it is durable.
+            IndexEvent::Head(_) => {}
+        }
+        Ok(())
+    }
+}
+
+/// The channel whose state an event changes.
+fn concerned(event: &SettlementEvent) -> Option<ChannelId> {
+    match event {
+        SettlementEvent::Deposited { channel, .. }
+        | SettlementEvent::Claimed { channel, .. }
+        | SettlementEvent::Refunded { channel, .. }
+        | SettlementEvent::WithdrawInitiated { channel, .. }
+        | SettlementEvent::WithdrawFinalized { channel, .. } => Some(*channel),
+        SettlementEvent::ChannelCreated { .. }
+        | SettlementEvent::ChannelClosed { .. }
+        | SettlementEvent::Settled { .. } => None,
+    }
+}
+
+/// The events that [`concerned`] knows.
+fn filter() -> LogFilter {
+    let events = [
+        Settlement::Deposited::SIGNATURE_HASH,
+        Settlement::Claimed::SIGNATURE_HASH,
+        Settlement::Refunded::SIGNATURE_HASH,
+        Settlement::WithdrawInitiated::SIGNATURE_HASH,
+        Settlement::WithdrawFinalized::SIGNATURE_HASH,
+    ];
+    LogFilter {
+        address: SETTLEMENT_ADDRESS,
+        events: events.into(),
+    }
+}
+
+impl Follower {
+    /// A follower of `escrow`'s chain for the channels in `store`; it tells `desk` what it sees, and
+    /// `followed` whether it is up to date. It asks for new blocks every `poll_interval_ms`.
+    pub fn new(
+        store: Store,
+        escrow: Arc<Escrow>,
+        desk: Desk,
+        followed: Followed,
+        poll_interval_ms: u64,
+    ) -> Self {
+        Self {
+            store,
+            escrow,
+            desk,
+            followed,
+            poll_interval_ms,
+        }
+    }
+
+    fn chain(&self) -> ChainId {
+        self.escrow.domain().chain()
+    }
+
+    /// Follows until the future is dropped.
+    pub async fn run(self) {
+        let environment = Arc::clone(self.escrow.client().environment());
+        loop {
+            let Err(error) = self.follow().await;
+            self.followed.set_live(self.chain(), false);
+            warn!(chain = %self.chain(), %error, "events cannot be followed; channels are read one by one");
+            environment.sleep(RETRY).await;
+        }
+    }
+
+    async fn follow(&self) -> Result<std::convert::Infallible, FollowError> {
+        let client = self.escrow.client();
+        let newest = client.head().await?.number;
+        let config = IndexConfig {
+            filters: vec![filter()],
+            start_block: self.start_block(newest).await?,
+            poll_interval_ms: self.poll_interval_ms,
+            ..IndexConfig::default()
+        };
+        let hints = Arc::new(Hints::default());
+        let listener = Listener {
+            hints: Arc::clone(&hints),
+            followed: self.followed.clone(),
+            chain: self.chain(),
+        };
+        let database = Arc::clone(self.store.database());
+        let index = EventIndex::open(client.clone(), database, config, Box::new(listener))?;
+        let tip = index.tip();
+        tokio::select! {
+            outcome = index.run() => match outcome {
+                Ok(()) => unreachable!("an index runs until it cannot go on"),
+                Err(error) => Err(error.into()),
+            },
+            stopped = self.read_hinted(&hints, tip, newest) => stopped,
+        }
+    }
+
+    /// The block from which on this store's channels can matter.
+    async fn start_block(&self, newest: u64) -> Result<u64, StoreError> {
+        let key = self.chain().0.to_be_bytes();
+        if let Some(block) = self.store.get(Table::IndexStart, &key)? {
+            return Ok(block);
+        }
+        let mut batch = Batch::default();
+        batch.put(Table::IndexStart, &key, &newest)?;
+        self.store.commit(batch).await?;
+        Ok(newest)
+    }
+
+    /// Reads the channels that events named, again and again. The chain is followed once the index
+    /// has come to the block that was the newest when it began.
+    async fn read_hinted(
+        &self,
+        hints: &Hints,
+        mut tip: watch::Receiver<Option<BlockRef>>,
+        newest: u64,
+    ) -> Result<std::convert::Infallible, FollowError> {
+        loop {
+            let mut known = Vec::new();
+            for channel in hints.take() {
+                let stored: Option<StoredChannel> = self
+                    .store
+                    .get(Table::ProviderChannels, channel.0.as_slice())?;
+                known.extend(stored.map(|_| channel));
+            }
+            let mut reads = futures::stream::iter(known)
+                .map(|channel| async move { (channel, self.escrow.read(channel).await) })
+                .buffer_unordered(READS_AT_ONCE);
+            while let Some((channel, read)) = reads.next().await {
+                match read {
+                    // A desk that has stopped hears it when it starts again.
+                    Ok(state) => drop(self.desk.observe(channel, state)),
+                    Err(error) => {
+                        warn!(%error, %channel, "a channel could not be read");
+                        self.followed.miss(self.chain());
+                    }
+                }
+            }
+            let is_there = tip
+                .borrow_and_update()
+                .is_some_and(|tip| tip.number >= newest);
+            self.followed.set_live(self.chain(), is_there);
+            if tip.changed().await.is_err() {
+                // The index has ended, and says why.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}
