@@ -305,3 +305,66 @@ impl Follower {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use alloy_primitives::{Address, B256, U256};
+
+    use super::*;
+
+    const CHAIN: ChainId = ChainId(402_402);
+
+    fn claimed(channel: u64) -> IndexedLog {
+        let event = Settlement::Claimed {
+            channelId: B256::from(U256::from(channel)),
+            sender: Address::ZERO,
+            claimAmount: 1,
+            newTotalClaimed: 1,
+        };
+        let data = event.encode_log_data();
+        IndexedLog {
+            address: SETTLEMENT_ADDRESS,
+            topics: data.topics().to_vec(),
+            data: data.data,
+            block_number: 1,
+            block_hash: B256::ZERO,
+            transaction_hash: B256::ZERO,
+            log_index: 0,
+        }
+    }
+
+    #[test]
+    fn every_event_that_is_asked_for_names_its_channel() {
+        let log = claimed(7);
+        assert!(filter().matches(&log));
+        let channel = log.settlement().as_ref().and_then(concerned);
+        assert_eq!(channel, Some(ChannelId(B256::from(U256::from(7)))));
+    }
+
+    #[test]
+    fn more_than_can_be_noted_makes_every_channel_read_once() {
+        let followed = Followed::default();
+        assert!(
+            followed.may_have_missed(CHAIN),
+            "nothing is followed at first"
+        );
+        followed.set_live(CHAIN, true);
+        assert!(!followed.may_have_missed(CHAIN));
+        let listener = Listener {
+            hints: Arc::default(),
+            followed: followed.clone(),
+            chain: CHAIN,
+        };
+        let most = u64::try_from(HINTS_MAX).unwrap();
+        (0..most).for_each(|channel| listener.hear(&claimed(channel)));
+        listener.hear(&claimed(0));
+        assert_eq!(listener.hints.lock().len(), HINTS_MAX);
+        assert!(!followed.may_have_missed(CHAIN));
+        listener.hear(&claimed(most));
+        assert!(listener.hints.take().is_empty());
+        assert!(followed.may_have_missed(CHAIN));
+        assert!(!followed.may_have_missed(CHAIN), "read once");
+        followed.set_live(CHAIN, false);
+        assert!(followed.may_have_missed(CHAIN));
+    }
+}
