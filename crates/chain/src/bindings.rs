@@ -5,7 +5,7 @@
 //! For ERC-3009 use [`IERC3009`] and [`IERC3009Signature`]: the generated tokens number their overloads in an order
 //! that says nothing. Implements the contract part of docs/spec (payments).
 
-use alloy_primitives::{Address, Bytes, address};
+use alloy_primitives::{Address, Bytes};
 use alloy_sol_types::{SolConstructor, sol};
 use serde::Deserialize;
 
@@ -120,12 +120,7 @@ pub use generated::{
     Collector, Ember, IERC20, IERC3009, IERC3009Signature, Settlement, TestDollar,
 };
 
-/// Address of the settlement contract on every chain: x402 clients sign for it. On public chains the canonical code
-/// stands there, on an embedded chain ours.
-pub const SETTLEMENT_ADDRESS: Address = address!("0x4020074e9dF2ce1deE5A9C1b5c3f541D02a10003");
-
-/// Address of the ERC-3009 deposit collector on every chain: x402 clients sign deposits to it.
-pub const COLLECTOR_ADDRESS: Address = address!("0x4020806089470a89826cB9fB1f4059150b550004");
+pub use hearth_protocol::eip712::{COLLECTOR_ADDRESS, SETTLEMENT_ADDRESS};
 
 /// Init code of the settlement contract, for a chain where it is deployed by a transaction.
 pub fn settlement_init() -> Bytes {

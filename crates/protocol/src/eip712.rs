@@ -12,6 +12,12 @@ use crate::money::Amount;
 
 /// Where the settlement contract stands on every chain.
 pub const SETTLEMENT_ADDRESS: Address = address!("4020074e9dF2ce1deE5A9C1b5c3f541D02a10003");
+
+/// The EIP-712 name of the settlement contract (x402 `batch-settlement`).
+pub const SETTLEMENT_DOMAIN_NAME: &str = "x402 Batch Settlement";
+
+/// The EIP-712 version of the settlement contract.
+pub const SETTLEMENT_DOMAIN_VERSION: &str = "1";
 /// Where the contract that collects ERC-3009 deposits stands on every chain.
 pub const COLLECTOR_ADDRESS: Address = address!("4020806089470a89826cB9fB1f4059150b550004");
 
@@ -151,8 +157,8 @@ impl SettlementDomain {
     /// The domain of the contract at the canonical address on `chain`.
     pub fn new(chain: ChainId) -> Self {
         let domain = Eip712Domain::new(
-            Some("x402 Batch Settlement".into()),
-            Some("1".into()),
+            Some(SETTLEMENT_DOMAIN_NAME.into()),
+            Some(SETTLEMENT_DOMAIN_VERSION.into()),
             Some(U256::from(chain.0)),
             Some(SETTLEMENT_ADDRESS),
             None,

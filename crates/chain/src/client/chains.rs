@@ -7,26 +7,13 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use alloy_primitives::{Address, U256};
-use alloy_sol_types::{SolCall, sol};
+use alloy_sol_types::SolCall;
+use hearth_protocol::eip712::{SETTLEMENT_DOMAIN_NAME, SETTLEMENT_DOMAIN_VERSION};
 use hearth_protocol::id::ChainId;
 use reqwest::Url;
 
 use super::{BlockAt, ChainClient, ChainError, ErrorKind, HttpOptions, SystemEnvironment};
-use crate::bindings::SETTLEMENT_ADDRESS;
-
-sol! {
-    /// EIP-5267.
-    function eip712Domain() external view returns (
-        bytes1 fields, string name, string version, uint256 chainId, address verifyingContract, bytes32 salt,
-        uint256[] extensions
-    );
-}
-
-/// The EIP-712 name of the settlement contract (x402 `batch-settlement`).
-const DOMAIN_NAME: &str = "x402 Batch Settlement";
-
-/// The EIP-712 version of the settlement contract.
-const DOMAIN_VERSION: &str = "1";
+use crate::bindings::{SETTLEMENT_ADDRESS, Settlement};
 
 /// How one chain is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -151,7 +138,7 @@ impl Chain {
             address,
             difference,
         };
-        let call = eip712DomainCall {}.abi_encode();
+        let call = Settlement::eip712DomainCall {}.abi_encode();
         let answer = match self
             .client
             .call(address, call.into(), BlockAt::Latest)
@@ -163,10 +150,10 @@ impl Chain {
             }
             Err(error) => return Err(error.into()),
         };
-        let domain = eip712DomainCall::abi_decode_returns(&answer)
+        let domain = Settlement::eip712DomainCall::abi_decode_returns(&answer)
             .map_err(|_| another("it names no EIP-712 domain".to_owned()))?;
-        let same = domain.name == DOMAIN_NAME
-            && domain.version == DOMAIN_VERSION
+        let same = domain.name == SETTLEMENT_DOMAIN_NAME
+            && domain.version == SETTLEMENT_DOMAIN_VERSION
             && domain.chainId == U256::from(chain.0)
             && domain.verifyingContract == address;
         if same {

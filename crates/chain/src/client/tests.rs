@@ -3,6 +3,7 @@
 use alloy_primitives::Address;
 
 use super::*;
+use crate::bindings::Settlement;
 use crate::scripted::{HostileServer, Reply, ScriptedChain, TestEnvironment};
 
 const CHAIN_ID: u64 = 31_337;
@@ -274,7 +275,7 @@ async fn another_endpoint_is_asked_when_one_fails_and_not_before_it_named_its_ch
 /// What `eth_call` must answer for the settlement contract's `eip712Domain`.
 fn domain(name: &str, chain_id: u64) -> Value {
     use alloy_sol_types::SolCall;
-    let domain = chains::eip712DomainReturn {
+    let domain = Settlement::eip712DomainReturn {
         fields: alloy_primitives::FixedBytes([0x0f]),
         name: name.to_owned(),
         version: "1".to_owned(),
@@ -283,7 +284,7 @@ fn domain(name: &str, chain_id: u64) -> Value {
         salt: B256::ZERO,
         extensions: Vec::new(),
     };
-    let bytes = chains::eip712DomainCall::abi_encode_returns(&domain);
+    let bytes = Settlement::eip712DomainCall::abi_encode_returns(&domain);
     json!(Bytes::from(bytes))
 }
 

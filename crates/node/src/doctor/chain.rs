@@ -11,6 +11,7 @@ use hearth_chain::bindings::{
 };
 use hearth_chain::client::{BlockAt, ChainClient, ChainError};
 use hearth_chain::embedded::DEFAULT_CHAIN_ID;
+use hearth_protocol::eip712::{SETTLEMENT_DOMAIN_NAME, SETTLEMENT_DOMAIN_VERSION};
 use hearth_protocol::id::ChainId;
 
 use super::{failed, fault, good};
@@ -145,8 +146,8 @@ async fn settlement(
         ));
     };
     let right = Settlement::eip712DomainCall::abi_decode_returns(&answer).is_ok_and(|domain| {
-        domain.name == "x402 Batch Settlement"
-            && domain.version == "1"
+        domain.name == SETTLEMENT_DOMAIN_NAME
+            && domain.version == SETTLEMENT_DOMAIN_VERSION
             && domain.chainId == U256::from(chain.0)
             && domain.verifyingContract == SETTLEMENT_ADDRESS
     });

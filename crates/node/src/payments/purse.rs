@@ -262,11 +262,10 @@ impl Purse {
             required: &required,
             requirements,
             accepted: quoted_entry(&response, requirements)?,
-            limit,
         };
         let mut corrected = false;
         loop {
-            let signed = self.sign(&order, &approve).await?;
+            let signed = self.sign(&order, &limit, &approve).await?;
             match self.pay(&order, signed, corrected).await? {
                 Paid::Served(response) => return Ok(*response),
                 Paid::Corrected => corrected = true,
@@ -306,6 +305,7 @@ impl Purse {
     async fn sign(
         &self,
         order: &Order<'_>,
+        limit: &AssetLimit,
         approve: &impl AsyncFn(&PriceTag) -> bool,
     ) -> Result<Signed, PayError> {
         match order.requirements.scheme {
@@ -319,7 +319,7 @@ impl Purse {
                 }
                 self.sign_exact(order).await
             }
-            _ => self.sign_batch(order, approve).await,
+            _ => self.sign_batch(order, limit, approve).await,
         }
     }
 
@@ -363,6 +363,7 @@ impl Purse {
     async fn sign_batch(
         &self,
         order: &Order<'_>,
+        limit: &AssetLimit,
         approve: &impl AsyncFn(&PriceTag) -> bool,
     ) -> Result<Signed, PayError> {
         let requirements = order.requirements;
@@ -391,14 +392,14 @@ impl Purse {
             // deposits grows with the logarithm of what is spent.
             .max(held.channel().record().deposited)
             .max(requirements.amount)
-            .min(order.limit.per_deposit);
+            .min(limit.per_deposit);
         let promise = held.channel().prepare(requirements.amount, wanted)?;
         if let Some(deposit) = promise
             .deposit
-            .filter(|deposit| *deposit > order.limit.per_deposit)
+            .filter(|deposit| *deposit > limit.per_deposit)
         {
             held.channel().finish(Outcome::NotCharged)?;
-            let limit = order.limit.per_deposit;
+            let limit = limit.per_deposit;
             return Err(PayError::Declined(vec![Declined::PerPayment {
                 asked: deposit,
                 limit,
@@ -529,7 +530,7 @@ impl Purse {
         let settled = settle_response(&response);
         let outcome = match &settled {
             Some(settled) if settled.success => match statement(settled) {
-                Ok(statement) => Outcome::Stated(statement),
+                Ok(statement) => Outcome::Stated(Box::new(statement)),
                 Err(error) => return Err(PayError::Unreadable(error)),
             },
             _ if response.status().as_u16() >= 400 => Outcome::NotCharged,
@@ -629,18 +630,12 @@ impl Purse {
             }
             let max = held.channel().prepare_refund()?;
             held.save(requirements, self.now()).await?;
-            let limit = AssetLimit {
-                per_payment: Amount::ZERO,
-                per_deposit: Amount::ZERO,
-                per_day: Amount::ZERO,
-            };
             let (purchase, required) = (&purchase, &required);
             let order = Order {
                 purchase,
                 required,
                 requirements,
                 accepted: quoted_entry(&probe, requirements)?,
-                limit,
             };
             return self
                 .send_refund(&order, &domain, held, max, amount, repeated)
@@ -762,7 +757,6 @@ struct Order<'a> {
     requirements: &'a PaymentRequirements,
     /// The same as the service wrote it.
     accepted: Value,
-    limit: AssetLimit,
 }
 
 impl Order<'_> {

@@ -157,7 +157,7 @@ pub struct Promise {
 #[derive(Debug, Clone)]
 pub enum Outcome {
     /// A settlement response that says the payment stands.
-    Stated(ChargeStatement),
+    Stated(Box<ChargeStatement>),
     /// The request failed before anything was charged: a status of 400 and above without one.
     NotCharged,
     /// Nobody knows: the connection broke.

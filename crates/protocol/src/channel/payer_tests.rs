@@ -89,7 +89,7 @@ impl Wallet {
             balance: amount(balance),
             ..OnchainState::default()
         };
-        Outcome::Stated(ChargeStatement {
+        Outcome::Stated(Box::new(ChargeStatement {
             charged_amount: Some(amount(charged)),
             charged_total: None,
             channel_state: Some(channel_state(
@@ -97,7 +97,7 @@ impl Wallet {
                 &onchain,
                 Some(amount(sum)),
             )),
-        })
+        }))
     }
 
     fn correction(&self, charged: u128, signed: u128, signer: &Key) -> BatchExtra {
@@ -308,11 +308,11 @@ fn returned(units: u128, balance: Option<u128>) -> Option<Returned> {
 fn the_total_that_is_stated_counts_as_far_as_it_was_promised() {
     let mut wallet = Wallet::with_balance(5_000);
     let with_total = |charged, total| {
-        Outcome::Stated(ChargeStatement {
+        Outcome::Stated(Box::new(ChargeStatement {
             charged_amount: Some(amount(charged)),
             charged_total: Some(amount(total)),
             channel_state: None,
-        })
+        }))
     };
     wallet.pay(1_000);
     // A reply was lost before: more was charged in all than this payer knew.
