@@ -9,11 +9,13 @@ use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
+use alloy_primitives::B256;
 use hearth_chain::client::Environment;
 use hearth_protocol::channel::provider::{
     Channel, Correction, Effect, Event, Quote, Record, RequestId, Statement,
 };
 use hearth_protocol::channel::{CheckedPayment, OnchainState};
+use hearth_protocol::eip712::deposit_nonce;
 use hearth_protocol::id::{ChainId, ChannelId};
 use hearth_protocol::money::Amount;
 use hearth_protocol::time::Timestamp;
@@ -25,7 +27,7 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tracing::{error, warn};
 
-use super::escrow::Escrows;
+use super::escrow::{Escrow, Escrows};
 use crate::store::{Batch, Store, StoreError, Table};
 
 /// Messages that are taken up together at most.
@@ -109,6 +111,9 @@ enum Message {
         channel: ChannelId,
         state: OnchainState,
     },
+    Written {
+        answer: oneshot::Sender<()>,
+    },
 }
 
 /// A handle to the desk. Clones share it.
@@ -153,6 +158,7 @@ impl Desk {
             waiting: BTreeMap::new(),
             next_request: 0,
             jobs: JoinSet::new(),
+            sent: BTreeMap::new(),
         };
         (desk, task)
     }
@@ -184,6 +190,16 @@ impl Desk {
     /// When the desk has stopped.
     pub fn observe(&self, channel: ChannelId, state: OnchainState) -> Result<(), DeskStopped> {
         self.send(Message::Onchain { channel, state })
+    }
+
+    /// Returns when everything that the desk was told before is durable.
+    ///
+    /// # Errors
+    /// When the desk has stopped.
+    pub async fn written(&self) -> Result<(), DeskStopped> {
+        let (answer, wait) = oneshot::channel();
+        self.send(Message::Written { answer })?;
+        wait.await.map_err(|_| DeskStopped)
     }
 
     fn send(&self, message: Message) -> Result<(), DeskStopped> {
@@ -284,6 +300,8 @@ pub struct DeskTask {
     waiting: BTreeMap<RequestId, Waiter>,
     next_request: u64,
     jobs: JoinSet<(ChannelId, Event)>,
+    /// Deposits under way.
+    sent: BTreeMap<RequestId, SentDeposit>,
 }
 
 impl std::fmt::Debug for DeskTask {
@@ -294,6 +312,9 @@ impl std::fmt::Debug for DeskTask {
     }
 }
 
+/// A deposit that was sent: the contract, and the authorization's nonce.
+type SentDeposit = (Arc<Escrow>, B256);
+
 /// What one turn of the desk brought about.
 #[derive(Default)]
 struct Turn {
@@ -301,6 +322,10 @@ struct Turn {
     records: BTreeMap<ChannelId, StoredChannel>,
     /// What may happen once they are durable.
     effects: Vec<(ChannelId, Effect)>,
+    /// Deposits whose outcome the records have.
+    deposits: Vec<SentDeposit>,
+    /// Who waits for that alone.
+    written: Vec<oneshot::Sender<()>>,
 }
 
 impl DeskTask {
@@ -331,7 +356,15 @@ impl DeskTask {
                     }
                 }
                 Some(job) = self.jobs.join_next() => match job {
-                    Ok((channel, event)) => self.feed(channel, event, &mut turn),
+                    Ok((channel, event)) => {
+                        if let Event::Done { request, outcome } = &event
+                            && let Some(sent) = self.sent.remove(request)
+                            && outcome.is_ok()
+                        {
+                            turn.deposits.push(sent);
+                        }
+                        self.feed(channel, event, &mut turn);
+                    }
                     Err(error) => error!(%error, "a payment's transaction task failed"),
                 },
                 _ = tick.tick() => self.tick(&mut turn),
@@ -394,6 +427,7 @@ impl DeskTask {
                     self.feed(channel, Event::Onchain(state), turn);
                 }
             }
+            Message::Written { answer } => turn.written.push(answer),
         }
         Ok(())
     }
@@ -489,6 +523,19 @@ impl DeskTask {
         for (channel, effect) in turn.effects {
             self.perform(channel, effect);
         }
+        for (escrow, nonce) in turn.deposits {
+            // Until now the same deposit was answered with the same transaction, so that a crash loses none. From now
+            // on it is one that was used before.
+            tokio::spawn(async move {
+                if let Err(error) = escrow.forget_deposit(nonce).await {
+                    warn!(%error, "a deposit that is on record stays in the journal");
+                }
+            });
+        }
+        for answer in turn.written {
+            // Who does not wait any more need not hear it.
+            let _ = answer.send(());
+        }
         if self.channels.len() > IDLE_CHANNELS_MAX {
             self.channels.retain(|_, open| !open.machine.is_idle());
         } else {
@@ -541,6 +588,8 @@ impl DeskTask {
                 let Some((escrow, config)) = self.escrow(channel) else {
                     return;
                 };
+                let nonce = deposit_nonce(channel, deposit.authorization.salt);
+                self.sent.insert(request, (Arc::clone(&escrow), nonce));
                 self.jobs.spawn(async move {
                     let outcome = escrow.deposit(&config, channel, &deposit).await;
                     (channel, Event::Done { request, outcome })

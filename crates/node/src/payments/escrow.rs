@@ -238,6 +238,16 @@ impl Escrow {
         self.client.simulate(&call, BlockAt::Latest).await
     }
 
+    /// Whether the account that sends transactions has the native coin for one that uses `gas`.
+    ///
+    /// # Errors
+    /// When the chain cannot be read.
+    pub async fn can_pay_gas(&self, gas: u64) -> Result<bool, ChainError> {
+        let price = self.client.gas_price().await?;
+        let cost = U256::from(price).saturating_mul(U256::from(gas));
+        Ok(cost.is_zero() || self.client.native_balance(self.account()).await? >= cost)
+    }
+
     async fn send(
         &self,
         name: String,
@@ -245,7 +255,7 @@ impl Escrow {
         data: Bytes,
         gas_cap: u64,
     ) -> Result<Receipt, SendError> {
-        let id = IntentId::new(name).expect("names are short: a word and a hash");
+        let id = intent(name);
         let now_ms = self.client.environment().now_ms();
         let deadline_ms = now_ms.saturating_add(SIGN_WITHIN_MS);
         let intent = TxIntent {
@@ -289,24 +299,54 @@ impl Escrow {
         }
         .abi_encode()
         .into();
-        self.check_funds(config, deposit.amount).await?;
-        self.simulate(SETTLEMENT_ADDRESS, data.clone())
-            .await
-            .map_err(|error| refusal(&error, "deposit", ErrorCode::DepositSimulation))?;
+        let checked = self.check_deposit(config, deposit.amount, &data).await;
+        if let Err(code @ ErrorCode::ChannelStateRead) = checked {
+            return Err(code);
+        }
+        // What the chain would refuse may be what it has done already: a deposit that was under way when its answer was
+        // lost. The sender knows it by its name; of one that it does not know it sends nothing that would fail.
         let nonce = hearth_protocol::eip712::deposit_nonce(channel, authorization.salt);
         let receipt = self
-            .send(
-                format!("deposit:{nonce}"),
-                SETTLEMENT_ADDRESS,
-                data,
-                GAS_CAP,
-            )
+            .send(deposit_name(nonce), SETTLEMENT_ADDRESS, data, GAS_CAP)
             .await
-            .map_err(|error| failure(&error, "deposit", ErrorCode::DepositTransaction))?;
+            .map_err(|error| match checked {
+                Ok(()) => failure(&error, "deposit", ErrorCode::DepositTransaction),
+                Err(code) => code,
+            })?;
         self.transacted(channel, &receipt, deposit.amount).await
     }
 
-    async fn check_funds(&self, config: &ChannelConfig, amount: Amount) -> Result<(), ErrorCode> {
+    /// Forgets a deposit that is on record elsewhere, by its authorization's nonce: the same one is refused from then on.
+    ///
+    /// # Errors
+    /// When the sender of transactions has stopped.
+    pub async fn forget_deposit(&self, nonce: B256) -> Result<(), SendError> {
+        self.sender.forget(intent(deposit_name(nonce))).await
+    }
+
+    /// Whether the chain would take a deposit now, as far as it is not done already.
+    async fn check_deposit(
+        &self,
+        config: &ChannelConfig,
+        amount: Amount,
+        data: &Bytes,
+    ) -> Result<(), ErrorCode> {
+        self.check_funds(config, amount).await?;
+        self.simulate(SETTLEMENT_ADDRESS, data.clone())
+            .await
+            .map(|_| ())
+            .map_err(|error| refusal(&error, "deposit", ErrorCode::DepositSimulation))
+    }
+
+    /// Whether the payer has what it would deposit.
+    ///
+    /// # Errors
+    /// The code that the payer is told.
+    pub async fn check_funds(
+        &self,
+        config: &ChannelConfig,
+        amount: Amount,
+    ) -> Result<(), ErrorCode> {
         let held = self
             .client
             .balance_of(config.token, config.payer)
@@ -662,6 +702,14 @@ impl Escrow {
             .map(|receipt| receipt.transaction_hash.to_string())
             .map_err(|error| failure(&error, "transfer", ErrorCode::ExactTransaction))
     }
+}
+
+fn intent(name: String) -> IntentId {
+    IntentId::new(name).expect("names are short: a word and a hash")
+}
+
+fn deposit_name(nonce: B256) -> String {
+    format!("deposit:{nonce}")
 }
 
 fn claim_gas_cap(rows: &[ClaimRow]) -> u64 {
