@@ -166,6 +166,23 @@ pub struct Channel {
     pub due: Money,
 }
 
+/// A channel that was opened by a deposit of the payer's own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Opened {
+    /// Its id.
+    pub channel: String,
+    /// CAIP-2 id.
+    pub chain: String,
+    /// The account that will be paid.
+    pub counterpart: String,
+    /// The service's address.
+    pub url: String,
+    /// What went into it.
+    pub deposit: Money,
+    /// The transaction that deposited.
+    pub transaction: String,
+}
+
 /// What a refund or a withdrawal came to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Returned {

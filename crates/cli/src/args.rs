@@ -131,6 +131,8 @@ Examples:
     #[command(after_help = "\
 Examples:
   hearth channels                                   both sides, as this device knows them
+  hearth channels open http://127.0.0.1:4021/ --deposit 2
+                                                    put a deposit into a new channel, by a transaction of your own
   hearth channels refund http://127.0.0.1:4021/     ask a service to return what is left
   hearth channels close 0x5c50…                     take it back without the service, in two steps
   hearth channels claim                             take what was earned (while `serve-paid` is stopped)")]

@@ -28,8 +28,8 @@ use crate::payments::till::{ChainAccess, TillError};
 use crate::store::{OpenError, StoreError};
 use crate::wallet::{money, money_of_units};
 
-pub use books::{Books, list};
-pub use payer::{Answer, Payer, Request};
+pub use books::{Books, list, list_with};
+pub use payer::{Answer, ChannelOffer, Payer, Request};
 pub use service::{AT_ONCE_MAX, FacilitatorOptions, PaidService, ServeOptions};
 pub use watch::{HOUSEHOLD_DEVICES, WatchOptions, WatchService};
 
@@ -111,6 +111,10 @@ impl Advice for TradeError {
                 PayError::Declined(_) => "beyond_limits",
                 PayError::NotApproved => "not_confirmed",
                 PayError::NoChannel => "no_channel",
+                PayError::Free => "free",
+                PayError::NoChannelTaken => "no_channel_taken",
+                PayError::Deposit(_) => "not_deposited",
+                PayError::NoCoin { .. } => "no_coin",
                 PayError::Refused { .. } => "payment_refused",
                 _ => "not_paid",
             },
@@ -135,6 +139,17 @@ impl Advice for TradeError {
             Self::Pay(error) => match **error {
                 PayError::Declined(_) => {
                     "Raise the limits in config.toml if you agree with the price".to_owned()
+                }
+                PayError::Free | PayError::NoChannelTaken => {
+                    "Ask for an address that is sold for payments by channel".to_owned()
+                }
+                PayError::Deposit(_) => {
+                    "See `hearth wallet balances` for what there is, and try again".to_owned()
+                }
+                PayError::NoCoin { .. } => {
+                    "Send some of the chain's own coin to that account. `hearth pay` needs none: there the service \
+                     sends the deposit"
+                        .to_owned()
                 }
                 PayError::NotApproved => "Run it again if you change your mind".to_owned(),
                 PayError::NoChannel => "See `hearth channels` for what there is".to_owned(),

@@ -53,6 +53,14 @@ pub enum Declined {
         /// The limit.
         limit: Amount,
     },
+    /// Too much would go into a channel at once.
+    #[error("{asked} is above the limit of {limit} for one deposit")]
+    PerDeposit {
+        /// What would be deposited.
+        asked: Amount,
+        /// The limit.
+        limit: Amount,
+    },
     /// It costs too much for today.
     #[error("{asked} is more than the {left} that may still be spent today")]
     PerDay {

@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use hearth_api::payments::{Channel, Channels, Claims, Returned};
+use hearth_api::payments::{Channel, Channels, Claims, Opened, Returned};
 use hearth_node::keys::{Keystore, Unlocked};
-use hearth_node::trade::{self, Books, Payer};
+use hearth_node::trade::{self, Books, ChannelOffer, Payer};
 
 use crate::args::Global;
 use crate::confirm::confirm;
@@ -27,6 +27,20 @@ enum ChannelAction {
 
     /// Ask the chains how the channels are, then show them
     Look,
+
+    /// Put a deposit into a new channel with a service, before anything is bought (needs gas on a public chain)
+    Open {
+        /// The service's address
+        url: String,
+
+        /// What goes into the channel, in whole tokens of what the service takes
+        #[arg(long, value_name = "AMOUNT", allow_negative_numbers = true)]
+        deposit: String,
+
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
 
     /// Ask a service to return what is left in the channel with it
     Refund {
@@ -61,13 +75,22 @@ pub(crate) async fn run(global: &Global, arguments: ChannelArguments) -> Result<
     match arguments.action.unwrap_or(ChannelAction::List) {
         ChannelAction::List => list(global)?,
         ChannelAction::Look => {
+            let home = global.open_home()?;
+            let config = home.config()?;
             let payer = payer(global).await?;
-            let unread = payer.look().await?;
-            drop(payer);
-            for channel in unread {
+            for channel in payer.look().await? {
                 eprintln!("the chain of channel {channel} could not be asked");
             }
-            list(global)?;
+            print(&trade::list_with(&home, &config, &payer)?, global.json)?;
+        }
+        ChannelAction::Open { url, deposit, yes } => {
+            let payer = payer(global).await?;
+            let offer = payer.channel_offer(&url, &deposit).await?;
+            confirm(yes, &question(&offer))?;
+            let spinner = wait::spinner(global.json, "depositing, until it is final");
+            let opened = payer.open_channel(&offer).await?;
+            drop(spinner);
+            print(&opened, global.json)?;
         }
         ChannelAction::Refund { url, yes } => {
             confirm(yes, &format!("Take back what is left with {url}?"))?;
@@ -82,6 +105,21 @@ pub(crate) async fn run(global: &Global, arguments: ChannelArguments) -> Result<
         ChannelAction::Claim { asset } => return claim(global, &asset).await,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn question(offer: &ChannelOffer) -> String {
+    let ChannelOffer {
+        price,
+        deposit,
+        pay_to,
+        withdraw_delay_s,
+        ..
+    } = offer;
+    format!(
+        "A request costs at most {} {}. Put {} {} into a channel with {pay_to}? What is not spent comes back by refund, \
+         or without the service {withdraw_delay_s} s after you ask.",
+        price.amount, price.symbol, deposit.amount, deposit.symbol
+    )
 }
 
 fn list(global: &Global) -> Result<(), Failure> {
@@ -164,6 +202,19 @@ fn section(page: &mut Page, title: &str, due: &str, channels: &[Channel]) {
         &[false, true, true, true, true, true, false, false, false],
         &rows,
     );
+}
+
+impl Show for Opened {
+    fn show(&self, page: &mut Page) {
+        page.line(&format!(
+            "{} {} are in a new channel with {}. `hearth pay` spends from it.",
+            self.deposit.amount, self.deposit.symbol, self.url
+        ));
+        page.pairs(&[
+            ("channel", self.channel.clone()),
+            ("transaction", self.transaction.clone()),
+        ]);
+    }
 }
 
 impl Show for Returned {

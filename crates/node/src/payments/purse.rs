@@ -6,11 +6,12 @@
 
 mod channels;
 mod onchain;
+mod open;
 mod response;
 
 use std::sync::Arc;
 
-use alloy_primitives::{B256, U256};
+use alloy_primitives::{Address, B256, U256};
 use alloy_signer_local::PrivateKeySigner;
 use axum::body::Bytes;
 use hearth_chain::client::{ChainError, Environment};
@@ -20,7 +21,7 @@ use hearth_protocol::channel::payer::{
 use hearth_protocol::channel::{Voucher, deposit_message};
 use hearth_protocol::eip712::{ChannelConfig, SettlementDomain, TokenDomain};
 use hearth_protocol::exact::transfer_message;
-use hearth_protocol::id::ChainId;
+use hearth_protocol::id::{ChainId, ChannelId};
 use hearth_protocol::money::Amount;
 use hearth_protocol::spending::{AssetLimit, Declined, Spending};
 use hearth_protocol::time::Timestamp;
@@ -45,6 +46,7 @@ use crate::store::{Store, StoreError};
 pub use channels::{ChannelView, StoredPayerChannel};
 use channels::{Channels, Held};
 pub use onchain::Withdrawal;
+pub use open::{ChannelQuote, OpenedChannel};
 pub use response::{PaidBody, PaidResponse};
 
 /// The bounds within which a channel's withdraw delay is accepted, in seconds: a provider that
@@ -125,6 +127,28 @@ pub enum PayError {
     /// No channel is known.
     #[error("no open channel with this service; nothing to return")]
     NoChannel,
+    /// Nothing has to be paid there.
+    #[error("the service asks for no payment there, so that a channel with it would serve nothing")]
+    Free,
+    /// The service is paid in another way.
+    #[error("the service takes no payments by channel; `hearth pay` pays it one by one")]
+    NoChannelTaken,
+    /// As many channels with the service as may be.
+    #[error("there are as many channels with this service as there may be")]
+    TooManyChannels,
+    /// A deposit of the payer's own did not happen.
+    #[error("the deposit was not made: {}", .0.message())]
+    Deposit(ErrorCode),
+    /// Gas has to be paid.
+    #[error(
+        "a transaction on {chain} needs gas, and the household's account {account} has not enough of the chain's own coin"
+    )]
+    NoCoin {
+        /// The chain.
+        chain: ChainId,
+        /// The account that would pay.
+        account: Address,
+    },
     /// The chain is not configured, or cannot be asked.
     #[error("the chain {0} is not configured; add it to the configuration")]
     Chain(ChainId),
@@ -367,14 +391,7 @@ impl Purse {
         approve: &impl AsyncFn(&PriceTag) -> bool,
     ) -> Result<Signed, PayError> {
         let requirements = order.requirements;
-        let extra: BatchExtra = extra(&requirements.extra)?;
-        if extra.withdraw_delay > WITHDRAW_DELAY_S_MAX {
-            let days = WITHDRAW_DELAY_S_MAX / 86_400;
-            return Err(PayError::Offer(format!(
-                "a withdraw delay of {} s would lock a deposit for more than {days} days",
-                extra.withdraw_delay
-            )));
-        }
+        let extra = channel_terms(requirements)?;
         let config = self.config(requirements, &extra, B256::from(random()?));
         let domain = SettlementDomain::new(requirements.network);
         let mut held = self
@@ -400,7 +417,7 @@ impl Purse {
         {
             held.channel().finish(Outcome::NotCharged)?;
             let limit = limit.per_deposit;
-            return Err(PayError::Declined(vec![Declined::PerPayment {
+            return Err(PayError::Declined(vec![Declined::PerDeposit {
                 asked: deposit,
                 limit,
             }]));
@@ -462,6 +479,30 @@ impl Purse {
                 voucher,
             });
         };
+        let authorization = self.sign_deposit(requirements, extra, channel, amount)?;
+        let authorization = DepositAuthorization {
+            erc3009_authorization: Some(authorization),
+            permit2_authorization: None,
+        };
+        let deposit = Deposit {
+            amount,
+            authorization,
+        };
+        Ok(BatchPayload::Deposit {
+            channel_config,
+            voucher,
+            deposit,
+        })
+    }
+
+    /// Signs that `amount` may be collected from the household into `channel`, for as long as a payment may take.
+    fn sign_deposit(
+        &self,
+        requirements: &PaymentRequirements,
+        extra: &BatchExtra,
+        channel: ChannelId,
+        amount: Amount,
+    ) -> Result<Erc3009Authorization, PayError> {
         let mut authorization = Erc3009Authorization {
             valid_after: 0,
             valid_before: self.valid_before(requirements),
@@ -478,19 +519,7 @@ impl Purse {
         );
         let signature = sign(&self.keys.household, token.receive_digest(&message));
         authorization.signature = signature.as_bytes().to_vec().into();
-        let authorization = DepositAuthorization {
-            erc3009_authorization: Some(authorization),
-            permit2_authorization: None,
-        };
-        let deposit = Deposit {
-            amount,
-            authorization,
-        };
-        Ok(BatchPayload::Deposit {
-            channel_config,
-            voucher,
-            deposit,
-        })
+        Ok(authorization)
     }
 
     /// Sends a payment and takes its outcome into the books.
@@ -602,7 +631,7 @@ impl Purse {
     pub async fn refund(
         &self,
         url: &Url,
-        channel: Option<hearth_protocol::id::ChannelId>,
+        channel: Option<ChannelId>,
         amount: Option<Amount>,
     ) -> Result<SettleResponse, PayError> {
         let purchase = Purchase {
@@ -792,6 +821,19 @@ fn random<const N: usize>() -> Result<[u8; N], getrandom::Error> {
 
 fn extra<T: DeserializeOwned>(extra: &Map<String, Value>) -> Result<T, PayError> {
     T::deserialize(extra).map_err(|error| PayError::Offer(error.to_string()))
+}
+
+/// What a service asks of a channel with it, within reason.
+fn channel_terms(requirements: &PaymentRequirements) -> Result<BatchExtra, PayError> {
+    let extra: BatchExtra = extra(&requirements.extra)?;
+    if extra.withdraw_delay > WITHDRAW_DELAY_S_MAX {
+        let days = WITHDRAW_DELAY_S_MAX / 86_400;
+        return Err(PayError::Offer(format!(
+            "a withdraw delay of {} s would lock a deposit for more than {days} days",
+            extra.withdraw_delay
+        )));
+    }
+    Ok(extra)
 }
 
 fn header<T: DeserializeOwned>(

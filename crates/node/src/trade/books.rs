@@ -7,7 +7,7 @@ use hearth_protocol::id::ChannelId;
 use hearth_protocol::money::Amount;
 
 use super::service::{open_till, policy};
-use super::{TradeError, money_of};
+use super::{Payer, TradeError, money_of};
 use crate::home::{Config, Home, HomeLock, Part};
 use crate::keys::Unlocked;
 use crate::payments::desk::StoredChannel;
@@ -21,42 +21,72 @@ use crate::store::{Store, Table};
 /// # Errors
 /// See [`TradeError`].
 pub fn list(home: &Home, config: &Config) -> Result<Channels, TradeError> {
-    let mut channels = Channels {
-        paying: Vec::new(),
-        earning: Vec::new(),
-        problems: Vec::new(),
-    };
-    for part in [Part::Payer, Part::Provider] {
-        let path = home.store_path(part);
-        if !path.exists() {
-            continue;
-        }
-        let _lock = match home.lock(part) {
-            Ok(lock) => lock,
-            Err(error) => {
-                channels.problems.push(error.to_string());
-                continue;
-            }
-        };
-        let store = Store::open(&path)?;
-        if part == Part::Payer {
-            store.each(Table::PayerChannels, |key, stored: StoredPayerChannel| {
-                channels.paying.push(paying(config, key, &stored));
-            })?;
-        } else {
-            store.each(Table::ProviderChannels, |key, stored: StoredChannel| {
-                channels.earning.push(earning(config, key, &stored));
-            })?;
+    let mut problems = Vec::new();
+    let mut channels = Vec::new();
+    if let Some((store, _lock)) = idle_store(home, Part::Payer, &mut problems)? {
+        store.each(Table::PayerChannels, |key, stored: StoredPayerChannel| {
+            channels.push(paying(config, channel_id(key), &stored));
+        })?;
+    }
+    with_earning(home, config, channels, problems)
+}
+
+/// The same where `payer` has the payer's store.
+///
+/// # Errors
+/// See [`TradeError`].
+pub fn list_with(home: &Home, config: &Config, payer: &Payer) -> Result<Channels, TradeError> {
+    let views = payer.channels()?;
+    let channels = views
+        .iter()
+        .map(|view| paying(config, view.channel.to_string(), &view.stored))
+        .collect();
+    with_earning(home, config, channels, Vec::new())
+}
+
+fn with_earning(
+    home: &Home,
+    config: &Config,
+    paying: Vec<Channel>,
+    mut problems: Vec<String>,
+) -> Result<Channels, TradeError> {
+    let mut channels = Vec::new();
+    if let Some((store, _lock)) = idle_store(home, Part::Provider, &mut problems)? {
+        store.each(Table::ProviderChannels, |key, stored: StoredChannel| {
+            channels.push(earning(config, key, &stored));
+        })?;
+    }
+    Ok(Channels {
+        paying,
+        earning: channels,
+        problems,
+    })
+}
+
+/// The store of a part that has one and that no process is using.
+fn idle_store(
+    home: &Home,
+    part: Part,
+    problems: &mut Vec<String>,
+) -> Result<Option<(Store, HomeLock)>, TradeError> {
+    let path = home.store_path(part);
+    if !path.exists() {
+        return Ok(None);
+    }
+    match home.lock(part) {
+        Ok(lock) => Ok(Some((Store::open(&path)?, lock))),
+        Err(error) => {
+            problems.push(error.to_string());
+            Ok(None)
         }
     }
-    Ok(channels)
 }
 
 fn channel_id(key: &[u8]) -> String {
     B256::try_from(key).map_or_else(|_| String::new(), |id| ChannelId(id).to_string())
 }
 
-fn paying(config: &Config, key: &[u8], stored: &StoredPayerChannel) -> Channel {
+fn paying(config: &Config, channel: String, stored: &StoredPayerChannel) -> Channel {
     let record = &stored.record;
     let parameters = &record.config;
     let money = |amount| money_of(config, stored.chain, parameters.token, amount);
@@ -67,7 +97,7 @@ fn paying(config: &Config, key: &[u8], stored: &StoredPayerChannel) -> Channel {
         Status::Distrusted(_) => "distrusted",
     };
     Channel {
-        channel: channel_id(key),
+        channel,
         chain: stored.chain.to_string(),
         counterpart: parameters.receiver.to_string(),
         url: Some(stored.url.clone()),
@@ -143,6 +173,9 @@ impl Books {
     /// See [`TradeError`]; what goes wrong on a chain is in its claim.
     pub async fn claim(&self) -> Result<Claims, TradeError> {
         let reports = self.till.settlement.claim(true).await?;
+        // Who looks at the books next sees what was claimed.
+        let written = self.till.desk.written().await;
+        written.map_err(|_| TradeError::Stopped("the payment desk"))?;
         Ok(Claims {
             claims: reports.iter().map(claim).collect(),
         })

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use axum::body::Bytes;
 use hearth_api::money::Money;
-use hearth_api::payments::{Payment, Returned};
+use hearth_api::payments::{Opened, Payment, Returned};
 use hearth_protocol::id::{AssetId, ChannelId};
 use hearth_protocol::money::Amount;
-use hearth_protocol::spending::{AssetLimit, Spending};
+use hearth_protocol::spending::{AssetLimit, Spending, asset_of};
 use hearth_protocol::x402::{ChargeStatement, PaymentRequirements, Scheme, SettleResponse};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::Value;
@@ -16,7 +16,9 @@ use url::Url;
 use super::{TradeError, environment, money_of, reachable_chains};
 use crate::home::{Config, Home, HomeLock, Part};
 use crate::keys::Unlocked;
-use crate::payments::purse::{PayerKeys, PriceTag, Purchase, Purse, Withdrawal};
+use crate::payments::purse::{
+    ChannelQuote, ChannelView, PayerKeys, PriceTag, Purchase, Purse, Withdrawal,
+};
 use crate::payments::till::{Tasks, TillKeys, open_escrows};
 use crate::store::Store;
 
@@ -44,6 +46,22 @@ pub struct Answer {
     pub payment: Option<Payment>,
     /// The body.
     pub body: Bytes,
+}
+
+/// What it would take to open a channel with a service, before anything is done.
+#[derive(Debug, Clone)]
+pub struct ChannelOffer {
+    /// The most that one request costs.
+    pub price: Money,
+    /// What would go into the channel.
+    pub deposit: Money,
+    /// Who would be paid.
+    pub pay_to: String,
+    /// How long it takes to withdraw without the service, in seconds.
+    pub withdraw_delay_s: u64,
+    url: Url,
+    amount: Amount,
+    quote: ChannelQuote,
 }
 
 /// The payer of a data folder.
@@ -143,6 +161,68 @@ impl Payer {
             transaction: transaction.filter(|hash| !hash.is_empty()),
             receipt: receipt.and_then(|receipt| serde_json::to_value(receipt).ok()),
         }
+    }
+
+    /// What a channel with the service at `url` and `deposit` whole tokens in it would mean.
+    ///
+    /// # Errors
+    /// See [`TradeError`]; where the deposit makes no sense, or is beyond the limits.
+    pub async fn channel_offer(
+        &self,
+        url: &str,
+        deposit: &str,
+    ) -> Result<ChannelOffer, TradeError> {
+        let url = service_url(url)?;
+        let quote = self.purse.channel_quote(&url).await?;
+        let requirements = &quote.requirements;
+        let asset = asset_of(requirements).to_string();
+        let (_, asset) = self
+            .config
+            .asset(&asset)
+            .ok_or_else(|| TradeError::Asked(format!("the asset {asset:?} is not configured")))?;
+        let amount = Amount::parse_decimal(deposit, asset.decimals)
+            .map_err(|error| TradeError::Asked(format!("the deposit {deposit:?}: {error}")))?;
+        if amount < requirements.amount || amount.is_zero() {
+            let price = self.money(requirements, requirements.amount);
+            return Err(TradeError::Asked(format!(
+                "a deposit of {deposit} does not cover one request, which costs {} {}",
+                price.amount, price.symbol
+            )));
+        }
+        quote.allows(amount)?;
+        Ok(ChannelOffer {
+            price: self.money(requirements, requirements.amount),
+            deposit: self.money(requirements, amount),
+            pay_to: requirements.pay_to.to_string(),
+            withdraw_delay_s: quote.withdraw_delay_s(),
+            url,
+            amount,
+            quote,
+        })
+    }
+
+    /// Opens the channel that was offered, by a transaction of the household's account.
+    ///
+    /// # Errors
+    /// See [`TradeError`].
+    pub async fn open_channel(&self, offer: &ChannelOffer) -> Result<Opened, TradeError> {
+        let opened = self.purse.open_channel(&offer.quote, offer.amount).await?;
+        Ok(Opened {
+            channel: opened.channel.to_string(),
+            chain: offer.quote.requirements.network.to_string(),
+            counterpart: offer.pay_to.clone(),
+            url: offer.url.to_string(),
+            deposit: offer.deposit.clone(),
+            transaction: opened.transaction,
+        })
+    }
+
+    /// Every channel that this device ever paid from.
+    ///
+    /// # Errors
+    /// See [`TradeError`].
+    pub fn channels(&self) -> Result<Vec<ChannelView>, TradeError> {
+        Ok(self.purse.channels()?)
     }
 
     /// Brings the books up to date with the chains. Returns the channels whose chain could not be read.

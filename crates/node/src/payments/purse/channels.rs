@@ -222,8 +222,19 @@ impl Channels {
         if count >= CHANNELS_PER_PROVIDER_MAX {
             return None;
         }
+        Some(self.insert(&mut slots, domain, Record::new(config), url))
+    }
+
+    fn insert(
+        &self,
+        slots: &mut BTreeMap<ChannelId, Slot>,
+        domain: &SettlementDomain,
+        record: Record,
+        url: &str,
+    ) -> Held {
+        let config = record.config;
         let id = domain.channel_id(&config);
-        let channel = Channel::new(id, Record::new(config));
+        let channel = Channel::new(id, record);
         let (chain, url) = (domain.chain(), url.to_owned());
         slots.insert(
             id,
@@ -235,7 +246,55 @@ impl Channels {
                 open: true,
             },
         );
-        Some(Held::new(self, channel, chain, url))
+        Held::new(self, channel, chain, url)
+    }
+
+    /// A new channel into which a deposit is about to be put; none if there are as many with the provider as may be.
+    pub(super) fn add(
+        &self,
+        domain: &SettlementDomain,
+        config: ChannelConfig,
+        url: &str,
+    ) -> Option<Held> {
+        let mut slots = self.slots();
+        let fits = |slot: &&Slot| {
+            slot.open && slot.chain == domain.chain() && same_but_salt(&slot.config, &config)
+        };
+        if slots.values().filter(fits).count() >= CHANNELS_PER_PROVIDER_MAX {
+            return None;
+        }
+        let record = Record {
+            deposit_in_doubt: true,
+            ..Record::new(config)
+        };
+        Some(self.insert(&mut slots, domain, record, url))
+    }
+
+    /// Takes no more payments on a channel whose rest the payer is about to withdraw, durably.
+    pub(super) async fn begin_withdrawal(&self, id: ChannelId) -> Result<(), StoreError> {
+        let stored = {
+            let mut slots = self.slots();
+            let Some(slot) = slots.get_mut(&id) else {
+                return Ok(());
+            };
+            let Some(channel) = slot.channel.as_mut().filter(|channel| channel.is_ready()) else {
+                return Ok(());
+            };
+            // Where nothing is left beyond what was charged, nothing more can be paid either.
+            if channel.prepare_refund().is_err() {
+                return Ok(());
+            }
+            let record = channel.record().clone();
+            slot.open = false;
+            StoredPayerChannel {
+                chain: slot.chain,
+                url: slot.url.clone(),
+                record,
+            }
+        };
+        let mut batch = Batch::default();
+        batch.put(Table::PayerChannels, id.0.as_slice(), &stored)?;
+        self.0.store.commit(batch).await
     }
 
     /// Takes a channel with the provider that `config` names, if there is one with something left.
@@ -407,8 +466,9 @@ impl Drop for Held {
         };
         let id = channel.id();
         let mut slots = self.channels.slots();
-        if channel.record().signed.is_none() {
-            // Nothing was ever signed on it: it never was.
+        let record = channel.record();
+        if record.signed.is_none() && record.deposited.is_zero() && !record.deposit_in_doubt {
+            // Nothing was ever signed on it or put into it: it never was.
             slots.remove(&id);
         } else if let Some(slot) = slots.get_mut(&id) {
             slot.open = channel.record().status == Status::Open;

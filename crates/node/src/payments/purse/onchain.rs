@@ -5,6 +5,10 @@ use hearth_protocol::id::{ChainId, ChannelId};
 use hearth_protocol::money::Amount;
 
 use super::{PayError, Purse};
+use crate::payments::escrow::Escrow;
+
+/// Gas that beginning or finishing a withdrawal uses at most, by the snapshot of the contracts and a margin.
+const WITHDRAW_GAS: u64 = 120_000;
 
 /// Where a withdrawal stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +60,16 @@ impl Purse {
         Ok(escrow.read(channel).await?)
     }
 
+    async fn check_gas(&self, escrow: &Escrow) -> Result<(), PayError> {
+        if escrow.can_pay_gas(WITHDRAW_GAS).await? {
+            return Ok(());
+        }
+        Err(PayError::NoCoin {
+            chain: escrow.domain().chain(),
+            account: escrow.account(),
+        })
+    }
+
     /// Takes the rest of a channel back without the provider's help: begins the withdrawal, or
     /// finishes it when its delay is over.
     ///
@@ -76,6 +90,8 @@ impl Purse {
             if amount.is_zero() {
                 return Err(PayError::NoChannel);
             }
+            self.check_gas(&escrow).await?;
+            self.channels.begin_withdrawal(channel).await?;
             let transaction = escrow.initiate_withdraw(&config, amount).await?;
             let ends_at_s = self.now().as_secs().saturating_add(config.withdraw_delay);
             return Ok(Withdrawal::Begun {
@@ -90,6 +106,7 @@ impl Purse {
         if head.timestamp_s < ends_at_s && self.now().as_secs() < ends_at_s {
             return Ok(Withdrawal::Waiting { ends_at_s });
         }
+        self.check_gas(&escrow).await?;
         let transaction = escrow.finalize_withdraw(&config).await?;
         let after = escrow.read(channel).await?;
         self.channels.observe(channel, &after).await?;
