@@ -121,6 +121,16 @@ impl TestChain {
         self.facts[name].as_str().expect("prepare.mjs prints it")
     }
 
+    /// Gives `owner` one whole coin of anvil's, for gas.
+    pub(crate) fn give_coin(&self, owner: &str) {
+        let output = programs::foundry("cast")
+            .args(["rpc", "anvil_setBalance", owner, "0xde0b6b3a7640000"])
+            .args(["--rpc-url", &self.rpc])
+            .output()
+            .expect("cast runs");
+        assert!(output.status.success(), "cast: {output:?}");
+    }
+
     /// What `owner` holds of the token.
     pub(crate) fn holds(&self, owner: &str) -> u128 {
         self.read(self.token(), "balanceOf(address)(uint256)", &[owner])[0]

@@ -11,6 +11,9 @@ use crate::trade::units;
 /// What the server asks for as a first deposit, and gets.
 const DEPOSIT: u128 = 10 * PRICE;
 
+/// What a payer puts into a channel by a transaction of its own: 0.02.
+const OPENED: u128 = 20_000;
+
 /// A household with funds on anvil, and a seller of other people's making.
 struct Scene {
     buyer: Home,
@@ -164,6 +167,42 @@ fn hearth_pays_an_sdk_server_by_voucher_and_gets_the_rest_back() {
     let earned = charged + PRICE;
     let held = FUNDS - charged - DEPOSIT;
     assert_eq!(scene.books(), (held, DEPOSIT - PRICE, earned));
+}
+
+#[test]
+#[ignore = "needs outside programs"]
+fn hearth_opens_a_channel_with_an_sdk_server_where_it_has_gas() {
+    let scene = Scene::open();
+    let url = scene.server.url("/paid");
+    let open = [
+        "channels",
+        "open",
+        &url,
+        "--deposit",
+        "0.02",
+        "--yes",
+        "--json",
+    ];
+    let error = scene.buyer.run(&open).error(1);
+    assert_eq!(error["code"], "no_coin", "{error}");
+    assert!(error["message"].as_str().unwrap().contains(&scene.account));
+    assert_eq!(scene.books(), (FUNDS, 0, 0));
+
+    scene.chain.give_coin(&scene.account);
+    let opened = scene.buyer.run(&open).json();
+    assert_eq!(scene.books(), (FUNDS - OPENED, OPENED, 0));
+    for _ in 0..2 {
+        assert_eq!(served(&scene.pay("/paid", &[]), "batch-settlement"), PRICE);
+    }
+    assert_eq!(scene.channel()["channel"], opened["channel"]);
+    assert_eq!(
+        scene.books(),
+        (FUNDS - OPENED, OPENED, 0),
+        "without a further deposit"
+    );
+    let refund = ["channels", "refund", &url, "--yes", "--json"];
+    assert_eq!(scene.buyer.run(&refund).json()["outcome"], "refunded");
+    assert_eq!(scene.books(), (FUNDS - 2 * PRICE, 2 * PRICE, 0));
 }
 
 #[test]

@@ -7,8 +7,10 @@
 
 mod buying;
 mod chain_command;
+mod channels;
 mod doctor;
 mod help;
+mod kill;
 mod program;
 mod secrecy;
 mod seller;

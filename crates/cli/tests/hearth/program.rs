@@ -1,7 +1,8 @@
 //! Runs the program in a data folder of its own, with a bound on how long anything may take.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
@@ -211,11 +212,21 @@ impl RunningWatch {
 
 impl Running {
     fn start(home: &Home, arguments: &[&str]) -> Self {
-        let mut child = home
-            .command(arguments)
-            .stderr(Stdio::inherit())
-            .spawn()
-            .unwrap();
+        let mut command = home.command(arguments);
+        command.stderr(Stdio::inherit());
+        Self::spawn(command)
+    }
+
+    /// The same with logging wide open, into a file.
+    pub(crate) fn start_logged(home: &Home, arguments: &[&str], log: &Path) -> Self {
+        let mut command = home.command(arguments);
+        command.env("RUST_LOG", "trace");
+        command.stderr(File::create(log).unwrap());
+        Self::spawn(command)
+    }
+
+    fn spawn(mut command: Command) -> Self {
+        let mut child = command.spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let (sender, lines) = channel();
         thread::spawn(move || {

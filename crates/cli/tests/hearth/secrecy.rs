@@ -1,6 +1,9 @@
 //! Nothing secret in any log: every flow runs with logging wide open, and all output is searched.
 
-use crate::program::{Home, PASSPHRASE, RunningChain, finish};
+use std::path::Path;
+
+use crate::program::{Home, PASSPHRASE, Running, finish};
+use crate::trade::goods;
 
 /// All that a command prints with logging wide open.
 fn traced(home: &Home, arguments: &[&str], input: &str) -> (String, String) {
@@ -23,6 +26,37 @@ fn assert_absent(text: &str, phrase: &str, key: &str) {
     assert!(!text.contains(PASSPHRASE), "the passphrase");
 }
 
+/// All that selling and buying print with logging wide open. One household is on both sides.
+fn trading(home: &Home, log: &Path) -> String {
+    let (upstream, _) = goods();
+    let price = ["--price", "0.01", "--listen", "127.0.0.1:0", "--json"];
+    let serve = [&["serve-paid", "--to", &upstream][..], &price].concat();
+    let service = Running::start_logged(home, &serve, log);
+    let url = service.url().to_owned();
+    let mut all = service.ready.to_string();
+    let mut run = |arguments: &[&str]| {
+        let (stdout, stderr) = traced(home, arguments, "");
+        all.push_str(&stderr);
+        all.push_str(&stdout);
+        stdout
+    };
+    let paid = run(&["pay", &url, "--yes", "--json"]);
+    assert!(paid.contains("hello"), "{paid}");
+    run(&["pay", &url, "--yes", "--times", "2"]);
+    run(&["pay", &url]);
+    run(&["channels", "open", &url, "--deposit", "1", "--yes"]);
+    run(&["channels", "look"]);
+    run(&["channels", "close", "0x12", "--yes"]);
+    run(&["channels", "claim"]);
+    let refunded = run(&["channels", "refund", &url, "--yes"]);
+    assert!(refunded.contains("refunded"), "{refunded}");
+    let listed = run(&["channels"]);
+    assert!(listed.contains("closed"), "{listed}");
+    all.push_str(&service.stop("TERM").to_string());
+    all.push_str(&std::fs::read_to_string(log).unwrap());
+    all
+}
+
 #[test]
 fn secrets_leave_only_where_they_were_asked_for() {
     let home = Home::new();
@@ -39,7 +73,10 @@ fn secrets_leave_only_where_they_were_asked_for() {
     all.push_str(&log);
 
     let fund = format!("{}=9", made["household"].as_str().unwrap());
-    let chain = RunningChain::start(&home, &["--fund", &fund]);
+    let logs = tempfile::tempdir().unwrap();
+    let (chain_log, service_log) = (logs.path().join("chain"), logs.path().join("service"));
+    let run = ["chain", "run", "--port", "0", "--json", "--fund", &fund];
+    let chain = Running::start_logged(&home, &run, &chain_log);
     home.point_config_at(chain.url());
     let stranger = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266";
     let (first, rest) = phrase.split_once(' ').unwrap();
@@ -73,6 +110,9 @@ fn secrets_leave_only_where_they_were_asked_for() {
         all.push_str(&stdout);
         all.push_str(&stderr);
     }
+    all.push_str(&trading(&home, &service_log));
+    all.push_str(&chain.stop("TERM").to_string());
+    all.push_str(&std::fs::read_to_string(&chain_log).unwrap());
     assert!(
         all.contains("TRACE") || all.contains("DEBUG"),
         "the log was on"

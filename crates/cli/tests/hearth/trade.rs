@@ -32,34 +32,55 @@ pub(crate) fn goods() -> (String, Arc<AtomicU64>) {
     (url, answered)
 }
 
-struct Market {
-    seller: Home,
-    buyer: Home,
-    upstream: String,
+/// A chain, a household that sells, and one that buys and has 50 TESTUSD.
+pub(crate) struct Market {
+    pub(crate) seller: Home,
+    pub(crate) buyer: Home,
+    pub(crate) upstream: String,
+    pub(crate) chain: Running,
     _chain_home: Home,
-    _chain: Running,
 }
 
 impl Market {
-    fn open() -> Self {
+    pub(crate) fn open() -> Self {
+        Self::open_on(&[])
+    }
+
+    /// On a chain with more options.
+    pub(crate) fn open_on(more: &[&str]) -> Self {
         let (seller, buyer, chain_home) = (Home::with_wallet(), Home::with_wallet(), Home::new());
-        let shown = buyer.run(&["wallet", "show", "--json"]).json();
-        let fund = format!("{}=50", shown["household"].as_str().unwrap());
-        let chain = RunningChain::start(&chain_home, &["--fund", &fund]);
+        let fund = format!("{}=50", buyer.household());
+        let chain = RunningChain::start(&chain_home, &[&["--fund", &fund], more].concat());
         seller.point_config_at(chain.url());
         buyer.point_config_at(chain.url());
         Self {
             seller,
             buyer,
             upstream: goods().0,
+            chain,
             _chain_home: chain_home,
-            _chain: chain,
         }
     }
 
-    fn serve(&self) -> Running {
+    pub(crate) fn serve(&self) -> Running {
         RunningService::start(&self.seller, &["--price", "0.01", "--to", &self.upstream])
     }
+
+    /// What an account has of the test token.
+    pub(crate) fn holds(&self, account: &str) -> u128 {
+        holds(&self.buyer, account)
+    }
+}
+
+/// What an account has of the test token, as `home` sees it.
+pub(crate) fn holds(home: &Home, account: &str) -> u128 {
+    let balances = home.run(&["chain", "balances", account, "--json"]).json();
+    let all = balances["balances"].as_array().unwrap();
+    units(
+        all.iter()
+            .find(|money| money["symbol"] == "TESTUSD")
+            .unwrap(),
+    )
 }
 
 pub(crate) fn units(money: &Value) -> u128 {

@@ -8,6 +8,10 @@
     reason = "a test that meets the unexpected should fail there"
 )]
 
+#[allow(
+    dead_code,
+    reason = "shared with the tests of hearth-cli, which use the rest"
+)]
 #[path = "../../../../tests/outside/rust/chain.rs"]
 mod chain;
 mod contracts;
