@@ -15,6 +15,7 @@ mod body;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use alloy_primitives::{B256, keccak256};
 use axum::body::{Body, Bytes};
@@ -47,6 +48,8 @@ use body::{Charging, MeteredBody};
 
 /// The longest request body that is read for a price or a fingerprint, in bytes.
 pub const REQUEST_BYTES_MAX: usize = 4 << 20;
+/// How long a request's body may take to arrive.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// The longest reply that is held until it is complete, in bytes.
 pub const HELD_BYTES_MAX: u64 = 1 << 20;
 
@@ -527,7 +530,14 @@ impl Gate {
 }
 
 async fn read_bounded(body: Body) -> Result<Bytes, Problem> {
-    match Limited::new(body, REQUEST_BYTES_MAX).collect().await {
+    let collected = Limited::new(body, REQUEST_BYTES_MAX).collect();
+    let Ok(collected) = tokio::time::timeout(REQUEST_TIMEOUT, collected).await else {
+        return Err(Problem::status(
+            StatusCode::REQUEST_TIMEOUT,
+            "the request's body took too long to arrive",
+        ));
+    };
+    match collected {
         Ok(body) => Ok(body.to_bytes()),
         Err(error) if error.is::<http_body_util::LengthLimitError>() => {
             Err(Problem::too_large(REQUEST_BYTES_MAX))

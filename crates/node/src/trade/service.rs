@@ -8,13 +8,12 @@ use hearth_api::payments::ServiceReady;
 use hearth_protocol::claim::ClaimPolicy;
 use hearth_protocol::money::Amount;
 use tokio::net::TcpListener;
-use tracing::error;
 use url::Url;
 
 use super::{TradeError, bind, chain_access, environment};
 use crate::home::{AssetConfig, ClaimConfig, Config, Home, HomeLock, Part};
 use crate::http::proxy::Upstream;
-use crate::http::without_delay;
+use crate::http::{self, Bounds};
 use crate::keys::Unlocked;
 use crate::payments::facilitator::Facilitator;
 use crate::payments::gate::{Gate, PaidLayer};
@@ -156,13 +155,9 @@ impl PaidService {
         mut self,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> Result<(), TradeError> {
-        let served =
-            axum::serve(without_delay(self.listener), self.router).with_graceful_shutdown(shutdown);
+        let served = http::serve(self.listener, self.router, Bounds::default(), shutdown);
         tokio::select! {
-            outcome = served => outcome.map_err(|source| TradeError::Listen {
-                address: self.ready.url,
-                source,
-            }),
+            () = served => Ok(()),
             ended = self.tasks.join_next() => {
                 let part = ended.and_then(Result::ok).unwrap_or("a part of the till");
                 Err(TradeError::Stopped(part))
@@ -289,9 +284,8 @@ async fn facilitate(
     let facilitator = Facilitator::new(till.escrows.clone(), receivers, environment())
         .beside_desk(till.store.clone());
     tasks.spawn(async move {
-        if let Err(error) = axum::serve(listener, facilitator.router()).await {
-            error!(%error, "the facilitator cannot answer any more");
-        }
+        let router = facilitator.router();
+        http::serve(listener, router, Bounds::default(), std::future::pending()).await;
         "the facilitator"
     });
     Ok(format!("http://{address}"))

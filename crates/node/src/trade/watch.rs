@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::time::Duration;
 
 use alloy_primitives::Address;
@@ -14,6 +15,7 @@ use tokio::sync::mpsc;
 
 use super::{TradeError, bind, chain_access, environment};
 use crate::home::{Config, Home, HomeLock, Part};
+use crate::http::{self, Bounds};
 use crate::keys::{DeviceIndex, Unlocked};
 use crate::payments::escrow::Escrows;
 use crate::payments::till::{ChainAccess, Tasks, TillKeys, open_escrows};
@@ -115,14 +117,16 @@ impl WatchService {
             watching.await;
             "the watch"
         });
-        let served = axum::serve(self.listener, self.tower.router());
-        let mut served = std::pin::pin!(served.with_graceful_shutdown(shutdown).into_future());
+        let router = self.tower.router();
+        let mut served = pin!(http::serve(
+            self.listener,
+            router,
+            Bounds::default(),
+            shutdown
+        ));
         loop {
             tokio::select! {
-                outcome = &mut served => return outcome.map_err(|source| TradeError::Listen {
-                    address: self.ready.url,
-                    source,
-                }),
+                () = &mut served => return Ok(()),
                 ended = self.tasks.join_next() => {
                     let part = ended.and_then(Result::ok).unwrap_or("a part of the watchtower");
                     return Err(TradeError::Stopped(part));
