@@ -6,10 +6,17 @@
 //! tests. Nothing here knows libFuzzer.
 
 use std::fmt::{Debug, Display};
+use std::fs;
 use std::str::FromStr;
+use std::sync::LazyLock;
 
+use alloy_primitives::Address;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use hearth_chain::embedded::{Embedded, EmbeddedConfig, Genesis};
+use hearth_node::home::Config;
+use hearth_node::keys::Keystore;
+use hearth_node::payments::watchtower::Handover;
 use hearth_protocol::channel::{Terms, check};
 use hearth_protocol::eip712::{ChannelConfig, SettlementDomain, TokenDomain};
 use hearth_protocol::id::{AccountId, AssetId, ChainId, ChannelId};
@@ -31,9 +38,12 @@ pub type Target = fn(&[u8]) -> bool;
 pub const TARGETS: &[(&str, Target)] = &[
     ("amounts", amounts),
     ("facilitator", facilitator),
+    ("files", files),
+    ("handovers", handovers),
     ("headers", headers),
     ("identifiers", identifiers),
     ("payloads", payloads),
+    ("rpc", rpc),
 ];
 
 /// The most decimals a token can state: `decimals()` is a `uint8`.
@@ -177,6 +187,49 @@ pub fn facilitator(input: &[u8]) -> bool {
     request.is_ok() || payload.is_ok()
 }
 
+/// What a watchtower is handed (spec: payments, section 12).
+pub fn handovers(input: &[u8]) -> bool {
+    let Ok(handover) = serde_json::from_slice::<Handover>(input) else {
+        return false;
+    };
+    is_equal_again(&handover);
+    // Whoever wrote it, checking it is safe.
+    let _ = handover.check();
+    true
+}
+
+/// The body of a request at the port of the embedded chain (spec: embedded chain, section 10). All
+/// inputs of a run meet the same chain.
+pub fn rpc(input: &[u8]) -> bool {
+    static CHAIN: LazyLock<Embedded> = LazyLock::new(|| {
+        let genesis = Genesis::standard(Address::repeat_byte(1));
+        Embedded::in_memory(EmbeddedConfig::new(genesis)).expect("a chain in memory opens")
+    });
+    let Some(reply) = CHAIN.answer(input) else {
+        return true;
+    };
+    let reply: serde_json::Value = serde_json::from_slice(&reply).expect("a reply is JSON");
+    let replies = match reply {
+        serde_json::Value::Array(replies) => replies,
+        reply => vec![reply],
+    };
+    for reply in &replies {
+        assert_eq!(reply["jsonrpc"], "2.0", "{reply}");
+        let has = |field: &str| reply.get(field).is_some();
+        assert!(has("result") != has("error"), "{reply}");
+    }
+    replies.iter().any(|reply| reply.get("result").is_some())
+}
+
+/// The files that a person may edit or damage: the configuration (spec: guide) and the keystore.
+pub fn files(input: &[u8]) -> bool {
+    static FOLDER: LazyLock<tempfile::TempDir> =
+        LazyLock::new(|| tempfile::tempdir().expect("a temporary folder"));
+    let path = FOLDER.path().join(std::process::id().to_string());
+    fs::write(&path, input).expect("a file can be written");
+    Config::read(&path).is_ok() | Keystore::read(&path).is_ok()
+}
+
 /// What was read must be written in a form that is read as the same thing. For messages whose every
 /// field is typed; free JSON may hold a number that is rounded on the way.
 fn is_equal_again<T>(message: &T)
@@ -206,7 +259,6 @@ fn is_stable<T: FromStr + Display + PartialEq + Debug>(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-    use std::fs;
     use std::path::Path;
 
     use super::*;

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::header::{CONTENT_TYPE, HOST};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
@@ -95,7 +95,7 @@ async fn handle(State(server): State<Server>, request: Request) -> Response {
         }
     };
     let work = tokio::task::spawn_blocking(move || {
-        let reply = answer_body(&server.chain, &body);
+        let reply = server.chain.answer(&body);
         drop(permit);
         reply
     });
@@ -202,16 +202,19 @@ struct ErrorObject {
     data: Option<Value>,
 }
 
-/// The reply to a body; `None` when it held notifications only.
-fn answer_body(chain: &Embedded, body: &Bytes) -> Option<Vec<u8>> {
-    let Ok(raw) = serde_json::from_slice::<&RawValue>(body) else {
-        let error = RpcError::new(RpcError::PARSE, "parse error: the body is not JSON");
-        return Some(reply_bytes(null(), Err(error)));
-    };
-    if raw.get().starts_with('[') {
-        answer_batch(chain, raw)
-    } else {
-        answer_one(chain, raw)
+impl Embedded {
+    /// The reply to the body of a JSON-RPC request, one call or a batch, as the port gives it; `None` for
+    /// notifications alone. The caller bounds the body.
+    pub fn answer(&self, body: &[u8]) -> Option<Vec<u8>> {
+        let Ok(raw) = serde_json::from_slice::<&RawValue>(body) else {
+            let error = RpcError::new(RpcError::PARSE, "parse error: the body is not JSON");
+            return Some(reply_bytes(null(), Err(error)));
+        };
+        if raw.get().starts_with('[') {
+            answer_batch(self, raw)
+        } else {
+            answer_one(self, raw)
+        }
     }
 }
 
@@ -428,7 +431,7 @@ mod tests {
             let chain = chain();
             for method in METHODS {
                 let body = serde_json::json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
-                let reply = answer_body(&chain, &Bytes::from(body.to_string())).unwrap();
+                let reply = chain.answer(body.to_string().as_bytes()).unwrap();
                 check_reply(&reply)?;
             }
         }
@@ -443,7 +446,7 @@ mod tests {
             let mut body = valid[..keep.min(valid.len())].to_vec();
             let at = at.min(body.len());
             body.splice(at..at, with);
-            let Some(reply) = answer_body(&chain(), &Bytes::from(body)) else { return Ok(()) };
+            let Some(reply) = chain().answer(&body) else { return Ok(()) };
             match serde_json::from_slice::<Vec<Value>>(&reply) {
                 Ok(replies) => for reply in replies {
                     check_reply(reply.to_string().as_bytes())?;

@@ -99,7 +99,7 @@ pub(crate) async fn run(global: &Global, arguments: PayArguments) -> Result<Exit
     show(global, request.url, arguments.output, outcome?)
 }
 
-/// Asks `times` times. The first answer that is no success ends it, with what was paid until then.
+/// Asks `times` times. The first answer that is no success, or a failure, ends it; what was paid until then is printed.
 async fn repeat(
     global: &Global,
     payer: &Payer,
@@ -114,8 +114,15 @@ async fn repeat(
         charged_units: "0".to_owned(),
     };
     let mut charged = 0_u128;
+    let mut failure = None;
     while sums.requests < times {
-        let answer = payer.buy(request, |_, _| true).await?;
+        let answer = match payer.buy(request, |_, _| true).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                failure = Some(Failure::from(error));
+                break;
+            }
+        };
         sums.status = answer.status;
         if answer.status >= 400 {
             break;
@@ -130,12 +137,11 @@ async fn repeat(
     bar.finish_and_clear();
     sums.charged_units = charged.to_string();
     print(&sums, global.json)?;
-    let done = sums.requests == times;
-    Ok(if done {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    match failure {
+        Some(failure) => Err(failure),
+        None if sums.requests < times => Ok(ExitCode::FAILURE),
+        None => Ok(ExitCode::SUCCESS),
+    }
 }
 
 impl crate::screen::Show for PaidSums {
