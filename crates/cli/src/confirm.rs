@@ -15,7 +15,7 @@ pub(crate) fn confirm(yes: bool, question: &str) -> Result<(), Failure> {
     if !std::io::stdin().is_terminal() {
         return Err(Failure::new(
             "not_confirmed",
-            format!("nobody is there to answer: {question}"),
+            format!("nobody is there to answer \"{question}\""),
             "Add --yes if you mean it",
         )
         .asked_wrongly());

@@ -88,6 +88,23 @@ pub(crate) fn units(money: &Value) -> u128 {
 }
 
 #[test]
+fn an_answer_that_failed_is_shown_as_costing_nothing() {
+    let market = Market::open();
+    // Nobody answers behind the price.
+    let nowhere = ["--price", "0.01", "--to", "http://127.0.0.1:9"];
+    let service = RunningService::start(&market.seller, &nowhere);
+    let asked = market.buyer.run(&["pay", service.url(), "--yes", "--json"]);
+    assert_eq!(asked.code, 1, "{asked:?}");
+    let paid: Value = serde_json::from_str(&asked.stdout).unwrap();
+    assert_eq!(paid["status"], 502);
+    assert_eq!(units(&paid["payment"]["charged"]), 0);
+    let channels = market.buyer.run(&["channels", "look", "--json"]).json();
+    let channel = &channels["paying"][0];
+    assert_eq!(units(&channel["charged"]), 0, "{channel}");
+    assert_eq!(units(&channel["balance"]), 100_000, "its deposit is known");
+}
+
+#[test]
 fn both_sides_agree_to_the_atomic_unit_also_after_a_restart() {
     let market = Market::open();
     let service = market.serve();

@@ -9,7 +9,7 @@ use hearth_protocol::id::{AssetId, ChannelId};
 use hearth_protocol::money::Amount;
 use hearth_protocol::spending::{AssetLimit, Spending, asset_of};
 use hearth_protocol::x402::{ChargeStatement, PaymentRequirements, Scheme, SettleResponse};
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use serde_json::Value;
 use url::Url;
 
@@ -123,10 +123,9 @@ impl Payer {
         };
         let mut response = self.purse.buy(&purchase, agreed).await?;
         let body = response.bytes().await?;
-        let payment = response
-            .requirements
-            .as_ref()
-            .map(|requirements| self.payment(requirements, response.final_receipt()));
+        let payment = response.requirements.as_ref().map(|requirements| {
+            self.payment(requirements, response.status, response.final_receipt())
+        });
         Ok(Answer {
             status: response.status.as_u16(),
             payment,
@@ -146,17 +145,24 @@ impl Payer {
     fn payment(
         &self,
         requirements: &PaymentRequirements,
+        status: StatusCode,
         receipt: Option<&SettleResponse>,
     ) -> Payment {
         let statement = receipt
             .and_then(|receipt| serde_json::from_value(Value::Object(receipt.extra.clone())).ok())
             .and_then(|statement: ChargeStatement| statement.charged_amount);
         let transaction = receipt.map(|receipt| receipt.transaction.clone());
+        // A failure without a statement costs nothing; a success without one at most what was promised.
+        let unstated = if receipt.is_none() && status.as_u16() >= 400 {
+            Amount::ZERO
+        } else {
+            requirements.amount
+        };
         Payment {
             scheme: scheme_name(&requirements.scheme),
             chain: requirements.network.to_string(),
             ceiling: self.money(requirements, requirements.amount),
-            charged: self.money(requirements, statement.unwrap_or(requirements.amount)),
+            charged: self.money(requirements, statement.unwrap_or(unstated)),
             pay_to: requirements.pay_to.to_string(),
             transaction: transaction.filter(|hash| !hash.is_empty()),
             receipt: receipt.and_then(|receipt| serde_json::to_value(receipt).ok()),

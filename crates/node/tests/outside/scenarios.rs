@@ -237,17 +237,14 @@ fn a_server_that_lost_its_memory_learns_from_the_next_voucher() {
 
 #[test]
 #[ignore = "needs outside programs"]
-fn a_client_that_lost_its_record_is_put_right_while_the_quoted_headroom_covers_what_it_forgot() {
+fn a_client_that_lost_its_record_is_served_while_the_quoted_headroom_covers_what_it_forgot() {
     with_every_payer(&json!({}), |scene| {
         scene.buys("/echo");
         scene.buys("/echo");
         scene.payer.step(&json!({ "do": "forget" }));
-        assert_eq!(
-            scene.buys("/echo"),
-            3 * NEED,
-            "the reply says what it forgot"
-        );
-        assert_eq!(scene.buys("/echo"), 4 * NEED);
+        // What it forgot could as well be on its way to it: it is told its own charges.
+        assert_eq!(scene.buys("/echo"), NEED);
+        assert_eq!(scene.buys("/echo"), 2 * NEED);
         scene.is_refunded_all_but(4 * NEED);
     });
 }
