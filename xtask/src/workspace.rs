@@ -75,8 +75,18 @@ pub(crate) fn tracked_files(root: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// The cargo that runs this program, so that one toolchain serves all its children.
+///
+/// What cargo told this program about itself is taken out: build scripts watch these variables, and
+/// would run again, with everything above them, whenever they differ from those of a plain `cargo`.
 pub(crate) fn cargo() -> Command {
-    Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    for (name, _) in env::vars_os() {
+        let own = name.to_string_lossy();
+        if own.starts_with("CARGO_PKG_") || own.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&name);
+        }
+    }
+    command
 }
 
 /// Whether `program` is an executable file in one of the folders of `path`.
