@@ -71,6 +71,19 @@ pub struct Purchase {
     pub patience_ms: u64,
 }
 
+impl Purchase {
+    /// A request that only asks what the service wants to be paid.
+    fn probe(url: &Url) -> Self {
+        Self {
+            method: Method::GET,
+            url: url.clone(),
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+            patience_ms: 0,
+        }
+    }
+}
+
 /// What a first deposit is worth, in ceilings, where the service asks for nothing else.
 const DEPOSIT_CEILINGS: u128 = 5;
 
@@ -634,13 +647,7 @@ impl Purse {
         channel: Option<ChannelId>,
         amount: Option<Amount>,
     ) -> Result<SettleResponse, PayError> {
-        let purchase = Purchase {
-            method: Method::GET,
-            url: url.clone(),
-            headers: HeaderMap::new(),
-            body: Bytes::new(),
-            patience_ms: 0,
-        };
+        let purchase = Purchase::probe(url);
         let probe = self.send(&purchase, None, true).await?;
         let required = payment_required(&probe)?.ok_or(PayError::NoChannel)?;
         for requirements in &required.accepts {

@@ -272,29 +272,11 @@ impl Channels {
 
     /// Takes no more payments on a channel whose rest the payer is about to withdraw, durably.
     pub(super) async fn begin_withdrawal(&self, id: ChannelId) -> Result<(), StoreError> {
-        let stored = {
-            let mut slots = self.slots();
-            let Some(slot) = slots.get_mut(&id) else {
-                return Ok(());
-            };
-            let Some(channel) = slot.channel.as_mut().filter(|channel| channel.is_ready()) else {
-                return Ok(());
-            };
-            // Where nothing is left beyond what was charged, nothing more can be paid either.
-            if channel.prepare_refund().is_err() {
-                return Ok(());
-            }
-            let record = channel.record().clone();
-            slot.open = false;
-            StoredPayerChannel {
-                chain: slot.chain,
-                url: slot.url.clone(),
-                record,
-            }
-        };
-        let mut batch = Batch::default();
-        batch.put(Table::PayerChannels, id.0.as_slice(), &stored)?;
-        self.0.store.commit(batch).await
+        // Where nothing is left beyond what was charged, nothing more can be paid either.
+        self.amend(id, |channel| {
+            channel.is_ready() && channel.prepare_refund().is_ok()
+        })
+        .await
     }
 
     /// Takes a channel with the provider that `config` names, if there is one with something left.
@@ -324,25 +306,11 @@ impl Channels {
         id: ChannelId,
         charged_total: Amount,
     ) -> Result<(), StoreError> {
-        let stored = {
-            let mut slots = self.slots();
-            let Some(slot) = slots.get_mut(&id) else {
-                return Ok(());
-            };
-            // A channel that pays again already is put right by the next statement.
-            let Some(channel) = slot.channel.as_mut() else {
-                return Ok(());
-            };
-            let record = channel.correct_down(charged_total).clone();
-            StoredPayerChannel {
-                chain: slot.chain,
-                url: slot.url.clone(),
-                record,
-            }
-        };
-        let mut batch = Batch::default();
-        batch.put(Table::PayerChannels, id.0.as_slice(), &stored)?;
-        self.0.store.commit(batch).await
+        self.amend(id, |channel| {
+            channel.correct_down(charged_total);
+            true
+        })
+        .await
     }
 
     /// Takes what the chain says of a channel that no request holds.
@@ -350,6 +318,20 @@ impl Channels {
         &self,
         id: ChannelId,
         onchain: &OnchainState,
+    ) -> Result<(), StoreError> {
+        self.amend(id, |channel| {
+            channel.observe(onchain);
+            true
+        })
+        .await
+    }
+
+    /// Changes a channel durably, where `change` says that there is something to keep. One that a
+    /// request holds is left alone: what comes of that request puts it right.
+    async fn amend(
+        &self,
+        id: ChannelId,
+        change: impl FnOnce(&mut Channel) -> bool,
     ) -> Result<(), StoreError> {
         let stored = {
             let mut slots = self.slots();
@@ -359,7 +341,10 @@ impl Channels {
             let Some(channel) = slot.channel.as_mut() else {
                 return Ok(());
             };
-            let record = channel.observe(onchain).clone();
+            if !change(channel) {
+                return Ok(());
+            }
+            let record = channel.record().clone();
             slot.open = record.status == Status::Open;
             StoredPayerChannel {
                 chain: slot.chain,

@@ -4,14 +4,12 @@
 //! record, and the next payment on it asks the chain first whether the deposit arrived.
 
 use alloy_primitives::B256;
-use axum::body::Bytes;
 use hearth_protocol::channel::CheckedDeposit;
 use hearth_protocol::eip712::SettlementDomain;
 use hearth_protocol::id::ChannelId;
 use hearth_protocol::money::Amount;
 use hearth_protocol::spending::{AssetLimit, Declined};
 use hearth_protocol::x402::{BatchExtra, PaymentRequirements, Scheme};
-use http::{HeaderMap, Method};
 use url::Url;
 
 use super::{PayError, Purchase, Purse, channel_terms, payment_required, random};
@@ -67,13 +65,7 @@ impl Purse {
     /// # Errors
     /// When it cannot be reached, is free, or takes no channel within the limits.
     pub async fn channel_quote(&self, url: &Url) -> Result<ChannelQuote, PayError> {
-        let probe = Purchase {
-            method: Method::GET,
-            url: url.clone(),
-            headers: HeaderMap::new(),
-            body: Bytes::new(),
-            patience_ms: 0,
-        };
+        let probe = Purchase::probe(url);
         let response = self.send(&probe, None, true).await?;
         let required = payment_required(&response)?.ok_or(PayError::Free)?;
         let by_channel: Vec<_> = required
