@@ -206,7 +206,11 @@ fn calls_at_the_same_time_are_all_served_as_far_as_one_voucher_reaches() {
         let more = calls.iter().filter(|call| call["status"] == 200).count();
         assert!((6..=10).contains(&more), "{more} of 10: {:#}", outcome.0);
         served += u128::try_from(more).expect("at most ten");
-        scene.buys("/echo");
+        // One that signed again while replies were on their way may count some of them twice, and is put
+        // right by its next call: one request more.
+        let next = scene.call("/echo");
+        next.ok();
+        assert!(next.requests() <= 3, "{:#}", next.0);
         scene.is_refunded_all_but((served + 1) * NEED);
     });
 }
