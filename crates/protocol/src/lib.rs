@@ -8,12 +8,15 @@
 //!
 //! Deliberately absent: JSON-RPC, HTTP, files, tokio. Those live in `chain` and `node`.
 
+pub mod answer;
 pub mod channel;
 pub mod claim;
+pub mod content;
 pub mod eip712;
 pub mod exact;
 pub mod id;
 pub mod money;
+pub mod offer;
 pub mod signature;
 pub mod spending;
 pub mod time;

@@ -13,16 +13,26 @@ const EDGES: &[(&str, &[&str])] = &[
     ("hearth-protocol", &[]),
     ("hearth-api", &[]),
     ("hearth-chain", &["hearth-protocol"]),
+    ("hearth-models", &[]),
+    ("hearth-net", &["hearth-protocol"]),
     (
         "hearth-node",
-        &["hearth-protocol", "hearth-chain", "hearth-api"],
+        &[
+            "hearth-protocol",
+            "hearth-models",
+            "hearth-chain",
+            "hearth-net",
+            "hearth-api",
+        ],
     ),
     ("hearth-cli", &["hearth-node", "hearth-api"]),
     (
         "hearth-fuzz",
         &[
             "hearth-protocol",
+            "hearth-models",
             "hearth-chain",
+            "hearth-net",
             "hearth-node",
             "hearth-api",
         ],
@@ -41,10 +51,31 @@ const RESERVED: &[(&str, &[&str])] = &[
     ("axum", &["hearth-chain", "hearth-node", "hearth-cli"]),
     ("clap", &["hearth-cli", "xtask"]),
     ("getrandom", &["hearth-chain", "hearth-node", "hearth-cli"]),
+    ("iroh", &["hearth-net"]),
+    ("iroh-blobs", &["hearth-net"]),
+    ("iroh-gossip", &["hearth-net"]),
+    ("iroh-mainline-address-lookup", &["hearth-net"]),
+    ("iroh-mdns-address-lookup", &["hearth-net"]),
+    ("iroh-relay", &["hearth-net"]),
+    ("llama-cpp-2", &["hearth-models"]),
+    ("llguidance", &["hearth-models"]),
     ("redb", &["hearth-chain", "hearth-node"]),
-    ("reqwest", &["hearth-chain", "hearth-node", "hearth-cli"]),
+    (
+        "reqwest",
+        &["hearth-chain", "hearth-models", "hearth-node", "hearth-cli"],
+    ),
     ("revm", &["hearth-chain"]),
-    ("tokio", &["hearth-chain", "hearth-node", "hearth-cli"]),
+    (
+        "tokio",
+        &[
+            "hearth-chain",
+            "hearth-models",
+            "hearth-net",
+            "hearth-node",
+            "hearth-cli",
+        ],
+    ),
+    ("toktrie", &["hearth-models"]),
 ];
 
 /// Checks every edge of the workspace against the two tables.
