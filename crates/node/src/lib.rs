@@ -4,6 +4,7 @@
 //! `chain`, the shapes of `api`. It reads clocks and disks so that they need not.
 
 pub mod advice;
+pub mod answers;
 pub mod chains;
 pub mod doctor;
 pub mod explorer;

@@ -1,0 +1,286 @@
+//! Questions as a household asks them, and answers as they come back.
+//!
+//! The surfaces (`http`), the terminal and later the agent ask through [`Answerer`]; behind it stand
+//! this device's own models and the providers of the network. Text is here; token ids, payments
+//! and providers are not: whoever asks sees one answer, wherever it comes from.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use hearth_api::money::Money;
+use hearth_protocol::answer::{AnswerId, Grammar, Sampling, StopReason};
+use serde_json::Value;
+use thiserror::Error;
+
+/// How far a prompt may travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Tier {
+    /// It stays on this device.
+    Device,
+    /// To devices of the same household.
+    Household,
+    /// To any provider.
+    #[default]
+    Network,
+}
+
+/// Who said a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Speaker {
+    /// Instructions.
+    System,
+    /// The one who asks.
+    User,
+    /// The model.
+    Assistant,
+    /// A tool that the model called.
+    Tool,
+}
+
+/// One message of a conversation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Message {
+    /// Who said it.
+    pub speaker: Speaker,
+    /// What was said.
+    pub text: String,
+    /// The calls that the model asked for with it.
+    pub calls: Vec<ToolCall>,
+    /// Of a tool's message: the call that it answers.
+    pub call_id: Option<String>,
+    /// The name of the one who said it, or of the tool.
+    pub name: Option<String>,
+}
+
+/// A call that the model asks for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ToolCall {
+    /// Its name among the calls of a conversation.
+    pub id: String,
+    /// The tool.
+    pub tool: String,
+    /// Its arguments, a JSON object.
+    pub arguments: Value,
+}
+
+/// A tool that the model may ask for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tool {
+    /// Its name.
+    pub name: String,
+    /// What it does.
+    pub description: String,
+    /// The JSON Schema of its arguments.
+    pub parameters: Value,
+}
+
+/// What is asked.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Input {
+    /// A conversation, for the model's chat template.
+    Chat {
+        /// The messages, the oldest first.
+        messages: Vec<Message>,
+        /// The tools that the model is told of.
+        tools: Vec<Tool>,
+    },
+    /// Text that is continued as it is.
+    Text(String),
+    /// Token ids of the model.
+    Ids(Vec<u32>),
+}
+
+/// A question.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Question {
+    /// The model's name, as the one who asks writes it.
+    pub model: String,
+    /// What is asked.
+    pub input: Input,
+    /// How tokens are chosen. Its grammar is filled in from `grammar`.
+    pub sampling: Sampling,
+    /// What the answer must look like.
+    pub grammar: Option<Grammar>,
+    /// The most tokens that are wanted; what the model's context leaves if nothing is said.
+    pub output_tokens_max: Option<u32>,
+    /// Texts at which the answer ends; they are not part of it.
+    pub stops: Vec<String>,
+    /// The same seed and question give the same answer on the same provider.
+    pub seed: Option<u64>,
+    /// How many alternatives to tell the log-probabilities of.
+    pub logprobs: Option<u8>,
+    /// How far the prompt may travel.
+    pub tier: Tier,
+    /// Who asks: the name of an API key, by which budgets are kept.
+    pub asked_by: String,
+}
+
+/// Where an answer comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// This device's own model.
+    Device,
+    /// Another device; its id, and whether it belongs to this household.
+    Peer {
+        /// The device.
+        device: String,
+        /// Whether it belongs to this household.
+        household: bool,
+    },
+}
+
+/// The log-probability of one token.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Logprob {
+    /// The token's bytes; they need not be whole characters.
+    pub bytes: Vec<u8>,
+    /// Natural logarithm.
+    pub logprob: f32,
+    /// The likeliest alternatives with theirs.
+    pub top: Vec<(Vec<u8>, f32)>,
+}
+
+/// What an answer did cost.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// Tokens of the prompt.
+    pub prompt_tokens: u32,
+    /// Of those, how many were still known from an earlier question.
+    pub cached_tokens: u32,
+    /// Tokens of the answer.
+    pub output_tokens: u32,
+    /// What was charged, one entry an asset; empty if nothing was.
+    pub charged: Vec<Money>,
+}
+
+/// A part of an answer.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Part {
+    /// Someone works on it. Comes again when another provider goes on.
+    Source(Source),
+    /// The next piece of text: whole characters.
+    Text {
+        /// The text; may be empty where only log-probabilities are told.
+        text: String,
+        /// Of the tokens that the text is made of, if they were asked for.
+        logprobs: Vec<Logprob>,
+    },
+    /// It has ended. Nothing follows.
+    Ended {
+        /// Why.
+        stop: Ending,
+        /// What it did cost.
+        usage: Usage,
+    },
+}
+
+/// Why an answer ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ending {
+    /// As the provider signed it.
+    Model(StopReason),
+    /// One of the question's stop texts came.
+    Stop(String),
+    /// Nobody was left to go on; what came before it stands.
+    Broken(AskError),
+}
+
+/// An answer on its way.
+pub struct Answer {
+    /// Its name; receipts are kept under it.
+    pub id: AnswerId,
+    /// The model's name, as the network knows it.
+    pub model: String,
+    /// Its parts, in order. Dropping the stream cancels the answer.
+    pub parts: BoxStream<'static, Part>,
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answer")
+            .field("id", &self.id)
+            .field("model", &self.model)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A model that can be asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelCard {
+    /// Its name.
+    pub name: String,
+    /// The hash of its weights.
+    pub weights: String,
+    /// Tokens of prompt and answer together.
+    pub context_tokens: u32,
+    /// Whether this device serves it.
+    pub here: bool,
+    /// Who serves it beside this device.
+    pub providers: u32,
+    /// When it was first seen, in seconds since 1970.
+    pub created_s: u64,
+}
+
+/// Why a question is not answered.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum AskError {
+    /// No such model.
+    #[error("no model {0:?} is served here or offered by a peer")]
+    NoModel(String),
+    /// The model is known, but nobody within the tier serves it.
+    #[error("nobody within the tier {tier} serves {model:?}")]
+    BeyondTier {
+        /// The model.
+        model: String,
+        /// The tier.
+        tier: String,
+    },
+    /// The question makes no sense.
+    #[error("{0}")]
+    Senseless(String),
+    /// It does not fit.
+    #[error("the prompt has {prompt_tokens} tokens, and the model's context has {context_tokens}")]
+    TooLong {
+        /// Of the prompt.
+        prompt_tokens: u32,
+        /// Of the context.
+        context_tokens: u32,
+    },
+    /// A budget would be exceeded.
+    #[error("{0}")]
+    Budget(String),
+    /// Everybody is busy.
+    #[error("everybody who serves the model is busy")]
+    Busy {
+        /// When to ask again, in seconds.
+        retry_after_s: u32,
+    },
+    /// Nobody could be reached, or everybody failed.
+    #[error("no provider could answer: {0}")]
+    NoProvider(String),
+    /// Something broke here.
+    #[error("something broke: {0}")]
+    Failed(String),
+}
+
+/// Answers questions.
+pub trait Answerer: Send + Sync + 'static {
+    /// The models that can be asked now, by name.
+    fn models(&self) -> BTreeMap<String, ModelCard>;
+
+    /// Answers a question. An error comes before the first part; later it is the last part.
+    fn ask(&self, question: Question) -> BoxFuture<'_, Result<Answer, AskError>>;
+
+    /// How many tokens the prompt of a question has.
+    fn count_tokens(&self, model: String, input: Input) -> BoxFuture<'_, Result<u32, AskError>>;
+
+    /// The embeddings of some texts and the number of tokens that they have together.
+    fn embed(
+        &self,
+        model: String,
+        texts: Vec<String>,
+    ) -> BoxFuture<'_, Result<(Vec<Vec<f32>>, u32), AskError>>;
+}
