@@ -10,7 +10,9 @@ use std::fmt;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use hearth_api::money::Money;
-use hearth_protocol::answer::{AnswerId, Grammar, Sampling, StopReason};
+use hearth_protocol::answer::{AnswerId, Grammar, Sampling, SignedReceipt, StopReason};
+use hearth_protocol::id::AssetId;
+use hearth_protocol::money::Amount;
 use serde_json::Value;
 use thiserror::Error;
 
@@ -113,6 +115,9 @@ pub struct Question {
     pub logprobs: Option<u8>,
     /// How far the prompt may travel.
     pub tier: Tier,
+    /// The most that the answer may cost, one entry an asset; zero where nothing may be spent. An
+    /// asset that is not named is bounded by the household's own limits only.
+    pub ceilings: Vec<(AssetId, Amount)>,
     /// Who asks: the name of an API key, by which budgets are kept.
     pub asked_by: String,
 }
@@ -162,8 +167,10 @@ pub enum Part {
     Source(Source),
     /// The next piece of text: whole characters.
     Text {
-        /// The text; may be empty where only log-probabilities are told.
+        /// The text; may be empty where tokens made no whole character yet.
         text: String,
+        /// How many tokens of the answer came with it.
+        tokens: u32,
         /// Of the tokens that the text is made of, if they were asked for.
         logprobs: Vec<Logprob>,
     },
@@ -193,6 +200,8 @@ pub struct Answer {
     pub id: AnswerId,
     /// The model's name, as the network knows it.
     pub model: String,
+    /// Tokens of the prompt, as it was rendered.
+    pub prompt_tokens: u32,
     /// Its parts, in order. Dropping the stream cancels the answer.
     pub parts: BoxStream<'static, Part>,
 }
@@ -283,4 +292,8 @@ pub trait Answerer: Send + Sync + 'static {
         model: String,
         texts: Vec<String>,
     ) -> BoxFuture<'_, Result<(Vec<Vec<f32>>, u32), AskError>>;
+
+    /// The receipts of an answer, one for each provider that took part in it, in order; none
+    /// where the answer is unknown or came from this device.
+    fn receipts(&self, answer: AnswerId) -> BoxFuture<'_, Result<Vec<SignedReceipt>, AskError>>;
 }
