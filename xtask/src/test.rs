@@ -11,7 +11,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use crate::phases::Phases;
-use crate::{bench, contracts, fuzz, npm, python, tidy, workspace};
+use crate::{bench, contracts, fuzz, model, npm, python, tidy, workspace};
 
 /// How long each decoder is fuzzed within a run of all tests, in seconds.
 const FUZZ_SECONDS: u32 = 10;
@@ -109,7 +109,10 @@ fn outside_tests(phases: &mut Phases, root: &Path, inside: bool) {
         }
         tests
             .env("HEARTH_OUTSIDE", &packages)
-            .env("HEARTH_PYTHON", python.join("bin/python"));
+            .env("HEARTH_PYTHON", python.join("bin/python"))
+            .env(model::VARIABLE, model::fetch(root)?)
+            // Threads of a model that wait for each other must not keep the processor from the others.
+            .env("OMP_WAIT_POLICY", "passive");
         println!("    again: {}", workspace::shown(&tests));
         workspace::run(&mut tests)
     });
