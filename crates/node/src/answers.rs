@@ -286,11 +286,11 @@ pub trait Answerer: Send + Sync + 'static {
     /// How many tokens the prompt of a question has.
     fn count_tokens(&self, model: String, input: Input) -> BoxFuture<'_, Result<u32, AskError>>;
 
-    /// The embeddings of some texts and the number of tokens that they have together.
+    /// The embeddings of some texts or token ids, and the number of tokens that they have together.
     fn embed(
         &self,
         model: String,
-        texts: Vec<String>,
+        inputs: Vec<Input>,
     ) -> BoxFuture<'_, Result<(Vec<Vec<f32>>, u32), AskError>>;
 
     /// The receipts of an answer, one for each provider that took part in it, in order; none

@@ -1,6 +1,7 @@
 //! What a payer asks of a provider (spec: answers, section 4).
 
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -24,6 +25,21 @@ pub struct AnswerId(pub [u8; 16]);
 impl fmt::Display for AnswerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&alloy_primitives::hex::encode(self.0))
+    }
+}
+
+/// A text that is no answer's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("an answer's name has 32 hexadecimal digits")]
+pub struct NotAnAnswerId;
+
+impl FromStr for AnswerId {
+    type Err = NotAnAnswerId;
+
+    fn from_str(text: &str) -> Result<Self, NotAnAnswerId> {
+        let mut id = [0; 16];
+        alloy_primitives::hex::decode_to_slice(text, &mut id).map_err(|_| NotAnAnswerId)?;
+        Ok(Self(id))
     }
 }
 
@@ -204,6 +220,15 @@ mod tests {
         assert_eq!(next.noise_key(), first.noise_key());
         next.seed[0] ^= 1;
         assert_ne!(next.noise_key(), first.noise_key());
+    }
+
+    #[test]
+    fn a_name_is_read_as_it_is_written() {
+        let id = request().id;
+        assert_eq!(id.to_string().parse(), Ok(id));
+        for text in ["", "07", "zz", &"7".repeat(33), &"g".repeat(32)] {
+            assert_eq!(text.parse::<AnswerId>(), Err(NotAnAnswerId), "{text}");
+        }
     }
 
     #[test]
