@@ -6,6 +6,7 @@
 //! machines an answer is a sequence of token ids.
 
 pub mod frame;
+pub mod payer;
 pub mod price;
 pub mod receipt;
 pub mod request;

@@ -15,6 +15,7 @@ pub mod content;
 pub mod eip712;
 pub mod exact;
 pub mod id;
+pub mod market;
 pub mod money;
 pub mod offer;
 pub mod signature;

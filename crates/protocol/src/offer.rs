@@ -102,6 +102,8 @@ pub struct Offer {
     pub household: Address,
     /// The key that signs receipts.
     pub session_key: Address,
+    /// Seconds that a payer's withdrawal from a channel with it takes.
+    pub withdraw_delay_s: u64,
     /// When it was made; of two offers of one device the later one stands.
     pub issued_at: Timestamp,
     /// When it ends.
@@ -207,6 +209,7 @@ mod tests {
             device: DeviceId([1; 32]),
             household: Address::repeat_byte(2),
             session_key: Address::repeat_byte(3),
+            withdraw_delay_s: 86_400,
             issued_at: NOW,
             expires_at: NOW.plus_ms(60_000),
             models: vec![OfferedModel {

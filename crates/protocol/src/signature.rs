@@ -120,6 +120,38 @@ impl<'de> Deserialize<'de> for Signature {
 }
 
 #[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+
+    /// A key that signs as wallets do.
+    pub(crate) struct Key(secp256k1::SecretKey);
+
+    impl Key {
+        pub(crate) fn new(byte: u8) -> Self {
+            Self(secp256k1::SecretKey::from_byte_array([byte; 32]).unwrap())
+        }
+
+        pub(crate) fn address(&self) -> Address {
+            let public = self
+                .0
+                .public_key(secp256k1::SECP256K1)
+                .serialize_uncompressed();
+            Address::from_raw_public_key(&public[1..])
+        }
+
+        pub(crate) fn sign(&self, digest: B256) -> Signature {
+            let message = secp256k1::Message::from_digest(digest.0);
+            let signed = secp256k1::SECP256K1.sign_ecdsa_recoverable(message, &self.0);
+            let (id, rs) = signed.serialize_compact();
+            let mut bytes = [0; 65];
+            bytes[..64].copy_from_slice(&rs);
+            bytes[64] = 27 + u8::try_from(i32::from(id)).unwrap();
+            Signature::from_bytes(&bytes).unwrap()
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use alloy_primitives::{address, b256};
@@ -128,21 +160,8 @@ mod tests {
     const DIGEST: B256 = b256!("1111111111111111111111111111111111111111111111111111111111111111");
 
     fn sample() -> (Signature, Address) {
-        let key = secp256k1::SecretKey::from_byte_array([7; 32]).unwrap();
-        let message = secp256k1::Message::from_digest(DIGEST.0);
-        let (id, rs) = secp256k1::Secp256k1::new()
-            .sign_ecdsa_recoverable(message, &key)
-            .serialize_compact();
-        let mut bytes = [0; 65];
-        bytes[..64].copy_from_slice(&rs);
-        bytes[64] = 27 + u8::from(i32::from(id) == 1);
-        let public = key
-            .public_key(&secp256k1::Secp256k1::new())
-            .serialize_uncompressed();
-        (
-            Signature::from_bytes(&bytes).unwrap(),
-            Address::from_raw_public_key(&public[1..]),
-        )
+        let key = testing::Key::new(7);
+        (key.sign(DIGEST), key.address())
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod channels;
 mod onchain;
 mod open;
 mod response;
+mod tab;
 
 use std::sync::Arc;
 
@@ -48,6 +49,7 @@ use channels::{Channels, Held};
 pub use onchain::Withdrawal;
 pub use open::{ChannelQuote, OpenedChannel};
 pub use response::{PaidBody, PaidResponse};
+pub use tab::Tab;
 
 /// The bounds within which a channel's withdraw delay is accepted, in seconds: a provider that
 /// asks for more would lock a deposit for longer than a household should bear.
@@ -415,26 +417,7 @@ impl Purse {
             let state = self.read(domain.chain(), held.channel().id()).await?;
             held.channel().observe(&state);
         }
-        let wanted = extra
-            .min_deposit
-            .unwrap_or(requirements.amount.saturating_mul(DEPOSIT_CEILINGS))
-            // A channel that was worth so much before is worth as much again: the number of
-            // deposits grows with the logarithm of what is spent.
-            .max(held.channel().record().deposited)
-            .max(requirements.amount)
-            .min(limit.per_deposit);
-        let promise = held.channel().prepare(requirements.amount, wanted)?;
-        if let Some(deposit) = promise
-            .deposit
-            .filter(|deposit| *deposit > limit.per_deposit)
-        {
-            held.channel().finish(Outcome::NotCharged)?;
-            let limit = limit.per_deposit;
-            return Err(PayError::Declined(vec![Declined::PerDeposit {
-                asked: deposit,
-                limit,
-            }]));
-        }
+        let promise = begin_promise(requirements, &extra, &mut held, limit)?;
         let tag = PriceTag {
             requirements: requirements.clone(),
             deposit: promise.deposit,
@@ -607,20 +590,31 @@ impl Purse {
             });
         };
         let code = required.error.clone().unwrap_or_default();
-        let recoverable = code == ErrorCode::CumulativeMismatch.as_str()
-            || code == ErrorCode::CumulativeBelowClaimed.as_str()
-            || code == ErrorCode::CumulativeExceedsBalance.as_str();
-        if corrected || !recoverable {
+        if corrected || !is_recoverable(&code) {
             held.save(order.requirements, self.now()).await?;
             return Err(PayError::Refused { code });
         }
+        let domain = SettlementDomain::new(order.requirements.network);
+        self.correct(&required, &domain, &mut held).await?;
+        held.save(order.requirements, self.now()).await?;
+        Ok(Paid::Corrected)
+    }
+
+    /// Takes the figures of a corrective 402 into a channel, as far as they are proved.
+    async fn correct(
+        &self,
+        required: &PaymentRequired,
+        domain: &SettlementDomain,
+        held: &mut Held,
+    ) -> Result<(), PayError> {
         let correction = required
             .accepts
             .iter()
             .filter(|entry| entry.scheme == Scheme::BatchSettlement)
             .find_map(|entry| extra::<BatchExtra>(&entry.extra).ok());
-        let correction = correction.ok_or_else(|| PayError::Refused { code: code.clone() })?;
-        let domain = SettlementDomain::new(order.requirements.network);
+        let correction = correction.ok_or_else(|| PayError::Refused {
+            code: required.error.clone().unwrap_or_default(),
+        })?;
         let onchain = match self.escrows.get(domain.chain()) {
             Some(escrow) => match escrow.read(held.channel().id()).await {
                 Ok(state) => Some(state),
@@ -632,9 +626,8 @@ impl Purse {
             None => None,
         };
         held.channel()
-            .correct(&correction, &domain, onchain.as_ref())?;
-        held.save(order.requirements, self.now()).await?;
-        Ok(Paid::Corrected)
+            .correct(&correction, domain, onchain.as_ref())?;
+        Ok(())
     }
 
     /// Asks a service to return what is left in the channel with it.
@@ -778,6 +771,45 @@ impl Purse {
             }
         }
     }
+}
+
+/// Whether an honest payer can go on after a refusal with this code.
+fn is_recoverable(code: &str) -> bool {
+    [
+        ErrorCode::CumulativeMismatch,
+        ErrorCode::CumulativeBelowClaimed,
+        ErrorCode::CumulativeExceedsBalance,
+    ]
+    .iter()
+    .any(|recoverable| recoverable.as_str() == code)
+}
+
+/// Begins a payment on a channel, with the deposit that it needs first, within the limits.
+fn begin_promise(
+    requirements: &PaymentRequirements,
+    extra: &BatchExtra,
+    held: &mut Held,
+    limit: &AssetLimit,
+) -> Result<Promise, PayError> {
+    let wanted = extra
+        .min_deposit
+        .unwrap_or(requirements.amount.saturating_mul(DEPOSIT_CEILINGS))
+        // A channel that was worth so much before is worth as much again: the number of
+        // deposits grows with the logarithm of what is spent.
+        .max(held.channel().record().deposited)
+        .max(requirements.amount)
+        .min(limit.per_deposit);
+    let promise = held.channel().prepare(requirements.amount, wanted)?;
+    let beyond = |deposit: &Amount| *deposit > limit.per_deposit;
+    if let Some(asked) = promise.deposit.filter(beyond) {
+        held.channel().finish(Outcome::NotCharged)?;
+        let limit = limit.per_deposit;
+        return Err(PayError::Declined(vec![Declined::PerDeposit {
+            asked,
+            limit,
+        }]));
+    }
+    Ok(promise)
 }
 
 /// Whether a refund was refused because nothing is left: if one was asked for before and its

@@ -194,7 +194,7 @@ mod tests {
         match value {
             serde_json::Value::Object(map) => {
                 let mut entries: Vec<_> = map.iter().collect();
-                entries.sort();
+                entries.sort_by_key(|(key, _)| *key);
                 let entries: Vec<_> = entries
                     .into_iter()
                     .map(|(key, value)| format!("{key:?}:{}", canonical(value)))

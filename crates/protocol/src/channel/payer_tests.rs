@@ -3,40 +3,13 @@ use alloy_primitives::{Address, B256};
 use super::*;
 use crate::channel::channel_state;
 use crate::id::ChainId;
-use crate::signature::Signature;
+use crate::signature::testing::Key;
 use crate::x402::VoucherState;
 
 const NOW: Timestamp = Timestamp(1_000_000);
 
 fn amount(units: u128) -> Amount {
     Amount::new(units)
-}
-
-/// A key that signs as wallets do.
-struct Key(secp256k1::SecretKey);
-
-impl Key {
-    fn new(byte: u8) -> Self {
-        Self(secp256k1::SecretKey::from_byte_array([byte; 32]).unwrap())
-    }
-
-    fn address(&self) -> Address {
-        let public = self
-            .0
-            .public_key(secp256k1::SECP256K1)
-            .serialize_uncompressed();
-        Address::from_raw_public_key(&public[1..])
-    }
-
-    fn sign(&self, digest: B256) -> Signature {
-        let message = secp256k1::Message::from_digest(digest.0);
-        let signed = secp256k1::SECP256K1.sign_ecdsa_recoverable(message, &self.0);
-        let (id, rs) = signed.serialize_compact();
-        let mut bytes = [0; 65];
-        bytes[..64].copy_from_slice(&rs);
-        bytes[64] = 27 + u8::try_from(i32::from(id)).unwrap();
-        Signature::from_bytes(&bytes).unwrap()
-    }
 }
 
 struct Wallet {

@@ -1,0 +1,198 @@
+//! A tab: what one answer is paid with while it is delivered in parts, over a stream of its own.
+//!
+//! Each part is a payment on one and the same channel: a promise, then the provider's statement of
+//! what it charged. The same channels, limits and corrections hold as for requests over HTTP; only
+//! the carrier differs. A tab that is dropped without a statement leaves its promise on record: the
+//! next payment on the channel learns what became of it.
+
+use alloy_primitives::B256;
+use hearth_protocol::channel::payer::Outcome;
+use hearth_protocol::eip712::SettlementDomain;
+use hearth_protocol::id::ChannelId;
+use hearth_protocol::money::Amount;
+use hearth_protocol::spending::{AssetLimit, Declined, asset_of};
+use hearth_protocol::x402::{
+    BatchExtra, HeaderError, PaymentPayload, PaymentRequired, PaymentRequirements, SettleResponse,
+    Version,
+};
+use serde::de::DeserializeOwned;
+use serde_json::Map;
+
+use super::channels::Held;
+use super::{PayError, Purse, begin_promise, channel_terms, is_recoverable, random, statement};
+
+/// Payments for one answer.
+#[derive(Debug)]
+pub struct Tab {
+    purse: Purse,
+    /// The way to pay; its amount is what the next promise is at most.
+    requirements: PaymentRequirements,
+    extra: BatchExtra,
+    domain: SettlementDomain,
+    limit: AssetLimit,
+    held: Held,
+    charged: Amount,
+    corrected: bool,
+}
+
+impl Purse {
+    /// Opens a tab with a provider, on a channel that no other request holds.
+    ///
+    /// `requirements.amount` is what the first promise will be; `provider` names the provider in
+    /// the list of channels.
+    ///
+    /// # Errors
+    /// When the way to pay is not within the limits, or the books cannot be read.
+    pub async fn open_tab(
+        &self,
+        provider: &str,
+        requirements: PaymentRequirements,
+    ) -> Result<Tab, PayError> {
+        let today = self.channels.spent_today(self.now())?;
+        let spent = today.get(&asset_of(&requirements)).copied();
+        let limit = self
+            .spending
+            .allows(&requirements, spent.unwrap_or_default())
+            .map_err(|declined| PayError::Declined(vec![declined]))?;
+        let extra = channel_terms(&requirements)?;
+        let config = self.config(&requirements, &extra, B256::from(random()?));
+        let domain = SettlementDomain::new(requirements.network);
+        let held = self.channels.take(&domain, config, provider).await?;
+        Ok(Tab {
+            purse: self.clone(),
+            requirements,
+            extra,
+            domain,
+            limit,
+            held,
+            charged: Amount::ZERO,
+            corrected: false,
+        })
+    }
+}
+
+impl Tab {
+    /// The channel that pays.
+    pub fn channel(&mut self) -> ChannelId {
+        self.held.channel().id()
+    }
+
+    /// What was charged on this tab so far.
+    pub fn charged(&self) -> Amount {
+        self.charged
+    }
+
+    /// Promises `amount` for what comes next, durably, and says it as the JSON of an x402
+    /// `PaymentPayload`.
+    ///
+    /// # Errors
+    /// When the answer would cost more than one payment or one day may, or the books fail.
+    pub async fn promise(&mut self, amount: Amount) -> Result<Vec<u8>, PayError> {
+        self.requirements.amount = amount;
+        self.is_within_limits()?;
+        if self.held.channel().record().deposit_in_doubt && !self.held.channel().covers(amount) {
+            let channel = self.held.channel().id();
+            let state = self.purse.read(self.domain.chain(), channel).await?;
+            self.held.channel().observe(&state);
+        }
+        let promise = begin_promise(&self.requirements, &self.extra, &mut self.held, &self.limit)?;
+        let payload = self.purse.sign_promise(
+            &self.requirements,
+            &self.extra,
+            &self.domain,
+            &mut self.held,
+            promise,
+        )?;
+        let now = self.purse.now();
+        self.held.save_signed(&self.requirements, now).await?;
+        let payment = PaymentPayload {
+            x402_version: Version,
+            resource: None,
+            accepted: &self.requirements,
+            payload,
+            extensions: Map::new(),
+        };
+        serde_json::to_vec(&payment).map_err(|error| PayError::Unreadable(HeaderError::Json(error)))
+    }
+
+    /// An answer is one payment, however many parts it is paid in.
+    fn is_within_limits(&self) -> Result<(), PayError> {
+        let asked = self.charged.saturating_add(self.requirements.amount);
+        let limit = self.limit.per_payment;
+        if asked > limit {
+            let declined = Declined::PerPayment { asked, limit };
+            return Err(PayError::Declined(vec![declined]));
+        }
+        let today = self.purse.channels.spent_today(self.purse.now())?;
+        let spent = today.get(&asset_of(&self.requirements)).copied();
+        self.purse
+            .spending
+            .allows(&self.requirements, spent.unwrap_or_default())
+            .map(|_| ())
+            .map_err(|declined| PayError::Declined(vec![declined]))
+    }
+
+    /// Takes the provider's statement of what it charged, the JSON of an x402 `SettleResponse`.
+    /// Returns what that was.
+    ///
+    /// # Errors
+    /// When it cannot be read, or says what cannot be true: then the channel signs nothing more.
+    pub async fn settle(&mut self, settlement: &[u8]) -> Result<Amount, PayError> {
+        let settled: SettleResponse = read(settlement)?;
+        let before = self.held.channel().record().charged;
+        let outcome = if settled.success {
+            Outcome::Stated(Box::new(statement(&settled).map_err(PayError::Unreadable)?))
+        } else {
+            Outcome::NotCharged
+        };
+        let trusted = self.held.channel().finish(outcome).map(|_| ());
+        self.held.save(&self.requirements, self.purse.now()).await?;
+        trusted?;
+        let charged = self.held.channel().record().charged.saturating_sub(before);
+        self.charged = self.charged.saturating_add(charged);
+        Ok(charged)
+    }
+
+    /// Takes a provider's correction, the JSON of an x402 `PaymentRequired`, once.
+    ///
+    /// # Errors
+    /// When the refusal is final, or the correction is not proved.
+    pub async fn correct(&mut self, required: &[u8]) -> Result<(), PayError> {
+        self.held.channel().finish(Outcome::NotCharged)?;
+        let required: PaymentRequired = read(required)?;
+        let code = required.error.clone().unwrap_or_default();
+        let outcome = if self.corrected || !is_recoverable(&code) {
+            Err(PayError::Refused { code })
+        } else {
+            self.corrected = true;
+            let (purse, domain) = (self.purse.clone(), self.domain.clone());
+            purse.correct(&required, &domain, &mut self.held).await
+        };
+        self.held.save(&self.requirements, self.purse.now()).await?;
+        outcome
+    }
+
+    /// Ends the tab where the provider refused to work: nothing was charged.
+    ///
+    /// # Errors
+    /// When the books fail.
+    pub async fn not_charged(mut self) -> Result<(), PayError> {
+        self.held.channel().finish(Outcome::NotCharged)?;
+        self.held.save(&self.requirements, self.purse.now()).await?;
+        Ok(())
+    }
+
+    /// Ends the tab where nobody knows what became of the last promise: the link broke.
+    ///
+    /// # Errors
+    /// When the books fail.
+    pub async fn lost(mut self) -> Result<(), PayError> {
+        self.held.channel().finish(Outcome::Unknown)?;
+        self.held.save(&self.requirements, self.purse.now()).await?;
+        Ok(())
+    }
+}
+
+fn read<T: DeserializeOwned>(json: &[u8]) -> Result<T, PayError> {
+    serde_json::from_slice(json).map_err(|error| PayError::Unreadable(HeaderError::Json(error)))
+}

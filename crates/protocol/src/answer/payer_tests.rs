@@ -1,0 +1,506 @@
+use std::collections::BTreeMap;
+
+use alloy_primitives::B256;
+use proptest::prelude::*;
+
+use super::*;
+use crate::answer::request::AnswerId;
+use crate::answer::spec::Sampling;
+use crate::id::{AssetId, ChainId, ChannelId};
+use crate::signature::testing::Key;
+
+const PROMPT: [u32; 5] = [11, 12, 13, 14, 15];
+const OUTPUT_TOKENS: u32 = 40;
+/// Longer than any patience.
+const LONG_MS: u64 = 600_000;
+
+/// The whole answer, whoever gives it: the noise is the same everywhere.
+fn token(position: usize) -> u32 {
+    1_000 + u32::try_from(position).unwrap()
+}
+
+fn question() -> AnswerRequest {
+    AnswerRequest {
+        id: AnswerId([1; 16]),
+        spec: ContentHash::default(),
+        noise_spec: ContentHash::default(),
+        weights: ContentHash([9; 32]),
+        ids: PROMPT.to_vec(),
+        answered_tokens: 0,
+        sampling: Sampling::default(),
+        grammar: None,
+        output_tokens_max: OUTPUT_TOKENS,
+        seed: [2; 32],
+        logprobs: None,
+    }
+}
+
+fn price() -> Price {
+    Price {
+        asset: AssetId {
+            chain: ChainId(1),
+            token: alloy_primitives::Address::repeat_byte(1),
+        },
+        per_million_prompt: Amount::new(1_000_000),
+        per_million_output: Amount::new(3_000_000),
+        floor: Amount::new(10),
+    }
+}
+
+fn candidate(number: u8) -> Candidate {
+    Candidate {
+        device: Some(DeviceId([number; 32])),
+        spec: ContentHash([number; 32]),
+        session_key: Key::new(number).address(),
+        price: Some(price()),
+        prompt_tokens_per_s: 1_000,
+    }
+}
+
+fn patience() -> Patience {
+    Patience {
+        window_tokens: 16,
+        ..Patience::default()
+    }
+}
+
+/// What a provider does, at a number of delivered tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Nature {
+    Honest,
+    Unreachable,
+    Refuses,
+    FallsSilent(u32),
+    BreaksOff(u32),
+    SendsGarbage(u32),
+    SkipsToken(u32),
+    RepeatsToken(u32),
+    Overcharges,
+    SignsWithAnotherKey,
+    MiscountsReceipt,
+    ForgetsTheNoise,
+    EndsEarly(u32),
+    OwnerReturns(u32),
+    NeverReadsThePrompt,
+    RepeatsProgress,
+}
+
+/// A provider at work on one stream.
+struct Provider {
+    nature: Nature,
+    asked: AnswerRequest,
+    delivered: Vec<u32>,
+    charged: Amount,
+    covered_tokens: u32,
+}
+
+impl Provider {
+    fn receipt(&self, stop: StopReason, charge: Amount) -> Box<SignedReceipt> {
+        let mut receipt = Receipt {
+            answer: self.asked.id,
+            spec: self.asked.spec,
+            noise_spec: self.asked.noise_spec,
+            seed: self.asked.seed,
+            prompt: ContentHash::of_ids(&self.asked.ids),
+            output: ContentHash::of_ids(&self.delivered),
+            prompt_tokens: count(self.asked.ids.len()),
+            answered_tokens: self.asked.answered_tokens,
+            output_tokens: count(self.delivered.len()),
+            stop,
+            channel: ChannelId(B256::ZERO),
+            charge,
+            started_at: Timestamp(0),
+            ended_at: Timestamp(1),
+        };
+        if self.nature == Nature::MiscountsReceipt {
+            receipt.output_tokens += 1;
+        }
+        if self.nature == Nature::ForgetsTheNoise {
+            receipt.noise_spec = ContentHash([77; 32]);
+        }
+        let key = if self.nature == Nature::SignsWithAnotherKey {
+            Key::new(200)
+        } else {
+            Key::new(self.asked.spec.0[0])
+        };
+        let signature = key.sign(receipt.digest());
+        Box::new(SignedReceipt { receipt, signature })
+    }
+
+    fn charge(&mut self, stop: StopReason) -> Event {
+        let mut charge = price().cost(count(self.asked.ids.len()), count(self.delivered.len()));
+        if self.delivered.is_empty() {
+            charge = Amount::ZERO;
+        }
+        if self.nature == Nature::Overcharges {
+            charge = charge.saturating_add(Amount::new(1));
+        }
+        self.charged = charge;
+        frame(ProviderFrame::Charged {
+            receipt: self.receipt(stop, charge),
+            settlement: Vec::new(),
+        })
+    }
+
+    fn next_tokens(&mut self) -> Event {
+        let position = self.asked.answered_tokens as usize + self.delivered.len();
+        self.delivered.push(token(position));
+        tokens(position, vec![token(position)])
+    }
+
+    /// What it does next, if anything.
+    fn act(&mut self) -> Option<Event> {
+        let delivered = count(self.delivered.len());
+        match self.nature {
+            Nature::FallsSilent(at) if delivered >= at => return None,
+            Nature::BreaksOff(at) if delivered >= at => {
+                return Some(Event::Closed { garbage: false });
+            }
+            Nature::SendsGarbage(at) if delivered >= at => {
+                return Some(Event::Closed { garbage: true });
+            }
+            Nature::SkipsToken(at) if delivered >= at => {
+                let position = self.asked.answered_tokens as usize + self.delivered.len() + 1;
+                return Some(tokens(position, vec![5]));
+            }
+            Nature::RepeatsToken(at) if delivered >= at && at > 0 => {
+                let position = self.asked.answered_tokens as usize + self.delivered.len() - 1;
+                return Some(tokens(position, vec![5]));
+            }
+            Nature::EndsEarly(at) if delivered >= at => {
+                return Some(self.charge(StopReason::Cancelled));
+            }
+            Nature::OwnerReturns(at) if delivered >= at => {
+                return Some(self.charge(StopReason::Failed));
+            }
+            Nature::NeverReadsThePrompt => return None,
+            Nature::RepeatsProgress => {
+                return Some(frame(ProviderFrame::Working { prompt_tokens: 1 }));
+            }
+            _ => {}
+        }
+        if delivered == self.asked.output_tokens_max {
+            return Some(self.charge(StopReason::Length));
+        }
+        if delivered == self.covered_tokens {
+            return None;
+        }
+        Some(self.next_tokens())
+    }
+}
+
+fn frame(frame: ProviderFrame) -> Event {
+    Event::Frame(Box::new(frame))
+}
+
+fn tokens(first: usize, ids: Vec<u32>) -> Event {
+    frame(ProviderFrame::Tokens(Tokens {
+        first: count(first),
+        ids,
+        logprobs: Vec::new(),
+    }))
+}
+
+/// An answer between providers of different natures, and the books of the payer.
+struct World {
+    answer: Answer,
+    natures: BTreeMap<u8, Nature>,
+    at: Option<Provider>,
+    now: Timestamp,
+    delivered: Vec<u32>,
+    /// What each provider's last receipt charged, and the tokens it delivered.
+    settled: BTreeMap<u8, (Amount, u32)>,
+    left: Vec<(u8, Departure)>,
+    end: Option<End>,
+    effects: Vec<Effect>,
+    waits: u64,
+}
+
+impl World {
+    fn new(natures: &[Nature]) -> Self {
+        let numbers = 1..=u8::try_from(natures.len()).unwrap();
+        let candidates = numbers.clone().map(candidate).collect();
+        let mut answer = Answer::new(question(), candidates, patience());
+        let mut effects = Vec::new();
+        answer.start(Timestamp(0), &mut effects);
+        Self {
+            answer,
+            natures: numbers.zip(natures.iter().copied()).collect(),
+            at: None,
+            now: Timestamp(0),
+            delivered: Vec::new(),
+            settled: BTreeMap::new(),
+            left: Vec::new(),
+            end: None,
+            effects,
+            waits: 0,
+        }
+    }
+
+    fn tell(&mut self, event: Event) {
+        self.answer.handle(self.now, event, &mut self.effects);
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Open { candidate, promise } => {
+                let number = candidate.device.unwrap().0[0];
+                let nature = self.natures[&number];
+                if nature == Nature::Unreachable {
+                    return self.tell(Event::NotOpened);
+                }
+                assert!(
+                    promise.unwrap() <= price().cost(500, 16),
+                    "one window at most"
+                );
+                let payment = Some(vec![1]);
+                self.tell(Event::Opened {
+                    payment,
+                    deposits: false,
+                });
+            }
+            Effect::Send(PayerFrame::Ask { request, .. }) => {
+                request.check().unwrap();
+                let number = request.spec.0[0];
+                let nature = self.natures[&number];
+                self.at = Some(Provider {
+                    nature,
+                    covered_tokens: request.output_tokens_max.min(16),
+                    asked: *request,
+                    delivered: Vec::new(),
+                    charged: Amount::ZERO,
+                });
+                if nature == Nature::Refuses {
+                    self.tell(frame(ProviderFrame::Refused(Refusal {
+                        code: crate::answer::frame::RefusalCode::Busy,
+                        retry_after_ms: None,
+                        message: String::new(),
+                    })));
+                } else {
+                    self.tell(frame(ProviderFrame::Accepted { waiting: 0 }));
+                }
+            }
+            Effect::Send(PayerFrame::Pay(_)) => {
+                let provider = self.at.as_mut().unwrap();
+                provider.covered_tokens = count(provider.delivered.len()) + 16;
+            }
+            Effect::Send(PayerFrame::Cancel) => {
+                let event = self.at.as_mut().unwrap().charge(StopReason::Cancelled);
+                self.tell(event);
+            }
+            Effect::Promise(amount) => {
+                assert!(amount <= price().cost(0, 16), "one window at most");
+                self.tell(Event::Promised(vec![2]));
+            }
+            Effect::Settle { receipt, .. } => {
+                let number = receipt.receipt.spec.0[0];
+                let figures = (receipt.receipt.charge, receipt.receipt.output_tokens);
+                self.settled.insert(number, figures);
+            }
+            Effect::Deliver(tokens) => {
+                assert_eq!(tokens.first as usize, self.delivered.len());
+                self.delivered.extend(tokens.ids);
+            }
+            Effect::Leave { candidate, why } => {
+                self.at = None;
+                self.left.push((candidate.device.unwrap().0[0], why));
+            }
+            Effect::Ended(end) => self.end = Some(end),
+            Effect::Make(_) | Effect::Correct { .. } => panic!("not in this world"),
+        }
+    }
+
+    /// Half of what is covered is used up: the provider charges, and asks for more.
+    fn renew(&mut self) -> Option<Event> {
+        let provider = self.at.as_mut()?;
+        let more = provider.covered_tokens < provider.asked.output_tokens_max;
+        let half = count(provider.delivered.len()) + 8 == provider.covered_tokens;
+        (more && half).then(|| provider.charge(StopReason::Unfinished))
+    }
+
+    fn run(&mut self) -> End {
+        for _ in 0..10_000 {
+            if !self.effects.is_empty() {
+                let effect = self.effects.remove(0);
+                self.perform(effect);
+                continue;
+            }
+            if let Some(end) = self.end.take() {
+                return end;
+            }
+            let acted = self.at.as_mut().and_then(Provider::act);
+            match acted {
+                Some(event) => {
+                    self.now = self.now.plus_ms(10);
+                    if self.answer.wake_at().is_some_and(|until| self.now >= until) {
+                        self.tell(Event::Tick);
+                        continue;
+                    }
+                    self.tell(event);
+                    if self.effects.iter().all(|e| matches!(e, Effect::Deliver(_)))
+                        && let Some(event) = self.renew()
+                    {
+                        self.tell(event);
+                    }
+                }
+                None => {
+                    let until = self.answer.wake_at().expect("something is waited for");
+                    self.waits += until.ms_since(self.now);
+                    assert!(self.waits < LONG_MS, "it waits for ever");
+                    self.now = until;
+                    self.tell(Event::Tick);
+                }
+            }
+        }
+        panic!("the answer never ends");
+    }
+
+    /// Everything that must hold, however it went.
+    fn holds(&self, seen: &str) {
+        let right: Vec<_> = (0..self.delivered.len()).map(token).collect();
+        assert_eq!(self.delivered, right, "{seen}");
+        for (number, (charge, tokens)) in &self.settled {
+            let prompt = PROMPT.len() as u32 + OUTPUT_TOKENS;
+            assert!(*charge <= price().cost(prompt, *tokens), "{seen}: {number}");
+        }
+    }
+}
+
+#[test]
+fn an_honest_provider_answers_in_parts_and_is_paid_for_all_of_them() {
+    let mut world = World::new(&[Nature::Honest]);
+    assert_eq!(world.run(), End::Stopped(StopReason::Length));
+    world.holds("honest");
+    assert_eq!(world.delivered.len(), OUTPUT_TOKENS as usize);
+    let cost = price().cost(count(PROMPT.len()), OUTPUT_TOKENS);
+    assert_eq!(world.settled[&1], (cost, OUTPUT_TOKENS));
+}
+
+#[test]
+fn another_goes_on_where_one_fell_silent_and_both_are_paid() {
+    let mut world = World::new(&[Nature::FallsSilent(20), Nature::Honest]);
+    assert_eq!(world.run(), End::Stopped(StopReason::Length));
+    world.holds("silent");
+    assert_eq!(world.delivered.len(), OUTPUT_TOKENS as usize);
+    // The first was charged for its part of 8 and of 16 tokens; what it delivered after that is on
+    // the promise that stays on record.
+    assert_eq!(world.settled[&1].1, 16);
+    assert_eq!(world.settled[&2].1, 20);
+    assert_eq!(world.left[0], (1, Departure::Lost));
+    assert!(world.waits <= patience().stall_ms, "{} ms", world.waits);
+}
+
+#[test]
+fn with_nobody_left_the_answer_says_so_and_keeps_what_came() {
+    let mut world = World::new(&[Nature::BreaksOff(5)]);
+    let end = world.run();
+    assert_eq!(
+        end,
+        End::Broken {
+            last: Some(Departure::Lost)
+        }
+    );
+    assert_eq!(world.delivered.len(), 5);
+    let mut nobody = World::new(&[]);
+    assert_eq!(nobody.run(), End::Broken { last: None });
+}
+
+#[test]
+fn whoever_cancels_pays_for_what_was_delivered() {
+    let mut world = World::new(&[Nature::Honest]);
+    while world.delivered.len() < 3 {
+        let effects = std::mem::take(&mut world.effects);
+        effects.into_iter().for_each(|effect| world.perform(effect));
+        if world.effects.is_empty() {
+            let event = world.at.as_mut().and_then(Provider::act).unwrap();
+            world.tell(event);
+        }
+    }
+    world.tell(Event::Cancel);
+    assert_eq!(world.run(), End::Cancelled);
+    let delivered = count(world.delivered.len());
+    let cost = price().cost(count(PROMPT.len()), delivered);
+    assert_eq!(world.settled[&1], (cost, delivered));
+    assert_eq!(world.left, [(1, Departure::Cancelled)]);
+}
+
+#[test]
+fn a_limit_of_the_household_ends_the_answer() {
+    let mut world = World::new(&[Nature::Honest, Nature::Honest]);
+    while world.delivered.len() < 3 {
+        let effects = std::mem::take(&mut world.effects);
+        effects.into_iter().for_each(|effect| world.perform(effect));
+        if world.effects.is_empty() {
+            let event = world.at.as_mut().and_then(Provider::act).unwrap();
+            world.tell(event);
+        }
+    }
+    world.tell(Event::NotPaid("the limit of a day".to_owned()));
+    let last = Some(Departure::NotPaid("the limit of a day".to_owned()));
+    assert_eq!(world.run(), End::Broken { last });
+}
+
+#[test]
+fn lies_are_told_from_bad_luck() {
+    let cases = [
+        (Nature::SendsGarbage(3), Distrust::Garbage),
+        (Nature::SkipsToken(3), Distrust::WrongTokens),
+        (Nature::RepeatsToken(3), Distrust::WrongTokens),
+        (Nature::Overcharges, Distrust::Overcharged),
+        (Nature::SignsWithAnotherKey, Distrust::WrongSigner),
+        (Nature::MiscountsReceipt, Distrust::WrongReceipt),
+        (Nature::ForgetsTheNoise, Distrust::WrongReceipt),
+        (Nature::EndsEarly(3), Distrust::EndedEarly),
+    ];
+    for (nature, distrust) in cases {
+        let mut world = World::new(&[nature, Nature::Honest]);
+        assert_eq!(world.run(), End::Stopped(StopReason::Length), "{nature:?}");
+        assert_eq!(
+            world.left[0],
+            (1, Departure::Distrusted(distrust)),
+            "{nature:?}"
+        );
+        world.holds(&format!("{nature:?}"));
+    }
+}
+
+fn nature() -> impl Strategy<Value = Nature> {
+    let at = 0..OUTPUT_TOKENS;
+    prop_oneof![
+        Just(Nature::Honest),
+        Just(Nature::Unreachable),
+        Just(Nature::Refuses),
+        at.clone().prop_map(Nature::FallsSilent),
+        at.clone().prop_map(Nature::BreaksOff),
+        at.clone().prop_map(Nature::SendsGarbage),
+        at.clone().prop_map(Nature::SkipsToken),
+        at.clone().prop_map(Nature::RepeatsToken),
+        Just(Nature::Overcharges),
+        Just(Nature::SignsWithAnotherKey),
+        Just(Nature::MiscountsReceipt),
+        Just(Nature::ForgetsTheNoise),
+        at.clone().prop_map(Nature::EndsEarly),
+        at.prop_map(Nature::OwnerReturns),
+        Just(Nature::NeverReadsThePrompt),
+        Just(Nature::RepeatsProgress),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn whatever_providers_do_the_answer_is_whole_or_says_that_it_is_not(
+        natures in prop::collection::vec(nature(), 0..6),
+    ) {
+        let mut world = World::new(&natures);
+        let end = world.run();
+        let seen = format!("{natures:?}");
+        world.holds(&seen);
+        match end {
+            End::Stopped(_) => prop_assert_eq!(world.delivered.len(), OUTPUT_TOKENS as usize),
+            End::Broken { .. } => prop_assert!(!natures.contains(&Nature::Honest)),
+            End::Cancelled => prop_assert!(false, "nobody cancelled"),
+        }
+    }
+}
