@@ -1,1 +1,38 @@
-//! The peer-to-peer network.
+//! The peer-to-peer network: answer streams, offers, tickets, files of models, relays.
+//!
+//! Everything is reached through [`Network`]. Underneath is one iroh endpoint with the device's
+//! Ed25519 key, so every connection is encrypted and authenticated, whether it is direct or goes
+//! through a relay. All of it works on loopback and on a local network without the internet; what
+//! reaches further (relays, DNS, the DHT) is contacted only where the options name it.
+//!
+//! What strangers send is read by [`codec`], which is pure, and the offers that stand are kept by
+//! [`offers::Table`], which is a machine without clock or I/O. Every bound is in [`limits`].
+//!
+//! Deliberately absent: what frames mean, prices, payments, models. This crate moves what
+//! `protocol` defines, and knows neither the chain nor the engines.
+//!
+//! Implements sections 7 and 8 of the answers' specification.
+
+mod admission;
+mod answers;
+pub mod codec;
+mod endpoint;
+pub mod limits;
+mod network;
+pub mod offers;
+mod options;
+mod peers;
+mod stream;
+mod ticket;
+
+pub use answers::{ANSWER_ALPN, ConnectError, IncomingAnswer};
+pub use network::{IncomingAnswers, JoinError, Network, OfferChanges, OpenError};
+pub use offers::OfferChange;
+pub use offers::exchange::{ExchangeError, OFFERS_ALPN};
+pub use options::{Membership, NetworkOptions, Reach};
+pub use peers::{PeerAddress, PeersError};
+pub use stream::{
+    AnswerStream, EndReason, FrameReceiver, FrameSender, PayerStream, ProviderStream, RecvError,
+    SendError,
+};
+pub use ticket::{Ticket, TicketError};

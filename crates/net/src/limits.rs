@@ -1,0 +1,100 @@
+//! Every bound of the network, in one place.
+//!
+//! Each is a constant because none is a matter of taste: a household that raised one would only
+//! find out that the other side keeps it. What a household may choose is in
+//! [`NetworkOptions`](crate::NetworkOptions).
+
+use std::time::Duration;
+
+/// Connections that may be open at once, over all devices and protocols.
+pub const CONNECTIONS_MAX: usize = 512;
+/// Connections that one device may have open at once, over all protocols.
+pub const DEVICE_CONNECTIONS_MAX: usize = 8;
+/// Answer streams that one connection may have open at once.
+pub const CONNECTION_STREAMS_MAX: u32 = 32;
+/// Answer streams that wait for the node to take them; one more is refused as busy.
+pub const INCOMING_ANSWERS_MAX: usize = 256;
+/// Connections to providers that are kept for the next question.
+pub const KEPT_CONNECTIONS_MAX: usize = 128;
+/// How long a connection to a provider is kept without a question on it.
+pub const KEPT_CONNECTION_IDLE: Duration = Duration::from_secs(120);
+
+/// How long a connection may take to be established.
+pub const CONNECT_TIME_MAX: Duration = Duration::from_secs(8);
+/// How often a connection shows that it is alive.
+pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(3);
+/// How long a connection may be silent before it counts as broken.
+pub const CONNECTION_SILENCE_MAX: Duration = Duration::from_secs(10);
+/// How long a frame may take to arrive once its first byte has: what a megabyte takes at 40 kB/s.
+pub const FRAME_TIME_MAX: Duration = Duration::from_secs(25);
+/// How long an answer's stream may be silent in both directions.
+pub const STREAM_SILENCE_MAX: Duration = Duration::from_secs(120);
+/// How long the other side may refuse to take what is sent to it.
+pub const SEND_STALL_MAX: Duration = Duration::from_secs(20);
+/// The receive window of one stream, in bytes: what a stranger may make us hold for one stream.
+pub const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+/// The receive window of one connection, in bytes.
+pub const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
+
+/// Devices whose offers are kept.
+pub const OFFERS_MAX: usize = 4_096;
+/// The shortest time between two offers of one device that are looked at.
+pub const OFFER_INTERVAL_MS_MIN: u64 = 500;
+/// Offers of one device that may come faster than that, once.
+pub const OFFER_BURST: u32 = 8;
+/// Messages that a neighbour may deliver at once: everything it knows, twice.
+pub const NEIGHBOUR_BURST: u32 = 2 * OFFERS_MAX as u32;
+/// Messages that a neighbour may deliver each second after that: twice what it may forward.
+pub const NEIGHBOUR_MESSAGES_PER_S: u32 = 2 * SIGNATURES_PER_S;
+/// Messages beyond that which are thrown away unread before the neighbour is shut out.
+pub const NEIGHBOUR_OVERFLOW_MAX: u32 = 1_024;
+/// Neighbours whose behaviour is remembered.
+pub const NEIGHBOURS_MAX: usize = 1_024;
+/// Messages that are no valid offer, and a neighbour is shut out.
+pub const NEIGHBOUR_FAULTS_MAX: u32 = 16;
+/// Signatures that are checked at once, over all neighbours.
+pub const SIGNATURES_BURST: u32 = 4_096;
+/// Signatures that are checked each second after that: a few per cent of one core.
+pub const SIGNATURES_PER_S: u32 = 512;
+/// How long a published offer stands.
+pub const OFFER_TTL_MS: u64 = 120_000;
+/// How often an offer is signed and published anew.
+pub const OFFER_REPUBLISH_INTERVAL: Duration = Duration::from_secs(30);
+/// How often a known peer is asked for its offers, to heal what gossip lost.
+pub const EXCHANGE_INTERVAL: Duration = Duration::from_secs(20);
+/// How often a known peer is asked while this device has no neighbour.
+pub const EXCHANGE_INTERVAL_ALONE: Duration = Duration::from_secs(2);
+/// How long a device that misbehaved is shut out.
+pub const BAN_TIME: Duration = Duration::from_secs(600);
+/// Devices that are shut out at once; the one that was shut out first is let in again.
+pub const BANNED_MAX: usize = 1_024;
+/// Changes of offers that a slow listener may fall behind.
+pub const OFFER_CHANGES_MAX: usize = 1_024;
+/// How long an exchange of offers with a peer may take.
+pub const EXCHANGE_TIME_MAX: Duration = Duration::from_secs(15);
+/// The longest list of offers that a peer may answer with, in bytes.
+pub const EXCHANGE_BYTES_MAX: usize = 4 << 20;
+/// Exchanges of offers that are answered at once.
+pub const EXCHANGES_MAX: usize = 16;
+
+/// Peers that are remembered.
+pub const PEERS_MAX: usize = 256;
+/// Addresses of one peer.
+pub const PEER_ADDRESSES_MAX: usize = 16;
+/// The longest file of remembered peers, in bytes.
+pub const PEERS_FILE_BYTES_MAX: u64 = 1 << 20;
+/// The longest ticket, in characters.
+pub const TICKET_CHARS_MAX: usize = 4_096;
+/// The most bytes that a ticket carries for others.
+pub const TICKET_PAYLOAD_BYTES_MAX: usize = 1_024;
+/// The longest address of a relay, in bytes.
+pub const RELAY_URL_BYTES_MAX: usize = 256;
+
+/// Transfers of files that are served at once; one more is told to come back later.
+pub const TRANSFERS_MAX: usize = 16;
+/// Files that are shared at once.
+pub const SHARED_FILES_MAX: usize = 1_024;
+/// How long a device that files are fetched from may send nothing.
+pub const FETCH_SILENCE_MAX: Duration = Duration::from_secs(20);
+/// The longest head of a file that is fetched, in bytes.
+pub const HEAD_BYTES_MAX: u64 = 256 << 20;

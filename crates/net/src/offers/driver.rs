@@ -1,0 +1,481 @@
+//! What drives the table of offers: gossip, exchanges, the clock, and the remembered peers.
+//!
+//! [`Hub`] holds what several tasks share; one task ([`run`]) owns the gossip topic. Nothing here
+//! decides whether an offer is taken: that is the table's.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use hearth_protocol::content::ContentHash;
+use hearth_protocol::offer::{DeviceId, Offer, SignedOffer};
+use hearth_protocol::time::Timestamp;
+use iroh::address_lookup::memory::MemoryLookup;
+use iroh::{Endpoint, PublicKey, SecretKey, Signature};
+use iroh_gossip::TopicId;
+use iroh_gossip::api::{Event as GossipEvent, GossipReceiver, GossipSender, Message};
+use iroh_gossip::net::Gossip;
+use iroh_gossip::proto::DeliveryScope;
+use tokio::sync::{Notify, broadcast, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tracing::{debug, warn};
+
+use super::exchange;
+use super::table::{Effect, Event, OfferChange, Table};
+use crate::admission::Admission;
+use crate::codec::{Announcement, AnnouncementError, encode_announcement};
+use crate::limits::{
+    EXCHANGE_INTERVAL, EXCHANGE_INTERVAL_ALONE, OFFER_CHANGES_MAX, OFFER_REPUBLISH_INTERVAL,
+    OFFER_TTL_MS,
+};
+use crate::options::Reach;
+use crate::peers::{PeerAddress, PeerBook};
+
+/// Announcements that wait to be passed on; what does not fit is healed by an exchange.
+const FORWARDS_MAX: usize = 1_024;
+/// Peers that wait to be made neighbours.
+const JOINS_MAX: usize = 256;
+/// Exchanges that this device asks for at once.
+const ASKED_AT_ONCE: usize = 4;
+/// How often what ended is looked for.
+const TICK: std::time::Duration = std::time::Duration::from_millis(500);
+/// How long to wait before a topic that gossip closed is subscribed again.
+const SUBSCRIBE_AGAIN: std::time::Duration = std::time::Duration::from_millis(200);
+
+/// What the tasks of a network share.
+#[derive(Debug)]
+pub(crate) struct Hub {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) own: DeviceId,
+    pub(crate) topic: ContentHash,
+    pub(crate) reach: Reach,
+    pub(crate) relay_only: bool,
+    pub(crate) admission: Admission,
+    key: SecretKey,
+    lookup: MemoryLookup,
+    table: Mutex<Table>,
+    book: Mutex<PeerBook>,
+    published: Mutex<Option<Offer>>,
+    neighbours: watch::Sender<BTreeSet<DeviceId>>,
+    changes: broadcast::Sender<OfferChange>,
+    forwards: mpsc::Sender<Vec<u8>>,
+    joins: mpsc::Sender<DeviceId>,
+    publish_now: Notify,
+}
+
+/// What only [`run`] has.
+#[derive(Debug)]
+pub(crate) struct HubQueues {
+    forwards: mpsc::Receiver<Vec<u8>>,
+    joins: mpsc::Receiver<DeviceId>,
+}
+
+/// What a hub is made of.
+pub(crate) struct HubParts {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) topic: ContentHash,
+    pub(crate) reach: Reach,
+    pub(crate) relay_only: bool,
+    pub(crate) admission: Admission,
+    pub(crate) lookup: MemoryLookup,
+    pub(crate) book: PeerBook,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing that is guarded here is left half-changed by a panic.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn halves(signature: &Signature) -> ([u8; 32], [u8; 32]) {
+    let bytes = signature.to_bytes();
+    let mut halves = ([0; 32], [0; 32]);
+    halves.0.copy_from_slice(&bytes[..32]);
+    halves.1.copy_from_slice(&bytes[32..]);
+    halves
+}
+
+impl Hub {
+    pub(crate) fn new(parts: HubParts) -> (Arc<Self>, HubQueues) {
+        let (forwards, forward_queue) = mpsc::channel(FORWARDS_MAX);
+        let (joins, join_queue) = mpsc::channel(JOINS_MAX);
+        let own = DeviceId(*parts.endpoint.id().as_bytes());
+        let known = parts.book.peers().filter_map(PeerAddress::to_iroh);
+        known.for_each(|peer| parts.lookup.add_endpoint_info(peer));
+        let hub = Self {
+            own,
+            topic: parts.topic,
+            reach: parts.reach,
+            relay_only: parts.relay_only,
+            admission: parts.admission,
+            key: parts.endpoint.secret_key().clone(),
+            lookup: parts.lookup,
+            table: Mutex::new(Table::new(now(), own)),
+            book: Mutex::new(parts.book),
+            published: Mutex::new(None),
+            neighbours: watch::Sender::default(),
+            changes: broadcast::Sender::new(OFFER_CHANGES_MAX),
+            forwards,
+            joins,
+            publish_now: Notify::new(),
+            endpoint: parts.endpoint,
+        };
+        let queues = HubQueues {
+            forwards: forward_queue,
+            joins: join_queue,
+        };
+        (Arc::new(hub), queues)
+    }
+
+    /// Milliseconds since the Unix epoch, by the system's clock.
+    pub(crate) fn now(&self) -> Timestamp {
+        now()
+    }
+
+    /// Takes in what a peer delivered.
+    pub(crate) fn delivered(&self, by: DeviceId, bytes: &[u8]) {
+        self.handle(Event::Delivered { by, bytes });
+    }
+
+    /// Lets the table see an event, and does what it says.
+    pub(crate) fn handle(&self, event: Event<'_>) {
+        let mut effects = Vec::new();
+        lock(&self.table).handle(now(), event, &mut effects);
+        effects.into_iter().for_each(|effect| self.perform(effect));
+    }
+
+    fn perform(&self, effect: Effect) {
+        match effect {
+            Effect::Forward(bytes) => {
+                // When the queue is full, an exchange makes up for what is dropped.
+                let _ = self.forwards.try_send(bytes);
+            }
+            Effect::Tell(change) => {
+                // Nobody listening is no fault.
+                let _ = self.changes.send(change);
+            }
+            Effect::Locate(address) => {
+                if let Some(address) = address.within(self.reach).to_iroh() {
+                    self.lookup.set_endpoint_info(address);
+                }
+            }
+            Effect::Forget(device) => self.forget(device),
+            Effect::Ban(device) => self.admission.ban(device),
+        }
+    }
+
+    /// Lets go of a device's address unless it is remembered.
+    fn forget(&self, device: DeviceId) {
+        let remembered = lock(&self.book).peers().any(|peer| peer.device == device);
+        if !remembered && let Ok(id) = PublicKey::from_bytes(&device.0) {
+            self.lookup.remove_endpoint_info(id);
+        }
+    }
+
+    /// The offers of others that stand.
+    pub(crate) fn offers(&self) -> Vec<Arc<SignedOffer>> {
+        lock(&self.table).offers().cloned().collect()
+    }
+
+    pub(crate) fn subscribe(&self) -> broadcast::Receiver<OfferChange> {
+        self.changes.subscribe()
+    }
+
+    pub(crate) fn neighbours(&self) -> watch::Receiver<BTreeSet<DeviceId>> {
+        self.neighbours.subscribe()
+    }
+
+    /// Everything a newcomer should know, this device's own offer first.
+    pub(crate) fn announcements(&self) -> Vec<Vec<u8>> {
+        let own = self.announcement(now());
+        let others: Vec<_> = lock(&self.table)
+            .announcements()
+            .map(<[u8]>::to_vec)
+            .collect();
+        own.into_iter().chain(others).collect()
+    }
+
+    /// Where this device is, as far as others are told.
+    pub(crate) fn address(&self) -> PeerAddress {
+        let mut address = PeerAddress::from_iroh(&self.endpoint.addr());
+        if self.reach == Reach::Loopback {
+            let bound = self.endpoint.bound_sockets().into_iter();
+            address.direct = bound.filter(|a| a.ip().is_loopback()).collect();
+        }
+        // A device that can be reached through a relay need not tell the world where it lives:
+        // the direct path is found through the relay.
+        if self.relay_only || (self.reach == Reach::World && !address.relays.is_empty()) {
+            address.direct.clear();
+        }
+        address
+    }
+
+    /// Publishes an offer from now on, in place of the one before.
+    pub(crate) fn publish(&self, offer: Option<Offer>) -> Result<(), AnnouncementError> {
+        let previous = lock(&self.published).take();
+        let withdrawn = previous.map(|previous| Offer {
+            models: Vec::new(),
+            ..previous
+        });
+        let next = offer.or(withdrawn);
+        if let Some(next) = &next {
+            encode_announcement(&self.sign(next, now()))?;
+        }
+        *lock(&self.published) = next;
+        self.publish_now.notify_one();
+        Ok(())
+    }
+
+    fn sign(&self, offer: &Offer, now: Timestamp) -> Announcement {
+        let offer = Offer {
+            device: self.own,
+            issued_at: now,
+            expires_at: now.plus_ms(OFFER_TTL_MS),
+            ..offer.clone()
+        };
+        let address = self.address();
+        let location = Announcement::address_bytes(offer.issued_at, &address);
+        Announcement {
+            address_signature: halves(&self.key.sign(&location)),
+            address,
+            offer: SignedOffer {
+                signature: halves(&self.key.sign(&offer.signing_bytes())),
+                offer,
+            },
+        }
+    }
+
+    fn announcement(&self, now: Timestamp) -> Option<Vec<u8>> {
+        let published = lock(&self.published).clone()?;
+        match encode_announcement(&self.sign(&published, now)) {
+            Ok(bytes) => Some(bytes),
+            Err(error) => {
+                warn!(%error, "this device's offer cannot be sent");
+                None
+            }
+        }
+    }
+
+    /// Remembers a peer and makes it a neighbour.
+    pub(crate) fn welcome(&self, peer: &PeerAddress) {
+        if let Some(address) = peer.clone().within(self.reach).to_iroh() {
+            self.lookup.add_endpoint_info(address);
+        }
+        lock(&self.book).note(peer.clone());
+        // When the queue is full, there are neighbours enough.
+        let _ = self.joins.try_send(peer.device);
+    }
+
+    /// What is known of where a device is, beyond `hint`.
+    pub(crate) fn locate(&self, mut hint: PeerAddress) -> Option<iroh::EndpointAddr> {
+        hint = hint.within(self.reach);
+        let mut address = hint.to_iroh()?;
+        if let Some(known) = self.lookup.get_endpoint_info(address.id) {
+            address.addrs.extend(known.into_endpoint_addr().addrs);
+        }
+        Some(address)
+    }
+
+    /// The known peers, the one last heard of first.
+    fn known(&self) -> Vec<PeerAddress> {
+        lock(&self.book).peers().cloned().collect()
+    }
+
+    /// Writes down the remembered peers if they changed.
+    pub(crate) async fn write_book(&self, path: Option<&PathBuf>) {
+        let (Some(path), Some(text)) = (path, lock(&self.book).take_changes()) else {
+            return;
+        };
+        let path = path.clone();
+        let written = tokio::task::spawn_blocking(move || PeerBook::write(&text, &path)).await;
+        if let Ok(Err(error)) = written {
+            warn!(%error, "peers are not remembered");
+        }
+    }
+}
+
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    let ms = since.map_or(0, |since| since.as_millis());
+    Timestamp(u64::try_from(ms).unwrap_or(u64::MAX))
+}
+
+/// The task that owns the gossip topic.
+pub(crate) struct Driver {
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) gossip: Gossip,
+    pub(crate) peers_file: Option<PathBuf>,
+}
+
+/// The state of [`Driver::run`].
+struct Running {
+    sender: GossipSender,
+    receiver: GossipReceiver,
+    asked: JoinSet<()>,
+    neighbours: BTreeSet<DeviceId>,
+    next_peer: usize,
+    next_ask: Instant,
+}
+
+impl Driver {
+    /// Runs until it is told to stop. `discovered` are devices found on the local network.
+    pub(crate) async fn run(
+        self,
+        mut queues: HubQueues,
+        mut discovered: BoxStream<'static, PeerAddress>,
+        mut stop: watch::Receiver<bool>,
+    ) {
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut republish = interval(OFFER_REPUBLISH_INTERVAL);
+        republish.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let Some((sender, receiver)) = self.subscribe(Vec::new()).await else {
+            return;
+        };
+        let mut state = Running {
+            sender,
+            receiver,
+            asked: JoinSet::new(),
+            neighbours: BTreeSet::new(),
+            next_peer: 0,
+            next_ask: Instant::now(),
+        };
+        let hub = self.hub.clone();
+        loop {
+            tokio::select! {
+                _ = stop.changed() => break,
+                event = state.receiver.next() => match event {
+                    Some(Ok(GossipEvent::Lagged)) | Some(Err(_)) | None => {
+                        if !self.subscribe_again(&mut state).await {
+                            break;
+                        }
+                    }
+                    Some(Ok(event)) => self.on_gossip(&mut state, event).await,
+                },
+                Some(bytes) = queues.forwards.recv() => send(&state.sender, bytes).await,
+                Some(device) = queues.joins.recv() => join(&state.sender, device).await,
+                Some(peer) = discovered.next() => self.ask(&mut state, peer),
+                () = hub.publish_now.notified() => self.announce(&state).await,
+                _ = republish.tick() => self.announce(&state).await,
+                _ = tick.tick() => self.on_tick(&mut state).await,
+                Some(_) = state.asked.join_next() => {}
+            }
+        }
+        state.asked.shutdown().await;
+        self.hub.write_book(self.peers_file.as_ref()).await;
+    }
+
+    async fn subscribe(&self, peers: Vec<PublicKey>) -> Option<(GossipSender, GossipReceiver)> {
+        let topic = TopicId::from_bytes(self.hub.topic.0);
+        match self.gossip.subscribe(topic, peers).await {
+            Ok(topic) => Some(topic.split()),
+            Err(error) => {
+                debug!(%error, "gossip has ended");
+                None
+            }
+        }
+    }
+
+    /// Gossip closes a topic whose events are not taken fast enough; whoever was a neighbour then
+    /// is one again.
+    async fn subscribe_again(&self, state: &mut Running) -> bool {
+        sleep(SUBSCRIBE_AGAIN).await;
+        let neighbours = state.neighbours.iter();
+        let peers = neighbours.filter_map(|device| PublicKey::from_bytes(&device.0).ok());
+        let Some((sender, receiver)) = self.subscribe(peers.collect()).await else {
+            return false;
+        };
+        state.sender = sender;
+        state.receiver = receiver;
+        state.neighbours.clear();
+        self.hub.neighbours.send_replace(BTreeSet::new());
+        true
+    }
+
+    async fn on_gossip(&self, state: &mut Running, event: GossipEvent) {
+        match event {
+            GossipEvent::Received(Message {
+                content,
+                scope: DeliveryScope::Neighbors,
+                delivered_from,
+            }) => self
+                .hub
+                .delivered(DeviceId(*delivered_from.as_bytes()), &content),
+            // Only neighbours are listened to: what gossip itself spreads, nobody checked.
+            GossipEvent::Received(_) => {}
+            GossipEvent::NeighborUp(id) => {
+                let device = DeviceId(*id.as_bytes());
+                state.neighbours.insert(device);
+                self.hub.neighbours.send_replace(state.neighbours.clone());
+                // It may know offers that this device does not, and it does not know ours.
+                let address = self.hub.locate(PeerAddress::of(device));
+                let address = address.map(|address| PeerAddress::from_iroh(&address));
+                self.ask(state, address.unwrap_or_else(|| PeerAddress::of(device)));
+                self.announce(state).await;
+            }
+            GossipEvent::NeighborDown(id) => {
+                state.neighbours.remove(&DeviceId(*id.as_bytes()));
+                self.hub.neighbours.send_replace(state.neighbours.clone());
+            }
+            GossipEvent::Lagged => {}
+        }
+    }
+
+    async fn announce(&self, state: &Running) {
+        if let Some(bytes) = self.hub.announcement(now()) {
+            send(&state.sender, bytes).await;
+        }
+    }
+
+    async fn on_tick(&self, state: &mut Running) {
+        self.hub.handle(Event::Tick);
+        self.hub.write_book(self.peers_file.as_ref()).await;
+        if Instant::now() < state.next_ask {
+            return;
+        }
+        let wait = match state.neighbours.is_empty() {
+            true => EXCHANGE_INTERVAL_ALONE,
+            false => EXCHANGE_INTERVAL,
+        };
+        state.next_ask = Instant::now() + wait;
+        let known = self.hub.known();
+        if !known.is_empty() {
+            let peer = known[state.next_peer % known.len()].clone();
+            state.next_peer = state.next_peer.wrapping_add(1);
+            self.ask(state, peer);
+        }
+    }
+
+    /// Asks a peer for its offers, and makes it a neighbour when it is a member.
+    fn ask(&self, state: &mut Running, peer: PeerAddress) {
+        if state.asked.len() >= ASKED_AT_ONCE || peer.device == self.hub.own {
+            return;
+        }
+        let hub = self.hub.clone();
+        state.asked.spawn(async move {
+            match exchange::ask(&hub, &peer).await {
+                Ok(()) => hub.welcome(&peer),
+                Err(error) => debug!(peer = %peer.device, %error, "no offers from a peer"),
+            }
+        });
+    }
+}
+
+async fn send(sender: &GossipSender, bytes: Vec<u8>) {
+    if let Err(error) = sender.broadcast_neighbors(Bytes::from(bytes)).await {
+        debug!(%error, "an announcement was not sent");
+    }
+}
+
+async fn join(sender: &GossipSender, device: DeviceId) {
+    let Ok(id) = PublicKey::from_bytes(&device.0) else {
+        return;
+    };
+    if let Err(error) = sender.join_peers(vec![id]).await {
+        debug!(%error, "a neighbour was not joined");
+    }
+}
