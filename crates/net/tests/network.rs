@@ -104,6 +104,7 @@ fn offer(name: &str) -> Offer {
         device: DeviceId([0; 32]),
         household: Default::default(),
         session_key: Default::default(),
+        withdraw_delay_s: 86_400,
         issued_at: Timestamp(0),
         expires_at: Timestamp(0),
         models: vec![model(name)],
