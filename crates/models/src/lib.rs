@@ -1,1 +1,3 @@
 //! What runs a model.
+
+pub mod sampling;
