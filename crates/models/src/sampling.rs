@@ -240,9 +240,21 @@ impl Sampler {
         }
         if limited || !whole {
             let ids = self.candidates.ids();
-            return Some(noise::highest_of(ids, logits, temperature, self.key, position));
+            return Some(noise::highest_of(
+                ids,
+                logits,
+                temperature,
+                self.key,
+                position,
+            ));
         }
-        Some(noise::highest(best, logits, temperature, self.key, position))
+        Some(noise::highest(
+            best,
+            logits,
+            temperature,
+            self.key,
+            position,
+        ))
     }
 }
 

@@ -47,7 +47,10 @@ mod tests {
         let sum: f64 = [1f64, 3.0, 2.0].iter().map(|l| l.exp()).sum();
         let expected = |logit: f64| (logit - sum.ln()) as f32;
         assert!((found.chosen - expected(1.0)).abs() < 1e-5);
-        assert_eq!(found.top.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [1, 3]);
+        assert_eq!(
+            found.top.iter().map(|(id, _)| *id).collect::<Vec<_>>(),
+            [1, 3]
+        );
         assert!((found.top[0].1 - expected(3.0)).abs() < 1e-5);
         assert!((found.top[1].1 - expected(2.0)).abs() < 1e-5);
     }

@@ -108,13 +108,7 @@ pub(super) fn highest_of(
     one_by_one(ids, logits, temperature, key, position)
 }
 
-fn one_by_one(
-    ids: &[u32],
-    logits: &[f32],
-    temperature: f64,
-    key: NoiseKey,
-    position: u64,
-) -> u32 {
+fn one_by_one(ids: &[u32], logits: &[f32], temperature: f64, key: NoiseKey, position: u64) -> u32 {
     let mut noise = Noise::new(key, position);
     let mut leader = Leader {
         id: u32::MAX,
@@ -163,13 +157,7 @@ pub(super) fn highest(
 }
 
 /// Lets those tokens of a run meet the leader that may beat it.
-fn scan(
-    leader: &mut Leader,
-    first: usize,
-    logits: &[f32],
-    words: &[[u8; 4]],
-    temperature: f64,
-) {
+fn scan(leader: &mut Leader, first: usize, logits: &[f32], words: &[[u8; 4]], temperature: f64) {
     let scale = (std::f64::consts::LOG2_E / temperature) as f32;
     let parts = logits.chunks(LANES).zip(words.chunks(LANES));
     for (part, (logits, words)) in parts.enumerate() {

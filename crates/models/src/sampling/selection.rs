@@ -43,7 +43,11 @@ pub(super) fn argmax(logits: &[f32]) -> Option<u32> {
 /// A logit and an id as one number: higher logits are higher, and of equal ones the lower id.
 fn key(logit: f32, id: u32) -> u64 {
     let bits = finite(logit).to_bits();
-    let ordered = if bits >> 31 == 1 { !bits } else { bits | 1 << 31 };
+    let ordered = if bits >> 31 == 1 {
+        !bits
+    } else {
+        bits | 1 << 31
+    };
     u64::from(ordered) << 32 | u64::from(u32::MAX - id)
 }
 
@@ -54,7 +58,11 @@ fn id_of(key: u64) -> u32 {
 fn logit_of(key: u64) -> f32 {
     let ordered = (key >> 32) as u32;
     let positive = ordered >> 31 == 1;
-    f32::from_bits(if positive { ordered & !(1 << 31) } else { !ordered })
+    f32::from_bits(if positive {
+        ordered & !(1 << 31)
+    } else {
+        !ordered
+    })
 }
 
 /// The ids that may be drawn.
@@ -71,7 +79,10 @@ impl Candidates {
         let full = 2 * k + 256;
         let mut floor = f32::NEG_INFINITY;
         for (index, block) in logits.chunks(BLOCK).enumerate() {
-            if !block.iter().fold(false, |any, logit| any | (*logit > floor)) {
+            if !block
+                .iter()
+                .fold(false, |any, logit| any | (*logit > floor))
+            {
                 continue;
             }
             for (offset, logit) in block.iter().enumerate() {
@@ -129,7 +140,10 @@ impl Candidates {
     fn take_above(&mut self, logits: &[f32], floor: f32) {
         self.keys.clear();
         for (index, block) in logits.chunks(BLOCK).enumerate() {
-            if !block.iter().fold(false, |any, logit| any | (*logit >= floor)) {
+            if !block
+                .iter()
+                .fold(false, |any, logit| any | (*logit >= floor))
+            {
                 continue;
             }
             for (offset, logit) in block.iter().enumerate() {

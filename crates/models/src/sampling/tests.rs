@@ -15,7 +15,10 @@ fn defined(
     let part = |millionths: i32| f64::from(millionths) / 1e6;
     let logit = |id: u32| -> f32 {
         let count = output.iter().filter(|other| **other == id).count();
-        let bias = rule.logit_bias_millionths.iter().find(|(other, _)| *other == id);
+        let bias = rule
+            .logit_bias_millionths
+            .iter()
+            .find(|(other, _)| *other == id);
         let mut change = bias.map_or(0.0, |(_, bias)| part(*bias));
         if count > 0 {
             change -= part(rule.presence_penalty_millionths)
@@ -23,7 +26,11 @@ fn defined(
         }
         let logit = (f64::from(raw[id as usize]) + change) as f32;
         let forbidden = allowed.is_some_and(|allowed| !allowed.contains(id));
-        if forbidden || logit.is_nan() { f32::NEG_INFINITY } else { logit.min(f32::MAX) }
+        if forbidden || logit.is_nan() {
+            f32::NEG_INFINITY
+        } else {
+            logit.min(f32::MAX)
+        }
     };
     let mut kept: Vec<(u32, f64)> = (0..raw.len() as u32)
         .map(|id| (id, f64::from(logit(id))))
@@ -63,7 +70,13 @@ fn defined(
 
 fn any_rule() -> impl Strategy<Value = Rule> {
     (
-        prop_oneof![Just(0), Just(1), Just(30_000), Just(MILLION), 1..=2 * MILLION],
+        prop_oneof![
+            Just(0),
+            Just(1),
+            Just(30_000),
+            Just(MILLION),
+            1..=2 * MILLION
+        ],
         prop_oneof![Just(0), 1..60u32, 1..5_000u32],
         prop_oneof![Just(MILLION), 1..=MILLION],
         -2_000_000..2_000_000i32,
@@ -71,14 +84,20 @@ fn any_rule() -> impl Strategy<Value = Rule> {
         prop::collection::btree_map(0..3_000u32, -9_000_000..9_000_000i32, 0..4),
         any::<bool>(),
     )
-        .prop_map(|(temperature, top_k, top_p, presence, frequency, bias, plain)| Rule {
-            temperature_millionths: temperature,
-            top_k,
-            top_p_millionths: top_p,
-            presence_penalty_millionths: if plain { 0 } else { presence },
-            frequency_penalty_millionths: if plain { 0 } else { frequency },
-            logit_bias_millionths: if plain { Vec::new() } else { bias.into_iter().collect() },
-        })
+        .prop_map(
+            |(temperature, top_k, top_p, presence, frequency, bias, plain)| Rule {
+                temperature_millionths: temperature,
+                top_k,
+                top_p_millionths: top_p,
+                presence_penalty_millionths: if plain { 0 } else { presence },
+                frequency_penalty_millionths: if plain { 0 } else { frequency },
+                logit_bias_millionths: if plain {
+                    Vec::new()
+                } else {
+                    bias.into_iter().collect()
+                },
+            },
+        )
 }
 
 fn any_logits() -> impl Strategy<Value = Vec<f32>> {
@@ -158,7 +177,10 @@ fn draws_follow_the_softmax() {
             })
             .sum();
         // Four degrees of freedom: beyond 23.5 once in 10,000 seeds.
-        assert!(chi_squared < 23.5, "key 42, T {temperature}: {counts:?} {chi_squared}");
+        assert!(
+            chi_squared < 23.5,
+            "key 42, T {temperature}: {counts:?} {chi_squared}"
+        );
         assert_eq!(counts[5], 0.0);
     }
 }
@@ -185,7 +207,10 @@ fn nothing_is_chosen_where_nothing_is_allowed() {
     let none = Allowed { words: &[0] };
     assert_eq!(sampler.choose(0, &[1.0, 2.0], Some(none)), None);
     // What lies beyond the mask is not allowed either.
-    assert_eq!(sampler.choose(0, &[1.0; 64], Some(Allowed { words: &[2] })), Some(1));
+    assert_eq!(
+        sampler.choose(0, &[1.0; 64], Some(Allowed { words: &[2] })),
+        Some(1)
+    );
 }
 
 #[test]

@@ -1,0 +1,372 @@
+//! The thread that owns the context: it computes what the scheduler plans, and nothing else.
+
+use std::collections::HashMap;
+use std::num::NonZeroU32;
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use llama_cpp_2::context::LlamaContext;
+use llama_cpp_2::context::params::{KvCacheType, LlamaContextParams};
+use llama_cpp_2::llama_batch::LlamaBatch;
+use llama_cpp_2::model::LlamaModel;
+use llama_cpp_2::token::LlamaToken;
+
+use super::embedder::Embedder;
+use super::load::{LoadError, LoadPlan};
+use super::shared::{Answer, Embedding, Shared, Task};
+use super::{EndReason, Event};
+use crate::sampling;
+use crate::scheduler::{Part, Plan, Prepare, WorkId};
+use crate::vocabulary::Vocabulary;
+
+/// The context of a plan, without what makes it one for answers.
+pub(super) fn context_params(plan: &LoadPlan) -> LlamaContextParams {
+    LlamaContextParams::default()
+        .with_n_batch(plan.batch_tokens)
+        .with_n_ubatch(plan.batch_tokens)
+        .with_n_threads(plan.threads)
+        .with_n_threads_batch(plan.threads)
+        .with_type_k(KvCacheType::F16)
+        .with_type_v(KvCacheType::F16)
+        .with_kv_unified(true)
+        // Off: it makes bits depend on the number of threads.
+        .with_flash_attention_policy(0)
+        .with_no_perf(true)
+}
+
+/// Starts the thread, and waits until its context stands.
+pub(super) fn start(
+    model: Arc<LlamaModel>,
+    vocabulary: Vocabulary,
+    plan: LoadPlan,
+    shared: Arc<Shared>,
+) -> Result<JoinHandle<()>, LoadError> {
+    let (ready, stands) = mpsc::sync_channel(1);
+    let thread = std::thread::Builder::new().name("hearth-engine".to_owned());
+    let thread = thread.spawn(move || {
+        let params = context_params(&plan)
+            .with_n_ctx(NonZeroU32::new(plan.cells))
+            .with_n_seq_max(plan.sequences);
+        let backend = match crate::backend::backend() {
+            Ok(backend) => backend,
+            Err(error) => return drop(ready.send(Err(LoadError::Open(error)))),
+        };
+        let context = match model.new_context(backend, params) {
+            Ok(context) => context,
+            Err(source) => {
+                let cache_tokens = plan.cells;
+                let error = LoadError::Memory {
+                    cache_tokens,
+                    source,
+                };
+                return drop(ready.send(Err(error)));
+            }
+        };
+        let sequences = plan.sequences as i32;
+        let mut worker = Worker {
+            model: &model,
+            batch: LlamaBatch::new(plan.batch_tokens as usize, sequences),
+            context,
+            plan,
+            vocabulary,
+            shared,
+            tasks: HashMap::new(),
+            embedder: None,
+        };
+        // Nobody waits any more if this fails.
+        if ready.send(Ok(())).is_ok() {
+            worker.run();
+        }
+    })?;
+    stands.recv().map_err(|_| LoadError::ThreadEnded)??;
+    Ok(thread)
+}
+
+struct Worker<'model> {
+    model: &'model LlamaModel,
+    context: LlamaContext<'model>,
+    batch: LlamaBatch<'static>,
+    plan: LoadPlan,
+    vocabulary: Vocabulary,
+    shared: Arc<Shared>,
+    tasks: HashMap<WorkId, Active>,
+    embedder: Option<Embedder<'model>>,
+}
+
+struct Active {
+    task: Task,
+    /// When it got its slot.
+    started: Option<Instant>,
+}
+
+/// What came of a part of a batch.
+enum Outcome {
+    Wrote(WorkId, u32),
+    /// With the last token, if one was chosen.
+    Ended(WorkId, EndReason),
+}
+
+impl Worker<'_> {
+    fn run(&mut self) {
+        while let Some((plan, embedding)) = self.next() {
+            if let Some(task) = embedding {
+                self.begin_embedding(task);
+            }
+            if let Some(embedder) = &mut self.embedder {
+                embedder.step();
+            }
+            for started in &plan.started {
+                if let Some(active) = self.tasks.get_mut(&started.work) {
+                    active.started = Some(Instant::now());
+                    if let Task::Answer(answer) = &mut active.task {
+                        answer.cached = started.reused;
+                    }
+                }
+            }
+            if let Err(error) = self.compute(&plan) {
+                tracing::error!(%error, "a batch could not be computed");
+                self.fail(&plan.batch, &error);
+            }
+        }
+        for active in self.tasks.values() {
+            active.task.say(Event::Ended(EndReason::Cancelled));
+        }
+    }
+
+    /// Waits until there is something to do; nothing when the engine stops.
+    fn next(&mut self) -> Option<(Plan, Option<Embedding>)> {
+        let shared = self.shared.clone();
+        let mut state = shared.lock();
+        loop {
+            if state.stopped {
+                return None;
+            }
+            for (id, task) in state.arrived.drain(..) {
+                let started = None;
+                self.tasks.insert(id, Active { task, started });
+            }
+            for id in state.cancelled.drain(..) {
+                self.tasks.remove(&id);
+            }
+            let embeds = self.embedder.as_ref().is_some_and(Embedder::is_busy);
+            let embedding = if embeds {
+                None
+            } else {
+                state.embeddings.pop_front()
+            };
+            let plan = state.scheduler.plan();
+            let works = !plan.batch.is_empty() || !plan.prepare.is_empty();
+            if works || embeds || embedding.is_some() {
+                return Some((plan, embedding));
+            }
+            state = shared.wait(state);
+        }
+    }
+
+    fn begin_embedding(&mut self, task: Embedding) {
+        if self.embedder.is_none() {
+            match Embedder::new(self.model, &self.plan) {
+                Ok(embedder) => self.embedder = Some(embedder),
+                Err(error) => {
+                    let _ = task.done.send(Err(error));
+                    return;
+                }
+            }
+        }
+        if let Some(embedder) = &mut self.embedder {
+            embedder.begin(task);
+        }
+    }
+
+    fn compute(&mut self, plan: &Plan) -> Result<(), String> {
+        for step in &plan.prepare {
+            self.prepare(*step)?;
+        }
+        if plan.batch.is_empty() {
+            return Ok(());
+        }
+        self.batch.clear();
+        for part in &plan.batch {
+            self.add(part)?;
+        }
+        let decoded = self.context.decode(&mut self.batch);
+        decoded.map_err(|error| error.to_string())?;
+        let outcomes = self.take_logits(&plan.batch);
+        let shared = self.shared.clone();
+        let mut state = shared.lock();
+        state.scheduler.computed(&plan.batch);
+        for part in plan.batch.iter().filter(|part| !part.written) {
+            let tokens_read = state.scheduler.tokens_read(part.work);
+            if let Some(Active { task, .. }) = self.tasks.get(&part.work)
+                && let Task::Answer(answer) = task
+                && !part.chooses
+            {
+                let cached = answer.cached;
+                task.say(Event::Prompt {
+                    tokens_read,
+                    cached,
+                });
+            }
+        }
+        for outcome in outcomes {
+            match outcome {
+                Outcome::Wrote(id, token) => state.scheduler.wrote(id, token),
+                Outcome::Ended(id, reason) => {
+                    state.scheduler.end(id);
+                    if let Some(active) = self.tasks.remove(&id) {
+                        let took = active
+                            .started
+                            .map_or(0, |at| at.elapsed().as_millis() as u64);
+                        state.took(took);
+                        finish(active.task, reason);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn prepare(&mut self, step: Prepare) -> Result<(), String> {
+        let done = match step {
+            Prepare::Forget { slot, position } => self
+                .context
+                .clear_kv_cache_seq(Some(slot), Some(position), None)
+                .map(|_| ()),
+            Prepare::Share { from, to, tokens } => {
+                self.context
+                    .copy_kv_cache_seq(from as i32, to as i32, Some(0), Some(tokens))
+            }
+        };
+        done.map_err(|error| error.to_string())
+    }
+
+    fn add(&mut self, part: &Part) -> Result<(), String> {
+        let positions: &[u32] = match self.tasks.get(&part.work) {
+            Some(Active {
+                task: Task::Rows(rows),
+                ..
+            }) => &rows.positions,
+            _ => &[],
+        };
+        let last = part.tokens.len() - 1;
+        for (index, id) in part.tokens.iter().enumerate() {
+            let position = part.position + index as u32;
+            let wanted =
+                part.chooses && index == last || positions.binary_search(&position).is_ok();
+            let token = LlamaToken(*id as i32);
+            let slot = part.slot as i32;
+            let added = self.batch.add(token, position as i32, &[slot], wanted);
+            added.map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    }
+
+    /// Does with the logits of a batch what they were computed for.
+    fn take_logits(&mut self, batch: &[Part]) -> Vec<Outcome> {
+        let mut outcomes = Vec::new();
+        let mut row = 0;
+        for part in batch {
+            let first_row = row;
+            row += part.tokens.len() as i32;
+            // Who has cancelled in the meantime has no task any more.
+            let Some(active) = self.tasks.get_mut(&part.work) else {
+                continue;
+            };
+            match &mut active.task {
+                Task::Answer(answer) if part.chooses => {
+                    let logits = self.context.get_logits_ith(row - 1);
+                    choose(answer, part.work, logits, &self.vocabulary, &mut outcomes);
+                }
+                Task::Answer(_) => {}
+                Task::Rows(rows) => {
+                    let end = part.position + part.tokens.len() as u32;
+                    let within = |position: &&u32| (part.position..end).contains(*position);
+                    for position in rows.positions.iter().filter(within) {
+                        let offset = (*position - part.position) as i32;
+                        let logits = self.context.get_logits_ith(first_row + offset);
+                        (rows.visit)(*position, logits);
+                    }
+                    if part.last {
+                        outcomes.push(Outcome::Ended(part.work, EndReason::Length));
+                    }
+                }
+            }
+        }
+        outcomes
+    }
+
+    /// Ends all that was in a batch that could not be computed.
+    fn fail(&mut self, batch: &[Part], error: &str) {
+        let shared = self.shared.clone();
+        let mut state = shared.lock();
+        for part in batch {
+            state.scheduler.abandon(part.work);
+            if let Some(active) = self.tasks.remove(&part.work) {
+                let reason = EndReason::Failed(error.to_owned());
+                active.task.say(Event::Ended(reason));
+            }
+        }
+    }
+}
+
+/// Chooses the next token of an answer, and says it.
+fn choose(
+    answer: &mut Answer,
+    id: WorkId,
+    logits: &[f32],
+    vocabulary: &Vocabulary,
+    outcomes: &mut Vec<Outcome>,
+) {
+    let mut end = |reason| outcomes.push(Outcome::Ended(id, reason));
+    let mask = match &mut answer.grammar {
+        Some(grammar) => match grammar.allowed() {
+            Ok(mask) => Some(mask),
+            Err(error) => return end(EndReason::Failed(error.to_string())),
+        },
+        None => None,
+    };
+    let allowed = mask.as_ref().map(crate::grammar::Mask::allowed);
+    let Some(token) = answer.sampler.choose(answer.position, logits, allowed) else {
+        let nothing = "the model gave no token that may follow";
+        return end(EndReason::Failed(nothing.to_owned()));
+    };
+    let logprobs = answer.logprobs;
+    let logprobs = logprobs.map(|top| sampling::logprobs(logits, token, top));
+    answer.sampler.accept(token);
+    answer.position += 1;
+    answer.remaining = answer.remaining.saturating_sub(1);
+    // Who does not listen has cancelled.
+    let _ = answer.events.send(Event::Token {
+        id: token,
+        logprobs,
+    });
+    if vocabulary.is_end_of_text(token) {
+        return end(EndReason::EndOfText);
+    }
+    if let Some(grammar) = &mut answer.grammar {
+        match grammar.accept(token) {
+            Ok(true) => return end(EndReason::Grammar),
+            Ok(false) => {}
+            Err(error) => return end(EndReason::Failed(error.to_string())),
+        }
+    }
+    if answer.remaining == 0 {
+        return end(EndReason::Length);
+    }
+    outcomes.push(Outcome::Wrote(id, token));
+}
+
+fn finish(task: Task, reason: EndReason) {
+    match task {
+        Task::Answer(answer) => {
+            // Who does not listen has cancelled.
+            let _ = answer.events.send(Event::Ended(reason));
+        }
+        Task::Rows(mut rows) => {
+            if let Some(done) = rows.done.take() {
+                let _ = done.send(());
+            }
+        }
+    }
+}

@@ -1,0 +1,396 @@
+//! Who is computed next: a pure state machine over slots, a queue and batches.
+//!
+//! A slot is one sequence of the engine's context. Work waits in a bounded queue; owners take
+//! turns, so that whoever asks a hundred things at once does not push back whoever asks one. A
+//! batch carries one token of every answer that is being written, and fills up with a part of one
+//! prompt, so that a long prompt slows the others down but never stops them.
+//!
+//! Keys and values have a cell each, and all slots share one pool. A slot reserves cells in
+//! blocks as it grows. When there are none left, first remembered prompts are forgotten, then the
+//! youngest answer gives up its slot, and waits at the head of the queue with all that it has
+//! written, to be read again: an answer is put off, never cut short.
+//!
+//! **Reuse of what was read before.** A finished slot remembers the prompt that it read. The part
+//! that a new prompt shares with it is not computed again where that leaves every bit of the
+//! logits as it was, which is the case if each token of both was computed in a batch of
+//! [`PIECE_TOKENS_MIN`] rows or more (matrix kernels round equally from there on; tokens written
+//! one at a time do not). So only what was read in such pieces is remembered, and a new prompt
+//! reuses at most so much that as many rows remain to be computed.
+//!
+//! Nothing here computes, waits, or knows what a token means.
+
+use std::collections::{BTreeMap, VecDeque};
+
+mod admission;
+mod batch;
+mod piece;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use piece::PIECE_TOKENS_MIN;
+use piece::piece_tokens;
+
+/// Cells are reserved in blocks of this many.
+const CELLS_BLOCK: u32 = 256;
+/// Tokens of a prompt that are read beside answers that are being written, in one batch.
+const BESIDE_TOKENS: u32 = 128;
+
+/// Work's name inside the engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct WorkId(pub(crate) u64);
+
+/// What the engine has to share out.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Capacity {
+    /// Sequences at the same time.
+    pub(crate) slots: u32,
+    /// Work that waits.
+    pub(crate) queue: u32,
+    /// Cells of all sequences together.
+    pub(crate) cells: u32,
+    /// Tokens of one batch.
+    pub(crate) batch_tokens: u32,
+}
+
+/// Something to compute.
+#[derive(Debug, Clone)]
+pub(crate) struct Work {
+    pub(crate) id: WorkId,
+    /// Who asked.
+    pub(crate) owner: u64,
+    /// What is read first.
+    pub(crate) prompt: Vec<u32>,
+    /// Tokens that may be written; none means that only the prompt is read.
+    pub(crate) output_max: u32,
+    /// Tokens that are paid for so far.
+    pub(crate) allowance: u32,
+    /// Whether what others read may be used, and this may be remembered.
+    pub(crate) reuse: bool,
+}
+
+/// Nothing more can wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Full {
+    /// Work before this one, running or waiting.
+    pub(crate) before: u32,
+}
+
+/// A part of a batch: tokens of one slot, in a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Part {
+    pub(crate) slot: u32,
+    pub(crate) work: WorkId,
+    /// The position of the first token in the sequence.
+    pub(crate) position: u32,
+    pub(crate) tokens: Vec<u32>,
+    /// Whether a token is chosen from the logits of the last of these.
+    pub(crate) chooses: bool,
+    /// Whether these are the last tokens of the prompt.
+    pub(crate) last: bool,
+    /// Whether these tokens were written by the model.
+    pub(crate) written: bool,
+}
+
+/// What the engine must do to its cache before the next batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Prepare {
+    /// Drop all of a sequence from this position on.
+    Forget {
+        /// The sequence.
+        slot: u32,
+        /// Its first position that is dropped.
+        position: u32,
+    },
+    /// Let a sequence, which is empty, begin with the beginning of another.
+    Share {
+        /// The one that has it.
+        from: u32,
+        /// The one that gets it.
+        to: u32,
+        /// How many tokens.
+        tokens: u32,
+    },
+}
+
+/// Work that got a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Started {
+    pub(crate) work: WorkId,
+    /// Tokens of its prompt that need not be read.
+    pub(crate) reused: u32,
+}
+
+/// What to do next.
+#[derive(Debug, Default)]
+pub(crate) struct Plan {
+    /// Work that got a slot.
+    pub(crate) started: Vec<Started>,
+    /// Before the batch, in this order.
+    pub(crate) prepare: Vec<Prepare>,
+    /// The batch; empty if there is nothing to compute.
+    pub(crate) batch: Vec<Part>,
+}
+
+/// Work that has a slot, or had one and waits for another.
+#[derive(Debug)]
+struct Progress {
+    work: Work,
+    /// The order of asking.
+    age: u64,
+    /// The prompt, then what was written; the last one written is not computed yet.
+    ids: Vec<u32>,
+    /// How many of `ids` are written.
+    written: u32,
+    /// How many of `ids` must be read before anything is written.
+    to_read: u32,
+    /// How many of `ids` are computed.
+    computed: u32,
+    /// How many of these were computed in pieces that may be reused.
+    reusable: u32,
+    /// Cells that it may use.
+    reserved: u32,
+}
+
+impl Progress {
+    fn new(mut work: Work, age: u64) -> Self {
+        let ids = std::mem::take(&mut work.prompt);
+        Self {
+            to_read: ids.len() as u32,
+            ids,
+            work,
+            age,
+            written: 0,
+            computed: 0,
+            reusable: 0,
+            reserved: 0,
+        }
+    }
+
+    fn length(&self) -> u32 {
+        self.ids.len() as u32
+    }
+
+    /// The most cells that it can ever need.
+    fn cells_max(&self) -> u32 {
+        self.length() + (self.work.output_max - self.written)
+    }
+
+    fn may_write(&self) -> bool {
+        self.written < self.work.allowance.min(self.work.output_max)
+    }
+
+    fn reads(&self) -> bool {
+        self.computed < self.to_read
+    }
+
+    fn writes(&self) -> bool {
+        !self.reads() && self.computed < self.length() && self.may_write()
+    }
+}
+
+#[derive(Debug, Default)]
+enum Slot {
+    #[default]
+    Free,
+    /// Nobody's, but what was read may be of use to someone.
+    Remembers {
+        ids: Vec<u32>,
+        used_at: u64,
+    },
+    Busy(Box<Progress>),
+}
+
+impl Slot {
+    fn cells(&self) -> u32 {
+        match self {
+            Self::Free => 0,
+            Self::Remembers { ids, .. } => ids.len() as u32,
+            Self::Busy(progress) => progress.reserved,
+        }
+    }
+
+    /// What was read here and may be reused.
+    fn reusable(&self) -> &[u32] {
+        match self {
+            Self::Free => &[],
+            Self::Remembers { ids, .. } => ids,
+            Self::Busy(progress) => &progress.ids[..progress.reusable as usize],
+        }
+    }
+}
+
+/// The state machine.
+#[derive(Debug)]
+pub(crate) struct Scheduler {
+    capacity: Capacity,
+    slots: Vec<Slot>,
+    /// What waits, by owner, each in the order of asking.
+    queues: BTreeMap<u64, VecDeque<Progress>>,
+    /// Owners with something waiting, in the order of their turns.
+    turns: VecDeque<u64>,
+    /// Answers that gave up their slot, the oldest first; they go before the queue.
+    put_off: Vec<Progress>,
+    /// Done to the cache before the next batch.
+    prepare: Vec<Prepare>,
+    clock: u64,
+    /// The slot that reads first next time.
+    first_reader: usize,
+}
+
+impl Scheduler {
+    pub(crate) fn new(capacity: Capacity) -> Self {
+        Self {
+            slots: (0..capacity.slots).map(|_| Slot::Free).collect(),
+            capacity,
+            queues: BTreeMap::new(),
+            turns: VecDeque::new(),
+            put_off: Vec::new(),
+            prepare: Vec::new(),
+            clock: 0,
+            first_reader: 0,
+        }
+    }
+
+    /// How much work waits for a slot.
+    pub(crate) fn waiting(&self) -> u32 {
+        let queued: usize = self.queues.values().map(VecDeque::len).sum();
+        (queued + self.put_off.len()) as u32
+    }
+
+    /// How many slots are at work.
+    pub(crate) fn busy(&self) -> u32 {
+        self.running().count() as u32
+    }
+
+    fn running(&self) -> impl Iterator<Item = &Progress> {
+        self.slots.iter().filter_map(|slot| match slot {
+            Slot::Busy(progress) => Some(&**progress),
+            _ => None,
+        })
+    }
+
+    /// Takes work on, and says how much of it is before this one.
+    ///
+    /// # Errors
+    /// When the queue is full.
+    pub(crate) fn enqueue(&mut self, work: Work) -> Result<u32, Full> {
+        let before = self.waiting();
+        let free = self.capacity.slots - self.busy();
+        if before >= self.capacity.queue + free {
+            return Err(Full {
+                before: before + self.busy(),
+            });
+        }
+        self.clock += 1;
+        let owner = work.owner;
+        let queue = self.queues.entry(owner).or_default();
+        if queue.is_empty() {
+            self.turns.push_back(owner);
+        }
+        queue.push_back(Progress::new(work, self.clock));
+        Ok((before + 1).saturating_sub(free))
+    }
+
+    /// Lets work write up to this many tokens in all; a lower figure than before changes nothing.
+    pub(crate) fn allow(&mut self, id: WorkId, tokens: u32) {
+        if let Some(progress) = self.find(id) {
+            progress.work.allowance = progress.work.allowance.max(tokens);
+        }
+    }
+
+    /// Ends work wherever it is. What it read is remembered if it had a slot.
+    pub(crate) fn end(&mut self, id: WorkId) {
+        self.put_off.retain(|progress| progress.work.id != id);
+        for queue in self.queues.values_mut() {
+            queue.retain(|progress| progress.work.id != id);
+        }
+        self.queues.retain(|_, queue| !queue.is_empty());
+        self.turns.retain(|owner| self.queues.contains_key(owner));
+        if let Some(slot) = self.slot_of(id) {
+            self.release(slot);
+        }
+    }
+
+    fn slot_of(&self, id: WorkId) -> Option<usize> {
+        let runs = |slot: &Slot| matches!(slot, Slot::Busy(progress) if progress.work.id == id);
+        self.slots.iter().position(runs)
+    }
+
+    fn find(&mut self, id: WorkId) -> Option<&mut Progress> {
+        let busy = self.slots.iter_mut().filter_map(|slot| match slot {
+            Slot::Busy(progress) => Some(&mut **progress),
+            _ => None,
+        });
+        let queued = self.queues.values_mut().flatten();
+        let put_off = self.put_off.iter_mut();
+        (busy.chain(queued).chain(put_off)).find(|progress| progress.work.id == id)
+    }
+
+    /// Ends work that could not be computed; nothing of it is remembered.
+    pub(crate) fn abandon(&mut self, id: WorkId) {
+        if let Some(progress) = self.find(id) {
+            progress.work.reuse = false;
+        }
+        self.end(id);
+    }
+
+    /// Takes a slot back, remembering what may be of use.
+    fn release(&mut self, slot: usize) {
+        self.clock += 1;
+        let Slot::Busy(progress) = std::mem::take(&mut self.slots[slot]) else {
+            return;
+        };
+        let keep = if progress.work.reuse {
+            progress.reusable
+        } else {
+            0
+        };
+        self.prepare.push(Prepare::Forget {
+            slot: slot as u32,
+            position: keep,
+        });
+        if keep > 0 {
+            let mut ids = progress.ids;
+            ids.truncate(keep as usize);
+            self.slots[slot] = Slot::Remembers {
+                ids,
+                used_at: self.clock,
+            };
+        }
+    }
+
+    /// Forgets what an idle slot remembers.
+    fn forget(&mut self, slot: usize) {
+        self.slots[slot] = Slot::Free;
+        self.prepare.push(Prepare::Forget {
+            slot: slot as u32,
+            position: 0,
+        });
+    }
+
+    fn free_cells(&self) -> u32 {
+        let used: u32 = self.slots.iter().map(Slot::cells).sum();
+        self.capacity.cells.saturating_sub(used)
+    }
+
+    /// Frees cells by forgetting what was remembered longest ago, but nothing of slot `keep`.
+    fn make_room(&mut self, cells: u32, keep: Option<usize>) -> bool {
+        while self.free_cells() < cells {
+            let Some(oldest) = self.oldest_memory(keep) else {
+                return false;
+            };
+            self.forget(oldest);
+        }
+        true
+    }
+
+    fn oldest_memory(&self, keep: Option<usize>) -> Option<usize> {
+        let memories = self.slots.iter().enumerate().filter_map(|(index, slot)| {
+            let Slot::Remembers { used_at, .. } = slot else {
+                return None;
+            };
+            (Some(index) != keep).then_some((*used_at, index))
+        });
+        memories.min().map(|(_, index)| index)
+    }
+}

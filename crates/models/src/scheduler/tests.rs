@@ -1,0 +1,293 @@
+//! The scheduler under random loads: what must hold after every step.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::*;
+use proptest::prelude::*;
+
+fn capacity(slots: u32, queue: u32, cells: u32) -> Capacity {
+    Capacity {
+        slots,
+        queue,
+        cells,
+        batch_tokens: 256,
+    }
+}
+
+fn work(id: u64, owner: u64, prompt: u32, output_max: u32) -> Work {
+    Work {
+        id: WorkId(id),
+        owner,
+        prompt: (0..prompt).map(|token| token % 7).collect(),
+        output_max,
+        allowance: u32::MAX,
+        reuse: true,
+    }
+}
+
+/// An engine without a model: it does what the plans say, and checks that they can be done.
+struct World {
+    scheduler: Scheduler,
+    capacity: Capacity,
+    /// The tokens that are in the cache, by slot.
+    cache: BTreeMap<u32, Vec<u32>>,
+    written: BTreeMap<WorkId, u32>,
+    output_max: BTreeMap<WorkId, u32>,
+    ended: Vec<WorkId>,
+}
+
+impl World {
+    fn new(capacity: Capacity) -> Self {
+        Self {
+            scheduler: Scheduler::new(capacity),
+            capacity,
+            cache: BTreeMap::new(),
+            written: BTreeMap::new(),
+            output_max: BTreeMap::new(),
+            ended: Vec::new(),
+        }
+    }
+
+    fn ask(&mut self, work: Work) -> Result<u32, Full> {
+        let (id, output_max) = (work.id, work.output_max);
+        let taken = self.scheduler.enqueue(work)?;
+        self.output_max.insert(id, output_max);
+        self.written.insert(id, 0);
+        assert!(self.scheduler.waiting() <= self.capacity.queue + self.capacity.slots);
+        Ok(taken)
+    }
+
+    fn end(&mut self, id: WorkId) {
+        self.scheduler.end(id);
+        self.output_max.remove(&id);
+    }
+
+    /// One round; gives the batch.
+    fn step(&mut self) -> Vec<Part> {
+        let plan = self.scheduler.plan();
+        for step in plan.prepare {
+            match step {
+                Prepare::Forget { slot, position } => {
+                    let cache = self.cache.entry(slot).or_default();
+                    cache.truncate(position as usize);
+                }
+                Prepare::Share { from, to, tokens } => {
+                    let shared = self.cache[&from][..tokens as usize].to_vec();
+                    let target = self.cache.entry(to).or_default();
+                    assert!(target.is_empty(), "a shared beginning comes first");
+                    *target = shared;
+                }
+            }
+        }
+        let mut slots = BTreeSet::new();
+        let rows: usize = plan.batch.iter().map(|part| part.tokens.len()).sum();
+        assert!(rows <= self.capacity.batch_tokens as usize);
+        for part in &plan.batch {
+            assert!(slots.insert(part.slot), "a slot has one part of a batch");
+            let cache = self.cache.entry(part.slot).or_default();
+            assert_eq!(cache.len(), part.position as usize, "no gap, no overlap");
+            cache.extend(&part.tokens);
+        }
+        let used: usize = self.cache.values().map(Vec::len).sum();
+        assert!(
+            used <= self.capacity.cells as usize,
+            "{used} cells are used"
+        );
+        self.scheduler.computed(&plan.batch);
+        for part in &plan.batch {
+            if part.chooses {
+                self.choose(part.work);
+            }
+        }
+        plan.batch
+    }
+
+    fn choose(&mut self, id: WorkId) {
+        let written = self.written.get_mut(&id).unwrap();
+        *written += 1;
+        if *written == self.output_max[&id] {
+            self.end(id);
+            self.ended.push(id);
+        } else {
+            self.scheduler.wrote(id, 1_000 + *written);
+        }
+    }
+
+    fn run(&mut self, steps: u32) {
+        for _ in 0..steps {
+            self.step();
+        }
+    }
+}
+
+#[test]
+fn a_prompt_is_read_and_then_written_on() {
+    let mut world = World::new(capacity(2, 4, 4_096));
+    assert_eq!(world.ask(work(1, 1, 300, 3)), Ok(0));
+    let parts: Vec<_> = (0..5).flat_map(|_| world.step()).collect();
+    let shape: Vec<_> = parts
+        .iter()
+        .map(|part| (part.position, part.tokens.len(), part.chooses))
+        .collect();
+    assert_eq!(
+        shape,
+        [
+            (0, 236, false),
+            (236, 64, true),
+            (300, 1, true),
+            (301, 1, true)
+        ]
+    );
+    assert_eq!(world.ended, [WorkId(1)]);
+    assert_eq!(world.scheduler.busy(), 0);
+}
+
+#[test]
+fn a_long_prompt_does_not_stop_who_writes() {
+    let mut world = World::new(capacity(2, 4, 8_192));
+    world.ask(work(1, 1, 10, 100)).unwrap();
+    world.step();
+    world.ask(work(2, 2, 3_000, 5)).unwrap();
+    for _ in 0..20 {
+        let batch = world.step();
+        assert!(
+            batch
+                .iter()
+                .any(|part| part.work == WorkId(1) && part.written)
+        );
+        let rows: usize = batch.iter().map(|part| part.tokens.len()).sum();
+        assert!(rows <= 1 + BESIDE_TOKENS as usize);
+    }
+}
+
+#[test]
+fn owners_take_turns() {
+    let mut world = World::new(capacity(1, 20, 4_096));
+    for id in 0..10 {
+        world.ask(work(id, 1, 5, 1)).unwrap();
+    }
+    world.ask(work(100, 2, 5, 1)).unwrap();
+    world.run(3);
+    assert!(world.ended.contains(&WorkId(100)), "{:?}", world.ended);
+}
+
+#[test]
+fn a_full_queue_takes_nothing() {
+    let mut world = World::new(capacity(1, 2, 4_096));
+    for id in 0..3 {
+        assert_eq!(world.ask(work(id, id, 5, 9)), Ok(id as u32));
+    }
+    assert_eq!(world.ask(work(3, 3, 5, 9)), Err(Full { before: 3 }));
+    world.step();
+    assert_eq!(world.ask(work(3, 3, 5, 9)), Err(Full { before: 3 }));
+    world.end(WorkId(1));
+    assert_eq!(world.ask(work(4, 3, 5, 9)), Ok(2));
+}
+
+#[test]
+fn what_was_read_is_read_once() {
+    let mut world = World::new(capacity(2, 4, 8_192));
+    world.ask(work(1, 1, 500, 2)).unwrap();
+    world.run(8);
+    let mut longer = work(2, 1, 600, 1);
+    longer.prompt[550] = 99;
+    world.ask(longer).unwrap();
+    let first = world.step().remove(0);
+    // 500 were remembered, and 64 rows remain to be computed at least.
+    assert_eq!((first.position, first.tokens.len()), (500, 100));
+    world.run(4);
+    world.ask(work(3, 1, 500, 1)).unwrap();
+    assert_eq!(world.step()[0].position, 436);
+}
+
+#[test]
+fn who_may_not_write_holds_its_place_and_computes_nothing() {
+    let mut world = World::new(capacity(1, 4, 4_096));
+    let mut paid = work(1, 1, 10, 10);
+    paid.allowance = 2;
+    world.ask(paid).unwrap();
+    world.run(5);
+    assert_eq!(world.written[&WorkId(1)], 2);
+    assert!(world.step().is_empty());
+    assert_eq!(world.scheduler.busy(), 1);
+    world.scheduler.allow(WorkId(1), 4);
+    world.scheduler.allow(WorkId(1), 3);
+    world.run(5);
+    assert_eq!(world.written[&WorkId(1)], 4);
+}
+
+#[test]
+fn when_cells_run_out_the_youngest_waits_and_goes_on_later() {
+    let mut world = World::new(capacity(2, 4, 1_024));
+    world.ask(work(1, 1, 300, 700)).unwrap();
+    world.ask(work(2, 2, 300, 600)).unwrap();
+    world.run(2_500);
+    assert_eq!(world.ended, [WorkId(1), WorkId(2)]);
+}
+
+#[derive(Debug, Clone)]
+enum Act {
+    Ask {
+        owner: u64,
+        prompt: u32,
+        output: u32,
+        paid: bool,
+    },
+    Cancel(u64),
+    Allow(u64),
+    Steps(u32),
+}
+
+fn any_act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        4 => (0..4u64, 1..700u32, 1..300u32, any::<bool>())
+            .prop_map(|(owner, prompt, output, paid)| Act::Ask { owner, prompt, output, paid }),
+        1 => (0..60u64).prop_map(Act::Cancel),
+        1 => (0..60u64).prop_map(Act::Allow),
+        3 => (1..60u32).prop_map(Act::Steps),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn whatever_happens_all_that_is_paid_for_ends(
+        acts in prop::collection::vec(any_act(), 1..60),
+        slots in 1..5u32,
+        cells in 4..9u32,
+    ) {
+        let mut world = World::new(capacity(slots, 8, cells * 256));
+        let (mut last, mut living) = (0, BTreeSet::new());
+        for act in acts {
+            match act {
+                Act::Ask { owner, prompt, output, paid } => {
+                    last += 1;
+                    let mut work = work(last, owner, prompt, output);
+                    work.allowance = if paid { u32::MAX } else { 1 };
+                    if world.ask(work).is_ok() {
+                        living.insert(WorkId(last));
+                    }
+                }
+                Act::Cancel(id) => {
+                    world.end(WorkId(id));
+                    living.remove(&WorkId(id));
+                }
+                Act::Allow(id) => world.scheduler.allow(WorkId(id), u32::MAX),
+                Act::Steps(count) => world.run(count),
+            }
+        }
+        for id in &living {
+            world.scheduler.allow(*id, u32::MAX);
+        }
+        // Everything is read and written, even if each is put off a few times.
+        for _ in 0..400_000 {
+            if world.scheduler.busy() == 0 && world.scheduler.waiting() == 0 {
+                break;
+            }
+            world.step();
+        }
+        prop_assert_eq!((world.scheduler.busy(), world.scheduler.waiting()), (0, 0));
+        for id in living {
+            prop_assert!(world.ended.contains(&id), "{:?} never ended", id);
+        }
+    }
+}
