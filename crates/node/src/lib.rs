@@ -13,6 +13,7 @@ pub mod http;
 pub mod keys;
 pub mod local_chain;
 pub mod payments;
+pub mod roles;
 pub mod store;
 pub mod trade;
 pub mod wallet;

@@ -44,10 +44,14 @@ pub enum Table {
     Watched,
     /// From which block on the events of a chain are followed, by chain.
     IndexStart,
+    /// Answers that were sold, by the answer's id.
+    Sales,
+    /// Answers that were asked for, by the answer's id and the number of the provider.
+    Bought,
 }
 
 impl Table {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 9] = [
         Self::ProviderChannels,
         Self::PayerChannels,
         Self::Spent,
@@ -55,6 +59,8 @@ impl Table {
         Self::Replies,
         Self::Watched,
         Self::IndexStart,
+        Self::Sales,
+        Self::Bought,
     ];
 
     const fn definition(self) -> TableDefinition<'static, &'static [u8], &'static [u8]> {
@@ -66,6 +72,8 @@ impl Table {
             Self::Replies => "replies",
             Self::Watched => "watched",
             Self::IndexStart => "index_start",
+            Self::Sales => "sales",
+            Self::Bought => "bought",
         })
     }
 }

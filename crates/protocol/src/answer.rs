@@ -8,6 +8,7 @@
 pub mod frame;
 pub mod payer;
 pub mod price;
+pub mod provider;
 pub mod receipt;
 pub mod request;
 pub mod spec;

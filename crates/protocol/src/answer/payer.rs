@@ -89,6 +89,8 @@ pub enum Event {
     Made(Tokens),
     /// This device's own model has ended.
     MadeAll(StopReason),
+    /// This device's own model does not take the question.
+    Refused(Refusal),
     /// The link broke, or what came over it was no frame.
     Closed {
         /// It was the peer's doing: what came could not be read.
@@ -300,6 +302,7 @@ impl Answer {
             Event::Frame(frame) => self.frame(now, *frame, out),
             Event::Made(tokens) => self.tokens(now, tokens, out),
             Event::MadeAll(stop) => self.finish(now, stop, out),
+            Event::Refused(refusal) => self.refused(now, refusal, out),
             Event::Closed { garbage: true } => self.distrust(now, Distrust::Garbage, out),
             Event::Closed { garbage: false } => self.closed(now, out),
             Event::Cancel => self.cancel(now, out),

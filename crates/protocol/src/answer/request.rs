@@ -174,13 +174,14 @@ impl AnswerRequest {
     }
 
     /// The key of the noise: BLAKE3's key derivation with the context "hearth answer seed" over
-    /// the seed, the answer's id, the hash of the prompt's ids and the hash of the noise's spec.
+    /// the seed, the hash of the prompt's ids and the hash of the noise's spec.
+    ///
+    /// The answer's name is no part of it, so that the same seed and question give the same answer.
     pub fn noise_key(&self) -> [u8; 32] {
         let prompt = ContentHash::of_ids(self.prompt());
         let mut hasher = blake3::Hasher::new_derive_key("hearth answer seed");
         hasher
             .update(&self.seed)
-            .update(&self.id.0)
             .update(&prompt.0)
             .update(&self.noise_spec.0);
         *hasher.finalize().as_bytes()

@@ -159,7 +159,7 @@ fn put(headers: &mut HeaderMap, response: &SettleResponse) {
 }
 
 /// What a statement says, as it travels.
-pub(super) fn batch_response(
+pub(crate) fn batch_response(
     network: ChainId,
     payer: Address,
     statement: &Statement,

@@ -8,7 +8,7 @@
 use alloy_primitives::B256;
 use hearth_protocol::channel::payer::Outcome;
 use hearth_protocol::eip712::SettlementDomain;
-use hearth_protocol::id::ChannelId;
+use hearth_protocol::id::AssetId;
 use hearth_protocol::money::Amount;
 use hearth_protocol::spending::{AssetLimit, Declined, asset_of};
 use hearth_protocol::x402::{
@@ -33,6 +33,7 @@ pub struct Tab {
     held: Held,
     charged: Amount,
     corrected: bool,
+    deposits: bool,
 }
 
 impl Purse {
@@ -67,19 +68,25 @@ impl Purse {
             held,
             charged: Amount::ZERO,
             corrected: false,
+            deposits: false,
         })
     }
 }
 
 impl Tab {
-    /// The channel that pays.
-    pub fn channel(&mut self) -> ChannelId {
-        self.held.channel().id()
+    /// The token that pays.
+    pub fn asset(&self) -> AssetId {
+        asset_of(&self.requirements)
     }
 
-    /// What was charged on this tab so far.
-    pub fn charged(&self) -> Amount {
-        self.charged
+    /// Whether the newest promise brings a deposit with it.
+    pub fn deposits(&self) -> bool {
+        self.deposits
+    }
+
+    /// Lets all of the tab cost no more than `most`, where the household's limit is higher.
+    pub fn cap(&mut self, most: Amount) {
+        self.limit.per_payment = self.limit.per_payment.min(most);
     }
 
     /// Promises `amount` for what comes next, durably, and says it as the JSON of an x402
@@ -96,6 +103,7 @@ impl Tab {
             self.held.channel().observe(&state);
         }
         let promise = begin_promise(&self.requirements, &self.extra, &mut self.held, &self.limit)?;
+        self.deposits = promise.deposit.is_some();
         let payload = self.purse.sign_promise(
             &self.requirements,
             &self.extra,

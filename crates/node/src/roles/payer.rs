@@ -1,0 +1,475 @@
+//! The payer's role: it answers the household's questions, by this device's own models or by
+//! whoever in the network does it best within the household's limits.
+//!
+//! One task drives one answer: it performs what `hearth_protocol::answer::payer` decides, over
+//! the engine of this device or a stream to a peer, and pays by a tab of the purse. Whom to ask is
+//! the decision of `hearth_protocol::market`.
+
+mod asking;
+mod readers;
+mod text;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use alloy_primitives::Address;
+use futures::future::BoxFuture;
+use futures::stream::{self, BoxStream};
+use hearth_chain::client::Environment;
+use hearth_net::Network;
+use hearth_protocol::answer::payer::{Candidate, Patience};
+use hearth_protocol::answer::request::OUTPUT_TOKENS_MAX;
+use hearth_protocol::answer::{AnswerId, AnswerRequest, Sampling, SignedReceipt, Spec};
+use hearth_protocol::content::ContentHash;
+use hearth_protocol::market::{Market, Passed, Weighed, Wish};
+use hearth_protocol::offer::{DeviceId, Offer};
+use hearth_protocol::spending::Spending;
+use hearth_protocol::time::Timestamp;
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+use super::provider::{IsHousehold, Provider};
+use crate::answers::{Answer, Answerer, AskError, Ending, Input, ModelCard, Part, Question, Tier};
+use crate::home::Config;
+use crate::payments::purse::Purse;
+use crate::store::{Store, StoreError, Table};
+
+use asking::Asking;
+pub use readers::{ModelFile, ReadError, Readers};
+
+/// Parts of an answer that wait for whoever reads it.
+const PARTS_MAX: usize = 256;
+
+/// What a payer is made of.
+pub struct PayerParts {
+    /// This device's own models.
+    pub provider: Provider,
+    /// The way to others; without it only this device answers.
+    pub network: Option<Network>,
+    /// Pays; without it only free answers are asked for.
+    pub purse: Option<Purse>,
+    /// Reads prompts for models, whether or not they are served here.
+    pub readers: Readers,
+    /// What may be spent, and what tokens are called.
+    pub config: Config,
+    /// Limits for each token.
+    pub spending: Spending,
+    /// Tells the household's own devices.
+    pub is_household: IsHousehold,
+    /// Keeps receipts.
+    pub store: Store,
+    /// How patient it is.
+    pub patience: Patience,
+    /// The clock.
+    pub environment: Arc<dyn Environment>,
+}
+
+/// The payer. Clones share everything.
+#[derive(Clone)]
+pub struct Payer(Arc<Shared>);
+
+struct Shared {
+    parts: PayerParts,
+    market: Mutex<Market>,
+    began_at: Timestamp,
+}
+
+/// A receipt as it stands in the store, under the answer's id and the number of the provider.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StoredPurchase {
+    /// What the provider signed last.
+    pub receipt: SignedReceipt,
+    /// Who it was.
+    pub device: DeviceId,
+    /// The model's name.
+    pub model: String,
+}
+
+/// What is asked, once everything about the model is known.
+struct Prepared {
+    request: AnswerRequest,
+    candidates: Vec<Candidate>,
+    offers: BTreeMap<DeviceId, Offer>,
+    model: String,
+}
+
+impl Payer {
+    /// A payer that knows of no offer yet.
+    pub fn new(parts: PayerParts) -> Self {
+        let began_at = Timestamp(parts.environment.now_ms());
+        Self(Arc::new(Shared {
+            parts,
+            market: Mutex::default(),
+            began_at,
+        }))
+    }
+
+    fn parts(&self) -> &PayerParts {
+        &self.0.parts
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp(self.parts().environment.now_ms())
+    }
+
+    /// The market, for a moment.
+    pub fn market(&self) -> MutexGuard<'_, Market> {
+        self.0.market.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Every offer of a model, weighed for a question of usual length.
+    ///
+    /// # Errors
+    /// When nobody knows the model.
+    pub fn weigh(&self, model: &str, tier: Tier) -> Result<Vec<Weighed>, AskError> {
+        let wish = Wish {
+            weights: self.weights_of(model)?.1,
+            prompt_tokens: 500,
+            output_tokens: 500,
+            household_only: tier < Tier::Network,
+        };
+        Ok(self.weigh_for(&wish))
+    }
+
+    fn weigh_for(&self, wish: &Wish) -> Vec<Weighed> {
+        let is_household = |offer: &Offer| (self.parts().is_household)(&offer.device);
+        let now = self.now();
+        self.market()
+            .weigh(now, wish, &self.parts().spending, is_household)
+    }
+
+    /// The name and the weights that a client means.
+    fn weights_of(&self, name: &str) -> Result<(String, ContentHash), AskError> {
+        let served = self.parts().provider.served();
+        let by_name = |served: &&super::served::Served| {
+            served.name.eq_ignore_ascii_case(name) || served.serving.weights.to_string() == name
+        };
+        if let Some(served) = served.iter().find(by_name) {
+            return Ok((served.name.clone(), served.serving.weights));
+        }
+        if let Some((name, weights)) = self.parts().readers.weights_of(name) {
+            return Ok((name, weights));
+        }
+        let offered = self.market().weights_of(name);
+        match (offered.as_slice(), name.parse::<ContentHash>()) {
+            ([weights], _) => Ok((name.to_owned(), *weights)),
+            ([], Ok(weights)) => Ok((name.to_owned(), weights)),
+            ([], Err(_)) => Err(AskError::NoModel(name.to_owned())),
+            (several, _) => {
+                let hashes: Vec<_> = several.iter().map(ToString::to_string).collect();
+                Err(AskError::Senseless(format!(
+                    "different models are offered under the name {name:?}; name the one you mean by its hash: {}",
+                    hashes.join(", ")
+                )))
+            }
+        }
+    }
+
+    async fn prepare(&self, question: &Question) -> Result<Prepared, AskError> {
+        let (model, weights) = self.weights_of(&question.model)?;
+        let reader = self.reader(&weights).await?;
+        let ids = reader.ids(&question.input).map_err(senseless)?;
+        let prompt_tokens = count(ids.len());
+        let context_tokens = self.context_tokens(&weights);
+        let left = context_tokens.saturating_sub(prompt_tokens);
+        if left == 0 {
+            return Err(AskError::TooLong {
+                prompt_tokens,
+                context_tokens,
+            });
+        }
+        let wanted = question.output_tokens_max.unwrap_or(left);
+        let output_tokens_max = wanted.min(left).clamp(1, OUTPUT_TOKENS_MAX);
+        let sampling = Sampling {
+            grammar: question
+                .grammar
+                .as_ref()
+                .map(hearth_protocol::answer::Grammar::hash),
+            ..question.sampling.clone()
+        };
+        let wish = Wish {
+            weights,
+            prompt_tokens,
+            output_tokens: output_tokens_max,
+            household_only: question.tier < Tier::Network,
+        };
+        let (candidates, offers) = self.candidates(question, &model, &wish, &sampling)?;
+        let request = AnswerRequest {
+            id: AnswerId(random()?),
+            spec: ContentHash::default(),
+            noise_spec: ContentHash::default(),
+            weights,
+            ids,
+            answered_tokens: 0,
+            sampling,
+            grammar: question.grammar.clone(),
+            output_tokens_max,
+            seed: seed(question.seed)?,
+            logprobs: question.logprobs,
+        };
+        request.check().map_err(senseless)?;
+        Ok(Prepared {
+            request,
+            candidates,
+            offers,
+            model,
+        })
+    }
+
+    /// Tokens of prompt and answer together, with whoever takes most.
+    fn context_tokens(&self, weights: &ContentHash) -> u32 {
+        let here = self.parts().provider.find(weights);
+        let here = here.map(|served| served.engine.description().context_tokens);
+        let market = self.market();
+        let offered = market
+            .offers()
+            .flat_map(|offer| &offer.models)
+            .filter(|model| model.serving.weights == *weights)
+            .map(|model| model.context_tokens);
+        offered.chain(here).max().unwrap_or(0)
+    }
+
+    /// Whom to ask, in order: this device, then whoever the market prefers.
+    #[allow(clippy::type_complexity)]
+    fn candidates(
+        &self,
+        question: &Question,
+        model: &str,
+        wish: &Wish,
+        sampling: &Sampling,
+    ) -> Result<(Vec<Candidate>, BTreeMap<DeviceId, Offer>), AskError> {
+        let parts = self.parts();
+        let here = parts.provider.find(&wish.weights).map(|served| Candidate {
+            device: None,
+            spec: Spec {
+                sampling: sampling.clone(),
+                serving: served.serving.clone(),
+            }
+            .hash(),
+            session_key: Address::ZERO,
+            price: None,
+            prompt_tokens_per_s: served.speed.prompt_tokens_per_s,
+        });
+        let mut candidates: Vec<_> = here.into_iter().collect();
+        let mut offers = BTreeMap::new();
+        let mut passed = Vec::new();
+        if question.tier > Tier::Device && parts.network.is_some() {
+            for weighed in self.weigh_for(wish) {
+                let payable = weighed.price.is_none() || parts.purse.is_some();
+                match weighed.passed {
+                    None if payable => {
+                        offers.insert(weighed.device, weighed.offer);
+                        candidates.push(Candidate {
+                            device: Some(weighed.device),
+                            spec: weighed.model.spec(sampling.clone()).hash(),
+                            session_key: offers[&weighed.device].session_key,
+                            price: weighed.price,
+                            prompt_tokens_per_s: weighed.model.prompt_tokens_per_s,
+                        });
+                    }
+                    None => {}
+                    Some(why) => passed.push(why),
+                }
+            }
+        }
+        if candidates.is_empty() {
+            return Err(nobody(question, model, &passed));
+        }
+        Ok((candidates, offers))
+    }
+
+    async fn reader(&self, weights: &ContentHash) -> Result<Arc<readers::Reader>, AskError> {
+        let parts = self.parts();
+        if let Some(served) = parts.provider.find(weights) {
+            return parts
+                .readers
+                .of_engine(*weights, &served.engine)
+                .map_err(senseless);
+        }
+        let reader = parts.readers.of_weights(*weights).await;
+        reader.map_err(|error| AskError::NoProvider(error.to_string()))
+    }
+
+    async fn ask_now(&self, question: Question) -> Result<Answer, AskError> {
+        let prepared = self.prepare(&question).await?;
+        let reader = self.reader(&prepared.request.weights).await?;
+        let id = prepared.request.id;
+        let model = prepared.model.clone();
+        let prompt_tokens = count(prepared.request.ids.len());
+        let (parts, mut arriving) = mpsc::channel(PARTS_MAX);
+        let asking = Asking::new(self.clone(), prepared, reader, question, parts);
+        tokio::spawn(asking.run());
+        // What fails before anything was answered is an error, not an answer.
+        let first = arriving.recv().await;
+        match first {
+            Some(Part::Ended {
+                stop: Ending::Broken(error),
+                ..
+            }) => Err(error),
+            None => Err(AskError::Failed("the answer was dropped".to_owned())),
+            Some(first) => Ok(Answer {
+                id,
+                model,
+                prompt_tokens,
+                parts: parts_of(first, arriving),
+            }),
+        }
+    }
+
+    async fn embed_now(
+        &self,
+        model: String,
+        inputs: Vec<Input>,
+    ) -> Result<(Vec<Vec<f32>>, u32), AskError> {
+        let (_, weights) = self.weights_of(&model)?;
+        let served = self.parts().provider.find(&weights);
+        let served = served.ok_or_else(|| AskError::BeyondTier {
+            model,
+            tier: "device, where embeddings are computed".to_owned(),
+        })?;
+        let reader = self.reader(&weights).await?;
+        let (mut vectors, mut tokens) = (Vec::new(), 0_u32);
+        for input in &inputs {
+            let ids = reader.ids(input).map_err(senseless)?;
+            tokens = tokens.saturating_add(count(ids.len()));
+            let vector = served.engine.embed(ids).await;
+            vectors.push(vector.map_err(senseless)?);
+        }
+        Ok((vectors, tokens))
+    }
+
+    /// The receipts of an answer, in the order of its providers.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn purchases(&self, answer: AnswerId) -> Result<Vec<StoredPurchase>, StoreError> {
+        let mut found = Vec::new();
+        for number in 0..hearth_protocol::answer::payer::ATTEMPTS_MAX {
+            let key = asking::receipt_key(answer, number);
+            if let Some(stored) = self.parts().store.get(Table::Bought, &key)? {
+                found.push(stored);
+            }
+        }
+        Ok(found)
+    }
+}
+
+impl Answerer for Payer {
+    fn models(&self) -> BTreeMap<String, ModelCard> {
+        let mut cards = BTreeMap::new();
+        let created_s = self.0.began_at.as_secs();
+        for served in self.parts().provider.served() {
+            let card = ModelCard {
+                name: served.name.clone(),
+                weights: served.serving.weights.to_string(),
+                context_tokens: served.engine.description().context_tokens,
+                here: true,
+                providers: 0,
+                created_s,
+            };
+            cards.insert(served.name, card);
+        }
+        let market = self.market();
+        for model in market.offers().flat_map(|offer| &offer.models) {
+            let card = cards
+                .entry(model.name.clone())
+                .or_insert_with(|| ModelCard {
+                    name: model.name.clone(),
+                    weights: model.serving.weights.to_string(),
+                    context_tokens: model.context_tokens,
+                    here: false,
+                    providers: 0,
+                    created_s,
+                });
+            card.providers = card.providers.saturating_add(1);
+        }
+        cards
+    }
+
+    fn ask(&self, question: Question) -> BoxFuture<'_, Result<Answer, AskError>> {
+        Box::pin(self.ask_now(question))
+    }
+
+    fn count_tokens(&self, model: String, input: Input) -> BoxFuture<'_, Result<u32, AskError>> {
+        Box::pin(async move {
+            let (_, weights) = self.weights_of(&model)?;
+            let reader = self.reader(&weights).await?;
+            let ids = reader.ids(&input).map_err(senseless)?;
+            Ok(count(ids.len()))
+        })
+    }
+
+    fn embed(
+        &self,
+        model: String,
+        inputs: Vec<Input>,
+    ) -> BoxFuture<'_, Result<(Vec<Vec<f32>>, u32), AskError>> {
+        Box::pin(self.embed_now(model, inputs))
+    }
+
+    fn receipts(&self, answer: AnswerId) -> BoxFuture<'_, Result<Vec<SignedReceipt>, AskError>> {
+        Box::pin(async move {
+            let purchases = self.purchases(answer);
+            let purchases = purchases.map_err(|error| AskError::Failed(error.to_string()))?;
+            Ok(purchases.into_iter().map(|stored| stored.receipt).collect())
+        })
+    }
+}
+
+fn parts_of(first: Part, arriving: mpsc::Receiver<Part>) -> BoxStream<'static, Part> {
+    let rest = stream::unfold(arriving, |mut arriving| async move {
+        arriving.recv().await.map(|part| (part, arriving))
+    });
+    Box::pin(futures::StreamExt::chain(
+        stream::once(async move { first }),
+        rest,
+    ))
+}
+
+fn nobody(question: &Question, model: &str, passed: &[Passed]) -> AskError {
+    let model = model.to_owned();
+    if passed.is_empty() || passed.contains(&Passed::BeyondTier) {
+        return AskError::BeyondTier {
+            model,
+            tier: match question.tier {
+                Tier::Device => "device",
+                Tier::Household => "household",
+                Tier::Network => "network",
+            }
+            .to_owned(),
+        };
+    }
+    let reasons: Vec<_> = passed.iter().map(ToString::to_string).collect();
+    let dear = |why: &Passed| matches!(why, Passed::Asset | Passed::TooDear { .. });
+    let reasons = reasons.join("; ");
+    if passed.iter().all(dear) {
+        return AskError::Budget(format!(
+            "every offer of {model:?} is beyond your limits: {reasons}"
+        ));
+    }
+    AskError::NoProvider(reasons)
+}
+
+fn senseless(error: impl std::fmt::Display) -> AskError {
+    AskError::Senseless(error.to_string())
+}
+
+fn random<const N: usize>() -> Result<[u8; N], AskError> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|error| AskError::Failed(error.to_string()))?;
+    Ok(bytes)
+}
+
+/// The 32 bytes that a client's seed stands for, or random ones.
+fn seed(seed: Option<u64>) -> Result<[u8; 32], AskError> {
+    match seed {
+        None => random(),
+        Some(seed) => {
+            Ok(ContentHash::of(&[b"hearth seed\0".as_slice(), &seed.to_le_bytes()].concat()).0)
+        }
+    }
+}
+
+fn count(tokens: usize) -> u32 {
+    u32::try_from(tokens).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,599 @@
+//! The driver of one answer: it performs what the answer's machine decides.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hearth_models::engine::{Event as Made, Generation};
+use hearth_net::{FrameReceiver, FrameSender, RecvError};
+use hearth_protocol::answer::frame::{RefusalCode, TokenLogprobs};
+use hearth_protocol::answer::payer::{Answer as Machine, Candidate, Departure, Effect, End, Event};
+use hearth_protocol::answer::{
+    AnswerId, AnswerRequest, PayerFrame, ProviderFrame, Refusal, SignedReceipt, Tokens,
+};
+use hearth_protocol::id::AssetId;
+use hearth_protocol::money::Amount;
+use hearth_protocol::offer::{DeviceId, Offer};
+use hearth_protocol::time::Timestamp;
+use hearth_protocol::x402::{BatchExtra, PaymentRequirements, Scheme};
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+use super::readers::Reader;
+use super::text;
+use super::{Payer, Prepared, StoredPurchase, count};
+use crate::answers::{AskError, Ending, Logprob, Part, Question, Source, Usage};
+use crate::payments::purse::{PayError, Tab};
+use crate::roles::served::{Gathered, stop_reason};
+use crate::store::{Batch, Table};
+use crate::wallet::money;
+
+/// How long a payment may take, as it is promised, in seconds.
+const MAX_TIMEOUT_S: u64 = 120;
+
+/// Where the answer comes from now.
+enum Link {
+    Nobody,
+    Here(Generation),
+    Peer {
+        sender: FrameSender<PayerFrame>,
+        receiver: FrameReceiver<ProviderFrame>,
+    },
+}
+
+/// What is measured of a provider.
+#[derive(Debug, Clone, Copy, Default)]
+struct Pace {
+    asked_at: Timestamp,
+    first_at: Option<Timestamp>,
+    last_at: Timestamp,
+    tokens: u32,
+}
+
+/// One answer in the making.
+pub(super) struct Asking {
+    payer: Payer,
+    machine: Machine,
+    effects: VecDeque<Effect>,
+    link: Link,
+    tab: Option<Tab>,
+    /// Whether the promise on the tab has not been answered by a charge.
+    promised: bool,
+    offers: BTreeMap<DeviceId, Offer>,
+    question: Question,
+    reader: Arc<Reader>,
+    text: Option<text::Reader>,
+    answer: AnswerId,
+    model: String,
+    prompt_tokens: u32,
+    cached_tokens: u32,
+    charged: BTreeMap<AssetId, Amount>,
+    pace: Pace,
+    /// Whom the text comes from that was handed on last.
+    source: Option<Option<DeviceId>>,
+    current: Option<Candidate>,
+    attempts: usize,
+    stopped_by: Option<String>,
+    parts: mpsc::Sender<Part>,
+    cancelled: bool,
+}
+
+impl Asking {
+    pub(super) fn new(
+        payer: Payer,
+        prepared: Prepared,
+        reader: Arc<Reader>,
+        question: Question,
+        parts: mpsc::Sender<Part>,
+    ) -> Self {
+        let Prepared {
+            request,
+            candidates,
+            offers,
+            model,
+        } = prepared;
+        let patience = payer.parts().patience;
+        Self {
+            text: Some(text::Reader::new(question.stops.clone())),
+            answer: request.id,
+            prompt_tokens: count(request.ids.len()),
+            machine: Machine::new(request, candidates, patience),
+            effects: VecDeque::new(),
+            link: Link::Nobody,
+            tab: None,
+            promised: false,
+            offers,
+            question,
+            reader,
+            model,
+            cached_tokens: 0,
+            charged: BTreeMap::new(),
+            pace: Pace::default(),
+            source: None,
+            current: None,
+            attempts: 0,
+            stopped_by: None,
+            parts,
+            cancelled: false,
+            payer,
+        }
+    }
+
+    /// Answers, to the end.
+    pub(super) async fn run(mut self) {
+        let mut out = Vec::new();
+        self.machine.start(self.payer.now(), &mut out);
+        self.effects.extend(out);
+        loop {
+            while let Some(effect) = self.effects.pop_front() {
+                self.perform(effect).await;
+            }
+            if self.machine.has_ended() {
+                return;
+            }
+            let event = self.next().await;
+            self.tell(event);
+        }
+    }
+
+    fn tell(&mut self, event: Event) {
+        let mut out = Vec::new();
+        self.machine.handle(self.payer.now(), event, &mut out);
+        self.effects.extend(out);
+    }
+
+    /// What happens next.
+    async fn next(&mut self) -> Event {
+        let wake = self.machine.wake_at().filter(|at| at.0 != u64::MAX);
+        let wait_ms = wake.map(|at| at.ms_since(self.payer.now()));
+        let tick = async {
+            match wait_ms {
+                Some(ms) => tokio::time::sleep(Duration::from_millis(ms)).await,
+                None => pending().await,
+            }
+        };
+        let gone = async {
+            if self.cancelled {
+                pending::<()>().await;
+            }
+            self.parts.closed().await;
+        };
+        let position = count(self.machine.ids().len());
+        tokio::select! {
+            biased;
+            event = heard(&mut self.link, position, &mut self.cached_tokens) => event,
+            () = gone => {
+                self.cancelled = true;
+                Event::Cancel
+            }
+            () = tick => Event::Tick,
+        }
+    }
+
+    async fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Open { candidate, promise } => {
+                let event = self.open(*candidate, promise).await;
+                self.tell(event);
+            }
+            Effect::Make(request) => self.make(&request).await,
+            Effect::Send(frame) => self.send(&frame).await,
+            Effect::Promise(amount) => {
+                let event = self.promise(amount).await;
+                self.tell(event);
+            }
+            Effect::Correct { required, promise } => {
+                let event = self.correct(&required, promise).await;
+                self.tell(event);
+            }
+            Effect::Settle {
+                receipt,
+                settlement,
+            } => self.settle(*receipt, &settlement).await,
+            Effect::Deliver(tokens) => self.deliver(tokens).await,
+            Effect::Leave { candidate, why } => self.leave(&candidate, why).await,
+            Effect::Ended(end) => self.ended(end).await,
+        }
+    }
+
+    /// Connects, and signs the first promise.
+    async fn open(&mut self, candidate: Candidate, promise: Option<Amount>) -> Event {
+        self.attempts += 1;
+        self.pace = Pace {
+            asked_at: self.payer.now(),
+            ..Pace::default()
+        };
+        let parts = self.payer.parts();
+        let (Some(network), Some(device)) = (&parts.network, candidate.device) else {
+            return Event::NotOpened;
+        };
+        let connect = Duration::from_millis(parts.patience.connect_ms);
+        let connected = tokio::time::timeout(connect, network.ask(device, None)).await;
+        let stream = match connected {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => {
+                info!(%device, %error, "a provider cannot be reached");
+                return Event::NotOpened;
+            }
+            Err(_) => return Event::NotOpened,
+        };
+        let (sender, receiver) = stream.split();
+        self.link = Link::Peer { sender, receiver };
+        self.current = Some(candidate.clone());
+        let Some(amount) = promise else {
+            return Event::Opened {
+                payment: None,
+                deposits: false,
+            };
+        };
+        match self.open_tab(&candidate, amount).await {
+            Ok((payment, deposits)) => Event::Opened {
+                payment: Some(payment),
+                deposits,
+            },
+            Err(error) => Event::NotPaid(error.to_string()),
+        }
+    }
+
+    async fn open_tab(
+        &mut self,
+        candidate: &Candidate,
+        amount: Amount,
+    ) -> Result<(Vec<u8>, bool), PayError> {
+        let parts = self.payer.parts();
+        let offered = candidate.device.and_then(|device| self.offers.get(&device));
+        let (Some(purse), Some(price), Some(offer)) = (&parts.purse, candidate.price, offered)
+        else {
+            return Err(PayError::NoChannelTaken);
+        };
+        let requirements = self.requirements(offer, price.asset, amount)?;
+        let provider = format!("hearth:{}", offer.device);
+        let mut tab = purse.open_tab(&provider, requirements).await?;
+        let ceilings = &self.question.ceilings;
+        if let Some((_, most)) = ceilings.iter().find(|(asset, _)| *asset == price.asset) {
+            let charged = self.charged.get(&price.asset).copied().unwrap_or_default();
+            tab.cap(most.saturating_sub(charged));
+        }
+        let payment = tab.promise(amount).await?;
+        let deposits = tab.deposits();
+        self.tab = Some(tab);
+        self.promised = true;
+        Ok((payment, deposits))
+    }
+
+    /// The way to pay a provider, as its offer says it.
+    fn requirements(
+        &self,
+        offer: &Offer,
+        asset: AssetId,
+        amount: Amount,
+    ) -> Result<PaymentRequirements, PayError> {
+        let known = self.payer.parts().config.asset(&asset.to_string());
+        let eip712 = known.and_then(|(_, asset)| asset.eip712.clone());
+        let eip712 = eip712.ok_or_else(|| {
+            PayError::Offer(format!(
+                "config.toml has no eip712 name and version of {asset}"
+            ))
+        })?;
+        let extra = BatchExtra {
+            receiver_authorizer: offer.session_key,
+            withdraw_delay: offer.withdraw_delay_s,
+            name: eip712.name,
+            version: eip712.version,
+            asset_transfer_method: None,
+            min_deposit: None,
+            channel_state: None,
+            voucher_state: None,
+        };
+        Ok(PaymentRequirements {
+            scheme: Scheme::BatchSettlement,
+            network: asset.chain,
+            amount,
+            asset: asset.token,
+            pay_to: offer.household,
+            max_timeout_seconds: MAX_TIMEOUT_S,
+            extra: extra.into_map(),
+        })
+    }
+
+    async fn make(&mut self, request: &AnswerRequest) {
+        self.current = None;
+        let served = self.payer.parts().provider.find(&request.weights);
+        let Some(served) = served else {
+            return self.tell(Event::NotOpened);
+        };
+        let job = served.job(request, 0, request.output_tokens_max);
+        match served.engine.submit(job).await {
+            Ok(generation) => self.link = Link::Here(generation),
+            Err(error) => {
+                // Somebody else may have room, or a longer context.
+                info!(%error, "this device does not answer");
+                self.tell(Event::Refused(Refusal {
+                    code: RefusalCode::Busy,
+                    retry_after_ms: None,
+                    message: error.to_string(),
+                }));
+            }
+        }
+    }
+
+    async fn send(&mut self, frame: &PayerFrame) {
+        let Link::Peer { sender, .. } = &mut self.link else {
+            return;
+        };
+        if let Err(error) = sender.send(frame).await {
+            info!(%error, "a provider takes nothing more");
+            self.tell(Event::Closed { garbage: false });
+        }
+    }
+
+    async fn promise(&mut self, amount: Amount) -> Event {
+        let Some(tab) = &mut self.tab else {
+            return Event::NotPaid("no payment is open with the provider".to_owned());
+        };
+        match tab.promise(amount).await {
+            Ok(payment) => {
+                self.promised = true;
+                Event::Promised(payment)
+            }
+            Err(error) => Event::NotPaid(error.to_string()),
+        }
+    }
+
+    async fn correct(&mut self, required: &[u8], amount: Amount) -> Event {
+        let Some(tab) = &mut self.tab else {
+            return Event::NotPaid("no payment is open with the provider".to_owned());
+        };
+        self.promised = false;
+        match tab.correct(required).await {
+            Ok(()) => self.promise(amount).await,
+            Err(error) => Event::NotPaid(error.to_string()),
+        }
+    }
+
+    /// Takes a charge into the books, and keeps its receipt.
+    async fn settle(&mut self, receipt: SignedReceipt, settlement: &[u8]) {
+        if let Some(tab) = &mut self.tab
+            && !settlement.is_empty()
+        {
+            self.promised = false;
+            match tab.settle(settlement).await {
+                Ok(charged) => {
+                    let sum = self.charged.entry(tab.asset()).or_default();
+                    *sum = sum.saturating_add(charged);
+                }
+                Err(error) => {
+                    warn!(%error, "a provider's charge is not believed");
+                    self.tell(Event::Closed { garbage: true });
+                    return;
+                }
+            }
+        }
+        let Some(device) = self.current.as_ref().and_then(|one| one.device) else {
+            return;
+        };
+        let key = receipt_key(self.answer, self.attempts.saturating_sub(1));
+        let stored = StoredPurchase {
+            receipt,
+            device,
+            model: self.model.clone(),
+        };
+        let mut batch = Batch::default();
+        let written = match batch.put(Table::Bought, &key, &stored) {
+            Ok(()) => self.payer.parts().store.commit(batch).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = written {
+            warn!(%error, "a receipt could not be kept");
+        }
+    }
+
+    async fn deliver(&mut self, tokens: Tokens) {
+        let now = self.payer.now();
+        self.pace.first_at.get_or_insert(now);
+        self.pace.last_at = now;
+        self.pace.tokens = self.pace.tokens.saturating_add(count(tokens.ids.len()));
+        let from = self.current.as_ref().and_then(|one| one.device);
+        if self.source != Some(from) {
+            self.source = Some(from);
+            let source = self.source_of(from);
+            self.hand_on(Part::Source(source)).await;
+        }
+        let Some(text) = &mut self.text else {
+            return;
+        };
+        let shown = text.push(&self.reader.vocabulary, &tokens.ids);
+        let logprobs = tokens
+            .ids
+            .iter()
+            .zip(&tokens.logprobs)
+            .map(|(id, logprobs)| self.logprob(*id, logprobs))
+            .collect();
+        let stopped = shown.stopped_by.is_some();
+        self.hand_on(Part::Text {
+            text: shown.text,
+            tokens: count(tokens.ids.len()),
+            logprobs,
+        })
+        .await;
+        if stopped {
+            self.text = None;
+            self.stopped_by = shown.stopped_by;
+            self.tell(Event::Cancel);
+        }
+    }
+
+    fn logprob(&self, id: u32, of: &TokenLogprobs) -> Logprob {
+        let bytes = |id: u32| self.reader.vocabulary.shown_bytes(id).to_vec();
+        Logprob {
+            bytes: bytes(id),
+            logprob: of.chosen,
+            top: of.top.iter().map(|(id, p)| (bytes(*id), *p)).collect(),
+        }
+    }
+
+    fn source_of(&self, device: Option<DeviceId>) -> Source {
+        match device {
+            None => Source::Device,
+            Some(device) => Source::Peer {
+                household: (self.payer.parts().is_household)(&device),
+                device: device.to_string(),
+            },
+        }
+    }
+
+    async fn hand_on(&mut self, part: Part) {
+        if self.parts.send(part).await.is_err() && !self.cancelled {
+            self.cancelled = true;
+            self.tell(Event::Cancel);
+        }
+    }
+
+    /// Closes the link, ends the tab, and remembers how it went.
+    async fn leave(&mut self, candidate: &Candidate, why: Departure) {
+        if let Link::Peer { mut sender, .. } = std::mem::replace(&mut self.link, Link::Nobody) {
+            sender.finish();
+        }
+        if let Some(tab) = self.tab.take() {
+            let refused = matches!(why, Departure::Refused(_));
+            let finished = matches!(why, Departure::Done | Departure::Cancelled);
+            let closed = match (self.promised, refused || finished) {
+                (false, _) => Ok(()),
+                (true, true) => tab.not_charged().await,
+                (true, false) => tab.lost().await,
+            };
+            if let Err(error) = closed {
+                warn!(%error, "a payment could not be brought to its end");
+            }
+        }
+        self.promised = false;
+        let Some(device) = candidate.device else {
+            return;
+        };
+        let now = self.payer.now();
+        let mut market = self.payer.market();
+        match why {
+            Departure::Done | Departure::Cancelled => {
+                let first_at = self.pace.first_at.unwrap_or(now);
+                let delay_ms = first_at.ms_since(self.pace.asked_at);
+                let took_ms = self.pace.last_at.ms_since(first_at);
+                if self.pace.tokens > 0 {
+                    market.succeeded(device, self.pace.tokens, delay_ms, took_ms);
+                }
+            }
+            Departure::Refused(Refusal {
+                code: RefusalCode::ModelNotServed | RefusalCode::SpecDiffers,
+                ..
+            }) => market.withdraw(&device),
+            Departure::Distrusted(distrust) => {
+                warn!(%device, %distrust, "a provider is not asked again");
+                market.distrusted(now, device, distrust);
+            }
+            Departure::Lost | Departure::Refused(_) => market.failed(now, device),
+            Departure::NotPaid(_) => {}
+        }
+    }
+
+    async fn ended(&mut self, end: End) {
+        if let Some(text) = self.text.take() {
+            let text = text.finish();
+            if !text.is_empty() {
+                self.hand_on(Part::Text {
+                    text,
+                    tokens: 0,
+                    logprobs: Vec::new(),
+                })
+                .await;
+            }
+        }
+        let stop = match (self.stopped_by.take(), end) {
+            (Some(stop), _) => Ending::Stop(stop),
+            (None, End::Stopped(reason)) => Ending::Model(reason),
+            (None, End::Cancelled) => Ending::Model(hearth_protocol::answer::StopReason::Cancelled),
+            (None, End::Broken { last }) => Ending::Broken(broken(last)),
+        };
+        let config = &self.payer.parts().config;
+        let charged = self.charged.iter().filter_map(|(asset, amount)| {
+            let (symbol, asset) = config.asset(&asset.to_string())?;
+            Some(money(symbol, asset, *amount))
+        });
+        let usage = Usage {
+            prompt_tokens: self.prompt_tokens,
+            cached_tokens: self.cached_tokens,
+            output_tokens: count(self.machine.ids().len()),
+            charged: charged.collect(),
+        };
+        // Whoever asked may have gone.
+        let _ = self.parts.send(Part::Ended { stop, usage }).await;
+    }
+}
+
+/// The key under which a receipt is kept.
+pub(super) fn receipt_key(answer: AnswerId, number: usize) -> [u8; 17] {
+    let mut key = [0; 17];
+    key[..16].copy_from_slice(&answer.0);
+    key[16] = u8::try_from(number).unwrap_or(u8::MAX);
+    key
+}
+
+/// What comes from whoever answers.
+async fn heard(link: &mut Link, position: u32, cached_tokens: &mut u32) -> Event {
+    match link {
+        Link::Nobody => pending().await,
+        Link::Peer { receiver, .. } => match receiver.recv().await {
+            Ok(Some(frame)) => Event::Frame(Box::new(frame)),
+            Ok(None) => Event::Closed { garbage: false },
+            Err(error) => {
+                info!(%error, "a provider's stream ended");
+                let garbage = matches!(error, RecvError::Garbage { .. });
+                Event::Closed { garbage }
+            }
+        },
+        Link::Here(generation) => made(generation, position, cached_tokens).await,
+    }
+}
+
+async fn made(generation: &mut Generation, position: u32, cached_tokens: &mut u32) -> Event {
+    loop {
+        match generation.next().await {
+            Some(Made::Token { id, logprobs }) => {
+                let mut gathered = Gathered::default();
+                gathered.push(id, logprobs);
+                if let Some(tokens) = gathered.take(position) {
+                    return Event::Made(tokens);
+                }
+            }
+            Some(Made::Prompt { cached, .. }) => *cached_tokens = cached,
+            Some(Made::Ended(reason)) => return Event::MadeAll(stop_reason(&reason)),
+            Some(_) => {}
+            None => return Event::Closed { garbage: false },
+        }
+    }
+}
+
+fn broken(last: Option<Departure>) -> AskError {
+    match last {
+        None => AskError::NoProvider("nobody serves the model now".to_owned()),
+        Some(Departure::NotPaid(why)) => AskError::Budget(why),
+        Some(Departure::Refused(Refusal {
+            code: RefusalCode::Busy,
+            retry_after_ms,
+            ..
+        })) => AskError::Busy {
+            retry_after_s: u32::try_from(retry_after_ms.unwrap_or(1_000).div_ceil(1_000))
+                .unwrap_or(1),
+        },
+        Some(Departure::Refused(Refusal {
+            code: RefusalCode::BadGrammar | RefusalCode::BadRequest | RefusalCode::TooLong,
+            message,
+            ..
+        })) => AskError::Senseless(message),
+        Some(Departure::Refused(refusal)) => AskError::NoProvider(refusal.message),
+        Some(Departure::Distrusted(distrust)) => AskError::NoProvider(distrust.to_string()),
+        Some(_) => AskError::NoProvider(
+            "the last provider fell silent or broke off, and nobody else serves the model"
+                .to_owned(),
+        ),
+    }
+}

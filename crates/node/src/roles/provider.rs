@@ -1,0 +1,177 @@
+//! The provider's role: it answers what others ask, on the promise that they pay for it.
+//!
+//! One task serves one stream. It checks the question, has the promise admitted by the payment desk,
+//! lets the engine generate as far as promises reach, charges each part when it is used up, and signs
+//! a receipt with every charge. A payer that goes away is charged for what was sent to it.
+//!
+//! What may be promised and charged is decided by `hearth_protocol::answer::provider::Meter` and by
+//! the channel's machine behind the desk; whether the device may work at all by its owner's limits.
+
+mod conversation;
+mod till;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use alloy_signer_local::PrivateKeySigner;
+use hearth_chain::client::Environment;
+use hearth_net::IncomingAnswer;
+use hearth_protocol::answer::frame::{REFUSAL_BYTES_MAX, RefusalCode};
+use hearth_protocol::answer::{Refusal, SignedReceipt};
+use hearth_protocol::content::ContentHash;
+use hearth_protocol::offer::{DeviceId, OfferedModel};
+use hearth_protocol::time::Timestamp;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tracing::debug;
+
+use super::served::Served;
+use crate::payments::desk::Desk;
+use crate::payments::offer::AcceptedAsset;
+
+use conversation::Conversation;
+
+/// What the provider needs to be paid.
+#[derive(Debug, Clone)]
+pub struct Sales {
+    /// Takes promises.
+    pub desk: Desk,
+    /// The tokens that are taken.
+    pub assets: Vec<AcceptedAsset>,
+}
+
+/// Which devices belong to this household, and are answered for nothing.
+pub type IsHousehold = Arc<dyn Fn(&DeviceId) -> bool + Send + Sync>;
+
+/// What a provider is made of.
+#[derive(Clone)]
+pub struct ProviderParts {
+    /// Signs receipts.
+    pub session: PrivateKeySigner,
+    /// Takes payments; without it only free answers are given.
+    pub sales: Option<Sales>,
+    /// Tells the household's own devices.
+    pub is_household: IsHousehold,
+    /// The clock.
+    pub environment: Arc<dyn Environment>,
+}
+
+/// The provider. Clones share everything.
+#[derive(Clone)]
+pub struct Provider(Arc<Shared>);
+
+struct Shared {
+    parts: ProviderParts,
+    served: RwLock<BTreeMap<ContentHash, Served>>,
+    /// Whether others may use this device now.
+    open: watch::Sender<bool>,
+}
+
+impl std::fmt::Debug for Provider {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Provider")
+            .field("open", &*self.0.open.borrow())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A sale as it stands in the store, under the answer's id.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StoredSale {
+    /// What was signed last.
+    pub receipt: SignedReceipt,
+    /// The model's name.
+    pub model: String,
+    /// Who asked.
+    pub device: DeviceId,
+}
+
+impl Provider {
+    /// A provider that serves no model yet.
+    pub fn new(parts: ProviderParts) -> Self {
+        Self(Arc::new(Shared {
+            parts,
+            served: RwLock::default(),
+            open: watch::Sender::new(true),
+        }))
+    }
+
+    /// Serves a model, instead of one with the same weights.
+    pub fn serve(&self, served: Served) {
+        let weights = served.serving.weights;
+        self.write().insert(weights, served);
+    }
+
+    /// Serves a model no more. Answers that are under way go on.
+    pub fn stop_serving(&self, weights: &ContentHash) -> Option<Served> {
+        self.write().remove(weights)
+    }
+
+    /// The model with these weights.
+    pub fn find(&self, weights: &ContentHash) -> Option<Served> {
+        self.read().get(weights).cloned()
+    }
+
+    /// Every model that is served.
+    pub fn served(&self) -> Vec<Served> {
+        self.read().values().cloned().collect()
+    }
+
+    /// What is offered now: nothing while the owner has the device to themselves.
+    pub fn offered(&self) -> Vec<OfferedModel> {
+        if !*self.0.open.borrow() {
+            return Vec::new();
+        }
+        self.read().values().map(Served::offered).collect()
+    }
+
+    /// Lets others use this device, or takes it back: answers to others end at once then, charged
+    /// for what was delivered.
+    pub fn set_open(&self, open: bool) {
+        self.0.open.send_replace(open);
+    }
+
+    /// Answers one question, to its end.
+    pub async fn answer(&self, incoming: IncomingAnswer) {
+        let device = incoming.device;
+        if let Err(end) = Conversation::hold(self, incoming).await {
+            debug!(%device, %end, "a conversation ended early");
+        }
+    }
+
+    fn parts(&self) -> &ProviderParts {
+        &self.0.parts
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp(self.parts().environment.now_ms())
+    }
+
+    fn opened(&self) -> watch::Receiver<bool> {
+        self.0.open.subscribe()
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<ContentHash, Served>> {
+        self.0.served.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<ContentHash, Served>> {
+        self.0
+            .served
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A refusal with a sentence, cut to what a frame holds.
+fn refusal(code: RefusalCode, retry_after_ms: Option<u64>, message: &str) -> Refusal {
+    let mut end = message.len().min(REFUSAL_BYTES_MAX);
+    while !message.is_char_boundary(end) {
+        end -= 1;
+    }
+    Refusal {
+        code,
+        retry_after_ms,
+        message: message[..end].to_owned(),
+    }
+}

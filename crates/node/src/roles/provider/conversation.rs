@@ -1,0 +1,505 @@
+//! One stream with a payer, from the question to the last receipt.
+
+use std::future::pending;
+use std::time::Duration;
+
+use hearth_models::engine::{Event as Made, Generation, SubmitError};
+use hearth_net::{FrameReceiver, FrameSender, IncomingAnswer, RecvError, SendError};
+use hearth_protocol::answer::frame::{FRAME_TOKENS_MAX, RefusalCode};
+use hearth_protocol::answer::{
+    AnswerRequest, PayerFrame, ProviderFrame, Receipt, Refusal, SignedReceipt, Spec, StopReason,
+};
+use hearth_protocol::content::ContentHash;
+use hearth_protocol::id::ChannelId;
+use hearth_protocol::money::Amount;
+use hearth_protocol::offer::DeviceId;
+use hearth_protocol::time::Timestamp;
+use hearth_protocol::x402::ErrorCode;
+use thiserror::Error;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::till::{Promised, Tab};
+use super::{Provider, StoredSale, refusal};
+use crate::payments::desk::DeskStopped;
+use crate::payments::signing::sign;
+use crate::roles::served::{Gathered, Served, stop_reason};
+
+/// How long a payer may take to ask, and to promise more once nothing is covered any more.
+const PAYER_TIME_MAX: Duration = Duration::from_secs(10);
+/// Promises that are corrected for one answer at most.
+const CORRECTIONS_MAX: usize = 3;
+
+/// Why a conversation ended before its last receipt was sent.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub(super) enum Ended {
+    /// The payer sent what is no frame, or went away.
+    #[error("nothing more could be received: {0}")]
+    Received(#[from] RecvError),
+    /// The payer takes nothing more.
+    #[error("nothing more could be sent: {0}")]
+    Sent(#[from] SendError),
+    /// The payer said nothing.
+    #[error("the payer said nothing in time")]
+    Silent,
+    /// The payer spoke out of turn.
+    #[error("the payer spoke out of turn")]
+    OutOfTurn,
+    /// The payer ended before it asked.
+    #[error("the payer went away")]
+    Gone,
+    /// The desk stopped.
+    #[error(transparent)]
+    Desk(#[from] DeskStopped),
+}
+
+/// Why no answer is given: it is said, or there is nobody to say it to.
+enum Unanswered {
+    Refused(Refusal),
+    Ended(Ended),
+}
+
+impl<E: Into<Ended>> From<E> for Unanswered {
+    fn from(error: E) -> Self {
+        Self::Ended(error.into())
+    }
+}
+
+/// One stream with a payer.
+pub(super) struct Conversation<'a> {
+    provider: &'a Provider,
+    device: DeviceId,
+    sender: FrameSender<ProviderFrame>,
+    receiver: FrameReceiver<PayerFrame>,
+    /// The payer may still say something.
+    listening: bool,
+}
+
+/// An answer in the making.
+struct Work<'a> {
+    request: AnswerRequest,
+    served: &'a Served,
+    spec: ContentHash,
+    started_at: Timestamp,
+    delivered: Vec<u32>,
+    tab: Option<Tab<'a>>,
+}
+
+/// What happened next.
+enum Next {
+    Made(Option<Made>),
+    Said(Result<Option<PayerFrame>, RecvError>),
+    Unpaid,
+    Closed,
+}
+
+impl<'a> Conversation<'a> {
+    /// Holds one conversation, to its end.
+    pub(super) async fn hold(
+        provider: &'a Provider,
+        incoming: IncomingAnswer,
+    ) -> Result<(), Ended> {
+        let device = incoming.device;
+        let (sender, receiver) = incoming.stream.split();
+        let mut conversation = Self {
+            provider,
+            device,
+            sender,
+            receiver,
+            listening: true,
+        };
+        let first = timeout(PAYER_TIME_MAX, conversation.receiver.recv()).await;
+        let first = first.map_err(|_| Ended::Silent)??;
+        let Some(PayerFrame::Ask { request, payment }) = first else {
+            return Err(Ended::OutOfTurn);
+        };
+        let found = conversation.find(&request);
+        let outcome = match &found {
+            Ok((served, spec)) => conversation.answer(*request, served, *spec, payment).await,
+            Err(refusal) => Err(Unanswered::Refused(refusal.clone())),
+        };
+        match outcome {
+            Ok(()) => {}
+            Err(Unanswered::Ended(ended)) => return Err(ended),
+            Err(Unanswered::Refused(refusal)) => {
+                let frame = ProviderFrame::Refused(refusal);
+                conversation.sender.send(&frame).await?;
+            }
+        }
+        conversation.sender.finish();
+        // The last frame is worth nothing to a payer that does not get it.
+        Ok(conversation.sender.taken().await?)
+    }
+
+    /// The model that the question is for, and the spec that it is answered with.
+    fn find(&self, request: &AnswerRequest) -> Result<(Served, ContentHash), Refusal> {
+        request
+            .check()
+            .map_err(|error| refusal(RefusalCode::BadRequest, None, &error.to_string()))?;
+        if !*self.provider.opened().borrow() {
+            let message = "the owner uses this device now";
+            return Err(refusal(RefusalCode::NotNow, None, message));
+        }
+        let served = self.provider.find(&request.weights).ok_or_else(|| {
+            let message = "the model is not served here";
+            refusal(RefusalCode::ModelNotServed, None, message)
+        })?;
+        let spec = Spec {
+            sampling: request.sampling.clone(),
+            serving: served.serving.clone(),
+        }
+        .hash();
+        if spec != request.spec {
+            let message = "the model is served with another spec: take the newest offer";
+            return Err(refusal(RefusalCode::SpecDiffers, None, message));
+        }
+        Ok((served, spec))
+    }
+
+    async fn answer<'w>(
+        &mut self,
+        request: AnswerRequest,
+        served: &'w Served,
+        spec: ContentHash,
+        payment: Option<Vec<u8>>,
+    ) -> Result<(), Unanswered>
+    where
+        'a: 'w,
+    {
+        let tab = self.open_tab(&request, served, payment).await?;
+        let allowance = tab
+            .as_ref()
+            .map_or(request.output_tokens_max, Tab::covered_tokens);
+        let job = served.job(&request, owner(&self.device), allowance);
+        let generation = served.engine.submit(job).await;
+        let generation = generation.map_err(|error| Unanswered::Refused(not_taken(&error)))?;
+        let mut work = Work {
+            request,
+            served,
+            spec,
+            started_at: self.provider.now(),
+            delivered: Vec::new(),
+            tab,
+        };
+        match self.generate(&mut work, generation).await {
+            Ok(stop) => {
+                let frame = self.settle(&mut work, stop).await?;
+                Ok(self.sender.send(&frame).await?)
+            }
+            Err(ended) => {
+                // What was sent is owed, whether or not the payer waits for the receipt.
+                self.settle(&mut work, StopReason::Cancelled).await?;
+                Err(ended.into())
+            }
+        }
+    }
+
+    /// Takes the first promise, if the answer is to be paid.
+    async fn open_tab<'w>(
+        &mut self,
+        request: &AnswerRequest,
+        served: &'w Served,
+        mut payment: Option<Vec<u8>>,
+    ) -> Result<Option<Tab<'w>>, Unanswered>
+    where
+        'a: 'w,
+    {
+        let provider = self.provider;
+        let parts = provider.parts();
+        if served.prices.is_empty() || (parts.is_household)(&self.device) {
+            return Ok(None);
+        }
+        let refused = |message: &str| {
+            Unanswered::Refused(refusal(RefusalCode::PaymentRefused, None, message))
+        };
+        let sales = parts.sales.as_ref();
+        let sales = sales.ok_or_else(|| refused("no payments can be taken here now"))?;
+        let prompt_tokens = count(request.ids.len());
+        let mut tab = Tab::new(
+            sales,
+            &served.prices,
+            prompt_tokens,
+            request.output_tokens_max,
+        );
+        for _ in 0..CORRECTIONS_MAX {
+            let correction = match payment.take() {
+                None => tab.ask(ErrorCode::InvalidRequirements),
+                Some(payment) => match tab.promise(&payment, provider.now()).await? {
+                    Promised::Until(_) => return Ok(Some(tab)),
+                    Promised::Refused(message) => return Err(refused(&message)),
+                    Promised::Corrected(correction) => correction,
+                },
+            };
+            let frame = ProviderFrame::PaymentRequired(correction);
+            self.sender.send(&frame).await?;
+            payment = Some(self.next_payment().await?);
+        }
+        Err(refused("the promise had to be corrected too often"))
+    }
+
+    async fn next_payment(&mut self) -> Result<Vec<u8>, Ended> {
+        let said = timeout(PAYER_TIME_MAX, self.receiver.recv()).await;
+        match said.map_err(|_| Ended::Silent)?? {
+            Some(PayerFrame::Pay(payment)) => Ok(payment),
+            Some(PayerFrame::Ask { .. }) => Err(Ended::OutOfTurn),
+            Some(PayerFrame::Cancel) | None => Err(Ended::Gone),
+        }
+    }
+
+    /// Generates and sends, until the answer ends.
+    async fn generate(
+        &mut self,
+        work: &mut Work<'_>,
+        mut generation: Generation,
+    ) -> Result<StopReason, Ended> {
+        let mut open = self.provider.opened();
+        let mut unpaid_at = None;
+        let mut pending = None;
+        loop {
+            self.charge_part(work).await?;
+            let parked = work.is_parked();
+            unpaid_at =
+                parked.then(|| unpaid_at.unwrap_or_else(|| Instant::now() + PAYER_TIME_MAX));
+            let next = match pending.take() {
+                Some(made) => Next::Made(Some(made)),
+                None => self.next(&mut generation, &mut open, unpaid_at).await,
+            };
+            let stop = match next {
+                Next::Made(made) => {
+                    let Some(made) = made else {
+                        return Ok(StopReason::Failed);
+                    };
+                    pending = self.made(work, &mut generation, made).await?;
+                    match &pending {
+                        Some(Made::Ended(reason)) => Some(stop_reason(reason)),
+                        _ => None,
+                    }
+                }
+                Next::Said(said) => self.said(work, &generation, said?).await?,
+                Next::Unpaid => Some(StopReason::Unpaid),
+                Next::Closed => Some(StopReason::Failed),
+            };
+            if let Some(stop) = stop {
+                return Ok(stop);
+            }
+        }
+    }
+
+    async fn next(
+        &mut self,
+        generation: &mut Generation,
+        open: &mut watch::Receiver<bool>,
+        unpaid_at: Option<Instant>,
+    ) -> Next {
+        let unpaid = async {
+            match unpaid_at {
+                Some(at) => sleep_until(at).await,
+                None => pending().await,
+            }
+        };
+        let closed = async {
+            // Where the sender is gone the node stops, and the task with it.
+            if open.wait_for(|open| !open).await.is_err() {
+                pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            said = self.receiver.recv(), if self.listening => Next::Said(said),
+            () = closed => Next::Closed,
+            made = generation.next() => Next::Made(made),
+            () = unpaid => Next::Unpaid,
+        }
+    }
+
+    /// Tells what the engine made, and everything more that is there already. Returns what came
+    /// after the tokens, to be looked at next.
+    async fn made(
+        &mut self,
+        work: &mut Work<'_>,
+        generation: &mut Generation,
+        made: Made,
+    ) -> Result<Option<Made>, Ended> {
+        let mut gathered = Gathered::default();
+        let mut next = Some(made);
+        while let Some(made) = next.take() {
+            match made {
+                Made::Token { id, logprobs } => {
+                    gathered.push(id, logprobs);
+                    if gathered.len() < FRAME_TOKENS_MAX {
+                        next = generation.try_next();
+                    }
+                }
+                Made::Started { waiting } if gathered.len() == 0 => {
+                    let frame = ProviderFrame::Accepted { waiting };
+                    self.sender.send(&frame).await?;
+                }
+                Made::Prompt { tokens_read, .. } if gathered.len() == 0 => {
+                    let prompt_tokens = tokens_read;
+                    let frame = ProviderFrame::Working { prompt_tokens };
+                    self.sender.send(&frame).await?;
+                }
+                other => {
+                    next = Some(other);
+                    break;
+                }
+            }
+        }
+        let first = work
+            .request
+            .answered_tokens
+            .saturating_add(count(work.delivered.len()));
+        if let Some(tokens) = gathered.take(first) {
+            let ids = tokens.ids.clone();
+            self.sender.send(&ProviderFrame::Tokens(tokens)).await?;
+            work.deliver(&ids);
+        }
+        Ok(next)
+    }
+
+    /// Takes what the payer says in the middle of an answer.
+    async fn said(
+        &mut self,
+        work: &mut Work<'_>,
+        generation: &Generation,
+        said: Option<PayerFrame>,
+    ) -> Result<Option<StopReason>, Ended> {
+        match said {
+            None => {
+                self.listening = false;
+                Ok(None)
+            }
+            Some(PayerFrame::Cancel) => Ok(Some(StopReason::Cancelled)),
+            Some(PayerFrame::Ask { .. }) => Err(Ended::OutOfTurn),
+            Some(PayerFrame::Pay(payment)) => {
+                let Some(tab) = &mut work.tab else {
+                    return Err(Ended::OutOfTurn);
+                };
+                match tab.promise(&payment, self.provider.now()).await? {
+                    Promised::Until(tokens) => generation.allow(tokens),
+                    Promised::Refused(_) => return Ok(Some(StopReason::Unpaid)),
+                    Promised::Corrected(correction) => {
+                        let frame = ProviderFrame::PaymentRequired(correction);
+                        self.sender.send(&frame).await?;
+                    }
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    /// Charges the oldest part if it is used up, and says so.
+    async fn charge_part(&mut self, work: &mut Work<'_>) -> Result<(), Ended> {
+        let Some(mut tab) = work.tab.take() else {
+            return Ok(());
+        };
+        let charged = tab
+            .charge_part(|sum, channel| self.sale(work, StopReason::Unfinished, sum, channel))
+            .await;
+        work.tab = Some(tab);
+        if let Some((receipt, charge)) = charged? {
+            let frame = ProviderFrame::Charged {
+                receipt: Box::new(receipt),
+                settlement: charge.settlement,
+            };
+            self.sender.send(&frame).await?;
+        }
+        Ok(())
+    }
+
+    /// Charges the rest, durably, and makes the last frame.
+    async fn settle(
+        &mut self,
+        work: &mut Work<'_>,
+        stop: StopReason,
+    ) -> Result<ProviderFrame, Ended> {
+        let tab = work.tab.take();
+        let (sum, channel) = tab.as_ref().map_or_else(
+            || (Amount::ZERO, ChannelId(alloy_primitives::B256::ZERO)),
+            |tab| (tab.charged().saturating_add(tab.owed()), tab.channel()),
+        );
+        let sale = self.sale(work, stop, sum, channel);
+        let charge = match tab {
+            Some(mut tab) => tab.charge_rest(&sale).await?,
+            None => None,
+        };
+        Ok(ProviderFrame::Charged {
+            receipt: Box::new(sale.receipt),
+            settlement: charge.map(|charge| charge.settlement).unwrap_or_default(),
+        })
+    }
+
+    /// What was done and charged so far, signed.
+    fn sale(
+        &self,
+        work: &Work<'_>,
+        stop: StopReason,
+        charge: Amount,
+        channel: ChannelId,
+    ) -> StoredSale {
+        let request = &work.request;
+        let receipt = Receipt {
+            answer: request.id,
+            spec: work.spec,
+            noise_spec: request.noise_spec,
+            seed: request.seed,
+            prompt: ContentHash::of_ids(&request.ids),
+            output: ContentHash::of_ids(&work.delivered),
+            prompt_tokens: count(request.ids.len()),
+            answered_tokens: request.answered_tokens,
+            output_tokens: count(work.delivered.len()),
+            stop,
+            channel,
+            charge,
+            started_at: work.started_at,
+            ended_at: self.provider.now(),
+        };
+        let signature = sign(&self.provider.parts().session, receipt.digest());
+        StoredSale {
+            receipt: SignedReceipt { receipt, signature },
+            model: work.served.name.clone(),
+            device: self.device,
+        }
+    }
+}
+
+impl Work<'_> {
+    fn deliver(&mut self, ids: &[u32]) {
+        self.delivered.extend_from_slice(ids);
+        if let Some(tab) = &mut self.tab {
+            tab.deliver(count(ids.len()));
+        }
+    }
+
+    /// Whether nothing more may be generated until more is promised.
+    fn is_parked(&self) -> bool {
+        let covered = self.tab.as_ref().map(Tab::covered_tokens);
+        covered.is_some_and(|covered| {
+            covered <= count(self.delivered.len()) && covered < self.request.output_tokens_max
+        })
+    }
+}
+
+/// Under which a device takes its turn with others in the engine.
+fn owner(device: &DeviceId) -> u64 {
+    let mut bytes = [0; 8];
+    bytes.copy_from_slice(&device.0[..8]);
+    u64::from_be_bytes(bytes)
+}
+
+fn count(tokens: usize) -> u32 {
+    u32::try_from(tokens).unwrap_or(u32::MAX)
+}
+
+/// Why the engine does not take a question, as the payer is told.
+fn not_taken(error: &SubmitError) -> Refusal {
+    let (code, retry_after_ms) = match error {
+        SubmitError::Busy { retry_after_ms } => (RefusalCode::Busy, Some(*retry_after_ms)),
+        SubmitError::TooLong { .. } => (RefusalCode::TooLong, None),
+        SubmitError::Grammar(_) => (RefusalCode::BadGrammar, None),
+        SubmitError::Stopped => (RefusalCode::Failed, None),
+        _ => (RefusalCode::BadRequest, None),
+    };
+    refusal(code, retry_after_ms, &error.to_string())
+}

@@ -1,0 +1,340 @@
+//! How one answer is paid: promises in, charges and receipts out.
+
+use std::collections::VecDeque;
+
+use alloy_primitives::Address;
+use hearth_protocol::answer::provider::Meter;
+use hearth_protocol::answer::{Price, SignedReceipt};
+use hearth_protocol::channel::provider::{Quote, Statement};
+use hearth_protocol::channel::{CheckedPayment, PaymentKind, check};
+use hearth_protocol::id::ChannelId;
+use hearth_protocol::money::Amount;
+use hearth_protocol::time::Timestamp;
+use hearth_protocol::x402::{
+    BatchPayload, ErrorCode, Extensions, PaymentPayload, PaymentRequired, PaymentRequirements,
+    ResourceInfo, Scheme, Version,
+};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{Sales, StoredSale};
+use crate::payments::desk::{Admission, Alongside, DeskStopped, Refusal, Ticket};
+use crate::payments::gate::batch_response;
+use crate::payments::offer::{self, AcceptedAsset};
+use crate::store::{Batch, Table};
+
+/// What a paid answer has been promised, and owes.
+pub(super) struct Tab<'a> {
+    sales: &'a Sales,
+    prices: &'a [Price],
+    prompt_tokens: u32,
+    output_tokens_max: u32,
+    paying: Option<Paying>,
+}
+
+struct Paying {
+    asset: AcceptedAsset,
+    payer: Address,
+    channel: ChannelId,
+    meter: Meter,
+    tickets: VecDeque<Ticket>,
+}
+
+/// What became of a promise.
+pub(super) enum Promised {
+    /// It reaches to this many output tokens.
+    Until(u32),
+    /// It must be made otherwise: the JSON of an x402 `PaymentRequired`.
+    Corrected(Vec<u8>),
+    /// It is refused for good.
+    Refused(String),
+}
+
+/// Something that is charged, and to be stated.
+pub(super) struct Charge {
+    /// The JSON of an x402 `SettleResponse`.
+    pub(super) settlement: Vec<u8>,
+}
+
+impl<'a> Tab<'a> {
+    pub(super) fn new(
+        sales: &'a Sales,
+        prices: &'a [Price],
+        prompt_tokens: u32,
+        output_tokens_max: u32,
+    ) -> Self {
+        Self {
+            sales,
+            prices,
+            prompt_tokens,
+            output_tokens_max,
+            paying: None,
+        }
+    }
+
+    /// The channel that pays; zero before one does.
+    pub(super) fn channel(&self) -> ChannelId {
+        self.paying
+            .as_ref()
+            .map_or(ChannelId(alloy_primitives::B256::ZERO), |paying| {
+                paying.channel
+            })
+    }
+
+    /// Output tokens that promises cover.
+    pub(super) fn covered_tokens(&self) -> u32 {
+        self.paying
+            .as_ref()
+            .map_or(0, |paying| paying.meter.covered_tokens())
+    }
+
+    pub(super) fn deliver(&mut self, tokens: u32) {
+        if let Some(paying) = &mut self.paying {
+            paying.meter.deliver(tokens);
+        }
+    }
+
+    /// What was charged for the answer so far.
+    pub(super) fn charged(&self) -> Amount {
+        self.paying
+            .as_ref()
+            .map_or(Amount::ZERO, |paying| paying.meter.charged())
+    }
+
+    /// What was owed and not charged yet.
+    pub(super) fn owed(&self) -> Amount {
+        self.paying
+            .as_ref()
+            .map_or(Amount::ZERO, |paying| paying.meter.owed())
+    }
+
+    /// What must be promised first, in every token that is taken: the JSON of an x402
+    /// `PaymentRequired`.
+    pub(super) fn ask(&self, error: ErrorCode) -> Vec<u8> {
+        let accepts = self
+            .prices
+            .iter()
+            .filter_map(|price| {
+                let asset = self.sales.assets.iter().find(|a| a.asset == price.asset)?;
+                let need = Meter::new(*price, self.prompt_tokens, self.output_tokens_max).least();
+                Some(asset.batch_requirements(offer::Price {
+                    need,
+                    ceiling: need,
+                }))
+            })
+            .collect();
+        required(accepts, error)
+    }
+
+    /// Takes a promise: the JSON of an x402 `PaymentPayload`.
+    pub(super) async fn promise(
+        &mut self,
+        payment: &[u8],
+        now: Timestamp,
+    ) -> Result<Promised, DeskStopped> {
+        let (accepted, checked) = match self.read(payment, now) {
+            Ok(read) => read,
+            Err(ErrorCode::InvalidRequirements) => {
+                return Ok(Promised::Corrected(
+                    self.ask(ErrorCode::InvalidRequirements),
+                ));
+            }
+            Err(code) => return Ok(Promised::Refused(code.message().to_owned())),
+        };
+        let Some(mut paying) = self
+            .paying
+            .take()
+            .or_else(|| self.begin(&accepted, &checked))
+        else {
+            return Ok(Promised::Corrected(
+                self.ask(ErrorCode::InvalidRequirements),
+            ));
+        };
+        if paying.channel != checked.channel || !paying.asset.is_meant_by(&accepted) {
+            self.paying = Some(paying);
+            return Ok(Promised::Refused(
+                "an answer is paid from one channel".to_owned(),
+            ));
+        }
+        let before = paying.meter.clone();
+        let needs = paying.meter.cover(accepted.amount);
+        let admitted = self.admit(&mut paying, &accepted, checked, &needs).await?;
+        let promised = match admitted {
+            None => Promised::Until(paying.meter.covered_tokens()),
+            Some(refusal) => {
+                paying.meter = before;
+                self.refused(&paying, refusal)
+            }
+        };
+        // What nothing was ever promised for may be promised from another channel.
+        if paying.meter.covered_tokens() > 0 || !paying.tickets.is_empty() {
+            self.paying = Some(paying);
+        }
+        Ok(promised)
+    }
+
+    fn begin(&self, accepted: &PaymentRequirements, checked: &CheckedPayment) -> Option<Paying> {
+        let asset = self.sales.assets.iter().find(|a| a.is_meant_by(accepted))?;
+        let price = self.prices.iter().find(|p| p.asset == asset.asset)?;
+        let meter = Meter::new(*price, self.prompt_tokens, self.output_tokens_max);
+        (accepted.amount >= meter.least()).then(|| Paying {
+            asset: asset.clone(),
+            payer: checked.config.payer,
+            channel: checked.channel,
+            meter,
+            tickets: VecDeque::new(),
+        })
+    }
+
+    fn read(
+        &self,
+        payment: &[u8],
+        now: Timestamp,
+    ) -> Result<(PaymentRequirements, CheckedPayment), ErrorCode> {
+        let payment: PaymentPayload =
+            serde_json::from_slice(payment).map_err(|_| ErrorCode::InvalidPayload)?;
+        let accepted = payment.accepted;
+        let asset = self.sales.assets.iter().find(|a| a.is_meant_by(&accepted));
+        let asset = asset.filter(|_| accepted.scheme == Scheme::BatchSettlement);
+        let asset = asset.ok_or(ErrorCode::InvalidRequirements)?;
+        let payload: BatchPayload =
+            BatchPayload::deserialize(&payment.payload).map_err(|_| ErrorCode::VoucherPayload)?;
+        if matches!(payload, BatchPayload::Refund { .. }) {
+            return Err(ErrorCode::VoucherPayload);
+        }
+        let checked = check(&payload, &asset.terms(), now)?;
+        Ok((accepted, checked))
+    }
+
+    /// Has each part admitted. The deposit goes with the first, and the same voucher with all.
+    async fn admit(
+        &self,
+        paying: &mut Paying,
+        accepted: &PaymentRequirements,
+        mut checked: CheckedPayment,
+        needs: &[Amount],
+    ) -> Result<Option<Refusal>, DeskStopped> {
+        let mut tickets = Vec::new();
+        for need in needs {
+            let quote = Quote {
+                ceiling: accepted.amount,
+                need: *need,
+            };
+            let chain = paying.asset.chain();
+            let admission = self.sales.desk.pay(chain, checked.clone(), quote).await?;
+            match admission {
+                Admission::Admitted(ticket) => tickets.push(ticket),
+                Admission::Refused(refusal) => return Ok(Some(refusal)),
+                Admission::Refunded(_) => unreachable!("refunds are not read here"),
+            }
+            checked.kind = PaymentKind::Voucher;
+        }
+        paying.tickets.extend(tickets);
+        Ok(None)
+    }
+
+    fn refused(&self, paying: &Paying, refusal: Refusal) -> Promised {
+        let Some(correction) = refusal.correction else {
+            return Promised::Refused(refusal.code.message().to_owned());
+        };
+        let need = paying.meter.least();
+        let mut entry = paying.asset.batch_requirements(offer::Price {
+            need,
+            ceiling: need,
+        });
+        let state = serde_json::json!({
+            "channelState": correction.channel,
+            "voucherState": correction.voucher,
+        });
+        if let Value::Object(state) = state {
+            let known = state.into_iter().filter(|(_, value)| !value.is_null());
+            entry.extra.extend(known);
+        }
+        Promised::Corrected(required(vec![entry], refusal.code))
+    }
+
+    /// Charges the oldest part if it is used up and more is to come; `sign` makes the receipt of what is
+    /// charged then.
+    pub(super) async fn charge_part(
+        &mut self,
+        sale: impl FnOnce(Amount, ChannelId) -> StoredSale,
+    ) -> Result<Option<(SignedReceipt, Charge)>, DeskStopped> {
+        let Some(paying) = &mut self.paying else {
+            return Ok(None);
+        };
+        let Some(amount) = paying.meter.charge_part() else {
+            return Ok(None);
+        };
+        let Some(ticket) = paying.tickets.pop_front() else {
+            return Ok(None);
+        };
+        let sale = sale(paying.meter.charged(), paying.channel);
+        let receipt = sale.receipt.clone();
+        let charge = paying.charge(ticket, amount, Some(sale)).await?;
+        Ok(Some((receipt, charge)))
+    }
+
+    /// Charges what is left, and ends the tab. The receipt is kept with the last charge.
+    pub(super) async fn charge_rest(
+        &mut self,
+        sale: &StoredSale,
+    ) -> Result<Option<Charge>, DeskStopped> {
+        let Some(mut paying) = self.paying.take() else {
+            return Ok(None);
+        };
+        let charges = paying.meter.charge_rest();
+        let last = charges.iter().rposition(|charge| !charge.is_zero());
+        let tickets = std::mem::take(&mut paying.tickets);
+        let mut stated = None;
+        for (index, (ticket, amount)) in tickets.into_iter().zip(charges).enumerate() {
+            // A part that was not needed is dropped with its ticket: nothing is charged for it.
+            if last.is_some_and(|last| index <= last) {
+                let kept = (Some(index) == last).then(|| sale.clone());
+                stated = Some(paying.charge(ticket, amount, kept).await?);
+            }
+        }
+        Ok(stated)
+    }
+}
+
+impl Paying {
+    async fn charge(
+        &self,
+        ticket: Ticket,
+        amount: Amount,
+        sale: Option<StoredSale>,
+    ) -> Result<Charge, DeskStopped> {
+        let keep = sale.map(|sale| {
+            let keep: Alongside = Box::new(move |_| {
+                let mut batch = Batch::default();
+                batch.put(Table::Sales, &sale.receipt.receipt.answer.0, &sale)?;
+                Ok(batch)
+            });
+            keep
+        });
+        let charged = ticket.charge(amount, keep).await?;
+        Ok(Charge {
+            settlement: self.settlement(&charged.statement),
+        })
+    }
+
+    fn settlement(&self, statement: &Statement) -> Vec<u8> {
+        let response = batch_response(self.asset.chain(), self.payer, statement);
+        serde_json::to_vec(&response).unwrap_or_default()
+    }
+}
+
+fn required(accepts: Vec<PaymentRequirements>, error: ErrorCode) -> Vec<u8> {
+    let required = PaymentRequired {
+        x402_version: Version,
+        error: Some(error.as_str().to_owned()),
+        resource: ResourceInfo {
+            url: "hearth:answer".to_owned(),
+            description: None,
+            mime_type: None,
+        },
+        accepts,
+        extensions: Extensions::new(),
+    };
+    serde_json::to_vec(&required).unwrap_or_default()
+}

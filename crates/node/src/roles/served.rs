@@ -1,0 +1,177 @@
+//! A model that this device runs, and what it tells others of it.
+
+use hearth_models::engine::{Engine, EngineDescription};
+use hearth_models::grammar::GrammarSource;
+use hearth_models::sampling::{NoiseKey, Rule};
+use hearth_protocol::answer::frame::TokenLogprobs;
+use hearth_protocol::answer::{
+    AnswerRequest, BackendClass, Grammar, KvType, Price, Sampling, Serving, StopReason, Tokens,
+};
+use hearth_protocol::content::ContentHash;
+use hearth_protocol::offer::OfferedModel;
+
+/// A model in memory, ready to answer.
+#[derive(Debug, Clone)]
+pub struct Served {
+    /// What people call it.
+    pub name: String,
+    /// What computes.
+    pub engine: Engine,
+    /// The same, as specs name it.
+    pub serving: Serving,
+    /// The size of the weights' file, in bytes.
+    pub weights_bytes: u64,
+    /// What answers cost others; nothing at all means that they are free.
+    pub prices: Vec<Price>,
+    /// How fast it is, as measured when it was loaded.
+    pub speed: Speed,
+}
+
+/// How fast a model is on this device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Speed {
+    /// Output tokens per second of one answer alone.
+    pub output_tokens_per_s: u32,
+    /// Prompt tokens per second.
+    pub prompt_tokens_per_s: u32,
+}
+
+impl Served {
+    /// The line of this model in an offer.
+    pub fn offered(&self) -> OfferedModel {
+        let load = self.engine.load_now();
+        let busy = load.busy.saturating_add(load.waiting);
+        let slots = u16::try_from(load.slots).unwrap_or(u16::MAX).max(1);
+        let busy = u16::try_from(busy).unwrap_or(u16::MAX);
+        OfferedModel {
+            name: self.name.clone(),
+            serving: self.serving.clone(),
+            weights_bytes: self.weights_bytes,
+            context_tokens: self.engine.description().context_tokens,
+            prices: self.prices.clone(),
+            slots,
+            free_slots: slots.saturating_sub(busy),
+            output_tokens_per_s: self.speed.output_tokens_per_s,
+            prompt_tokens_per_s: self.speed.prompt_tokens_per_s,
+        }
+    }
+
+    /// The engine's job for a request, which may go on until `allowance` tokens.
+    pub fn job(
+        &self,
+        request: &AnswerRequest,
+        owner: u64,
+        allowance: u32,
+    ) -> hearth_models::engine::Job {
+        hearth_models::engine::Job {
+            ids: request.ids.clone(),
+            output_position_first: request.answered_tokens,
+            output_tokens_max: request.output_tokens_max,
+            rule: rule(&request.sampling),
+            noise_key: NoiseKey(request.noise_key()),
+            grammar: request.grammar.as_ref().map(grammar),
+            logprobs: request.logprobs,
+            owner,
+            allowance,
+        }
+    }
+}
+
+/// What an engine serves a model with, as specs name it.
+pub fn serving(engine: &EngineDescription, weights: ContentHash, template: ContentHash) -> Serving {
+    Serving {
+        adapter: None,
+        backend: backend(engine.backend),
+        engine: engine.engine.clone(),
+        flash_attention: engine.flash_attention,
+        kv_type: if engine.kv_type == "f16" {
+            KvType::F16
+        } else {
+            KvType::Q8
+        },
+        micro_batch_tokens: engine.micro_batch_tokens,
+        template,
+        weights,
+    }
+}
+
+fn backend(name: &str) -> BackendClass {
+    match name {
+        "cpu-avx512" => BackendClass::CpuAvx512,
+        "cpu-neon" => BackendClass::CpuNeon,
+        "cuda" => BackendClass::Cuda,
+        "metal" => BackendClass::Metal,
+        "vulkan" => BackendClass::Vulkan,
+        _ => BackendClass::CpuAvx2,
+    }
+}
+
+fn rule(sampling: &Sampling) -> Rule {
+    Rule {
+        frequency_penalty_millionths: sampling.frequency_penalty_millionths,
+        logit_bias_millionths: sampling.logit_bias_millionths.clone(),
+        presence_penalty_millionths: sampling.presence_penalty_millionths,
+        temperature_millionths: sampling.temperature_millionths,
+        top_k: sampling.top_k,
+        top_p_millionths: sampling.top_p_millionths,
+    }
+}
+
+fn grammar(grammar: &Grammar) -> GrammarSource {
+    match grammar {
+        Grammar::JsonSchema(text) => GrammarSource::JsonSchema(text.clone()),
+        Grammar::Lark(text) => GrammarSource::Lark(text.clone()),
+    }
+}
+
+/// A token's log-probabilities as they travel.
+pub(super) fn logprobs(made: hearth_models::sampling::TokenLogprobs) -> TokenLogprobs {
+    TokenLogprobs {
+        chosen: made.chosen,
+        top: made.top,
+    }
+}
+
+/// Why an engine ended, as it is signed.
+pub(super) fn stop_reason(reason: &hearth_models::engine::EndReason) -> StopReason {
+    use hearth_models::engine::EndReason;
+    match reason {
+        EndReason::EndOfText => StopReason::EndOfText,
+        EndReason::Length => StopReason::Length,
+        EndReason::Grammar => StopReason::Grammar,
+        EndReason::Cancelled => StopReason::Cancelled,
+        _ => StopReason::Failed,
+    }
+}
+
+/// Gathers what an engine has made until now into one frame's tokens.
+#[derive(Debug, Default)]
+pub(super) struct Gathered {
+    ids: Vec<u32>,
+    logprobs: Vec<TokenLogprobs>,
+}
+
+impl Gathered {
+    pub(super) fn push(&mut self, id: u32, made: Option<hearth_models::sampling::TokenLogprobs>) {
+        self.ids.push(id);
+        self.logprobs.extend(made.map(logprobs));
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// The tokens, the first of which is at `first`; nothing if there are none.
+    pub(super) fn take(&mut self, first: u32) -> Option<Tokens> {
+        if self.ids.is_empty() {
+            return None;
+        }
+        let ids = std::mem::take(&mut self.ids);
+        let logprobs = std::mem::take(&mut self.logprobs);
+        Some(Tokens {
+            first,
+            ids,
+            logprobs,
+        })
+    }
+}

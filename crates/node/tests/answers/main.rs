@@ -1,0 +1,97 @@
+//! Answers end to end: a real model, real streams between peers, a real chain.
+
+// Clippy knows the tests themselves, not what they share.
+#![allow(clippy::unwrap_used)]
+
+mod world;
+
+use hearth_node::answers::Ending;
+use hearth_protocol::answer::StopReason;
+use hearth_protocol::money::Amount;
+
+use world::{World, ask, charges, price, question};
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs outside programs"]
+async fn an_answer_is_paid_by_the_token_and_claimed() {
+    let world = World::start().await;
+    let shop = world.shop(2, vec![price()]).await;
+    let payer = world.payer(&[&shop], 16).await;
+    let mut paid = Amount::ZERO;
+    for length in [1, 40] {
+        let heard = ask(&payer, question("Name three colours.", length), |_| {}).await;
+        assert_eq!(heard.stop, Ending::Model(StopReason::Length), "{heard:?}");
+        assert_eq!(heard.usage.output_tokens, length);
+        let cost = price().cost(heard.usage.prompt_tokens, length);
+        assert_eq!(charges(&payer, &heard)[&shop.device()], cost);
+        assert_eq!(heard.usage.charged[0].units, cost.to_string());
+        paid = paid.saturating_add(cost);
+    }
+    shop.till.settlement.claim(true).await.unwrap();
+    assert_eq!(world.balance(&shop).await, paid);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs outside programs"]
+async fn the_same_seed_and_question_give_the_same_answer_paid_or_free() {
+    let world = World::start().await;
+    let paid = world.shop(2, vec![price()]).await;
+    let first = ask(
+        &world.payer(&[&paid], 512).await,
+        question("Tell me of the sea.", 30),
+        |_| {},
+    )
+    .await;
+    let free = world.shop(3, Vec::new()).await;
+    let second = ask(
+        &world.payer_named("other", &[&free], 512).await,
+        question("Tell me of the sea.", 30),
+        |_| {},
+    )
+    .await;
+    assert_eq!(first.text, second.text);
+    assert!(second.usage.charged.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs outside programs"]
+async fn another_provider_goes_on_where_one_vanishes() {
+    let world = World::start().await;
+    let whole = {
+        let alone = world.shop(4, vec![price()]).await;
+        let payer = world.payer_named("alone", &[&alone], 16).await;
+        ask(&payer, question("Count to fifty.", 60), |_| {}).await
+    };
+    let first = world.shop(2, vec![price()]).await;
+    let second = world.shop(3, vec![price()]).await;
+    let payer = world.payer(&[&first, &second], 16).await;
+    let devices = [first.device(), second.device()];
+    let mut shops = vec![Some(first), Some(second)];
+    let mut vanished = None;
+    let heard = ask(&payer, question("Count to fifty.", 60), |tokens| {
+        if tokens >= 30 && vanished.is_none() {
+            // Whoever answers first is the one that goes.
+            let answering = usize::from(
+                shops[0]
+                    .as_ref()
+                    .is_none_or(|shop| shop.provider.served()[0].engine.load_now().busy == 0),
+            );
+            vanished = shops[answering]
+                .take()
+                .map(|shop| (answering, shop.vanish()));
+        }
+    })
+    .await;
+    let (gone, _) = vanished.expect("somebody answered");
+    assert_eq!(heard.stop, Ending::Model(StopReason::Length), "{heard:?}");
+    assert_eq!(heard.usage.output_tokens, 60);
+    assert_eq!(heard.sources.len(), 2, "{:?}", heard.sources);
+    assert_eq!(heard.text[..20], whole.text[..20]);
+    let charges = charges(&payer, &heard);
+    for device in devices {
+        assert!(!charges[&device].is_zero(), "each is paid for its part");
+    }
+    let rest = charges[&devices[1 - gone]];
+    let most = price().cost(heard.usage.prompt_tokens + 60, 60);
+    assert!(rest < most, "{rest} < {most}");
+}

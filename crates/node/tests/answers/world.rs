@@ -1,0 +1,403 @@
+//! A chain, providers with a real model, and a payer: all in this process, over real iroh streams on
+//! loopback.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use alloy_primitives::{B256, U256};
+use alloy_signer_local::PrivateKeySigner;
+use futures::StreamExt;
+use hearth_chain::client::{ChainClient, Environment, SystemEnvironment};
+use hearth_chain::embedded::{Embedded, EmbeddedConfig, Genesis, TEST_DOLLAR_ADDRESS};
+use hearth_chain::sender::SenderConfig;
+use hearth_models::engine::{Engine, EngineOptions};
+use hearth_net::{Network, NetworkOptions};
+use hearth_node::answers::{
+    Answerer, Ending, Input, Message, Part, Question, Speaker, Tier, Usage,
+};
+use hearth_node::home::Home;
+use hearth_node::payments::escrow::Escrows;
+use hearth_node::payments::offer::AcceptedAsset;
+use hearth_node::payments::purse::{PayerKeys, Purse};
+use hearth_node::payments::till::{ChainAccess, Tasks, Till, TillKeys, open_escrows};
+use hearth_node::roles::payer::{Payer, PayerParts, Readers};
+use hearth_node::roles::provider::{Provider, ProviderParts, Sales};
+use hearth_node::roles::served::{Served, Speed, serving};
+use hearth_node::store::Store;
+use hearth_protocol::answer::payer::Patience;
+use hearth_protocol::answer::{Price, Sampling};
+use hearth_protocol::claim::ClaimPolicy;
+use hearth_protocol::content::ContentHash;
+use hearth_protocol::id::{AssetId, ChainId};
+use hearth_protocol::money::Amount;
+use hearth_protocol::offer::{DeviceId, Offer};
+use hearth_protocol::spending::{AssetLimit, Spending};
+use hearth_protocol::time::Timestamp;
+use tempfile::TempDir;
+
+const CHAIN: u64 = hearth_chain::embedded::DEFAULT_CHAIN_ID;
+/// How long anything may take.
+const LONG: Duration = Duration::from_secs(120);
+pub(crate) const MODEL: &str = "smollm2-135m-instruct";
+
+pub(crate) fn asset() -> AssetId {
+    AssetId {
+        chain: ChainId(CHAIN),
+        token: TEST_DOLLAR_ADDRESS,
+    }
+}
+
+pub(crate) fn price() -> Price {
+    Price {
+        asset: asset(),
+        per_million_prompt: Amount::new(1_000_000),
+        per_million_output: Amount::new(3_000_000),
+        floor: Amount::new(5),
+    }
+}
+
+fn key(byte: u8) -> PrivateKeySigner {
+    PrivateKeySigner::from_bytes(&B256::repeat_byte(byte)).unwrap()
+}
+
+fn model_file() -> PathBuf {
+    let path = std::env::var_os("HEARTH_TEST_MODEL");
+    path.expect("HEARTH_TEST_MODEL names the test model's file")
+        .into()
+}
+
+/// The chain that everybody shares.
+pub(crate) struct World {
+    folder: TempDir,
+    _chain: Embedded,
+    client: ChainClient,
+    environment: Arc<dyn Environment>,
+}
+
+/// A device that serves the model.
+pub(crate) struct Shop {
+    pub(crate) till: Till,
+    pub(crate) provider: Provider,
+    pub(crate) network: Network,
+    household: PrivateKeySigner,
+    session: PrivateKeySigner,
+    tasks: Tasks,
+}
+
+impl World {
+    pub(crate) async fn start() -> Self {
+        let household = key(1).address();
+        let genesis = Genesis::standard(household)
+            .with_test_dollars(household, U256::from(1_000_000_000_u64));
+        let chain = Embedded::in_memory(EmbeddedConfig::new(genesis)).unwrap();
+        let client = ChainClient::from_transport(chain.transport(), ChainId(CHAIN));
+        client.connect().await.unwrap();
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            _chain: chain,
+            client,
+            environment: Arc::new(SystemEnvironment),
+        }
+    }
+
+    fn store(&self, name: &str) -> Store {
+        Store::open(&self.folder.path().join(name)).unwrap()
+    }
+
+    pub(crate) async fn balance(&self, of: &Shop) -> Amount {
+        let account = of.household.address();
+        let units = self.client.balance_of(TEST_DOLLAR_ADDRESS, account).await;
+        Amount::new(units.unwrap().to())
+    }
+
+    async fn network(&self, number: u8) -> (Network, hearth_net::IncomingAnswers) {
+        let folder = self.folder.path().join(format!("blobs {number}"));
+        let options = NetworkOptions::loopback([number; 32], folder);
+        Network::open(options).await.unwrap()
+    }
+
+    /// A provider, known by a number, that takes `prices`.
+    pub(crate) async fn shop(&self, number: u8, prices: Vec<Price>) -> Shop {
+        let (household, session) = (key(number), key(number + 100));
+        let mut tasks = Tasks::new();
+        let store = self.store(&format!("provider {number}"));
+        let keys = TillKeys {
+            account: household.clone(),
+            session: session.clone(),
+        };
+        let sender = SenderConfig {
+            confirmations: 1,
+            poll_interval_ms: 5,
+            ..Default::default()
+        };
+        let access = vec![ChainAccess {
+            client: self.client.clone(),
+            sender,
+        }];
+        let escrows = open_escrows(access, &keys, &store, &mut tasks).unwrap();
+        let policy = ClaimPolicy {
+            gas_price_nano: 0,
+            gas_share_ppm: 10_000,
+            age_ms_max: 3_600_000,
+            amount_min: Amount::new(1_000_000_000),
+            withdrawal_margin_s: 900,
+        };
+        let till = Till::open(
+            &store,
+            escrows,
+            policy,
+            None,
+            &self.environment,
+            1,
+            &mut tasks,
+        );
+        let accepted = AcceptedAsset {
+            asset: asset(),
+            name: "Test Dollar (worthless)".to_owned(),
+            version: "1".to_owned(),
+            receiver: household.address(),
+            receiver_authorizer: session.address(),
+            withdraw_delay: 86_400,
+            batch: true,
+            exact: false,
+        };
+        let provider = Provider::new(ProviderParts {
+            session: session.clone(),
+            sales: Some(Sales {
+                desk: till.desk.clone(),
+                assets: vec![accepted],
+            }),
+            is_household: Arc::new(|_| false),
+            environment: Arc::clone(&self.environment),
+        });
+        provider.serve(served(prices));
+        let (network, mut incoming) = self.network(number).await;
+        let answering = provider.clone();
+        tasks.spawn(async move {
+            let mut conversations = tokio::task::JoinSet::new();
+            while let Some(question) = incoming.next().await {
+                let provider = answering.clone();
+                conversations.spawn(async move { provider.answer(question).await });
+            }
+            "the provider"
+        });
+        Shop {
+            till,
+            provider,
+            network,
+            household,
+            session,
+            tasks,
+        }
+    }
+
+    /// A payer that knows the offers of `shops`, and has no model running.
+    pub(crate) async fn payer(&self, shops: &[&Shop], window_tokens: u32) -> Payer {
+        self.payer_named("payer", shops, window_tokens).await
+    }
+
+    /// The same, with books of its own.
+    pub(crate) async fn payer_named(
+        &self,
+        name: &str,
+        shops: &[&Shop],
+        window_tokens: u32,
+    ) -> Payer {
+        let keys = PayerKeys {
+            household: key(1),
+            session: key(101),
+        };
+        let limit = AssetLimit {
+            per_payment: Amount::new(100_000),
+            per_deposit: Amount::new(1_000_000),
+            per_day: Amount::new(10_000_000),
+        };
+        let spending = Spending([(asset(), limit)].into());
+        let store = self.store(name);
+        let purse = Purse::new(
+            keys,
+            spending.clone(),
+            store.clone(),
+            Escrows::default(),
+            hearth_node::http::client().unwrap(),
+            Arc::clone(&self.environment),
+        );
+        let number = name.bytes().fold(200, u8::wrapping_add);
+        let (network, _) = self.network(number).await;
+        let provider = Provider::new(ProviderParts {
+            session: key(101),
+            sales: None,
+            is_household: Arc::new(|_| false),
+            environment: Arc::clone(&self.environment),
+        });
+        let home = Home::open(&self.folder.path().join(format!("home {name}"))).unwrap();
+        let weights = ContentHash::of(MODEL.as_bytes());
+        let payer = Payer::new(PayerParts {
+            provider,
+            network: Some(network.clone()),
+            purse: Some(purse.unwrap()),
+            readers: Readers::new(vec![hearth_node::roles::payer::ModelFile {
+                name: MODEL.to_owned(),
+                weights,
+                path: model_file(),
+            }]),
+            config: home.config().unwrap(),
+            spending,
+            is_household: Arc::new(|_| false),
+            store,
+            patience: Patience {
+                window_tokens,
+                ..Patience::default()
+            },
+            environment: Arc::clone(&self.environment),
+        });
+        for shop in shops {
+            network
+                .join(&shop.network.ticket(Vec::new()))
+                .await
+                .unwrap();
+            let offer = self.offer(shop);
+            payer.market().observe(self.now(), offer).unwrap();
+        }
+        payer
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp(self.environment.now_ms())
+    }
+
+    fn offer(&self, shop: &Shop) -> Offer {
+        Offer {
+            device: shop.network.device(),
+            household: shop.household.address(),
+            session_key: shop.session.address(),
+            withdraw_delay_s: 86_400,
+            issued_at: self.now(),
+            expires_at: self.now().plus_ms(60_000),
+            models: shop.provider.offered(),
+        }
+    }
+}
+
+impl Shop {
+    pub(crate) fn device(&self) -> DeviceId {
+        self.network.device()
+    }
+
+    /// Ends the device as a power cut would: nothing is said to anyone.
+    pub(crate) fn vanish(mut self) -> (Till, PrivateKeySigner) {
+        self.tasks.abort_all();
+        (self.till, self.household)
+    }
+}
+
+/// The model, run by an engine of its own on one thread.
+pub(crate) fn served(prices: Vec<Price>) -> Served {
+    let options = EngineOptions {
+        threads: 1,
+        context_tokens: 2_048,
+        cache_tokens: 8_192,
+        ..EngineOptions::default()
+    };
+    let engine = Engine::load(&model_file(), options).unwrap();
+    let template = engine.vocabulary().template_text().unwrap_or_default();
+    let template = ContentHash::of(template.as_bytes());
+    let weights = ContentHash::of(MODEL.as_bytes());
+    let serving = serving(engine.description(), weights, template);
+    Served {
+        name: MODEL.to_owned(),
+        engine,
+        serving,
+        weights_bytes: 98_362_432,
+        prices,
+        speed: Speed {
+            output_tokens_per_s: 50,
+            prompt_tokens_per_s: 200,
+        },
+    }
+}
+
+pub(crate) fn question(text: &str, output_tokens: u32) -> Question {
+    Question {
+        model: MODEL.to_owned(),
+        input: Input::Chat {
+            messages: vec![Message {
+                speaker: Speaker::User,
+                text: text.to_owned(),
+                calls: Vec::new(),
+                call_id: None,
+                name: None,
+            }],
+            tools: Vec::new(),
+        },
+        sampling: Sampling {
+            // The end of the text is made impossible, so that answers have the length asked for.
+            logit_bias_millionths: vec![(0, -100_000_000), (2, -100_000_000)],
+            ..Sampling::default()
+        },
+        grammar: None,
+        output_tokens_max: Some(output_tokens),
+        stops: Vec::new(),
+        seed: Some(7),
+        logprobs: None,
+        tier: Tier::Network,
+        ceilings: Vec::new(),
+        asked_by: "test".to_owned(),
+    }
+}
+
+/// What came of a question.
+#[derive(Debug)]
+pub(crate) struct Heard {
+    pub(crate) text: String,
+    pub(crate) sources: Vec<String>,
+    pub(crate) stop: Ending,
+    pub(crate) usage: Usage,
+    pub(crate) answer: hearth_protocol::answer::AnswerId,
+}
+
+/// Asks and listens to the end; `after` is called with the number of tokens that came so far.
+pub(crate) async fn ask(payer: &Payer, question: Question, mut after: impl FnMut(u32)) -> Heard {
+    let heard = async {
+        let mut answer = payer.ask(question).await.unwrap();
+        let (mut text, mut sources, mut tokens) = (String::new(), Vec::new(), 0);
+        while let Some(part) = answer.parts.next().await {
+            match part {
+                Part::Source(source) => sources.push(format!("{source:?}")),
+                Part::Text {
+                    text: more,
+                    tokens: count,
+                    ..
+                } => {
+                    text.push_str(&more);
+                    tokens += count;
+                    after(tokens);
+                }
+                Part::Ended { stop, usage } => {
+                    let answer = answer.id;
+                    return Heard {
+                        text,
+                        sources,
+                        stop,
+                        usage,
+                        answer,
+                    };
+                }
+            }
+        }
+        panic!("the answer has no end");
+    };
+    tokio::time::timeout(LONG, heard)
+        .await
+        .expect("the answer ends in time")
+}
+
+/// What each provider charged by its last receipt.
+pub(crate) fn charges(payer: &Payer, heard: &Heard) -> BTreeMap<DeviceId, Amount> {
+    let purchases = payer.purchases(heard.answer).unwrap();
+    let charge =
+        |one: &hearth_node::roles::payer::StoredPurchase| (one.device, one.receipt.receipt.charge);
+    purchases.iter().map(charge).collect()
+}
