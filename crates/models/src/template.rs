@@ -10,6 +10,8 @@
 //!
 //! What is not here: ids, which the `vocabulary` makes of the text.
 
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::Serde;
 use minijinja::{Environment, Error, ErrorKind, Value, context};
 use serde_json::json;
 use thiserror::Error;
@@ -183,14 +185,14 @@ impl ChatTemplate {
         let tools = if tools.is_empty() {
             Value::from(())
         } else {
-            Value::from_serialize(tools)
+            Value::from(Serde(tools))
         };
         let context = context! {
-            messages => Value::from_serialize(messages),
+            messages => Value::from(Serde(messages)),
             tools => tools,
             add_generation_prompt => conversation.add_generation_prompt,
-            bos_token => self.beginning,
-            eos_token => self.end,
+            bos_token => &self.beginning,
+            eos_token => &self.end,
         };
         let template = environment.template_from_str(&self.text);
         let template = template.map_err(|error| TemplateError::Unreadable(error.to_string()))?;
@@ -224,8 +226,13 @@ fn environment<'a>(fuel: u64) -> Environment<'a> {
     environment.set_recursion_limit(RECURSION_MAX);
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
     // As the Python library does that templates are written for.
-    environment.set_trim_blocks(true);
-    environment.set_lstrip_blocks(true);
+    environment.set_syntax(
+        SyntaxConfig::builder()
+            .trim_blocks(true)
+            .lstrip_blocks(true)
+            .build()
+            .expect("the usual delimiters are sound"),
+    );
     environment.set_unknown_method_callback(|_, value, method, arguments| {
         methods::call(value, method, arguments)
     });
