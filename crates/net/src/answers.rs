@@ -20,6 +20,7 @@ use crate::admission::device_of;
 use crate::limits::{
     CONNECT_TIME_MAX, CONNECTION_STREAMS_MAX, KEPT_CONNECTION_IDLE, KEPT_CONNECTIONS_MAX,
 };
+use crate::options::Patience;
 use crate::stream::{EndReason, PayerStream, Permit, ProviderStream};
 
 /// The protocol's name on the wire.
@@ -127,13 +128,15 @@ impl Drop for Counted {
 #[derive(Debug)]
 pub(crate) struct Asker {
     endpoint: Endpoint,
+    patience: Patience,
     kept: Mutex<BTreeMap<DeviceId, Arc<Kept>>>,
 }
 
 impl Asker {
-    pub(crate) fn new(endpoint: Endpoint) -> Self {
+    pub(crate) fn new(endpoint: Endpoint, patience: Patience) -> Self {
         Self {
             endpoint,
+            patience,
             kept: Mutex::default(),
         }
     }
@@ -175,7 +178,7 @@ impl Asker {
         kept.streams.fetch_add(1, Ordering::Relaxed);
         let permit: Permit = Arc::new(Counted(kept.streams.clone()));
         match timeout(CONNECT_TIME_MAX, connection.open_bi()).await {
-            Ok(Ok(halves)) => Ok(PayerStream::new(connection, halves, permit)),
+            Ok(Ok(halves)) => Ok(PayerStream::new(connection, halves, self.patience, permit)),
             Ok(Err(error)) => {
                 self.remove(device, &kept);
                 Err(ConnectError::Refused(error.to_string()))
@@ -240,11 +243,12 @@ impl Asker {
 #[derive(Debug, Clone)]
 pub(crate) struct AnswerProtocol {
     arrived: mpsc::Sender<IncomingAnswer>,
+    patience: Patience,
 }
 
 impl AnswerProtocol {
-    pub(crate) fn new(arrived: mpsc::Sender<IncomingAnswer>) -> Self {
-        Self { arrived }
+    pub(crate) fn new(arrived: mpsc::Sender<IncomingAnswer>, patience: Patience) -> Self {
+        Self { arrived, patience }
     }
 }
 
@@ -256,7 +260,7 @@ impl ProtocolHandler for AnswerProtocol {
         // Ends with the connection; the number of streams at once is QUIC's to keep.
         while let Ok(halves) = connection.accept_bi().await {
             let permit: Permit = Arc::new(());
-            let stream = ProviderStream::new(&connection, halves, permit);
+            let stream = ProviderStream::new(&connection, halves, self.patience, permit);
             let arrived = IncomingAnswer { device, stream };
             if let Err(error) = self.arrived.try_send(arrived) {
                 let (mpsc::error::TrySendError::Full(refused)

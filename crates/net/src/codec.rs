@@ -286,3 +286,136 @@ fn check_announcement(announcement: &Announcement) -> Result<(), AnnouncementErr
         Err(AnnouncementError::Address)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hearth_protocol::answer::frame::RefusalCode;
+
+    fn tokens(ids: Vec<u32>) -> Tokens {
+        Tokens {
+            first: 0,
+            ids,
+            logprobs: Vec::new(),
+        }
+    }
+
+    fn refused(frame: ProviderFrame) -> FrameError {
+        let bytes = postcard::to_stdvec(&frame).unwrap();
+        assert!(encode(&frame).is_err(), "what is refused is not sent");
+        decode::<ProviderFrame>(&bytes).unwrap_err()
+    }
+
+    #[test]
+    fn a_frame_is_read_as_it_was_written() {
+        let frame = ProviderFrame::Tokens(Tokens {
+            logprobs: vec![TokenLogprobs {
+                chosen: -1.5,
+                top: vec![(3, -0.5), (4, f32::NEG_INFINITY)],
+            }],
+            ..tokens(vec![7])
+        });
+        let bytes = encode(&frame).unwrap();
+        let (length, body) = bytes.split_first_chunk().unwrap();
+        assert_eq!(frame_length(*length), Ok(body.len()));
+        assert_eq!(decode::<ProviderFrame>(body), Ok(frame));
+    }
+
+    #[test]
+    fn no_frame_has_no_bytes_or_more_than_the_bound() {
+        assert_eq!(frame_length([0; 4]), Err(FrameError::Length(0)));
+        assert_eq!(frame_length([0xff; 4]), Err(FrameError::Length(u32::MAX)));
+        let most = u32::try_from(FRAME_BYTES_MAX).unwrap();
+        assert_eq!(frame_length(most.to_le_bytes()), Ok(FRAME_BYTES_MAX));
+        let more = (most + 1).to_le_bytes();
+        assert_eq!(frame_length(more), Err(FrameError::Length(most + 1)));
+        let long = vec![0; FRAME_BYTES_MAX + 1];
+        assert_eq!(
+            decode::<PayerFrame>(&long),
+            Err(FrameError::Length(most + 1))
+        );
+    }
+
+    #[test]
+    fn nothing_follows_a_frame() {
+        let mut bytes = postcard::to_stdvec(&PayerFrame::Cancel).unwrap();
+        assert_eq!(decode::<PayerFrame>(&bytes), Ok(PayerFrame::Cancel));
+        bytes.push(0);
+        assert_eq!(decode::<PayerFrame>(&bytes), Err(FrameError::Trailing(1)));
+    }
+
+    #[test]
+    fn a_list_that_claims_to_be_endless_is_refused_at_the_end_of_the_bytes() {
+        // A payment that says it has 2^32 - 1 bytes, of which one comes.
+        let mut bytes = postcard::to_stdvec(&PayerFrame::Pay(Vec::new())).unwrap();
+        bytes.truncate(1);
+        bytes.extend([0xff, 0xff, 0xff, 0xff, 0x0f, 0]);
+        let read = decode::<PayerFrame>(&bytes);
+        assert!(matches!(read, Err(FrameError::Malformed(_))), "{read:?}");
+        // The same for tokens.
+        let mut bytes = postcard::to_stdvec(&ProviderFrame::Tokens(tokens(Vec::new()))).unwrap();
+        bytes.truncate(2);
+        bytes.extend([0xff, 0xff, 0xff, 0xff, 0x0f, 1, 2, 3]);
+        let read = decode::<ProviderFrame>(&bytes);
+        assert!(matches!(read, Err(FrameError::Malformed(_))), "{read:?}");
+    }
+
+    #[test]
+    fn each_bound_of_a_providers_frame_is_kept() {
+        let long = vec![1; FRAME_TOKENS_MAX + 1];
+        let frame = ProviderFrame::Tokens(tokens(long));
+        assert_eq!(refused(frame), FrameError::TooLong("list of tokens"));
+        let frame = ProviderFrame::Tokens(tokens(Vec::new()));
+        assert_eq!(refused(frame), FrameError::Senseless("list of tokens"));
+        let far = Tokens {
+            first: OUTPUT_TOKENS_MAX,
+            ..tokens(vec![1])
+        };
+        let frame = ProviderFrame::Tokens(far);
+        assert_eq!(refused(frame), FrameError::Senseless("position"));
+        let payment = vec![b' '; PAYMENT_BYTES_MAX + 1];
+        let frame = ProviderFrame::PaymentRequired(payment);
+        assert_eq!(refused(frame), FrameError::TooLong("payment"));
+        let frame = ProviderFrame::PaymentRequired(Vec::new());
+        assert_eq!(refused(frame), FrameError::Senseless("payment"));
+        let frame = ProviderFrame::Working {
+            prompt_tokens: u32::MAX,
+        };
+        assert_eq!(refused(frame), FrameError::Senseless("prompt"));
+        let refusal = |message: &str| {
+            ProviderFrame::Refused(Refusal {
+                code: RefusalCode::Busy,
+                retry_after_ms: None,
+                message: message.to_owned(),
+            })
+        };
+        let long = "x".repeat(REFUSAL_BYTES_MAX + 1);
+        assert_eq!(refused(refusal(&long)), FrameError::TooLong("refusal"));
+        let bell = refusal("\u{7}");
+        assert_eq!(refused(bell), FrameError::Senseless("refusal"));
+    }
+
+    #[test]
+    fn log_probabilities_make_sense_or_are_refused() {
+        let with = |chosen: f32, top: Vec<(u32, f32)>| {
+            refused(ProviderFrame::Tokens(Tokens {
+                logprobs: vec![TokenLogprobs { chosen, top }],
+                ..tokens(vec![1])
+            }))
+        };
+        let senseless = FrameError::Senseless("log-probabilities");
+        assert_eq!(with(f32::NAN, Vec::new()), senseless);
+        assert_eq!(with(1.0, Vec::new()), senseless);
+        assert_eq!(with(0.0, vec![(1, f32::INFINITY)]), senseless);
+        let many = vec![(1, 0.0); usize::from(LOGPROBS_MAX) + 1];
+        assert_eq!(with(0.0, many), FrameError::TooLong("alternatives"));
+        let fewer = ProviderFrame::Tokens(Tokens {
+            logprobs: vec![TokenLogprobs {
+                chosen: 0.0,
+                top: Vec::new(),
+            }],
+            ..tokens(vec![1, 2])
+        });
+        assert_eq!(refused(fewer), senseless);
+    }
+}

@@ -17,20 +17,24 @@ mod admission;
 mod answers;
 pub mod codec;
 mod endpoint;
+mod files;
 pub mod limits;
 mod network;
 pub mod offers;
 mod options;
 mod peers;
+mod relay;
 mod stream;
 mod ticket;
 
 pub use answers::{ANSWER_ALPN, ConnectError, IncomingAnswer};
+pub use files::{FetchError, ProviderError, ShareError, SharedFile};
 pub use network::{IncomingAnswers, JoinError, Network, OfferChanges, OpenError};
 pub use offers::OfferChange;
 pub use offers::exchange::{ExchangeError, OFFERS_ALPN};
-pub use options::{Membership, NetworkOptions, Reach};
+pub use options::{Membership, NetworkOptions, Patience, Reach};
 pub use peers::{PeerAddress, PeersError};
+pub use relay::{Relay, RelayCertificate, RelayError, RelayOptions};
 pub use stream::{
     AnswerStream, EndReason, FrameReceiver, FrameSender, PayerStream, ProviderStream, RecvError,
     SendError,

@@ -1,8 +1,10 @@
 //! A device's place in the network: what the node opens, uses and shuts down.
 
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use hearth_protocol::content::ContentHash;
 use hearth_protocol::offer::{DeviceId, Offer, SignedOffer};
 use iroh::protocol::Router;
 use iroh_gossip::net::{GOSSIP_ALPN, Gossip};
@@ -15,6 +17,7 @@ use crate::admission::Admission;
 use crate::answers::{ANSWER_ALPN, AnswerProtocol, Asker, ConnectError, IncomingAnswer};
 use crate::codec::{ANNOUNCEMENT_BYTES_MAX, AnnouncementError};
 use crate::endpoint::{self, Bound};
+use crate::files::{FetchError, Files, ShareError, SharedFile, WantedFile};
 use crate::limits::{INCOMING_ANSWERS_MAX, KEPT_CONNECTION_IDLE};
 use crate::offers::driver::{Driver, Hub, HubParts};
 use crate::offers::exchange::{self, ExchangeError, ExchangeProtocol, OFFERS_ALPN};
@@ -37,6 +40,14 @@ pub enum OpenError {
     /// A relay's URL is wrong.
     #[error("{0} is no relay: write it as https://HOST or http://HOST:PORT")]
     Relay(String),
+    /// The store of files cannot be opened.
+    #[error("the store of files in {} cannot be opened ({reason}): is another node using it?", folder.display())]
+    Files {
+        /// Its folder.
+        folder: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
     /// The remembered peers cannot be used.
     #[error(transparent)]
     Peers(#[from] PeersError),
@@ -93,6 +104,7 @@ pub struct Network {
 struct Inner {
     hub: Arc<Hub>,
     asker: Arc<Asker>,
+    files: Files,
     router: Router,
     membership: Membership,
     stop: watch::Sender<bool>,
@@ -109,6 +121,13 @@ impl Network {
             Some(path) => PeerBook::read(path)?,
             None => PeerBook::default(),
         };
+        let folder = &options.blobs_folder;
+        let (files, blobs, doorkeeper) = Files::open(folder, options.upload_bytes_per_s)
+            .await
+            .map_err(|reason| OpenError::Files {
+                folder: folder.clone(),
+                reason,
+            })?;
         let admission = Admission::default();
         let Bound {
             endpoint,
@@ -129,11 +148,12 @@ impl Network {
             .spawn(endpoint.clone());
         let (arrived, incoming) = mpsc::channel(INCOMING_ANSWERS_MAX);
         let router = Router::builder(endpoint.clone())
-            .accept(ANSWER_ALPN, AnswerProtocol::new(arrived))
+            .accept(ANSWER_ALPN, AnswerProtocol::new(arrived, options.patience))
             .accept(OFFERS_ALPN, ExchangeProtocol::new(hub.clone()))
             .accept(GOSSIP_ALPN, gossip.clone())
+            .accept(iroh_blobs::ALPN, blobs)
             .spawn();
-        let asker = Arc::new(Asker::new(endpoint));
+        let asker = Arc::new(Asker::new(endpoint, options.patience));
         let (stop, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
         let driver = Driver {
@@ -142,10 +162,12 @@ impl Network {
             peers_file: options.peers_file.clone(),
         };
         tasks.spawn(driver.run(queues, discovered, stopped.clone()));
+        tasks.spawn(doorkeeper.run(stopped.clone()));
         tasks.spawn(tidy(asker.clone(), stopped));
         let inner = Inner {
             hub,
             asker,
+            files,
             router,
             membership: options.membership,
             stop,
@@ -165,6 +187,11 @@ impl Network {
     /// Where this device is, as others are told.
     pub fn address(&self) -> PeerAddress {
         self.inner.hub.address()
+    }
+
+    /// Waits until a relay forwards to this device. Never, without a relay.
+    pub async fn online(&self) {
+        self.inner.hub.endpoint.online().await;
     }
 
     /// Opens a stream to a device, to ask it something. What is known from its offer, a ticket or
@@ -273,6 +300,79 @@ impl Network {
             self.inner.hub.welcome(&ticket.peer);
         }
         Ok(asked?)
+    }
+
+    /// Serves a file from where it is, to whoever asks for its hash. The first time it is read
+    /// whole to be hashed; later only when it changed.
+    ///
+    /// # Errors
+    /// When it cannot be read, is not the `expected` one, or too many are shared.
+    pub async fn share(
+        &self,
+        path: &Path,
+        expected: Option<ContentHash>,
+    ) -> Result<SharedFile, ShareError> {
+        self.inner.files.share(path, expected).await
+    }
+
+    /// Serves a file no longer. False when it was not served.
+    pub fn unshare(&self, hash: ContentHash) -> bool {
+        self.inner.files.unshare(hash)
+    }
+
+    /// The files that are served.
+    pub fn shared(&self) -> Vec<SharedFile> {
+        self.inner.files.shared()
+    }
+
+    /// Fetches a whole file of `bytes` bytes into `to`, from the first of the devices `from` that
+    /// gives it. What arrives is verified and kept, so that the next device, or the next try,
+    /// goes on where this one ended. `progress` is told how many bytes are there.
+    ///
+    /// # Errors
+    /// When nobody gave the file, or it cannot be written.
+    pub async fn fetch(
+        &self,
+        hash: ContentHash,
+        bytes: u64,
+        from: &[PeerAddress],
+        to: &Path,
+        mut progress: impl FnMut(u64) + Send,
+    ) -> Result<(), FetchError> {
+        let wanted = WantedFile {
+            hash,
+            bytes,
+            from,
+            to,
+        };
+        let inner = &self.inner;
+        inner.files.fetch(&inner.hub, &wanted, &mut progress).await
+    }
+
+    /// Fetches only the first `head_bytes` of a file of `bytes` bytes, verified, into a sparse
+    /// file of the full length: enough for the tokenizer and the template of a model.
+    ///
+    /// # Errors
+    /// When nobody gave them, or the file cannot be written.
+    pub async fn fetch_head(
+        &self,
+        hash: ContentHash,
+        bytes: u64,
+        head_bytes: u64,
+        from: &[PeerAddress],
+        to: &Path,
+    ) -> Result<(), FetchError> {
+        let wanted = WantedFile {
+            hash,
+            bytes,
+            from,
+            to,
+        };
+        let inner = &self.inner;
+        inner
+            .files
+            .fetch_head(&inner.hub, &wanted, head_bytes)
+            .await
     }
 
     /// Leaves the network: tells the others, closes every connection, and waits for all tasks.

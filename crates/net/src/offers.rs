@@ -8,6 +8,7 @@
 mod bucket;
 pub(crate) mod driver;
 pub(crate) mod exchange;
+mod signing;
 pub(crate) mod table;
 
 pub use table::{Effect, Event, OfferChange, Table};

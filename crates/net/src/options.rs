@@ -3,9 +3,12 @@
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use hearth_protocol::content::ContentHash;
 use url::Url;
+
+use crate::limits::{FRAME_TIME_MAX, SEND_STALL_MAX, STREAM_SILENCE_MAX};
 
 /// How far a device reaches. Whatever the reach, nothing outside is contacted that the options
 /// do not name.
@@ -78,6 +81,27 @@ pub(crate) fn hash(domain: &[u8], parts: &[&[u8]]) -> ContentHash {
     ContentHash::of(&bytes)
 }
 
+/// How long others are waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// How long a frame may take to arrive once its first byte has.
+    pub frame: Duration,
+    /// How long an answer's stream may be silent in both directions.
+    pub silence: Duration,
+    /// How long the other side may refuse to take what is sent to it.
+    pub stall: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            frame: FRAME_TIME_MAX,
+            silence: STREAM_SILENCE_MAX,
+            stall: SEND_STALL_MAX,
+        }
+    }
+}
+
 /// What a network is opened with. Begin with [`NetworkOptions::loopback`] or
 /// [`NetworkOptions::new`] and set what differs.
 #[derive(Clone)]
@@ -108,6 +132,8 @@ pub struct NetworkOptions {
     pub blobs_folder: PathBuf,
     /// The file in which peers are remembered.
     pub peers_file: Option<PathBuf>,
+    /// How long others are waited for.
+    pub patience: Patience,
     /// The most bytes a second that are sent to all who fetch files together.
     pub upload_bytes_per_s: Option<u64>,
 }
@@ -128,6 +154,7 @@ impl NetworkOptions {
             map_ports: false,
             blobs_folder: blobs_folder.into(),
             peers_file: None,
+            patience: Patience::default(),
             upload_bytes_per_s: None,
         }
     }

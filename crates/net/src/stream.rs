@@ -15,6 +15,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use hearth_protocol::answer::{PayerFrame, ProviderFrame};
 use hearth_protocol::offer::DeviceId;
@@ -23,7 +24,7 @@ use thiserror::Error;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::codec::{self, Frame, FrameError, LENGTH_BYTES};
-use crate::limits::{FRAME_TIME_MAX, SEND_STALL_MAX, STREAM_SILENCE_MAX};
+use crate::options::Patience;
 
 /// How many bytes of a frame are made room for before they arrive.
 const ROOM_BYTES: usize = 16 << 10;
@@ -93,13 +94,13 @@ pub enum RecvError {
         evidence: Vec<u8>,
     },
     /// The peer began a frame and did not end it in time.
-    #[error("the peer began a frame and did not end it within {} s", FRAME_TIME_MAX.as_secs())]
+    #[error("the peer began a frame and did not end it in time")]
     Slow,
     /// The peer closed the stream within a frame.
     #[error("the peer ended the stream within a frame")]
     Truncated,
     /// Nothing was said on the stream for too long.
-    #[error("nothing was said for {} s", STREAM_SILENCE_MAX.as_secs())]
+    #[error("nothing was said on the stream for too long")]
     Silent,
     /// The peer ended the stream.
     #[error("the peer ended the stream: {0}")]
@@ -129,7 +130,7 @@ pub enum SendError {
     #[error("the frame cannot be sent")]
     Unsendable(#[source] FrameError),
     /// The peer takes nothing.
-    #[error("the peer took nothing for {} s", SEND_STALL_MAX.as_secs())]
+    #[error("the peer took nothing of what was sent to it for too long")]
     Stalled,
     /// The peer wants nothing more on this stream.
     #[error("the peer takes no more: {0}")]
@@ -175,9 +176,9 @@ impl Activity {
         self.last_ms.store(ms, Ordering::Relaxed);
     }
 
-    fn silent_at(&self) -> Instant {
-        let last = std::time::Duration::from_millis(self.last_ms.load(Ordering::Relaxed));
-        self.began + last + STREAM_SILENCE_MAX
+    fn silent_at(&self, silence: Duration) -> Instant {
+        let last = Duration::from_millis(self.last_ms.load(Ordering::Relaxed));
+        self.began + last + silence
     }
 }
 
@@ -187,6 +188,7 @@ pub(crate) type Permit = Arc<dyn std::any::Any + Send + Sync>;
 /// The half that sends.
 pub struct FrameSender<F> {
     stream: SendStream,
+    stall: Duration,
     activity: Activity,
     finished: bool,
     _permit: Permit,
@@ -196,6 +198,7 @@ pub struct FrameSender<F> {
 /// The half that receives.
 pub struct FrameReceiver<F> {
     stream: RecvStream,
+    patience: Patience,
     activity: Activity,
     /// The length of the frame that is arriving, and what has arrived of the frame or its length.
     expected: Option<usize>,
@@ -229,6 +232,7 @@ impl<Out: Frame, In: Frame> AnswerStream<Out, In> {
     pub(crate) fn new(
         connection: &Connection,
         (send, recv): (SendStream, RecvStream),
+        patience: Patience,
         permit: Permit,
     ) -> Self {
         let activity = Activity::new();
@@ -236,6 +240,7 @@ impl<Out: Frame, In: Frame> AnswerStream<Out, In> {
             device: DeviceId(*connection.remote_id().as_bytes()),
             sender: FrameSender {
                 stream: send,
+                stall: patience.stall,
                 activity: activity.clone(),
                 finished: false,
                 _permit: permit.clone(),
@@ -243,6 +248,7 @@ impl<Out: Frame, In: Frame> AnswerStream<Out, In> {
             },
             receiver: FrameReceiver {
                 stream: recv,
+                patience,
                 activity,
                 expected: None,
                 buffer: Vec::new(),
@@ -305,7 +311,7 @@ impl<F: Frame> FrameSender<F> {
         let bytes = codec::encode(frame).map_err(SendError::Unsendable)?;
         let mut rest = bytes.as_slice();
         while !rest.is_empty() {
-            let written = timeout(SEND_STALL_MAX, self.stream.write(rest)).await;
+            let written = timeout(self.stall, self.stream.write(rest)).await;
             let written = match written {
                 Ok(written) => written.map_err(write_error)?,
                 Err(_) => {
@@ -339,7 +345,7 @@ impl<F: Frame> FrameSender<F> {
     /// # Errors
     /// When the peer stopped the stream, or the connection broke.
     pub async fn taken(&mut self) -> Result<(), SendError> {
-        match timeout(SEND_STALL_MAX, self.stream.stopped()).await {
+        match timeout(self.stall, self.stream.stopped()).await {
             Ok(Ok(None)) => Ok(()),
             Ok(Ok(Some(code))) => Err(SendError::Ended(EndReason::from_code(code))),
             Ok(Err(error)) => Err(SendError::Broken(error.to_string())),
@@ -418,8 +424,11 @@ impl<F: Frame> FrameReceiver<F> {
         let room = (wanted - self.buffer.len()).min(ROOM_BYTES);
         loop {
             let (deadline, error) = match self.began {
-                Some(began) => (began + FRAME_TIME_MAX, RecvError::Slow),
-                None => (self.activity.silent_at(), RecvError::Silent),
+                Some(began) => (began + self.patience.frame, RecvError::Slow),
+                None => (
+                    self.activity.silent_at(self.patience.silence),
+                    RecvError::Silent,
+                ),
             };
             match timeout_at(deadline, self.stream.read_chunk(room)).await {
                 Ok(Ok(Some(chunk))) => {
@@ -432,7 +441,9 @@ impl<F: Frame> FrameReceiver<F> {
                 Ok(Ok(None)) => return Ok(false),
                 Ok(Err(error)) => return Err(read_error(error)),
                 // The other half may have said something meanwhile.
-                Err(_) if self.began.is_none() && self.activity.silent_at() > Instant::now() => {}
+                Err(_)
+                    if self.began.is_none()
+                        && self.activity.silent_at(self.patience.silence) > Instant::now() => {}
                 Err(_) => return Err(error),
             }
         }

@@ -15,7 +15,7 @@ use hearth_protocol::content::ContentHash;
 use hearth_protocol::offer::{DeviceId, Offer, SignedOffer};
 use hearth_protocol::time::Timestamp;
 use iroh::address_lookup::memory::MemoryLookup;
-use iroh::{Endpoint, PublicKey, SecretKey, Signature};
+use iroh::{Endpoint, PublicKey, SecretKey};
 use iroh_gossip::TopicId;
 use iroh_gossip::api::{Event as GossipEvent, GossipReceiver, GossipSender, Message};
 use iroh_gossip::net::Gossip;
@@ -26,6 +26,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::{debug, warn};
 
 use super::exchange;
+use super::signing::announce;
 use super::table::{Effect, Event, OfferChange, Table};
 use crate::admission::Admission;
 use crate::codec::{Announcement, AnnouncementError, encode_announcement};
@@ -89,14 +90,6 @@ pub(crate) struct HubParts {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Nothing that is guarded here is left half-changed by a panic.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn halves(signature: &Signature) -> ([u8; 32], [u8; 32]) {
-    let bytes = signature.to_bytes();
-    let mut halves = ([0; 32], [0; 32]);
-    halves.0.copy_from_slice(&bytes[..32]);
-    halves.1.copy_from_slice(&bytes[32..]);
-    halves
 }
 
 impl Hub {
@@ -232,21 +225,11 @@ impl Hub {
 
     fn sign(&self, offer: &Offer, now: Timestamp) -> Announcement {
         let offer = Offer {
-            device: self.own,
             issued_at: now,
             expires_at: now.plus_ms(OFFER_TTL_MS),
             ..offer.clone()
         };
-        let address = self.address();
-        let location = Announcement::address_bytes(offer.issued_at, &address);
-        Announcement {
-            address_signature: halves(&self.key.sign(&location)),
-            address,
-            offer: SignedOffer {
-                signature: halves(&self.key.sign(&offer.signing_bytes())),
-                offer,
-            },
-        }
+        announce(&self.key, offer, self.address())
     }
 
     fn announcement(&self, now: Timestamp) -> Option<Vec<u8>> {

@@ -18,9 +18,9 @@ use std::sync::Arc;
 
 use hearth_protocol::offer::{DeviceId, OfferError, SignedOffer};
 use hearth_protocol::time::Timestamp;
-use iroh::{PublicKey, Signature};
 
 use super::bucket::Bucket;
+use super::signing::is_signed;
 use crate::codec::{Announcement, decode_announcement};
 use crate::limits::{
     NEIGHBOUR_BURST, NEIGHBOUR_FAULTS_MAX, NEIGHBOUR_MESSAGES_PER_S, NEIGHBOUR_OVERFLOW_MAX,
@@ -284,20 +284,242 @@ impl Table {
     }
 }
 
-/// Whether both the offer and the address are signed by the device.
-fn is_signed(announcement: &Announcement) -> bool {
-    let offer = &announcement.offer.offer;
-    let Ok(key) = PublicKey::from_bytes(&offer.device.0) else {
-        return false;
-    };
-    let address = Announcement::address_bytes(offer.issued_at, &announcement.address);
-    let signed = |bytes: &[u8], halves: &([u8; 32], [u8; 32])| {
-        let mut signature = [0; 64];
-        signature[..32].copy_from_slice(&halves.0);
-        signature[32..].copy_from_slice(&halves.1);
-        key.verify(bytes, &Signature::from_bytes(&signature))
-            .is_ok()
-    };
-    signed(&offer.signing_bytes(), &announcement.offer.signature)
-        && signed(&address, &announcement.address_signature)
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::encode_announcement;
+    use crate::limits::{OFFER_TTL_MS, SIGNATURES_BURST};
+    use crate::offers::signing::announce;
+    use hearth_protocol::answer::{BackendClass, KvType, Serving};
+    use hearth_protocol::content::ContentHash;
+    use hearth_protocol::offer::{Offer, OfferedModel};
+    use iroh::SecretKey;
+
+    const NOW: Timestamp = Timestamp(1_000_000_000);
+
+    fn key(n: u64) -> SecretKey {
+        let mut seed = [0; 32];
+        seed[..8].copy_from_slice(&n.to_le_bytes());
+        SecretKey::from_bytes(&seed)
+    }
+
+    fn id(n: u64) -> DeviceId {
+        DeviceId(*key(n).public().as_bytes())
+    }
+
+    fn offer(issued_at: Timestamp, name: &str) -> Offer {
+        let serving = Serving {
+            adapter: None,
+            backend: BackendClass::CpuAvx2,
+            engine: "llama.cpp".to_owned(),
+            flash_attention: false,
+            kv_type: KvType::F16,
+            micro_batch_tokens: 512,
+            template: ContentHash([4; 32]),
+            weights: ContentHash([5; 32]),
+        };
+        let model = OfferedModel {
+            name: name.to_owned(),
+            serving,
+            weights_bytes: 1,
+            context_tokens: 1,
+            prices: Vec::new(),
+            slots: 1,
+            free_slots: 1,
+            output_tokens_per_s: 1,
+            prompt_tokens_per_s: 1,
+        };
+        Offer {
+            device: DeviceId([0; 32]),
+            household: Default::default(),
+            session_key: Default::default(),
+            withdraw_delay_s: 86_400,
+            issued_at,
+            expires_at: issued_at.plus_ms(OFFER_TTL_MS),
+            models: vec![model],
+        }
+    }
+
+    fn announced(n: u64, offer: Offer) -> Announcement {
+        announce(&key(n), offer, PeerAddress::of(id(n)))
+    }
+
+    fn bytes(n: u64, offer: Offer) -> Vec<u8> {
+        encode_announcement(&announced(n, offer)).unwrap()
+    }
+
+    /// What the table does with `bytes` from neighbour `by`.
+    fn deliver(table: &mut Table, now: Timestamp, by: u64, bytes: &[u8]) -> Vec<Effect> {
+        let mut out = Vec::new();
+        let by = id(by);
+        table.handle(now, Event::Delivered { by, bytes }, &mut out);
+        out
+    }
+
+    fn told(effects: &[Effect]) -> Vec<&OfferChange> {
+        let told = effects.iter().filter_map(|effect| match effect {
+            Effect::Tell(change) => Some(change),
+            _ => None,
+        });
+        told.collect()
+    }
+
+    #[test]
+    fn an_offer_is_told_located_and_passed_on_once() {
+        let mut table = Table::new(NOW, id(0));
+        let first = bytes(1, offer(NOW, "a"));
+        let effects = deliver(&mut table, NOW, 2, &first);
+        assert!(matches!(told(&effects)[..], [OfferChange::Added(_)]));
+        assert!(effects.contains(&Effect::Forward(first.clone())));
+        assert!(effects.contains(&Effect::Locate(PeerAddress::of(id(1)))));
+        assert_eq!(deliver(&mut table, NOW, 3, &first), []);
+        let later = NOW.plus_ms(1_000);
+        let second = bytes(1, offer(later, "b"));
+        let effects = deliver(&mut table, later, 2, &second);
+        assert!(matches!(told(&effects)[..], [OfferChange::Replaced(_)]));
+        assert_eq!(
+            deliver(&mut table, later, 2, &first),
+            [],
+            "the later one stands"
+        );
+        assert_eq!(table.offers().count(), 1);
+    }
+
+    #[test]
+    fn an_offer_ends_or_is_taken_back() {
+        let mut table = Table::new(NOW, id(0));
+        deliver(&mut table, NOW, 9, &bytes(1, offer(NOW, "a")));
+        deliver(&mut table, NOW, 9, &bytes(2, offer(NOW, "a")));
+        let later = NOW.plus_ms(1_000);
+        let nothing = Offer {
+            models: Vec::new(),
+            ..offer(later, "a")
+        };
+        let effects = deliver(&mut table, later, 9, &bytes(1, nothing));
+        assert_eq!(told(&effects), [&OfferChange::Withdrawn(id(1))]);
+        assert_eq!(table.offers().count(), 1);
+        let again = deliver(&mut table, later, 9, &bytes(1, offer(NOW, "a")));
+        assert_eq!(again, [], "what was taken back does not come back");
+        let mut out = Vec::new();
+        table.handle(NOW.plus_ms(OFFER_TTL_MS + 1_000), Event::Tick, &mut out);
+        assert_eq!(told(&out), [&OfferChange::Expired(id(2))]);
+        assert!(out.contains(&Effect::Forget(id(1))));
+        assert_eq!(table.announcements().count(), 0);
+    }
+
+    #[test]
+    fn what_is_forged_is_not_taken_and_costs_the_neighbour_its_place() {
+        let mut table = Table::new(NOW, id(0));
+        let honest = announced(1, offer(NOW, "a"));
+        let mut forged = honest.clone();
+        forged.offer.offer.models[0].slots = 9;
+        let mut moved = honest.clone();
+        moved.address.direct.push("127.0.0.1:9".parse().unwrap());
+        let mut foreign = honest.clone();
+        foreign.address.device = id(3);
+        let foreign = postcard::to_stdvec(&foreign).unwrap();
+        let kinds = [
+            encode_announcement(&forged).unwrap(),
+            encode_announcement(&moved).unwrap(),
+            foreign,
+            b"garbage".to_vec(),
+            vec![0; 100_000],
+        ];
+        let mut delivered = 0;
+        let banned = kinds.iter().cycle().take(100).any(|bytes| {
+            delivered += 1;
+            let effects = deliver(&mut table, NOW, 7, bytes);
+            assert!(told(&effects).is_empty());
+            effects.contains(&Effect::Ban(id(7)))
+        });
+        assert!(banned);
+        assert_eq!(delivered, NEIGHBOUR_FAULTS_MAX + 1);
+        assert_eq!(table.offers().count(), 0);
+        // The same offer from an honest neighbour is taken.
+        let honest = encode_announcement(&honest).unwrap();
+        assert!(!told(&deliver(&mut table, NOW, 8, &honest)).is_empty());
+    }
+
+    #[test]
+    fn one_device_cannot_offer_faster_than_its_rate() {
+        let mut table = Table::new(NOW, id(0));
+        let taken = (0..100).filter(|ms| {
+            let issued_at = Timestamp(NOW.0 + ms);
+            !told(&deliver(
+                &mut table,
+                NOW,
+                5,
+                &bytes(1, offer(issued_at, "a")),
+            ))
+            .is_empty()
+        });
+        assert_eq!(taken.count(), OFFER_BURST as usize);
+    }
+
+    #[test]
+    fn a_flood_is_bounded_and_displaces_only_its_own() {
+        let mut table = Table::new(NOW, id(0));
+        for n in 1..=10 {
+            deliver(&mut table, NOW, 1_000_001, &bytes(n, offer(NOW, "honest")));
+        }
+        // More made-up devices than there is room for, from one neighbour, as fast as signatures
+        // are checked.
+        let mut ended = None;
+        let mut later = NOW;
+        for n in 0..OFFERS_MAX as u64 + 500 {
+            if n % 64 == 0 {
+                later = later.plus_ms(250);
+            }
+            let effects = deliver(
+                &mut table,
+                later,
+                1_000_002,
+                &bytes(10_000 + n, offer(NOW, "flood")),
+            );
+            if effects.contains(&Effect::Ban(id(1_000_002))) {
+                ended = Some(n);
+                break;
+            }
+        }
+        assert_eq!(ended, None, "a flood of valid offers is no forgery");
+        assert_eq!(table.announcements().count(), OFFERS_MAX);
+        let honest = table
+            .offers()
+            .filter(|o| o.offer.models[0].name == "honest");
+        assert_eq!(honest.count(), 10);
+    }
+
+    #[test]
+    fn a_million_messages_cost_a_bounded_number_of_signatures_and_a_place() {
+        let mut table = Table::new(NOW, id(0));
+        let one = bytes(1, offer(NOW, "a"));
+        let mut banned_at = None;
+        for n in 0..1_000_000u32 {
+            let effects = deliver(&mut table, NOW, 7, &one);
+            if effects.contains(&Effect::Ban(id(7))) {
+                banned_at = Some(n);
+                break;
+            }
+        }
+        assert_eq!(banned_at, Some(NEIGHBOUR_BURST + NEIGHBOUR_OVERFLOW_MAX));
+        assert_eq!(table.offers().count(), 1);
+        assert!(SIGNATURES_BURST < NEIGHBOUR_BURST);
+    }
+
+    #[test]
+    fn what_this_device_offers_is_not_in_its_table() {
+        let mut table = Table::new(NOW, id(1));
+        assert_eq!(deliver(&mut table, NOW, 2, &bytes(1, offer(NOW, "a"))), []);
+    }
+
+    #[test]
+    fn a_clock_that_is_a_little_off_is_no_fault() {
+        let mut table = Table::new(NOW, id(0));
+        let early = bytes(1, offer(NOW.plus_ms(10 * 60_000), "a"));
+        let late = bytes(2, offer(Timestamp(NOW.0 - OFFER_TTL_MS - 1), "a"));
+        for _ in 0..100 {
+            assert_eq!(deliver(&mut table, NOW, 7, &early), []);
+            assert_eq!(deliver(&mut table, NOW, 7, &late), []);
+        }
+    }
 }
