@@ -14,13 +14,20 @@ use alloy_primitives::Address;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hearth_chain::embedded::{Embedded, EmbeddedConfig, Genesis};
+use hearth_net::codec::{
+    Frame, LENGTH_BYTES, decode, decode_announcement, encode, encode_announcement, frame_length,
+};
+use hearth_net::offers::{Event, Table};
 use hearth_node::home::Config;
 use hearth_node::keys::Keystore;
 use hearth_node::payments::watchtower::Handover;
+use hearth_protocol::answer::frame::FRAME_BYTES_MAX;
+use hearth_protocol::answer::{PayerFrame, ProviderFrame};
 use hearth_protocol::channel::{Terms, check};
 use hearth_protocol::eip712::{ChannelConfig, SettlementDomain, TokenDomain};
 use hearth_protocol::id::{AccountId, AssetId, ChainId, ChannelId};
 use hearth_protocol::money::Amount;
+use hearth_protocol::offer::DeviceId;
 use hearth_protocol::signature::Signature;
 use hearth_protocol::time::Timestamp;
 use hearth_protocol::x402::{
@@ -39,9 +46,11 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("amounts", amounts),
     ("facilitator", facilitator),
     ("files", files),
+    ("frames", frames),
     ("handovers", handovers),
     ("headers", headers),
     ("identifiers", identifiers),
+    ("offers", offers),
     ("payloads", payloads),
     ("rpc", rpc),
 ];
@@ -195,6 +204,49 @@ pub fn handovers(input: &[u8]) -> bool {
     is_equal_again(&handover);
     // Whoever wrote it, checking it is safe.
     let _ = handover.check();
+    true
+}
+
+/// A frame of an answer's stream (spec: answers, section 7), read as one of either side; and, because
+/// a stranger may send any length, the first four bytes as a length.
+pub fn frames(input: &[u8]) -> bool {
+    if let Some(length) = input.first_chunk()
+        && let Ok(bytes) = frame_length(*length)
+    {
+        assert!((1..=FRAME_BYTES_MAX).contains(&bytes), "{bytes}");
+    }
+    frame::<PayerFrame>(input) | frame::<ProviderFrame>(input)
+}
+
+/// What is read can be sent, and is then read as the same frame.
+fn frame<F: Frame + PartialEq + Debug>(input: &[u8]) -> bool {
+    let Ok(read) = decode::<F>(input) else {
+        return false;
+    };
+    let sent = encode(&read).expect("a frame within its bounds can be sent");
+    let again = decode::<F>(&sent[LENGTH_BYTES..]).expect("what was sent can be read");
+    assert_eq!(again, read);
+    true
+}
+
+/// What a neighbour delivers (spec: answers, section 8): read, written and read again; and put before
+/// a table of offers, which must take nothing that is not signed.
+pub fn offers(input: &[u8]) -> bool {
+    let now = Timestamp::from_secs(NOW_S);
+    let mut table = Table::new(now, DeviceId([0; 32]));
+    let mut effects = Vec::new();
+    let by = DeviceId([1; 32]);
+    let event = Event::Delivered { by, bytes: input };
+    table.handle(now, event, &mut effects);
+    assert_eq!(table.offers().count(), 0, "an unsigned offer was taken");
+    let Ok(read) = decode_announcement(input) else {
+        return false;
+    };
+    // Whatever it says, checking it is safe.
+    let _ = read.offer.offer.check(now);
+    if let Ok(written) = encode_announcement(&read) {
+        assert_eq!(decode_announcement(&written), Ok(read));
+    }
     true
 }
 
