@@ -1,7 +1,8 @@
-//! What runs a model.
+//! What runs a model: its file, where it comes from, and the engine that answers with it.
 
 mod backend;
 pub mod engine;
+pub mod gguf;
 pub mod grammar;
 pub mod sampling;
 mod scheduler;

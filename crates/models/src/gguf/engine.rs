@@ -1,0 +1,147 @@
+//! What llama.cpp takes for granted of a head, and ends the process over where it does not hold.
+//!
+//! These are the assertions of its loader (`llama-model.cpp`, `llama-vocab.cpp`) that depend on the head alone. What it
+//! answers with an error of its own is left to it.
+
+use super::value::TOKENS;
+use super::{GgufError, Header, Kind, Value};
+
+/// The most layers llama.cpp has room for.
+const LAYERS_MAX: u64 = 512;
+
+/// The most experts llama.cpp has room for.
+const EXPERTS_MAX: u64 = 1_024;
+
+/// The ways of stretching a context that llama.cpp knows.
+const ROPE_SCALINGS: [&str; 4] = ["none", "linear", "yarn", "longrope"];
+
+pub(super) fn check(header: &Header) -> Result<(), GgufError> {
+    check_name(header)?;
+    check_layers(header)?;
+    check_experts(header)?;
+    check_rope(header)?;
+    check_vocabulary(header)?;
+    if header.value("tokenizer.chat_template") == Some(&Value::Unread) {
+        return Err(GgufError::key(
+            "tokenizer.chat_template",
+            "is too long, or no text",
+        ));
+    }
+    Ok(())
+}
+
+/// Every other key begins with the architecture's name.
+fn check_name(header: &Header) -> Result<(), GgufError> {
+    let name = &header.architecture;
+    let known = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.".contains(c);
+    if name.is_empty() || name.len() > 64 || !name.chars().all(known) {
+        return Err(GgufError::key(
+            "general.architecture",
+            "is no name of a kind of model",
+        ));
+    }
+    Ok(())
+}
+
+fn refuse<T>(header: &Header, name: &str, problem: &str) -> Result<T, GgufError> {
+    Err(GgufError::key(
+        format!("{}.{name}", header.architecture),
+        problem,
+    ))
+}
+
+fn check_layers(header: &Header) -> Result<(), GgufError> {
+    const NAME: &str = "block_count";
+    let Some(layers) = header.layers() else {
+        // A file without tensors is a vocabulary, and has no layers to count.
+        return if header.tensors.is_empty() {
+            Ok(())
+        } else {
+            Err(GgufError::Missing(format!(
+                "{}.{NAME}",
+                header.architecture
+            )))
+        };
+    };
+    if !(1..=LAYERS_MAX).contains(&layers) {
+        return refuse(header, NAME, &format!("must be 1 to {LAYERS_MAX}"));
+    }
+    let next = "nextn_predict_layers";
+    if header
+        .of_architecture(next)
+        .is_some_and(|next| next > layers)
+    {
+        return refuse(header, next, "is more than there are layers");
+    }
+    Ok(())
+}
+
+fn check_experts(header: &Header) -> Result<(), GgufError> {
+    let of = |name| header.of_architecture(name).unwrap_or(0);
+    let (experts, used) = (of("expert_count"), of("expert_used_count"));
+    let (groups, groups_used) = (of("expert_group_count"), of("expert_group_used_count"));
+    // Where the number differs from layer to layer it is an array, which only the engine reads.
+    let by_layer = header.value(&format!("{}.expert_used_count", header.architecture));
+    let by_layer = matches!(by_layer, Some(Value::Array { .. }));
+    if experts > EXPERTS_MAX {
+        return refuse(
+            header,
+            "expert_count",
+            &format!("must be at most {EXPERTS_MAX}"),
+        );
+    }
+    if !by_layer && (used > experts || (experts > 0 && used == 0)) {
+        return refuse(
+            header,
+            "expert_used_count",
+            "does not fit the number of experts",
+        );
+    }
+    let grouped = groups > 1
+        && (!experts.is_multiple_of(groups) || groups_used == 0 || groups_used >= groups);
+    if grouped || (groups > 0 && groups >= experts) {
+        return refuse(
+            header,
+            "expert_group_count",
+            "does not fit the number of experts",
+        );
+    }
+    Ok(())
+}
+
+fn check_rope(header: &Header) -> Result<(), GgufError> {
+    const NAME: &str = "rope.scaling.type";
+    match header.value(&format!("{}.{NAME}", header.architecture)) {
+        Some(Value::Text(kind)) if !ROPE_SCALINGS.contains(&&**kind) => refuse(
+            header,
+            NAME,
+            "is a way of stretching contexts that no engine knows",
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// The lists beside the vocabulary are read by the index of a token.
+fn check_vocabulary(header: &Header) -> Result<(), GgufError> {
+    let Some(tokens) = header.value(TOKENS) else {
+        return Ok(());
+    };
+    let Value::Array {
+        kind: Kind::Text,
+        count: tokens,
+    } = tokens
+    else {
+        return Err(GgufError::key(TOKENS, "is no list of texts"));
+    };
+    for (key, kinds) in [
+        ("tokenizer.ggml.scores", &[Kind::F32, Kind::I32][..]),
+        ("tokenizer.ggml.token_type", &[Kind::I32]),
+    ] {
+        match header.value(key) {
+            None => {}
+            Some(Value::Array { kind, count }) if kinds.contains(kind) && count >= tokens => {}
+            Some(_) => return Err(GgufError::key(key, "does not fit the vocabulary")),
+        }
+    }
+    Ok(())
+}
