@@ -14,6 +14,8 @@ use alloy_primitives::Address;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hearth_chain::embedded::{Embedded, EmbeddedConfig, Genesis};
+use hearth_models::catalogue::Catalogue;
+use hearth_models::gguf::Header;
 use hearth_net::codec::{
     Frame, LENGTH_BYTES, decode, decode_announcement, encode, encode_announcement, frame_length,
 };
@@ -47,6 +49,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("facilitator", facilitator),
     ("files", files),
     ("frames", frames),
+    ("gguf", gguf),
     ("handovers", handovers),
     ("headers", headers),
     ("identifiers", identifiers),
@@ -273,13 +276,32 @@ pub fn rpc(input: &[u8]) -> bool {
     replies.iter().any(|reply| reply.get("result").is_some())
 }
 
-/// The files that a person may edit or damage: the configuration (spec: guide) and the keystore.
+/// The files that a person may edit or damage: the configuration (spec: guide), the keystore and the
+/// catalogue of models.
 pub fn files(input: &[u8]) -> bool {
     static FOLDER: LazyLock<tempfile::TempDir> =
         LazyLock::new(|| tempfile::tempdir().expect("a temporary folder"));
     let path = FOLDER.path().join(std::process::id().to_string());
     fs::write(&path, input).expect("a file can be written");
-    Config::read(&path).is_ok() | Keystore::read(&path).is_ok()
+    let catalogue = std::str::from_utf8(input).map(Catalogue::with);
+    Config::read(&path).is_ok()
+        | Keystore::read(&path).is_ok()
+        | catalogue.is_ok_and(|catalogue| catalogue.is_ok())
+}
+
+/// The head of a model file, as a stranger's file and as the begin of a larger one: what is read lies
+/// within the file.
+pub fn gguf(input: &[u8]) -> bool {
+    let mut any = false;
+    for file_bytes in [input.len() as u64, u64::MAX] {
+        if let Ok(header) = Header::read(input, file_bytes) {
+            let data: u64 = header.tensors.iter().map(|tensor| tensor.bytes()).sum();
+            assert!(header.head_bytes + data <= header.file_bytes);
+            assert!(!header.quantisation().is_empty());
+            any = true;
+        }
+    }
+    any
 }
 
 /// What was read must be written in a form that is read as the same thing. For messages whose every

@@ -1,9 +1,13 @@
 //! What runs a model: its file, where it comes from, and the engine that answers with it.
 
 mod backend;
+pub mod catalogue;
+pub mod digest;
 pub mod engine;
+pub mod fetch;
 pub mod gguf;
 pub mod grammar;
+pub mod library;
 pub mod sampling;
 mod scheduler;
 pub mod template;

@@ -134,7 +134,7 @@ fn a_bent_begin_is_refused() {
             |sample| sample.stated.1 = Some(u64::MAX),
             "keys, and at most",
         ),
-        bent(|sample| sample.stated.0 = Some(3), "cut off"),
+        bent(|sample| sample.stated.0 = Some(3), "has 0 dimensions"),
     ]);
 }
 
