@@ -162,7 +162,7 @@ pub struct Generation {
 }
 
 impl Generation {
-    /// The next event; nothing after [`Event::Ended`].
+    /// The next event; nothing after [`Event::Ended`], or when the engine broke.
     pub async fn next(&mut self) -> Option<Event> {
         self.events.recv().await
     }
@@ -322,6 +322,7 @@ impl Engine {
             logprobs: job.logprobs,
             position: u64::from(job.output_position_first),
             remaining: job.output_tokens_max.min(room),
+            begun: false,
             cached: 0,
             events: sender,
         }));

@@ -25,6 +25,8 @@ pub(super) struct Answer {
     pub(super) position: u64,
     /// Tokens that may still be chosen.
     pub(super) remaining: u32,
+    /// Whether a token was chosen.
+    pub(super) begun: bool,
     /// Tokens of the prompt that were read before.
     pub(super) cached: u32,
     pub(super) events: mpsc::UnboundedSender<Event>,

@@ -45,6 +45,7 @@ pub(super) fn start(
     let (ready, stands) = mpsc::sync_channel(1);
     let thread = std::thread::Builder::new().name("hearth-engine".to_owned());
     let thread = thread.spawn(move || {
+        let _stops = Stops(shared.clone());
         let params = context_params(&plan)
             .with_n_ctx(NonZeroU32::new(plan.cells))
             .with_n_seq_max(plan.sequences);
@@ -81,6 +82,15 @@ pub(super) fn start(
     })?;
     stands.recv().map_err(|_| LoadError::ThreadEnded)??;
     Ok(thread)
+}
+
+/// Whatever ends the thread, nobody waits for it afterwards.
+struct Stops(Arc<Shared>);
+
+impl Drop for Stops {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
 }
 
 struct Worker<'model> {
@@ -192,23 +202,13 @@ impl Worker<'_> {
         }
         let decoded = self.context.decode(&mut self.batch);
         decoded.map_err(|error| error.to_string())?;
+        for part in &plan.batch {
+            self.tell_progress(part);
+        }
         let outcomes = self.take_logits(&plan.batch);
         let shared = self.shared.clone();
         let mut state = shared.lock();
         state.scheduler.computed(&plan.batch);
-        for part in plan.batch.iter().filter(|part| !part.written) {
-            let tokens_read = state.scheduler.tokens_read(part.work);
-            if let Some(Active { task, .. }) = self.tasks.get(&part.work)
-                && let Task::Answer(answer) = task
-                && !part.chooses
-            {
-                let cached = answer.cached;
-                task.say(Event::Prompt {
-                    tokens_read,
-                    cached,
-                });
-            }
-        }
         for outcome in outcomes {
             match outcome {
                 Outcome::Wrote(id, token) => state.scheduler.wrote(id, token),
@@ -260,6 +260,19 @@ impl Worker<'_> {
             added.map_err(|error| error.to_string())?;
         }
         Ok(())
+    }
+
+    /// Says how much of a prompt is read, once for each part of it.
+    fn tell_progress(&self, part: &Part) {
+        if let Some(Active { task, .. }) = self.tasks.get(&part.work)
+            && let Task::Answer(answer) = task
+            && !answer.begun
+        {
+            task.say(Event::Prompt {
+                tokens_read: part.position + part.tokens.len() as u32,
+                cached: answer.cached,
+            });
+        }
     }
 
     /// Does with the logits of a batch what they were computed for.
@@ -334,6 +347,7 @@ fn choose(
     let logprobs = answer.logprobs;
     let logprobs = logprobs.map(|top| sampling::logprobs(logits, token, top));
     answer.sampler.accept(token);
+    answer.begun = true;
     answer.position += 1;
     answer.remaining = answer.remaining.saturating_sub(1);
     // Who does not listen has cancelled.

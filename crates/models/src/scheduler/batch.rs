@@ -158,12 +158,6 @@ impl Scheduler {
             progress.written += 1;
         }
     }
-
-    /// How many tokens of the prompt of work are read.
-    pub(crate) fn tokens_read(&mut self, id: WorkId) -> u32 {
-        self.find(id)
-            .map_or(0, |progress| progress.computed.min(progress.to_read))
-    }
 }
 
 /// Whether it writes something, but may not just now.

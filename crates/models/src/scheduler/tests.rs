@@ -218,7 +218,7 @@ fn who_may_not_write_holds_its_place_and_computes_nothing() {
 
 #[test]
 fn when_cells_run_out_the_youngest_waits_and_goes_on_later() {
-    let mut world = World::new(capacity(2, 4, 1_024));
+    let mut world = World::new(capacity(2, 4, 1_280));
     world.ask(work(1, 1, 300, 700)).unwrap();
     world.ask(work(2, 2, 300, 600)).unwrap();
     world.run(2_500);
