@@ -90,7 +90,7 @@ fn the_methods_of_python_are_there() {
         ("'a b  c'.split() | length", "3"),
         ("'a,b,c'.split(',', 1)[1]", "b,c"),
         ("'a,b,c'.rsplit(',', 1)[0]", "a,b"),
-        ("'abc'.startswith('ab') and not 'abc'.endswith('x')", "true"),
+        ("'abc'.startswith('ab') and not 'abc'.endswith('x')", "True"),
         ("'user name'.title()", "User Name"),
         ("'uSER'.capitalize() + 'x'.upper() + 'Y'.lower()", "UserXy"),
         ("'aXbX'.replace('X', '-')", "a-b-"),

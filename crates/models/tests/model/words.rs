@@ -50,11 +50,7 @@ fn the_head_of_a_model_is_enough_for_its_vocabulary() {
 #[ignore = "needs outside programs"]
 fn special_tokens_are_parsed_only_on_request() {
     let vocabulary = Vocabulary::load(&model_path()).unwrap();
-    let end = vocabulary
-        .special()
-        .end_of_turn
-        .or(vocabulary.special().end)
-        .unwrap();
+    let end = vocabulary.special().end.unwrap();
     assert_eq!(vocabulary.encode("<|im_end|>", true).unwrap(), [end]);
     assert!(
         !vocabulary
