@@ -4,9 +4,12 @@
 //! identifiers are CAIP-2, CAIP-10 and CAIP-19 texts. Data only: whoever speaks to a node, in whatever language,
 //! needs nothing but these shapes.
 
+pub mod anthropic;
 pub mod chain;
 pub mod doctor;
 pub mod error;
 pub mod money;
+pub mod node;
+pub mod openai;
 pub mod payments;
 pub mod wallet;

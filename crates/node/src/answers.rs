@@ -232,6 +232,15 @@ pub struct ModelCard {
     pub created_s: u64,
 }
 
+/// The embeddings of some inputs.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Embedded {
+    /// One for each input, in order.
+    pub vectors: Vec<Vec<f32>>,
+    /// Tokens of all inputs together.
+    pub tokens: u32,
+}
+
 /// Why a question is not answered.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
@@ -286,12 +295,9 @@ pub trait Answerer: Send + Sync + 'static {
     /// How many tokens the prompt of a question has.
     fn count_tokens(&self, model: String, input: Input) -> BoxFuture<'_, Result<u32, AskError>>;
 
-    /// The embeddings of some texts or token ids, and the number of tokens that they have together.
-    fn embed(
-        &self,
-        model: String,
-        inputs: Vec<Input>,
-    ) -> BoxFuture<'_, Result<(Vec<Vec<f32>>, u32), AskError>>;
+    /// The embeddings of some texts or token ids.
+    fn embed(&self, model: String, inputs: Vec<Input>)
+    -> BoxFuture<'_, Result<Embedded, AskError>>;
 
     /// The receipts of an answer, one for each provider that took part in it, in order; none
     /// where the answer is unknown or came from this device.

@@ -1,6 +1,7 @@
 //! HTTP doors of the node.
 
 pub mod proxy;
+pub mod surface;
 
 use std::io;
 use std::pin::pin;

@@ -1,0 +1,414 @@
+//! `/v1/chat/completions`.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::{AnswerNote, CompletionUsage, OneOrMany, StreamOptions};
+
+/// A conversation that shall go on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ChatRequest {
+    /// The model.
+    pub model: String,
+    /// What was said, the oldest first.
+    pub messages: Vec<ChatMessage>,
+    /// Whether the answer comes in pieces, as server-sent events.
+    #[serde(default)]
+    pub stream: Option<bool>,
+    /// What the stream tells beside the answer.
+    #[serde(default)]
+    pub stream_options: Option<StreamOptions>,
+    /// 0 to 2; 0 takes the likeliest token each time. 1 unless said otherwise.
+    #[serde(default)]
+    pub temperature: Option<f64>,
+    /// 0 to 1: only as many of the likeliest tokens as have this share of the probability.
+    #[serde(default)]
+    pub top_p: Option<f64>,
+    /// -2 to 2: taken from a token's logit for each time that it was said.
+    #[serde(default)]
+    pub frequency_penalty: Option<f64>,
+    /// -2 to 2: taken from the logit of each token that was said.
+    #[serde(default)]
+    pub presence_penalty: Option<f64>,
+    /// -100 to 100, by token id: added to its logit.
+    #[serde(default)]
+    pub logit_bias: Option<BTreeMap<String, f64>>,
+    /// The most tokens of the answer.
+    #[serde(default)]
+    pub max_completion_tokens: Option<u64>,
+    /// The older name of `max_completion_tokens`.
+    #[serde(default)]
+    pub max_tokens: Option<u64>,
+    /// Answers to one question: only 1 is supported.
+    #[serde(default)]
+    pub n: Option<u64>,
+    /// Texts at which the answer ends.
+    #[serde(default)]
+    pub stop: Option<OneOrMany>,
+    /// The same seed and question give the same answer on the same provider.
+    #[serde(default)]
+    pub seed: Option<i64>,
+    /// Whether the log-probability of each token is told.
+    #[serde(default)]
+    pub logprobs: Option<bool>,
+    /// How many alternatives to each token are told, 0 to 20.
+    #[serde(default)]
+    pub top_logprobs: Option<u64>,
+    /// Tools that the model may ask for.
+    #[serde(default)]
+    pub tools: Option<Vec<ChatTool>>,
+    /// Whether it may, must or must not ask for a tool: `auto` unless said otherwise.
+    #[serde(default)]
+    pub tool_choice: Option<ToolChoice>,
+    /// Whether it may ask for several at once: true unless said otherwise.
+    #[serde(default)]
+    pub parallel_tool_calls: Option<bool>,
+    /// What the answer must look like.
+    #[serde(default)]
+    pub response_format: Option<ResponseFormat>,
+    /// Passed over.
+    #[serde(default)]
+    pub user: Option<String>,
+}
+
+/// Who said a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Instructions.
+    System,
+    /// Instructions, by their newer name.
+    Developer,
+    /// The one who asks.
+    User,
+    /// The model.
+    Assistant,
+    /// A tool.
+    Tool,
+}
+
+/// One message.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ChatMessage {
+    /// Who said it.
+    pub role: Role,
+    /// What was said.
+    #[serde(default)]
+    pub content: Option<Content>,
+    /// Who said it, by name.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Of an assistant's message: the tools that it asked for.
+    #[serde(default)]
+    pub tool_calls: Option<Vec<ToolCall>>,
+    /// Of a tool's message: the call that it answers.
+    #[serde(default)]
+    pub tool_call_id: Option<String>,
+}
+
+/// What was said: text, or parts of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Content {
+    /// Text.
+    Text(String),
+    /// Parts that are read one after the other.
+    Parts(Vec<ContentPart>),
+}
+
+/// A part of a message. Only text is supported.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ContentPart {
+    /// `text`, `refusal`, or what is not supported.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Of a `text`.
+    #[serde(default)]
+    pub text: Option<String>,
+    /// Of a `refusal`.
+    #[serde(default)]
+    pub refusal: Option<String>,
+}
+
+/// A tool that the model may ask for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ChatTool {
+    /// Always `function`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The function.
+    #[serde(default)]
+    pub function: Option<FunctionTool>,
+}
+
+/// A function that the model may ask for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct FunctionTool {
+    /// Its name.
+    pub name: String,
+    /// What it does.
+    #[serde(default)]
+    pub description: Option<String>,
+    /// The JSON Schema of its arguments; no arguments if it is absent.
+    #[serde(default)]
+    pub parameters: Option<Map<String, Value>>,
+    /// Whether the arguments must follow the schema. A call that is asked for by `tool_choice`
+    /// always does.
+    #[serde(default)]
+    pub strict: Option<bool>,
+}
+
+/// Whether the model asks for a tool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum ToolChoice {
+    /// As it likes, in any case, or not at all.
+    Mode(ToolMode),
+    /// For this one.
+    Named(NamedTool),
+}
+
+/// Whether the model asks for a tool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ToolMode {
+    /// Not at all.
+    None,
+    /// As it likes.
+    Auto,
+    /// In any case.
+    Required,
+}
+
+/// A tool that must be asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct NamedTool {
+    /// Always `function`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The function.
+    pub function: FunctionName,
+}
+
+/// A function by its name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct FunctionName {
+    /// Its name.
+    pub name: String,
+}
+
+/// What an answer must look like.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ResponseFormat {
+    /// Any text.
+    Text,
+    /// A JSON object.
+    JsonObject,
+    /// JSON that follows a schema.
+    JsonSchema {
+        /// The schema.
+        json_schema: NamedSchema,
+    },
+}
+
+/// A JSON Schema with a name.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct NamedSchema {
+    /// Its name.
+    pub name: String,
+    /// What it is for.
+    #[serde(default)]
+    pub description: Option<String>,
+    /// The schema; any JSON object if it is absent.
+    #[serde(default)]
+    pub schema: Option<Map<String, Value>>,
+    /// Passed over: the answer always follows the schema.
+    #[serde(default)]
+    pub strict: Option<bool>,
+}
+
+/// A call that the model asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ToolCall {
+    /// Its name in the conversation.
+    pub id: String,
+    /// Always `function`.
+    #[serde(rename = "type", default = "function")]
+    pub kind: String,
+    /// What is called.
+    pub function: FunctionCall,
+}
+
+fn function() -> String {
+    "function".to_owned()
+}
+
+/// A function and its arguments.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct FunctionCall {
+    /// The function's name.
+    pub name: String,
+    /// The arguments: JSON in a text.
+    pub arguments: String,
+}
+
+/// Why an answer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FinishReason {
+    /// The model ended it, or a stop text came.
+    Stop,
+    /// As many tokens as were asked for, or as fit.
+    Length,
+    /// The model asks for tools.
+    ToolCalls,
+}
+
+/// An answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ChatCompletion {
+    /// The answer's name, in OpenAI's form.
+    pub id: String,
+    /// Always `chat.completion`.
+    pub object: String,
+    /// In seconds since 1970.
+    pub created: u64,
+    /// The model.
+    pub model: String,
+    /// One answer.
+    pub choices: Vec<Choice>,
+    /// How many tokens there were.
+    pub usage: CompletionUsage,
+    /// Always absent.
+    pub system_fingerprint: Option<String>,
+    /// Where it came from and what it cost.
+    pub hearth: AnswerNote,
+}
+
+/// An answer's message.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Choice {
+    /// Always zero.
+    pub index: u32,
+    /// The message.
+    pub message: AnswerMessage,
+    /// Why it ended.
+    pub finish_reason: FinishReason,
+    /// Log-probabilities, if they were asked for.
+    pub logprobs: Option<ChoiceLogprobs>,
+}
+
+/// What the model said.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AnswerMessage {
+    /// Always `assistant`.
+    pub role: Role,
+    /// The text; absent where the model only asks for tools.
+    pub content: Option<String>,
+    /// Always absent.
+    pub refusal: Option<String>,
+    /// The tools that it asks for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tool_calls: Vec<ToolCall>,
+}
+
+/// The log-probabilities of an answer's tokens.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ChoiceLogprobs {
+    /// One entry a token.
+    pub content: Vec<TokenLogprob>,
+    /// Always absent.
+    pub refusal: Option<Vec<TokenLogprob>>,
+}
+
+/// The log-probability of a token.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct TokenLogprob {
+    /// The token as text, with U+FFFD where its bytes are no whole character.
+    pub token: String,
+    /// Natural logarithm.
+    pub logprob: f32,
+    /// The token's bytes.
+    pub bytes: Vec<u8>,
+    /// The likeliest alternatives.
+    pub top_logprobs: Vec<TopLogprob>,
+}
+
+/// An alternative to a token.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct TopLogprob {
+    /// The token as text, with U+FFFD where its bytes are no whole character.
+    pub token: String,
+    /// Natural logarithm.
+    pub logprob: f32,
+    /// The token's bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// A piece of a streamed answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ChatChunk<'a> {
+    /// The answer's name, the same in all pieces.
+    pub id: Cow<'a, str>,
+    /// Always `chat.completion.chunk`.
+    pub object: Cow<'a, str>,
+    /// In seconds since 1970.
+    pub created: u64,
+    /// The model.
+    pub model: Cow<'a, str>,
+    /// One piece; none in the chunk that tells the usage.
+    pub choices: Vec<ChunkChoice>,
+    /// In the last chunk, if it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<CompletionUsage>,
+    /// In the chunk that ends the answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hearth: Option<AnswerNote>,
+}
+
+/// A piece of an answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ChunkChoice {
+    /// Always zero.
+    pub index: u32,
+    /// What is new.
+    pub delta: Delta,
+    /// Why it ended, in the last piece.
+    pub finish_reason: Option<FinishReason>,
+    /// Log-probabilities, if they were asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logprobs: Option<ChoiceLogprobs>,
+}
+
+/// What is new in a piece.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct Delta {
+    /// `assistant`, in the first piece.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<Role>,
+    /// Text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<String>,
+    /// Tools that the model asks for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool_calls: Option<Vec<CallDelta>>,
+}
+
+/// A tool that the model asks for, complete.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CallDelta {
+    /// Its place among the calls of the answer.
+    pub index: u32,
+    /// Its name in the conversation.
+    pub id: String,
+    /// Always `function`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// What is called.
+    pub function: FunctionCall,
+}

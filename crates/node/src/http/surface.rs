@@ -1,0 +1,208 @@
+//! The household's own address: models behind the APIs that programs already speak.
+//!
+//! OpenAI's and Anthropic's shapes (`hearth_api`) become questions, answers become their replies and
+//! events. Everything here is translation: what answers stands behind
+//! [`Answerer`](crate::answers::Answerer), and neither tokens nor payments are known here. Refuses
+//! browser pages of other origins, keeps the budgets of API keys, and bounds what it reads. Keeps
+//! nothing of what was said (design: answers, "Surfaces of the household's node").
+
+mod answering;
+mod budget;
+mod calls;
+mod chat;
+mod door;
+mod failure;
+mod keys;
+mod listing;
+mod metrics;
+mod reader;
+mod request;
+mod sampling;
+mod sold;
+mod sse;
+mod tools;
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use hearth_chain::client::Environment;
+use hearth_protocol::id::AssetId;
+use hearth_protocol::money::Amount;
+use http::StatusCode;
+
+use crate::answers::Answerer;
+use budget::{Budgets, Reservation};
+use failure::{Failure, Form};
+use metrics::Metrics;
+
+pub use budget::Spent;
+pub use door::Door;
+pub use keys::{
+    ANSWERS_AT_ONCE, ApiKey, Cap, KEY_PREFIX, KEYS_MAX, KeyTable, KeyTableError, hash, secret,
+};
+pub use request::{REQUEST_BYTES_MAX, REQUEST_DEPTH_MAX};
+
+/// Every path of the surface, as the metrics name them.
+const PATHS: [&str; 13] = [
+    "/health",
+    "/metrics",
+    "/openapi.json",
+    "/v1/models",
+    "/v1/models/{id}",
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/responses",
+    "/v1/embeddings",
+    "/v1/messages",
+    "/v1/messages/count_tokens",
+    "/v1/hearth/receipts/{id}",
+    "other",
+];
+
+/// What answers, who may ask, and what was counted.
+pub struct Surface {
+    answerer: Arc<dyn Answerer>,
+    keys: RwLock<Arc<KeyTable>>,
+    budgets: Mutex<Budgets>,
+    metrics: Metrics,
+    environment: Arc<dyn Environment>,
+}
+
+impl fmt::Debug for Surface {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Surface").finish_non_exhaustive()
+    }
+}
+
+/// A surface at one of its doors: the state of every route.
+#[derive(Clone)]
+struct At {
+    surface: Arc<Surface>,
+    door: Arc<Door>,
+    prices: Option<Arc<sold::PriceTable>>,
+}
+
+impl Surface {
+    /// A surface in front of `answerer`. Nobody has a key yet.
+    pub fn new(answerer: Arc<dyn Answerer>, environment: Arc<dyn Environment>) -> Arc<Self> {
+        Arc::new(Self {
+            answerer,
+            keys: RwLock::default(),
+            budgets: Mutex::default(),
+            metrics: Metrics::default(),
+            environment,
+        })
+    }
+
+    /// From now on these keys may ask, and no others. Answers in progress go on.
+    pub fn set_keys(&self, keys: KeyTable) {
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
+    }
+
+    /// Goes on with what keys have spent today. To be called before anything is asked.
+    pub fn restore_spent(&self, spent: impl IntoIterator<Item = Spent>) {
+        *self.budgets() = Budgets::restore(spent, self.now_s());
+    }
+
+    /// What keys have spent today, to be kept on disk.
+    pub fn spent(&self) -> Vec<Spent> {
+        self.budgets().spent(self.now_s())
+    }
+
+    /// Everything that a household's programs may ask, at `door`.
+    pub fn router(self: &Arc<Self>, door: Door) -> Router {
+        let at = At {
+            surface: Arc::clone(self),
+            door: Arc::new(door),
+            prices: None,
+        };
+        let router = Router::new()
+            .route("/health", get(listing::health))
+            .route("/metrics", get(listing::metrics))
+            .route("/v1/models", get(listing::models))
+            .route("/v1/models/{*id}", get(listing::model))
+            .route("/v1/hearth/receipts/{id}", get(listing::receipts))
+            .merge(answer_routes());
+        finish(router, at)
+    }
+
+    fn budgets(&self) -> MutexGuard<'_, Budgets> {
+        self.budgets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now_s(&self) -> u64 {
+        self.environment.now_ms() / 1_000
+    }
+
+    fn find_key(&self, secret: &str) -> Option<Arc<ApiKey>> {
+        let keys = Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner));
+        keys.find(secret)
+    }
+
+    fn end(&self, reservation: Reservation, charged: Option<&[(AssetId, Amount)]>) {
+        let now_s = self.now_s();
+        self.budgets().end(reservation, charged, now_s);
+    }
+}
+
+/// The routes that models answer.
+fn answer_routes() -> Router<At> {
+    Router::new().route("/v1/chat/completions", post(chat::chat))
+}
+
+fn finish(router: Router<At>, at: At) -> Router {
+    router
+        .fallback(no_such_path)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::from_fn_with_state(at.clone(), door::guard))
+        .layer(middleware::from_fn_with_state(at.clone(), count))
+        .with_state(at)
+}
+
+async fn count(State(at): State<At>, request: Request, next: Next) -> Response {
+    let path = path_name(request.uri().path());
+    let response = next.run(request).await;
+    at.surface.metrics.request(path, response.status().as_u16());
+    response
+}
+
+/// The name of a path in the metrics: as many as there are routes, whatever is asked for.
+fn path_name(path: &str) -> &'static str {
+    let name = if path.starts_with("/v1/models/") {
+        "/v1/models/{id}"
+    } else if path.starts_with("/v1/hearth/receipts/") {
+        "/v1/hearth/receipts/{id}"
+    } else {
+        path
+    };
+    let known = PATHS.iter().find(|known| **known == name);
+    known.copied().unwrap_or("other")
+}
+
+async fn no_such_path(request: Request) -> Response {
+    let path = request.uri().path();
+    let message = format!("there is nothing at {path}; GET /openapi.json lists what there is");
+    let failure = Failure::new(StatusCode::NOT_FOUND, "unknown_path", message);
+    failure.into_response_as(Form::of(path))
+}
+
+async fn wrong_method(request: Request) -> Response {
+    let (method, path) = (request.method(), request.uri().path());
+    let message = format!("{path} does not take {method}; GET /openapi.json says what it takes");
+    let failure = Failure::new(StatusCode::METHOD_NOT_ALLOWED, "wrong_method", message);
+    failure.into_response_as(Form::of(path))
+}
+
+/// The reply of a handler, in the form that the programs of its API read.
+fn replied(result: Result<Response, Failure>, form: Form) -> Response {
+    result.unwrap_or_else(|failure| failure.into_response_as(form))
+}
+
+fn json(value: &impl serde::Serialize) -> Response {
+    axum::Json(value).into_response()
+}

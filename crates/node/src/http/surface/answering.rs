@@ -1,0 +1,226 @@
+//! From a question to an answer on its way, the same for every API.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::response::Response;
+use hearth_protocol::answer::{AnswerId, Sampling};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue};
+
+use super::budget::Reservation;
+use super::calls::CLOSE;
+use super::failure::Failure;
+use super::keys::ApiKey;
+use super::reader::{Reader, Reading};
+use super::sold::Tariff;
+use super::tools::Tooling;
+use super::{At, Surface, door};
+use crate::answers::{Input, Message, Question, Tier};
+use crate::payments::gate::Meter;
+
+/// The answer's name, in every reply of a model.
+const ANSWER_ID: HeaderName = HeaderName::from_static("hearth-answer-id");
+/// How far this prompt may travel: at most as far as the key allows.
+const TIER: HeaderName = HeaderName::from_static("hearth-tier");
+/// The most messages of a conversation.
+pub(super) const MESSAGES_MAX: usize = 4_096;
+
+/// Who asks, how far, and what it is charged against.
+pub(super) struct Asking {
+    pub(super) at: At,
+    pub(super) key: Arc<ApiKey>,
+    tier: Tier,
+    meter: Option<Meter>,
+    asked_at: Instant,
+}
+
+/// A question and how its answer is read.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) question: Question,
+    pub(super) reading: Reading,
+}
+
+impl Asked {
+    pub(super) fn new(model: String, input: Input, sampling: Sampling) -> Self {
+        Self {
+            question: Question {
+                model,
+                input,
+                sampling,
+                grammar: None,
+                output_tokens_max: None,
+                stops: Vec::new(),
+                seed: None,
+                logprobs: None,
+                tier: Tier::default(),
+                ceilings: Vec::new(),
+                asked_by: String::new(),
+            },
+            reading: Reading::default(),
+        }
+    }
+
+    /// A conversation with tools.
+    pub(super) fn chat(
+        model: String,
+        messages: Vec<Message>,
+        tooling: Tooling,
+        sampling: Sampling,
+    ) -> Result<Self, Failure> {
+        let Tooling {
+            tools,
+            grammar,
+            calls,
+            one_call,
+        } = tooling;
+        if messages.is_empty() {
+            let message = "messages is empty; say something";
+            return Err(Failure::invalid("messages", message));
+        }
+        if messages.len() > MESSAGES_MAX {
+            let message = format!("a conversation may have at most {MESSAGES_MAX} messages");
+            return Err(Failure::invalid("messages", message));
+        }
+        let mut asked = Self::new(model, Input::Chat { messages, tools }, sampling);
+        asked.question.grammar = grammar;
+        asked.reading = Reading { calls, one_call };
+        Ok(asked)
+    }
+}
+
+impl Asking {
+    pub(super) fn new(
+        at: At,
+        headers: &HeaderMap,
+        extensions: &Extensions,
+    ) -> Result<Self, Failure> {
+        let asked_at = Instant::now();
+        let key = door::caller(&at.surface, &at.door, headers)?;
+        let tier = narrowed(key.tier, headers)?;
+        Ok(Self {
+            at,
+            key,
+            tier,
+            meter: extensions.get::<Meter>().cloned(),
+            asked_at,
+        })
+    }
+
+    /// Whether the key may ask this model.
+    pub(super) fn check_model(&self, model: &str) -> Result<(), Failure> {
+        if self.key.allows(model) {
+            Ok(())
+        } else {
+            Err(Failure::no_model(model))
+        }
+    }
+
+    /// Asks.
+    pub(super) async fn open(&self, asked: Asked) -> Result<Reader, Failure> {
+        let Asked {
+            mut question,
+            reading,
+        } = asked;
+        self.check_model(&question.model)?;
+        let surface = &self.at.surface;
+        let tariff = self.tariff(&mut question)?;
+        let held = Held::begin(surface, &self.key)?;
+        if reading.one_call {
+            question.stops.push(CLOSE.to_owned());
+        }
+        question.tier = self.tier;
+        question.asked_by.clone_from(&self.key.name);
+        question.ceilings = held.ceilings();
+        let answer = surface.answerer.ask(question).await;
+        let answer = answer.map_err(|error| {
+            let budget = surface.budgets().describe(&self.key, surface.now_s());
+            Failure::from_ask(error, budget)
+        })?;
+        let reservation = held.take();
+        Ok(Reader::new(
+            Arc::clone(surface),
+            answer,
+            reading,
+            reservation,
+            tariff,
+            self.asked_at,
+        ))
+    }
+
+    /// What the answer is charged by, where it is sold.
+    fn tariff(&self, question: &mut Question) -> Result<Option<Tariff>, Failure> {
+        let Some(prices) = &self.at.prices else {
+            return Ok(None);
+        };
+        let output = question.output_tokens_max;
+        question.output_tokens_max = Some(prices.output_tokens(output));
+        let meter = self.meter.clone();
+        let Some(meter) = meter else { return Ok(None) };
+        let tariff = prices.tariff(&question.model, meter);
+        tariff
+            .map(Some)
+            .ok_or_else(|| Failure::no_model(&question.model))
+    }
+}
+
+/// What is set aside until an answer begins; it goes back if none does.
+struct Held {
+    surface: Arc<Surface>,
+    reservation: Option<Reservation>,
+}
+
+impl Held {
+    fn begin(surface: &Arc<Surface>, key: &ApiKey) -> Result<Self, Failure> {
+        let reservation = surface.budgets().begin(key, surface.now_s());
+        let reservation =
+            reservation.map_err(|_| Failure::too_many_at_once(key.answers_at_once))?;
+        Ok(Self {
+            surface: Arc::clone(surface),
+            reservation: Some(reservation),
+        })
+    }
+
+    fn ceilings(&self) -> Vec<(hearth_protocol::id::AssetId, hearth_protocol::money::Amount)> {
+        let reservation = self.reservation.as_ref();
+        reservation.map_or_else(Vec::new, |reservation| reservation.ceilings.clone())
+    }
+
+    fn take(mut self) -> Reservation {
+        let reservation = self.reservation.take();
+        reservation.expect("a reservation is taken once, because taking consumes its holder")
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(reservation) = self.reservation.take() {
+            self.surface.end(reservation, Some(&[]));
+        }
+    }
+}
+
+/// The key's tier, or a narrower one that the request asks for.
+fn narrowed(tier: Tier, headers: &HeaderMap) -> Result<Tier, Failure> {
+    let Some(asked) = headers.get(TIER) else {
+        return Ok(tier);
+    };
+    let asked = match asked.as_bytes() {
+        b"device" => Tier::Device,
+        b"household" => Tier::Household,
+        b"network" => Tier::Network,
+        _ => {
+            let message = "the header hearth-tier is device, household or network";
+            return Err(Failure::invalid("hearth-tier", message));
+        }
+    };
+    Ok(tier.min(asked))
+}
+
+/// Puts the answer's name into a reply.
+pub(super) fn name(mut response: Response, id: AnswerId) -> Response {
+    if let Ok(value) = HeaderValue::try_from(id.to_string()) {
+        response.headers_mut().insert(ANSWER_ID, value);
+    }
+    response
+}

@@ -1,0 +1,224 @@
+//! Tools and forms of answers, as the APIs name them, and the grammars that they make.
+
+use hearth_protocol::answer::Grammar;
+use hearth_protocol::answer::request::GRAMMAR_BYTES_MAX;
+use serde_json::{Map, Value, json};
+
+use super::failure::Failure;
+use crate::answers::Tool;
+
+/// The most tools of a question.
+pub(super) const TOOLS_MAX: usize = 128;
+/// The longest name of a tool, in bytes.
+const NAME_BYTES_MAX: usize = 128;
+
+/// Whether the model asks for tools.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Choice {
+    None,
+    Auto,
+    Required,
+    Named(String),
+}
+
+/// What the tools of a question come to.
+#[derive(Debug)]
+pub(super) struct Tooling {
+    /// Those that the model is told of.
+    pub(super) tools: Vec<Tool>,
+    pub(super) grammar: Option<Grammar>,
+    /// Whether calls are looked for in the answer.
+    pub(super) calls: bool,
+    /// Whether the first call is the last thing that is said.
+    pub(super) one_call: bool,
+}
+
+/// Checks the tools and makes the grammar of the answer; `schema` is what text must look like.
+pub(super) fn tooling(
+    tools: Vec<Tool>,
+    choice: Choice,
+    parallel: bool,
+    schema: Option<Value>,
+) -> Result<Tooling, Failure> {
+    check(&tools)?;
+    let forced: Vec<&Tool> = match &choice {
+        Choice::Required => tools.iter().collect(),
+        Choice::Named(name) => tools.iter().filter(|tool| tool.name == *name).collect(),
+        Choice::None | Choice::Auto => Vec::new(),
+    };
+    let must_call = matches!(choice, Choice::Required | Choice::Named(_));
+    if must_call && forced.is_empty() {
+        let message = "tool_choice asks for a tool that is not in tools";
+        return Err(Failure::invalid("tool_choice", message));
+    }
+    let calls = choice != Choice::None && !tools.is_empty();
+    let grammar = match schema {
+        _ if must_call => {
+            // A named tool is called once.
+            let several = parallel && choice == Choice::Required;
+            Some(Grammar::Lark(forced_calls(&forced, several)))
+        }
+        Some(schema) if calls => {
+            let tools: Vec<&Tool> = tools.iter().collect();
+            Some(Grammar::Lark(calls_or_json(&tools, parallel, &schema)))
+        }
+        Some(schema) => Some(Grammar::JsonSchema(schema.to_string())),
+        None => None,
+    };
+    let too_long = |grammar: &Grammar| grammar.text().len() > GRAMMAR_BYTES_MAX;
+    if grammar.as_ref().is_some_and(too_long) {
+        let param = if must_call {
+            "tools"
+        } else {
+            "response_format"
+        };
+        let message = format!(
+            "the schemas that the answer must follow are longer than {GRAMMAR_BYTES_MAX} bytes; \
+             shorten them"
+        );
+        return Err(Failure::invalid(param, message));
+    }
+    Ok(Tooling {
+        // Who must not call tools need not be told of them.
+        tools: if choice == Choice::None {
+            Vec::new()
+        } else {
+            tools
+        },
+        grammar,
+        calls,
+        one_call: !parallel && calls && !must_call,
+    })
+}
+
+fn check(tools: &[Tool]) -> Result<(), Failure> {
+    if tools.len() > TOOLS_MAX {
+        let message = format!("there may be at most {TOOLS_MAX} tools");
+        return Err(Failure::invalid("tools", message));
+    }
+    for (index, tool) in tools.iter().enumerate() {
+        let sound = |c: char| c.is_ascii_alphanumeric() || "_-.:".contains(c);
+        let name = &tool.name;
+        if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.chars().all(sound) {
+            let message = format!(
+                "{name:?} is no name for a tool: use up to {NAME_BYTES_MAX} letters, digits, \
+                 underscores and dashes"
+            );
+            return Err(Failure::invalid(format!("tools[{index}].name"), message));
+        }
+        if tools[..index].iter().any(|other| other.name == *name) {
+            let message = format!("two tools are named {name:?}");
+            return Err(Failure::invalid(format!("tools[{index}].name"), message));
+        }
+    }
+    Ok(())
+}
+
+/// The schema of arguments, with what some programs leave out.
+pub(super) fn parameters(given: Option<Map<String, Value>>) -> Value {
+    match given {
+        Some(schema) if !schema.is_empty() => Value::Object(schema),
+        _ => json!({ "type": "object", "properties": {} }),
+    }
+}
+
+/// The schema of a call's JSON.
+fn call_schema(tools: &[&Tool]) -> Value {
+    let calls: Vec<Value> = tools
+        .iter()
+        .map(|tool| {
+            json!({
+                "type": "object",
+                "properties": { "name": { "const": tool.name }, "arguments": tool.parameters },
+                "required": ["name", "arguments"],
+                "additionalProperties": false,
+            })
+        })
+        .collect();
+    json!({ "anyOf": calls })
+}
+
+fn call_rules(tools: &[&Tool]) -> String {
+    let schema = call_schema(tools);
+    format!("call: \"<tool_call>\\n\" body \"\\n</tool_call>\"\nbody: %json {schema}\n")
+}
+
+fn forced_calls(tools: &[&Tool], several: bool) -> String {
+    let start = if several {
+        "start: call (\"\\n\" call)*\n"
+    } else {
+        "start: call\n"
+    };
+    format!("{start}{}", call_rules(tools))
+}
+
+fn calls_or_json(tools: &[&Tool], several: bool, schema: &Value) -> String {
+    let calls = if several {
+        "call (\"\\n\" call)*"
+    } else {
+        "call"
+    };
+    let rules = call_rules(tools);
+    format!("start: {calls} | said\nsaid: %json {schema}\n{rules}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tool(name: &str) -> Tool {
+        Tool {
+            name: name.to_owned(),
+            description: String::new(),
+            parameters: parameters(None),
+        }
+    }
+
+    fn grammar(choice: Choice, parallel: bool, schema: Option<Value>) -> Option<Grammar> {
+        let tools = vec![tool("a"), tool("b")];
+        tooling(tools, choice, parallel, schema).unwrap().grammar
+    }
+
+    #[test]
+    fn a_call_that_is_asked_for_follows_its_schema() {
+        assert_eq!(grammar(Choice::Auto, true, None), None);
+        let required = grammar(Choice::Required, true, None).unwrap();
+        assert!(required.text().starts_with("start: call (\"\\n\" call)*\n"));
+        assert!(required.text().contains("\"const\":\"a\""));
+        assert!(required.text().contains("\"const\":\"b\""));
+        let named = grammar(Choice::Named("b".to_owned()), true, None).unwrap();
+        assert!(named.text().starts_with("start: call\n"));
+        assert!(!named.text().contains("\"const\":\"a\""));
+    }
+
+    #[test]
+    fn a_schema_leaves_room_for_calls_unless_there_are_none() {
+        let schema = json!({ "type": "object" });
+        let none = grammar(Choice::None, true, Some(schema.clone())).unwrap();
+        assert_eq!(none, Grammar::JsonSchema(schema.to_string()));
+        let auto = grammar(Choice::Auto, false, Some(schema)).unwrap();
+        assert!(auto.text().starts_with("start: call | said\n"));
+    }
+
+    #[test]
+    fn tools_that_cannot_be_meant_are_named() {
+        let param = |tools: Vec<Tool>, choice| {
+            let failure = tooling(tools, choice, true, None).unwrap_err();
+            failure.openai().error.param.unwrap_or_default()
+        };
+        let twice = vec![tool("a"), tool("a")];
+        assert_eq!(param(twice, Choice::Auto), "tools[1].name");
+        assert_eq!(param(vec![tool("a b")], Choice::Auto), "tools[0].name");
+        let unknown = Choice::Named("x".to_owned());
+        assert_eq!(param(vec![tool("a")], unknown), "tool_choice");
+        assert_eq!(param(Vec::new(), Choice::Required), "tool_choice");
+        let many = (0..=TOOLS_MAX).map(|i| tool(&format!("t{i}"))).collect();
+        assert_eq!(param(many, Choice::Auto), "tools");
+    }
+
+    #[test]
+    fn who_must_not_call_is_not_told_of_tools() {
+        let tooling = tooling(vec![tool("a")], Choice::None, true, None).unwrap();
+        assert!(tooling.tools.is_empty() && !tooling.calls);
+    }
+}
