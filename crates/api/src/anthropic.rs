@@ -10,6 +10,7 @@ use crate::openai::AnswerNote;
 
 /// An error: `{"type":"error","error":{"type":…,"message":…}}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "AnthropicErrorReply")]
 pub struct ErrorReply {
     /// Always `error`.
     #[serde(rename = "type")]
@@ -23,6 +24,7 @@ pub struct ErrorReply {
 
 /// What is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "AnthropicErrorDetail")]
 pub struct ErrorDetail {
     /// The kind of error.
     #[serde(rename = "type")]
@@ -79,6 +81,7 @@ pub struct TokenCount {
 
 /// Who said a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "AnthropicRole")]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// The one who asks.
@@ -98,6 +101,7 @@ pub struct MessageParam {
 
 /// What was said: text, or blocks of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "AnthropicContent")]
 #[serde(untagged)]
 pub enum Content {
     /// Text.
@@ -153,6 +157,7 @@ pub struct ToolParam {
 
 /// Whether the model asks for a tool.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "AnthropicToolChoice")]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ToolChoice {
     /// As it likes.
@@ -181,6 +186,7 @@ pub enum ToolChoice {
 
 /// What an answer must look like.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "AnthropicOutputConfig")]
 pub struct OutputConfig {
     /// The form of its text.
     #[serde(default)]
@@ -189,6 +195,7 @@ pub struct OutputConfig {
 
 /// The form of an answer's text.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "AnthropicOutputFormat")]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum OutputFormat {
     /// JSON that follows a schema.
@@ -200,6 +207,7 @@ pub enum OutputFormat {
 
 /// Why an answer ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "AnthropicStopReason")]
 #[serde(rename_all = "snake_case")]
 pub enum StopReason {
     /// The model ended it.
@@ -214,6 +222,7 @@ pub enum StopReason {
 
 /// How many tokens a question and its answer had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "AnthropicUsage")]
 pub struct Usage {
     /// Of the prompt, without those still known.
     pub input_tokens: u32,
@@ -227,6 +236,7 @@ pub struct Usage {
 
 /// An answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "AnthropicMessage")]
 pub struct Message {
     /// The answer's name, in Anthropic's form.
     pub id: String,
@@ -252,6 +262,7 @@ pub struct Message {
 
 /// A block of an answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "AnthropicBlock")]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Block {
     /// Text.
@@ -272,6 +283,7 @@ pub enum Block {
 
 /// An event of a streamed answer. The event's name is its `type`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "AnthropicEvent")]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Event {
     /// The answer begins.
@@ -330,6 +342,7 @@ impl Event {
 
 /// What is new in a block.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "AnthropicBlockDelta")]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum BlockDelta {
     /// Text.

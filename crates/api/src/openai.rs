@@ -9,6 +9,7 @@ pub mod chat;
 pub mod completions;
 pub mod embeddings;
 pub mod models;
+pub mod responses;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

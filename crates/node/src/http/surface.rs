@@ -8,15 +8,19 @@
 
 mod answering;
 mod budget;
-mod calls;
 mod chat;
+mod completions;
 mod door;
+mod embeddings;
 mod failure;
 mod keys;
 mod listing;
+mod messages;
 mod metrics;
+mod openapi;
 mod reader;
 mod request;
+mod responses;
 mod sampling;
 mod sold;
 mod sse;
@@ -45,7 +49,9 @@ pub use door::Door;
 pub use keys::{
     ANSWERS_AT_ONCE, ApiKey, Cap, KEY_PREFIX, KEYS_MAX, KeyTable, KeyTableError, hash, secret,
 };
+pub use openapi::document as openapi_document;
 pub use request::{REQUEST_BYTES_MAX, REQUEST_DEPTH_MAX};
+pub use sold::{ForSale, OUTPUT_TOKENS_DEFAULT, PriceTable, sold};
 
 /// Every path of the surface, as the metrics name them.
 const PATHS: [&str; 13] = [
@@ -124,8 +130,11 @@ impl Surface {
         let router = Router::new()
             .route("/health", get(listing::health))
             .route("/metrics", get(listing::metrics))
+            .route("/openapi.json", get(listing::openapi))
             .route("/v1/models", get(listing::models))
             .route("/v1/models/{*id}", get(listing::model))
+            .route("/v1/embeddings", post(embeddings::embeddings))
+            .route("/v1/messages/count_tokens", post(messages::count_tokens))
             .route("/v1/hearth/receipts/{id}", get(listing::receipts))
             .merge(answer_routes());
         finish(router, at)
@@ -152,7 +161,11 @@ impl Surface {
 
 /// The routes that models answer.
 fn answer_routes() -> Router<At> {
-    Router::new().route("/v1/chat/completions", post(chat::chat))
+    Router::new()
+        .route("/v1/chat/completions", post(chat::chat))
+        .route("/v1/completions", post(completions::completions))
+        .route("/v1/responses", post(responses::responses))
+        .route("/v1/messages", post(messages::messages))
 }
 
 fn finish(router: Router<At>, at: At) -> Router {

@@ -25,6 +25,7 @@ use futures::future::BoxFuture;
 use hearth_chain::client::Environment;
 use hearth_protocol::channel::check;
 use hearth_protocol::channel::provider::Quote;
+use hearth_protocol::id::AssetId;
 use hearth_protocol::money::Amount;
 use hearth_protocol::time::Timestamp;
 use hearth_protocol::x402::{
@@ -91,14 +92,17 @@ pub struct Paid<S> {
 /// A service that never sets it is charged at the full price when it succeeds.
 #[derive(Debug, Clone)]
 pub struct Meter {
+    /// In what it is paid.
+    pub asset: AssetId,
     /// The most that this request can be charged.
     pub ceiling: Amount,
     reading: Arc<Mutex<Option<Amount>>>,
 }
 
 impl Meter {
-    fn new(ceiling: Amount) -> Self {
+    fn new(asset: AssetId, ceiling: Amount) -> Self {
         Self {
+            asset,
             ceiling,
             reading: Arc::default(),
         }
@@ -377,7 +381,7 @@ impl Gate {
         let admission = self.desk.pay(asset.chain(), checked, quote).await;
         match admission.map_err(|error| Problem::internal(&error))? {
             Admission::Admitted(ticket) => {
-                let meter = Meter::new(price.need);
+                let meter = Meter::new(asset.asset, price.need);
                 let mut request = Request::from_parts(priced.parts, priced.body);
                 request.extensions_mut().insert(meter.clone());
                 let trailers = answer::wants_trailers(request.headers());

@@ -29,7 +29,9 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use super::provider::{IsHousehold, Provider};
-use crate::answers::{Answer, Answerer, AskError, Ending, Input, ModelCard, Part, Question, Tier};
+use crate::answers::{
+    Answer, Answerer, AskError, Embedded, Ending, Input, ModelCard, Part, Question, Tier,
+};
 use crate::home::Config;
 use crate::payments::purse::Purse;
 use crate::store::{Store, StoreError, Table};
@@ -316,11 +318,7 @@ impl Payer {
         }
     }
 
-    async fn embed_now(
-        &self,
-        model: String,
-        inputs: Vec<Input>,
-    ) -> Result<(Vec<Vec<f32>>, u32), AskError> {
+    async fn embed_now(&self, model: String, inputs: Vec<Input>) -> Result<Embedded, AskError> {
         let (_, weights) = self.weights_of(&model)?;
         let served = self.parts().provider.find(&weights);
         let served = served.ok_or_else(|| AskError::BeyondTier {
@@ -335,7 +333,7 @@ impl Payer {
             let vector = served.engine.embed(ids).await;
             vectors.push(vector.map_err(senseless)?);
         }
-        Ok((vectors, tokens))
+        Ok(Embedded { vectors, tokens })
     }
 
     /// The receipts of an answer, in the order of its providers.
@@ -403,7 +401,7 @@ impl Answerer for Payer {
         &self,
         model: String,
         inputs: Vec<Input>,
-    ) -> BoxFuture<'_, Result<(Vec<Vec<f32>>, u32), AskError>> {
+    ) -> BoxFuture<'_, Result<Embedded, AskError>> {
         Box::pin(self.embed_now(model, inputs))
     }
 

@@ -4,10 +4,17 @@
 // Clippy knows the tests themselves, not what they share.
 #![allow(clippy::unwrap_used)]
 
+mod answers;
 mod crash;
 mod facilitator;
 mod follower;
 mod hostile;
+#[allow(
+    dead_code,
+    reason = "shared with the tests of the surface, which use the rest"
+)]
+#[path = "../surface/script.rs"]
+mod script;
 mod settlement;
 mod watchtower;
 mod world;

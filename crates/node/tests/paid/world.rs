@@ -234,6 +234,23 @@ impl World {
         ceiling: Amount,
         differs: impl FnOnce(&mut AcceptedAsset),
     ) -> Shop {
+        let (turnstile, held) = (Arc::new(Semaphore::new(0)), Arc::new(Notify::new()));
+        let hold = (Arc::clone(&turnstile), Arc::clone(&held));
+        let price = Price { need, ceiling };
+        let build = |gate| goods(hold).layer(PaidLayer(Arc::new(gate)));
+        let mut shop = self.shop_of(name, price, differs, build).await;
+        (shop.turnstile, shop.held) = (turnstile, held);
+        shop
+    }
+
+    /// A shop that sells what `build` puts behind its gate.
+    pub(crate) async fn shop_of(
+        &self,
+        name: &str,
+        price: Price,
+        differs: impl FnOnce(&mut AcceptedAsset),
+        build: impl FnOnce(Gate) -> Router,
+    ) -> Shop {
         let mut tasks = Tasks::new();
         let store = self.store(name);
         let keys = TillKeys {
@@ -255,10 +272,7 @@ impl World {
         differs(&mut usual);
         let gate = Gate {
             assets: vec![usual, fee_token(receiver, key(4).address())],
-            pricing: Box::new(FixedPrice(vec![
-                (asset(), Price { need, ceiling }),
-                (fee_asset(), Price { need, ceiling }),
-            ])),
+            pricing: Box::new(FixedPrice(vec![(asset(), price), (fee_asset(), price)])),
             desk: till.desk.clone(),
             cashier: till.cashier.clone(),
             replies: till.replies.clone(),
@@ -266,9 +280,7 @@ impl World {
             description: None,
             environment: Arc::clone(&self.environment),
         };
-        let (turnstile, held) = (Arc::new(Semaphore::new(0)), Arc::new(Notify::new()));
-        let hold = (Arc::clone(&turnstile), Arc::clone(&held));
-        let router = goods(hold).layer(PaidLayer(Arc::new(gate)));
+        let router = build(gate);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = Url::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
         tasks.spawn(async move {
@@ -278,8 +290,8 @@ impl World {
         Shop {
             till,
             store,
-            turnstile,
-            held,
+            turnstile: Arc::new(Semaphore::new(0)),
+            held: Arc::new(Notify::new()),
             receiver,
             base,
             _tasks: tasks,

@@ -98,7 +98,7 @@ async fn tools_are_called_whole_and_in_a_stream() {
     let reply = served.ask(PATH, &body).await;
     let choice = &reply["choices"][0];
     assert_eq!(choice["finish_reason"], "tool_calls");
-    assert_eq!(choice["message"]["content"], "Let me look. ");
+    assert_eq!(choice["message"]["content"], "Let me look.");
     let calls = choice["message"]["tool_calls"].as_array().unwrap();
     assert_eq!(calls.len(), 2);
     assert_eq!(calls[0]["type"], "function");

@@ -3,6 +3,14 @@
 // Clippy knows the tests themselves, not what they share.
 #![allow(clippy::unwrap_used)]
 
+mod apis;
 mod chat;
 mod doors;
+mod outside;
+#[allow(
+    dead_code,
+    reason = "shared with the tests of payments, which use the rest"
+)]
+#[path = "../../../../tests/outside/rust/programs.rs"]
+mod programs;
 mod script;

@@ -8,7 +8,6 @@ use hearth_protocol::answer::{AnswerId, Sampling};
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue};
 
 use super::budget::Reservation;
-use super::calls::CLOSE;
 use super::failure::Failure;
 use super::keys::ApiKey;
 use super::reader::{Reader, Reading};
@@ -22,6 +21,8 @@ use crate::payments::gate::Meter;
 const ANSWER_ID: HeaderName = HeaderName::from_static("hearth-answer-id");
 /// How far this prompt may travel: at most as far as the key allows.
 const TIER: HeaderName = HeaderName::from_static("hearth-tier");
+/// What ends a call of a tool: where one call only is wanted, the answer ends with it.
+pub(super) const CALL_END: &str = "</tool_call>";
 /// The most messages of a conversation.
 pub(super) const MESSAGES_MAX: usize = 4_096;
 
@@ -127,7 +128,7 @@ impl Asking {
         let tariff = self.tariff(&mut question)?;
         let held = Held::begin(surface, &self.key)?;
         if reading.one_call {
-            question.stops.push(CLOSE.to_owned());
+            question.stops.push(CALL_END.to_owned());
         }
         question.tier = self.tier;
         question.asked_by.clone_from(&self.key.name);

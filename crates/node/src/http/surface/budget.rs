@@ -30,7 +30,7 @@ pub struct Spent {
 
 /// What all keys have spent today, and what is set aside for answers in progress.
 #[derive(Debug, Default)]
-pub struct Budgets {
+pub(super) struct Budgets {
     day: u64,
     spent: BTreeMap<(String, AssetId), Amount>,
     reserved: BTreeMap<(String, AssetId), Amount>,
@@ -40,19 +40,19 @@ pub struct Budgets {
 /// What is set aside for one answer. It must come back to [`Budgets::end`].
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "what is set aside must come back"]
-pub struct Reservation {
+pub(super) struct Reservation {
     key: String,
     /// The most that the answer may cost, one entry an asset.
-    pub ceilings: Vec<(AssetId, Amount)>,
+    pub(super) ceilings: Vec<(AssetId, Amount)>,
 }
 
 /// The key has as many answers in progress as it may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TooManyAtOnce;
+pub(super) struct TooManyAtOnce;
 
 impl Budgets {
     /// Goes on with what was spent before, on the day of `now_s`.
-    pub fn restore(spent: impl IntoIterator<Item = Spent>, now_s: u64) -> Self {
+    pub(super) fn restore(spent: impl IntoIterator<Item = Spent>, now_s: u64) -> Self {
         let spent = spent.into_iter();
         Self {
             day: now_s / DAY_S,
@@ -64,7 +64,7 @@ impl Budgets {
     }
 
     /// What was spent on the day of `now_s`.
-    pub fn spent(&mut self, now_s: u64) -> Vec<Spent> {
+    pub(super) fn spent(&mut self, now_s: u64) -> Vec<Spent> {
         self.turn_day(now_s);
         let spent = self.spent.iter();
         spent
@@ -82,7 +82,7 @@ impl Budgets {
     ///
     /// # Errors
     /// When the key has too many answers in progress.
-    pub fn begin(&mut self, key: &ApiKey, now_s: u64) -> Result<Reservation, TooManyAtOnce> {
+    pub(super) fn begin(&mut self, key: &ApiKey, now_s: u64) -> Result<Reservation, TooManyAtOnce> {
         self.turn_day(now_s);
         let in_progress = self.in_progress.entry(key.name.clone()).or_default();
         if *in_progress >= key.answers_at_once {
@@ -104,7 +104,7 @@ impl Budgets {
     }
 
     /// An answer has ended: `charged` is what it did cost, or nothing is known of it.
-    pub fn end(
+    pub(super) fn end(
         &mut self,
         reservation: Reservation,
         charged: Option<&[(AssetId, Amount)]>,
@@ -136,7 +136,7 @@ impl Budgets {
     }
 
     /// What the budgets of a key are, for the one who hit them; `None` where it has none.
-    pub fn describe(&mut self, key: &ApiKey, now_s: u64) -> Option<String> {
+    pub(super) fn describe(&mut self, key: &ApiKey, now_s: u64) -> Option<String> {
         self.turn_day(now_s);
         let sentences: Vec<_> = key.caps.iter().map(|cap| self.sentence(key, cap)).collect();
         (!sentences.is_empty()).then(|| sentences.join("; "))

@@ -154,6 +154,10 @@ pub(super) fn caller(
     door: &Door,
     headers: &HeaderMap,
 ) -> Result<Arc<ApiKey>, Failure> {
+    // Who pays needs no key, and a household's key buys nothing more there.
+    if let (Hosts::Any, Some(buyer)) = (&door.hosts, &door.keyless) {
+        return Ok(Arc::clone(buyer));
+    }
     let shown = shown_key(headers);
     if let Some(key) = shown.and_then(|shown| surface.find_key(shown)) {
         return Ok(key);

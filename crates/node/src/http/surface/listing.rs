@@ -9,7 +9,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
 
 use super::failure::Failure;
-use super::{At, door, json};
+use super::{At, door, json, openapi};
 use crate::answers::ModelCard;
 
 /// That the node is there, for whoever starts or watches it. Needs no key.
@@ -25,6 +25,11 @@ pub(super) async fn metrics(State(at): State<At>, headers: HeaderMap) -> Result<
     door::caller(&at.surface, &at.door, &headers)?;
     let kind = "text/plain; version=0.0.4; charset=utf-8";
     Ok(([(CONTENT_TYPE, kind)], at.surface.metrics.text()).into_response())
+}
+
+/// What can be asked here, in OpenAPI's form.
+pub(super) async fn openapi() -> Response {
+    json(&openapi::document())
 }
 
 pub(super) async fn models(State(at): State<At>, headers: HeaderMap) -> Result<Response, Failure> {

@@ -11,13 +11,14 @@ use std::time::Instant;
 use futures::StreamExt;
 use hearth_api::money::Money;
 use hearth_api::openai::{AnswerNote, AnswerSource};
+use hearth_models::tools::{OutputPart, ToolCallStream};
 use hearth_protocol::answer::{AnswerId, StopReason};
 use hearth_protocol::id::AssetId;
 use hearth_protocol::money::Amount;
 
 use super::Surface;
+use super::answering::CALL_END;
 use super::budget::Reservation;
-use super::calls::{CLOSE, Finder, Found};
 use super::sold::Tariff;
 use crate::answers::{Answer, AskError, Ending, Logprob, Part, Source, Usage};
 
@@ -89,7 +90,7 @@ pub(super) struct Reader {
     pub(super) model: String,
     pub(super) prompt_tokens: u32,
     parts: futures::stream::BoxStream<'static, Part>,
-    finder: Option<Finder>,
+    finder: Option<ToolCallStream>,
     one_call: bool,
     calls: u32,
     ready: VecDeque<Piece>,
@@ -118,7 +119,7 @@ impl Reader {
             model,
             prompt_tokens,
             parts,
-            finder: reading.calls.then(Finder::default),
+            finder: reading.calls.then(ToolCallStream::default),
             one_call: reading.one_call,
             calls: 0,
             ready: VecDeque::new(),
@@ -191,28 +192,29 @@ impl Reader {
         }
     }
 
-    fn found(&mut self, found: Found, logprobs: Vec<Logprob>) {
+    fn found(&mut self, found: OutputPart, logprobs: Vec<Logprob>) {
         match found {
-            Found::Text(text) => self.ready.push_back(Piece::Text { text, logprobs }),
-            Found::Call { tool, arguments } if !(self.one_call && self.calls > 0) => {
+            // White space around calls is no text.
+            OutputPart::Text(text) if self.calls > 0 && text.trim().is_empty() => {}
+            OutputPart::Text(text) => self.ready.push_back(Piece::Text { text, logprobs }),
+            OutputPart::Call(call) if !(self.one_call && self.calls > 0) => {
                 let index = self.calls;
                 self.calls += 1;
                 self.ready.push_back(Piece::Call(Call {
                     index,
-                    tool,
-                    arguments,
+                    tool: call.name,
+                    arguments: call.arguments.to_string(),
                 }));
             }
-            Found::Call { .. } => {}
+            OutputPart::Call(_) => {}
         }
     }
 
     fn end(&mut self, stop: Ending, usage: Usage) {
         self.over = true;
-        let closed = matches!(&stop, Ending::Stop(text) if text == CLOSE);
-        if let Some(mut finder) = self.finder.take() {
-            let last = finder.finish();
-            for found in last {
+        let closed = matches!(&stop, Ending::Stop(text) if text == CALL_END);
+        if let Some(finder) = self.finder.take() {
+            for found in finder.finish() {
                 self.found(found, Vec::new());
             }
         }

@@ -1,5 +1,7 @@
 //! Tools and forms of answers, as the APIs name them, and the grammars that they make.
 
+use hearth_models::grammar::GrammarSource;
+use hearth_models::tools::{self as models, ForcedTool, forced_call_grammar};
 use hearth_protocol::answer::Grammar;
 use hearth_protocol::answer::request::GRAMMAR_BYTES_MAX;
 use serde_json::{Map, Value, json};
@@ -41,29 +43,26 @@ pub(super) fn tooling(
     schema: Option<Value>,
 ) -> Result<Tooling, Failure> {
     check(&tools)?;
-    let forced: Vec<&Tool> = match &choice {
-        Choice::Required => tools.iter().collect(),
-        Choice::Named(name) => tools.iter().filter(|tool| tool.name == *name).collect(),
-        Choice::None | Choice::Auto => Vec::new(),
+    let named = match &choice {
+        Choice::Named(name) => Some(name.as_str()),
+        _ => None,
     };
     let must_call = matches!(choice, Choice::Required | Choice::Named(_));
-    if must_call && forced.is_empty() {
-        let message = "tool_choice asks for a tool that is not in tools";
-        return Err(Failure::invalid("tool_choice", message));
-    }
-    let calls = choice != Choice::None && !tools.is_empty();
-    let grammar = match schema {
-        _ if must_call => {
-            // A named tool is called once.
-            let several = parallel && choice == Choice::Required;
-            Some(Grammar::Lark(forced_calls(&forced, several)))
-        }
-        Some(schema) if calls => {
-            let tools: Vec<&Tool> = tools.iter().collect();
-            Some(Grammar::Lark(calls_or_json(&tools, parallel, &schema)))
-        }
-        Some(schema) => Some(Grammar::JsonSchema(schema.to_string())),
-        None => None,
+    let may_call = choice != Choice::None && !tools.is_empty();
+    let grammar = if must_call {
+        // A named tool is called once.
+        let several = parallel && choice == Choice::Required;
+        let Some(text) = calls(&tools, named, several) else {
+            let message = "tool_choice asks for a tool that is not in tools";
+            return Err(Failure::invalid("tool_choice", message));
+        };
+        Some(Grammar::Lark(text))
+    } else {
+        let calls = may_call.then(|| calls(&tools, None, parallel)).flatten();
+        schema.map(|schema| match calls {
+            Some(calls) => Grammar::Lark(calls_or_json(&calls, &schema)),
+            None => Grammar::JsonSchema(schema.to_string()),
+        })
     };
     let too_long = |grammar: &Grammar| grammar.text().len() > GRAMMAR_BYTES_MAX;
     if grammar.as_ref().is_some_and(too_long) {
@@ -86,8 +85,8 @@ pub(super) fn tooling(
             tools
         },
         grammar,
-        calls,
-        one_call: !parallel && calls && !must_call,
+        calls: may_call,
+        one_call: !parallel && may_call && !must_call,
     })
 }
 
@@ -122,44 +121,26 @@ pub(super) fn parameters(given: Option<Map<String, Value>>) -> Value {
     }
 }
 
-/// The schema of a call's JSON.
-fn call_schema(tools: &[&Tool]) -> Value {
-    let calls: Vec<Value> = tools
+/// The grammar of calls, which the model that is asked for them must follow.
+fn calls(tools: &[Tool], named: Option<&str>, several: bool) -> Option<String> {
+    let tools: Vec<models::Tool> = tools
         .iter()
-        .map(|tool| {
-            json!({
-                "type": "object",
-                "properties": { "name": { "const": tool.name }, "arguments": tool.parameters },
-                "required": ["name", "arguments"],
-                "additionalProperties": false,
-            })
+        .map(|tool| models::Tool {
+            name: tool.name.clone(),
+            description: Some(tool.description.clone()),
+            parameters: tool.parameters.clone(),
         })
         .collect();
-    json!({ "anyOf": calls })
+    let forced = named.map_or(ForcedTool::Any, ForcedTool::Named);
+    match forced_call_grammar(&tools, forced, several)? {
+        GrammarSource::Lark(text) | GrammarSource::JsonSchema(text) => Some(text),
+    }
 }
 
-fn call_rules(tools: &[&Tool]) -> String {
-    let schema = call_schema(tools);
-    format!("call: \"<tool_call>\\n\" body \"\\n</tool_call>\"\nbody: %json {schema}\n")
-}
-
-fn forced_calls(tools: &[&Tool], several: bool) -> String {
-    let start = if several {
-        "start: call (\"\\n\" call)*\n"
-    } else {
-        "start: call\n"
-    };
-    format!("{start}{}", call_rules(tools))
-}
-
-fn calls_or_json(tools: &[&Tool], several: bool, schema: &Value) -> String {
-    let calls = if several {
-        "call (\"\\n\" call)*"
-    } else {
-        "call"
-    };
-    let rules = call_rules(tools);
-    format!("start: {calls} | said\nsaid: %json {schema}\n{rules}")
+/// The grammar of calls, or of JSON that follows a schema.
+fn calls_or_json(calls: &str, schema: &Value) -> String {
+    let calls = calls.strip_prefix("start:").unwrap_or(calls);
+    format!("start: calls | said\nsaid: %json {schema}\ncalls:{calls}")
 }
 
 #[cfg(test)]
@@ -197,7 +178,8 @@ mod tests {
         let none = grammar(Choice::None, true, Some(schema.clone())).unwrap();
         assert_eq!(none, Grammar::JsonSchema(schema.to_string()));
         let auto = grammar(Choice::Auto, false, Some(schema)).unwrap();
-        assert!(auto.text().starts_with("start: call | said\n"));
+        assert!(auto.text().starts_with("start: calls | said\n"));
+        assert!(auto.text().contains("\ncalls: call\n"), "{}", auto.text());
     }
 
     #[test]

@@ -1,0 +1,434 @@
+//! `/v1/responses`, stateless: the conversation comes whole with each request.
+
+use axum::extract::{Request, State};
+use axum::response::Response as Reply;
+use hearth_api::openai::chat::{Role, ToolMode};
+use hearth_api::openai::responses::{
+    IncompleteDetails, InputItem, ItemText, OutputItem, OutputPart, Response, ResponseEvent,
+    ResponseEventKind as Kind, ResponseUsage, ResponsesInput, ResponsesRequest, ResponsesTool,
+    ResponsesToolChoice, Status, TextFormat,
+};
+use serde_json::{Value, json};
+
+use super::answering::{self, Asked, Asking};
+use super::chat::{past_call, unended};
+use super::failure::{Failure, Form};
+use super::reader::{Call, End, Piece, Reader, Reason};
+use super::sampling::{self, Figures};
+use super::sse::{self, Frames};
+use super::tools::{Choice, parameters, tooling};
+use super::{At, json as reply_json, replied, request};
+use crate::answers::{Message, Speaker, Tool};
+
+/// The route.
+pub(super) async fn responses(State(at): State<At>, request: Request) -> Reply {
+    replied(answer(at, request).await, Form::OpenAi)
+}
+
+async fn answer(at: At, request: Request) -> Result<Reply, Failure> {
+    let (parts, body) = request.into_parts();
+    let asking = Asking::new(at, &parts.headers, &parts.extensions)?;
+    let request: ResponsesRequest = request::read(body).await?;
+    let streams = request.stream.unwrap_or(false);
+    let mut response = begun(&request);
+    let reader = asking.open(question(request)?).await?;
+    let id = reader.id;
+    response.id = format!("resp_{id}");
+    response.created_at = asking.at.surface.now_s();
+    response.model.clone_from(&reader.model);
+    let writer = Writer {
+        answer: id.to_string(),
+        response,
+        sequence: 0,
+        text: None,
+    };
+    let reply = if streams {
+        sse::reply(sse::frames(reader, writer))
+    } else {
+        whole(reader, writer).await?
+    };
+    Ok(answering::name(reply, id))
+}
+
+/// The answer before anything was said.
+fn begun(request: &ResponsesRequest) -> Response {
+    Response {
+        id: String::new(),
+        object: "response".to_owned(),
+        created_at: 0,
+        status: Status::InProgress,
+        error: None,
+        incomplete_details: None,
+        instructions: request.instructions.clone(),
+        max_output_tokens: request.max_output_tokens,
+        model: request.model.clone(),
+        output: Vec::new(),
+        parallel_tool_calls: request.parallel_tool_calls.unwrap_or(true),
+        previous_response_id: None,
+        store: false,
+        temperature: request.temperature.unwrap_or(1.0),
+        top_p: request.top_p.unwrap_or(1.0),
+        text: request.text.clone().unwrap_or_default(),
+        tool_choice: request
+            .tool_choice
+            .clone()
+            .unwrap_or(ResponsesToolChoice::Mode(ToolMode::Auto)),
+        tools: request.tools.clone().unwrap_or_default(),
+        truncation: "disabled".to_owned(),
+        metadata: request.metadata.clone().unwrap_or_default(),
+        usage: None,
+        hearth: None,
+    }
+}
+
+fn question(request: ResponsesRequest) -> Result<Asked, Failure> {
+    if request.previous_response_id.is_some() {
+        let message = "no answers are kept here; send the whole conversation as input";
+        return Err(Failure::unsupported("previous_response_id", message));
+    }
+    if request.background.unwrap_or(false) {
+        let message = "answers are given while one waits; leave background out";
+        return Err(Failure::unsupported("background", message));
+    }
+    let figures = Figures {
+        temperature: request.temperature,
+        top_p: request.top_p,
+        ..Figures::default()
+    };
+    let tools = request.tools.unwrap_or_default().into_iter().enumerate();
+    let tools: Vec<Tool> = tools.map(tool).collect::<Result<_, _>>()?;
+    let choice = match request.tool_choice {
+        None | Some(ResponsesToolChoice::Mode(ToolMode::Auto)) => Choice::Auto,
+        Some(ResponsesToolChoice::Mode(ToolMode::None)) => Choice::None,
+        Some(ResponsesToolChoice::Mode(ToolMode::Required)) => Choice::Required,
+        Some(ResponsesToolChoice::Named { name, .. }) => Choice::Named(name),
+    };
+    let schema = match request.text.and_then(|text| text.format) {
+        None | Some(TextFormat::Text) => None,
+        Some(TextFormat::JsonObject) => Some(json!({ "type": "object" })),
+        Some(TextFormat::JsonSchema { schema, .. }) => Some(Value::Object(schema)),
+    };
+    let parallel = request.parallel_tool_calls.unwrap_or(true);
+    let tooling = tooling(tools, choice, parallel, schema)?;
+    let mut messages = Vec::new();
+    if let Some(instructions) = request.instructions {
+        messages.push(said(Speaker::System, instructions));
+    }
+    match request.input {
+        ResponsesInput::Text(text) => messages.push(said(Speaker::User, text)),
+        ResponsesInput::Items(items) => {
+            for (index, item) in items.into_iter().enumerate() {
+                append(&mut messages, index, item)?;
+            }
+        }
+    }
+    let mut asked = Asked::chat(request.model, messages, tooling, figures.sampling()?)?;
+    let output = sampling::output_tokens("max_output_tokens", request.max_output_tokens)?;
+    asked.question.output_tokens_max = output;
+    Ok(asked)
+}
+
+fn tool((index, tool): (usize, ResponsesTool)) -> Result<Tool, Failure> {
+    let Some(name) = tool.name.filter(|_| tool.kind == "function") else {
+        let message = format!(
+            "a tool of type {:?} is not supported; define it as a function",
+            tool.kind
+        );
+        return Err(Failure::unsupported(format!("tools[{index}]"), message));
+    };
+    Ok(Tool {
+        name,
+        description: tool.description.unwrap_or_default(),
+        parameters: parameters(tool.parameters),
+    })
+}
+
+fn said(speaker: Speaker, text: String) -> Message {
+    Message {
+        speaker,
+        text,
+        calls: Vec::new(),
+        call_id: None,
+        name: None,
+    }
+}
+
+fn append(messages: &mut Vec<Message>, index: usize, item: InputItem) -> Result<(), Failure> {
+    let place = |field: &str| format!("input[{index}].{field}");
+    let lacks = |field: &str| Failure::invalid(place(field), "the item lacks this field");
+    match item.kind.as_deref().unwrap_or("message") {
+        "message" => {
+            let speaker = match item.role.ok_or_else(|| lacks("role"))? {
+                Role::System | Role::Developer => Speaker::System,
+                Role::User => Speaker::User,
+                Role::Assistant => Speaker::Assistant,
+                Role::Tool => return Err(lacks("call_id")),
+            };
+            let content = item.content.ok_or_else(|| lacks("content"))?;
+            messages.push(said(speaker, text(content, &place("content"))?));
+        }
+        "function_call" => {
+            let id = item.call_id.ok_or_else(|| lacks("call_id"))?;
+            let name = item.name.ok_or_else(|| lacks("name"))?;
+            let arguments = item.arguments.unwrap_or_default();
+            let call = past_call(id, name, &arguments, || place("arguments"))?;
+            // Calls of one turn belong to one message.
+            match messages.last_mut() {
+                Some(last) if last.speaker == Speaker::Assistant => last.calls.push(call),
+                _ => messages.push(Message {
+                    calls: vec![call],
+                    ..said(Speaker::Assistant, String::new())
+                }),
+            }
+        }
+        "function_call_output" => {
+            let call_id = item.call_id.ok_or_else(|| lacks("call_id"))?;
+            let output = item.output.ok_or_else(|| lacks("output"))?;
+            messages.push(Message {
+                call_id: Some(call_id),
+                ..said(Speaker::Tool, text(output, &place("output"))?)
+            });
+        }
+        "reasoning" => {}
+        kind => {
+            let message = format!("an item of type {kind:?} is not supported");
+            return Err(Failure::unsupported(place("type"), message));
+        }
+    }
+    Ok(())
+}
+
+fn text(given: ItemText, place: &str) -> Result<String, Failure> {
+    let parts = match given {
+        ItemText::Text(text) => return Ok(text),
+        ItemText::Parts(parts) => parts,
+    };
+    let texts = parts.into_iter().enumerate().map(|(index, part)| {
+        let (kind, text) = (part.kind, part.text.or(part.refusal));
+        let is_text = ["input_text", "output_text", "text", "refusal"].contains(&kind.as_str());
+        text.filter(|_| is_text).ok_or_else(|| {
+            let message = format!("a part of type {kind:?} is not supported; send text");
+            Failure::unsupported(format!("{place}[{index}]"), message)
+        })
+    });
+    Ok(texts.collect::<Result<Vec<_>, _>>()?.join("\n"))
+}
+
+/// A whole answer.
+async fn whole(mut reader: Reader, mut writer: Writer) -> Result<Reply, Failure> {
+    let mut unread = Vec::new();
+    loop {
+        unread.clear();
+        match reader.next().await {
+            Some(Piece::Ended(end)) => {
+                if let Reason::Broken(error) = &end.reason {
+                    return Err(super::chat::broken(error, &end));
+                }
+                writer.piece(Piece::Ended(end), &mut unread);
+                return Ok(reply_json(&writer.response));
+            }
+            Some(piece) => writer.piece(piece, &mut unread),
+            None => return Err(unended()),
+        }
+    }
+}
+
+/// Builds the answer item by item, and writes an event for each step.
+struct Writer {
+    answer: String,
+    response: Response,
+    sequence: u64,
+    /// The text of the message that is open: the next item.
+    text: Option<String>,
+}
+
+impl Writer {
+    fn event(&mut self, kind: Kind, out: &mut Vec<u8>) {
+        let name = kind.name();
+        let event = ResponseEvent {
+            sequence_number: self.sequence,
+            kind,
+        };
+        self.sequence += 1;
+        sse::event(out, name, &event);
+    }
+
+    fn place(&self) -> (String, usize) {
+        let index = self.response.output.len();
+        (format!("msg_{}{index}", self.answer), index)
+    }
+
+    fn text(&mut self, delta: String, out: &mut Vec<u8>) {
+        if delta.is_empty() {
+            return;
+        }
+        let (item_id, output_index) = self.place();
+        if self.text.is_none() {
+            self.text = Some(String::new());
+            let item = message(&item_id, Status::InProgress, Vec::new());
+            self.event(Kind::ItemAdded { output_index, item }, out);
+            let added = Kind::PartAdded {
+                item_id: item_id.clone(),
+                output_index,
+                content_index: 0,
+                part: part(String::new()),
+            };
+            self.event(added, out);
+        }
+        if let Some(text) = &mut self.text {
+            text.push_str(&delta);
+        }
+        let delta = Kind::TextDelta {
+            item_id,
+            output_index,
+            content_index: 0,
+            delta,
+            logprobs: Vec::new(),
+        };
+        self.event(delta, out);
+    }
+
+    fn close_text(&mut self, status: Status, out: &mut Vec<u8>) {
+        let Some(text) = self.text.take() else { return };
+        let (item_id, output_index) = self.place();
+        let done = Kind::TextDone {
+            item_id: item_id.clone(),
+            output_index,
+            content_index: 0,
+            text: text.clone(),
+            logprobs: Vec::new(),
+        };
+        self.event(done, out);
+        let done = Kind::PartDone {
+            item_id: item_id.clone(),
+            output_index,
+            content_index: 0,
+            part: part(text.clone()),
+        };
+        self.event(done, out);
+        self.finish(message(&item_id, status, vec![part(text)]), out);
+    }
+
+    fn finish(&mut self, item: OutputItem, out: &mut Vec<u8>) {
+        let output_index = self.response.output.len();
+        self.response.output.push(item.clone());
+        self.event(Kind::ItemDone { output_index, item }, out);
+    }
+
+    fn call(&mut self, call: Call, out: &mut Vec<u8>) {
+        self.close_text(Status::Completed, out);
+        let output_index = self.response.output.len();
+        let item_id = format!("fc_{}{output_index}", self.answer);
+        let item = |status, arguments: &str| OutputItem::FunctionCall {
+            id: item_id.clone(),
+            status,
+            call_id: format!("call_{}{}", self.answer, call.index),
+            name: call.tool.clone(),
+            arguments: arguments.to_owned(),
+        };
+        let begun = item(Status::InProgress, "");
+        let finished = item(Status::Completed, &call.arguments);
+        let added = Kind::ItemAdded {
+            output_index,
+            item: begun,
+        };
+        self.event(added, out);
+        let delta = Kind::ArgumentsDelta {
+            item_id: item_id.clone(),
+            output_index,
+            delta: call.arguments.clone(),
+        };
+        self.event(delta, out);
+        let done = Kind::ArgumentsDone {
+            item_id,
+            output_index,
+            name: call.tool,
+            arguments: call.arguments,
+        };
+        self.event(done, out);
+        self.finish(finished, out);
+    }
+
+    fn end(&mut self, end: End, out: &mut Vec<u8>) {
+        let status = match &end.reason {
+            Reason::Length => Status::Incomplete,
+            Reason::Broken(_) => Status::Failed,
+            _ => Status::Completed,
+        };
+        let of_text = match status {
+            Status::Completed => Status::Completed,
+            _ => Status::Incomplete,
+        };
+        self.close_text(of_text, out);
+        let usage = &end.usage;
+        self.response.status = status;
+        self.response.usage = Some(ResponseUsage {
+            input_tokens: usage.prompt_tokens,
+            input_tokens_details: hearth_api::openai::PromptTokensDetails {
+                cached_tokens: usage.cached_tokens,
+            },
+            output_tokens: usage.output_tokens,
+            output_tokens_details: hearth_api::openai::CompletionTokensDetails::default(),
+            total_tokens: usage.prompt_tokens.saturating_add(usage.output_tokens),
+        });
+        self.response.hearth = Some(end.note.clone());
+        if status == Status::Incomplete {
+            self.response.incomplete_details = Some(IncompleteDetails {
+                reason: "max_output_tokens".to_owned(),
+            });
+        }
+        let Reason::Broken(error) = &end.reason else {
+            let response = Box::new(self.response.clone());
+            let kind = match status {
+                Status::Incomplete => Kind::Incomplete { response },
+                _ => Kind::Completed { response },
+            };
+            return self.event(kind, out);
+        };
+        let error = super::chat::broken(error, &end).openai().error;
+        self.response.error = Some(error.clone());
+        let response = Box::new(self.response.clone());
+        self.event(Kind::Failed { response }, out);
+        let kind = Kind::Error {
+            code: error.code.clone(),
+            message: error.message.clone(),
+            param: None,
+            error,
+        };
+        self.event(kind, out);
+    }
+}
+
+fn message(id: &str, status: Status, content: Vec<OutputPart>) -> OutputItem {
+    OutputItem::Message {
+        id: id.to_owned(),
+        status,
+        role: Role::Assistant,
+        content,
+    }
+}
+
+fn part(text: String) -> OutputPart {
+    OutputPart::OutputText {
+        text,
+        annotations: Vec::new(),
+        logprobs: Vec::new(),
+    }
+}
+
+impl Frames for Writer {
+    fn begin(&mut self, out: &mut Vec<u8>) {
+        let response = Box::new(self.response.clone());
+        self.event(Kind::Created { response }, out);
+        let response = Box::new(self.response.clone());
+        self.event(Kind::InProgress { response }, out);
+    }
+
+    fn piece(&mut self, piece: Piece, out: &mut Vec<u8>) {
+        match piece {
+            Piece::Text { text, .. } => self.text(text, out),
+            Piece::Call(call) => self.call(call, out),
+            Piece::Ended(end) => self.end(end, out),
+        }
+    }
+}

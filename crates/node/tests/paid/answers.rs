@@ -1,0 +1,163 @@
+//! Models sold over HTTP: the ceiling comes from the request, the charge from what was generated.
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use hearth_chain::client::SystemEnvironment;
+use hearth_node::answers::{Answerer, Tier};
+use hearth_node::http::surface::{ForSale, PriceTable, Surface, sold};
+use hearth_node::payments::gate::Gate;
+use hearth_node::payments::offer::Price as Quoted;
+use hearth_node::payments::purse::Purchase;
+use hearth_protocol::answer::Price;
+use http::{HeaderMap, Method};
+use serde_json::{Value, json};
+
+use crate::script::{Script, events, said};
+use crate::world::{Shop, World, amount, asset};
+
+/// A unit for a token that is read, ten for one that is said, five at least.
+fn prices() -> PriceTable {
+    let price = Price {
+        asset: asset(),
+        per_million_prompt: amount(1_000_000),
+        per_million_output: amount(10_000_000),
+        floor: amount(5),
+    };
+    let model = || ForSale {
+        prices: vec![price],
+        context_tokens: 4_096,
+    };
+    PriceTable {
+        models: ["parrot", "breaks"]
+            .map(|name| (name.to_owned(), model()))
+            .into(),
+    }
+}
+
+struct Seller {
+    world: World,
+    script: Arc<Script>,
+    shop: Shop,
+}
+
+impl Seller {
+    async fn start() -> Self {
+        let world = World::start().await;
+        let script = Arc::new(Script::default());
+        let answerer: Arc<dyn Answerer> = script.clone();
+        let surface = Surface::new(answerer, Arc::new(SystemEnvironment));
+        let unused = Quoted {
+            need: amount(1),
+            ceiling: amount(1),
+        };
+        let build = |gate: Gate| sold(&surface, prices(), |pricing| Gate { pricing, ..gate });
+        let shop = world.shop_of("seller", unused, |_| {}, build).await;
+        Self {
+            world,
+            script,
+            shop,
+        }
+    }
+
+    fn ask(&self, path: &str, body: &Value) -> Purchase {
+        let mut headers = HeaderMap::new();
+        headers.insert("content-type", "application/json".parse().unwrap());
+        Purchase {
+            method: Method::POST,
+            url: self.shop.url(path),
+            headers,
+            body: Bytes::from(body.to_string()),
+            patience_ms: 0,
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_whole_answer_costs_what_was_read_and_said() {
+    let seller = Seller::start().await;
+    let purse = seller.world.purse("payer").await;
+    let body = json!({ "model": "parrot", "messages": said("one two three"), "max_tokens": 20 });
+    let purchase = seller.ask("/v1/chat/completions", &body);
+    let mut response = purse.buy(&purchase, async |_| true).await.unwrap();
+    assert_eq!(response.status, 200);
+    let reply: Value = serde_json::from_slice(&response.bytes().await.unwrap()).unwrap();
+    assert_eq!(reply["choices"][0]["message"]["content"], "one two three");
+    let record = &purse.channels().unwrap()[0].stored.record;
+    assert_eq!(record.charged, amount(3 + 30));
+    let ceiling = body.to_string().len() as u128 + 256 + 200;
+    assert_eq!(
+        record.deposited,
+        amount(10 * ceiling),
+        "ten of what it could cost"
+    );
+    let question = seller.script.last();
+    assert_eq!(
+        question.tier,
+        Tier::Device,
+        "it is not bought elsewhere to be sold again"
+    );
+    assert_eq!(question.output_tokens_max, Some(20));
+}
+
+#[tokio::test]
+async fn a_stream_is_charged_as_it_was_delivered_though_it_breaks() {
+    let seller = Seller::start().await;
+    let purse = seller.world.purse("payer").await;
+    let mut body = json!({ "model": "parrot", "stream": true, "max_tokens": 9,
+        "messages": said("one two three four") });
+    let purchase = seller.ask("/v1/messages", &body);
+    let mut response = purse.buy(&purchase, async |_| true).await.unwrap();
+    let text = response.bytes().await.unwrap();
+    let events = events(std::str::from_utf8(&text).unwrap());
+    assert_eq!(events.last().unwrap().0, "message_stop");
+    let receipt = response.final_receipt().unwrap();
+    assert_eq!(receipt.extra["chargedAmount"], "44");
+    body["model"] = json!("breaks");
+    let purchase = seller.ask("/v1/messages", &body);
+    let mut response = purse.buy(&purchase, async |_| true).await.unwrap();
+    let text = response.bytes().await.unwrap();
+    assert!(std::str::from_utf8(&text).unwrap().contains("event: error"));
+    let receipt = response.final_receipt().unwrap();
+    assert_eq!(
+        receipt.extra["chargedAmount"], "34",
+        "four read, three said"
+    );
+}
+
+#[tokio::test]
+async fn what_cannot_be_served_is_refused_before_anything_is_paid() {
+    let seller = Seller::start().await;
+    let http = hearth_node::http::client().unwrap();
+    let post = |body: Value| {
+        http.post(seller.shop.url("/v1/chat/completions"))
+            .json(&body)
+            .send()
+    };
+    let unknown = json!({ "model": "poet", "messages": said("hello") });
+    assert_eq!(post(unknown).await.unwrap().status(), 404);
+    let wrong = json!({ "messages": said("hello") });
+    assert_eq!(post(wrong).await.unwrap().status(), 400);
+    let unpaid = json!({ "model": "parrot", "messages": said("hello") });
+    assert_eq!(post(unpaid).await.unwrap().status(), 402);
+    let listed = http
+        .get(seller.shop.url("/v1/models"))
+        .send()
+        .await
+        .unwrap();
+    let listed: Value = listed.json().await.unwrap();
+    assert_eq!(listed["data"].as_array().unwrap().len(), 2);
+    let probe = http
+        .get(seller.shop.url("/v1/chat/completions"))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(probe.status(), 402, "clients look for refunds so");
+    let purse = seller.world.purse("payer").await;
+    let too_hot = json!({ "model": "parrot", "messages": said("hello"), "temperature": 9 });
+    let purchase = seller.ask("/v1/chat/completions", &too_hot);
+    let response = purse.buy(&purchase, async |_| true).await.unwrap();
+    assert_eq!(response.status, 400);
+    let record = &purse.channels().unwrap()[0].stored.record;
+    assert_eq!(record.charged, amount(0));
+}
