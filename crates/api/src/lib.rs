@@ -8,6 +8,7 @@ pub mod anthropic;
 pub mod chain;
 pub mod doctor;
 pub mod error;
+pub mod household;
 pub mod money;
 pub mod node;
 pub mod openai;

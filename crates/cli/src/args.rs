@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use hearth_node::chains::ChainChoice;
 use hearth_node::home::Home;
 
-use crate::commands::{chain, channels, pay, serve, wallet, watch};
+use crate::commands::{chain, channels, chat, models, network, pay, serve, up, wallet, watch};
 use crate::failure::Failure;
 
 /// A user-owned AI network: your devices, your models, your coins.
@@ -20,6 +20,8 @@ use crate::failure::Failure;
 #[command(after_help = "\
 First steps:
   hearth wallet new                 make a wallet, and write its recovery phrase down
+  hearth up                         run models, and answer programs and people
+  hearth chat                       talk to it
   hearth chain run                  run a chain of your own in this terminal
   hearth doctor                     see what is missing, and how to get it
 
@@ -88,6 +90,49 @@ impl From<WhichChain> for ChainChoice {
 /// What can be done.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Bring this device up: run its models, find others, and answer programs and people
+    #[command(after_help = "\
+Programs ask it in the form of OpenAI's or Anthropic's API, at the address that it prints. What others may ask, and
+for how much, is said in config.toml.
+
+Examples:
+  hearth up
+  hearth up --model smollm2-135m-instruct
+  hearth up --join hearth1… --listen 127.0.0.1:0 --json")]
+    Up(up::UpArguments),
+
+    /// Talk to a model through the node that runs
+    #[command(after_help = "\
+Examples:
+  hearth chat
+  hearth chat --model smollm2-135m-instruct 'What is a hearth?'")]
+    Chat(chat::ChatArguments),
+
+    /// List, get, import, remove and serve models
+    #[command(after_help = "\
+Examples:
+  hearth models
+  hearth models get
+  hearth models import ~/Downloads/model.gguf --name my-model
+  hearth models serve my-model --asset TESTUSD --prompt 0.02 --output 0.06")]
+    Models {
+        /// What to do; without it, list
+        #[command(subcommand)]
+        command: Option<models::ModelCommand>,
+    },
+
+    /// Show what others offer, and who would be asked first
+    Offers(network::OfferArguments),
+
+    /// Show what this device earned and spent on answers
+    Earnings,
+
+    /// Print a ticket by which another device joins this one
+    Invite,
+
+    /// Join another device by its ticket
+    Join(network::JoinArguments),
+
     /// Run a chain of your own, or look at any chain
     #[command(subcommand)]
     Chain(chain::ChainCommand),

@@ -2,9 +2,13 @@
 
 pub(crate) mod chain;
 pub(crate) mod channels;
+pub(crate) mod chat;
 pub(crate) mod doctor;
+pub(crate) mod models;
+pub(crate) mod network;
 pub(crate) mod pay;
 pub(crate) mod serve;
+pub(crate) mod up;
 pub(crate) mod wallet;
 pub(crate) mod watch;
 
@@ -23,6 +27,13 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Watch(arguments) => watch::run(&global, arguments).await,
         Command::Pay(arguments) => pay::run(&global, arguments).await,
         Command::Channels(arguments) => channels::run(&global, arguments).await,
+        Command::Up(arguments) => up::run(&global, arguments).await,
+        Command::Chat(arguments) => chat::run(&global, arguments).await,
+        Command::Models { command } => models::run(&global, command).await,
+        Command::Offers(arguments) => network::offers(&global, arguments).await,
+        Command::Earnings => network::earnings(&global).await,
+        Command::Invite => network::invite(&global).await,
+        Command::Join(arguments) => network::join(&global, arguments).await,
         Command::Doctor => doctor::run(&global).await,
     }
 }

@@ -39,7 +39,7 @@ fn main() -> ExitCode {
 /// running, which has no other way to say that a claim failed.
 fn log_to_stderr(command: &Command) {
     let usual = match command {
-        Command::ServePaid(_) | Command::Watch(_) => "warn",
+        Command::Up(_) | Command::ServePaid(_) | Command::Watch(_) => "warn",
         _ => "error",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(usual));

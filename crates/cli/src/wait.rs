@@ -40,3 +40,16 @@ impl Drop for Spinner {
         self.0.finish_and_clear();
     }
 }
+
+/// A bar that fills with bytes, if a person is looking.
+pub(crate) fn bytes(json: bool) -> ProgressBar {
+    if json || !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let template = "{bar:30} {bytes}/{total_bytes} {msg} {elapsed}";
+    let bar = ProgressBar::new(0);
+    match indicatif::ProgressStyle::with_template(template) {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}

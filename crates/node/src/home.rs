@@ -17,8 +17,9 @@ use thiserror::Error;
 use crate::advice::Advice;
 
 pub use config::{
-    ASSETS_MAX, AssetConfig, CHAINS_MAX, CONFIG_BYTES_MAX, ChainConfig, ClaimConfig, Config,
-    ConfigError, DeviceConfig, Eip712Name, Limits, ProviderConfig, RPC_URLS_MAX,
+    ASSETS_MAX, ApiConfig, AssetConfig, CHAINS_MAX, CONFIG_BYTES_MAX, ChainConfig, ClaimConfig,
+    Config, ConfigError, DeviceConfig, Eip712Name, EngineConfig, Limits, MODELS_MAX, ModelConfig,
+    NetworkConfig, ProviderConfig, RPC_URLS_MAX, ReachConfig, SharingConfig,
 };
 pub use lock::HomeLock;
 
@@ -226,6 +227,21 @@ impl Home {
     /// The encrypted file with the recovery phrase.
     pub fn keystore_path(&self) -> PathBuf {
         self.root.join("keystore.json")
+    }
+
+    /// The folder of model files.
+    pub fn models_folder(&self) -> PathBuf {
+        self.root.join("models")
+    }
+
+    /// The folder in which the network keeps what is shared and fetched.
+    pub fn blobs_folder(&self) -> PathBuf {
+        self.root.join("blobs")
+    }
+
+    /// The file in which peers are remembered.
+    pub fn peers_path(&self) -> PathBuf {
+        self.root.join("peers")
     }
 
     /// The configuration.

@@ -9,6 +9,7 @@ pub mod chains;
 pub mod doctor;
 pub mod explorer;
 pub mod home;
+pub mod household;
 pub mod http;
 pub mod keys;
 pub mod local_chain;

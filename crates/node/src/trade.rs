@@ -29,8 +29,10 @@ use crate::store::{OpenError, StoreError};
 use crate::wallet::{money, money_of_units};
 
 pub use books::{Books, list, list_with};
+pub(crate) use payer::spending;
 pub use payer::{Answer, ChannelOffer, Payer, Request};
 pub use service::{AT_ONCE_MAX, FacilitatorOptions, PaidService, ServeOptions};
+pub(crate) use service::{accepted_by_channel, policy};
 pub use watch::{HOUSEHOLD_DEVICES, WatchOptions, WatchService};
 
 /// How often the chain is asked while somebody waits for a transaction, in milliseconds.
@@ -173,12 +175,12 @@ impl Advice for TradeError {
     }
 }
 
-fn environment() -> Arc<dyn Environment> {
+pub(crate) fn environment() -> Arc<dyn Environment> {
     Arc::new(SystemEnvironment)
 }
 
 /// Listens, and says where.
-async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), TradeError> {
+pub(crate) async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), TradeError> {
     let bound = TcpListener::bind(address)
         .await
         .and_then(|listener| listener.local_addr().map(|address| (listener, address)));
@@ -206,7 +208,7 @@ async fn chain_access(config: &Config, chain: ChainId) -> Result<ChainAccess, Tr
 }
 
 /// The way to every configured chain that answers; the others are said in the log.
-async fn reachable_chains(config: &Config) -> Vec<ChainAccess> {
+pub(crate) async fn reachable_chains(config: &Config) -> Vec<ChainAccess> {
     let mut reachable = Vec::new();
     for chain in config.chains.keys() {
         match chain_access(config, *chain).await {

@@ -3,6 +3,8 @@
 //! Unknown names are refused everywhere: a misspelt limit must not become no limit. What comes out is checked once
 //! and for all: amounts are in atomic units, and every asset's chain is configured.
 
+mod answers;
+
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -17,6 +19,10 @@ use url::Url;
 
 use crate::advice::Advice;
 use crate::keys::{DEVICE_NAME_BYTES_MAX, DeviceIndex};
+
+pub use answers::{
+    ApiConfig, EngineConfig, MODELS_MAX, ModelConfig, NetworkConfig, ReachConfig, SharingConfig,
+};
 
 /// The longest configuration, in bytes.
 pub const CONFIG_BYTES_MAX: u64 = 262_144;
@@ -97,6 +103,16 @@ pub struct Config {
     pub assets: BTreeMap<String, AssetConfig>,
     /// How this device is paid.
     pub provider: ProviderConfig,
+    /// How it finds and reaches others.
+    pub network: NetworkConfig,
+    /// How it runs models.
+    pub engine: EngineConfig,
+    /// Where programs ask it.
+    pub api: ApiConfig,
+    /// When others may use it.
+    pub sharing: SharingConfig,
+    /// The models that it runs, by their names.
+    pub models: BTreeMap<String, ModelConfig>,
 }
 
 /// This device.
@@ -184,6 +200,13 @@ struct RawConfig {
     #[serde(default)]
     assets: BTreeMap<Spanned<String>, RawAsset>,
     provider: RawProvider,
+    #[serde(default)]
+    network: answers::RawNetwork,
+    engine: Option<answers::RawEngine>,
+    api: Option<answers::RawApi>,
+    sharing: Option<answers::RawSharing>,
+    #[serde(default)]
+    models: BTreeMap<Spanned<String>, answers::RawModel>,
 }
 
 #[derive(Deserialize)]
@@ -271,6 +294,20 @@ impl Config {
         })
     }
 
+    /// Whether a text would be a configuration.
+    ///
+    /// # Errors
+    /// The line and the reason why not, as a sentence.
+    pub(crate) fn check(text: &str) -> Result<(), String> {
+        let checked = Self::parse(text);
+        checked.map(|_| ()).map_err(|Fault { offset, reason }| {
+            format!(
+                "line {} of config.toml would be wrong: {reason}",
+                line_of(text, offset)
+            )
+        })
+    }
+
     fn parse(text: &str) -> Result<Self, Fault> {
         let raw: RawConfig = toml::from_str(text).map_err(|error| Fault {
             offset: error.span().map_or(0, |span| span.start),
@@ -281,8 +318,13 @@ impl Config {
         Ok(Self {
             device: device(raw.device.into_inner())?,
             chains,
-            assets,
             provider: provider(raw.provider)?,
+            network: answers::network(raw.network)?,
+            engine: answers::engine(raw.engine)?,
+            api: answers::api(raw.api)?,
+            sharing: answers::sharing(raw.sharing)?,
+            models: answers::models(raw.models, &assets)?,
+            assets,
         })
     }
 

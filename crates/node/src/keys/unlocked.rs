@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 use super::authorization::{AuthorizationError, SessionAuthorization};
 use super::phrase::RecoveryPhrase;
 use crate::advice::Advice;
+use hearth_protocol::content::ContentHash;
 use hearth_protocol::id::ChainId;
 use hearth_protocol::time::Timestamp;
 
@@ -92,6 +93,16 @@ impl Unlocked {
             &self.phrase,
             &format!("{SESSION_PATH_PREFIX}/{}'", device.0),
         )
+    }
+
+    /// The key by which one device is known in the network: BLAKE3 over "hearth endpoint key", a
+    /// zero byte and the device's session key. It holds nothing, and is the same again after a
+    /// recovery from the phrase.
+    pub fn endpoint_key(&self, device: DeviceIndex) -> Zeroizing<[u8; 32]> {
+        let session = Zeroizing::new(self.session(device).to_bytes().0);
+        let mut bytes = Zeroizing::new(b"hearth endpoint key\0".to_vec());
+        bytes.extend_from_slice(session.as_slice());
+        Zeroizing::new(ContentHash::of(&bytes).0)
     }
 
     /// The household's signed statement that `device`, called `name`, may act for it on `chain`.

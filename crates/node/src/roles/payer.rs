@@ -21,6 +21,7 @@ use hearth_protocol::answer::payer::{Candidate, Patience};
 use hearth_protocol::answer::request::OUTPUT_TOKENS_MAX;
 use hearth_protocol::answer::{AnswerId, AnswerRequest, Sampling, SignedReceipt, Spec};
 use hearth_protocol::content::ContentHash;
+use hearth_protocol::id::AssetId;
 use hearth_protocol::market::{Market, Passed, Weighed, Wish};
 use hearth_protocol::offer::{DeviceId, Offer};
 use hearth_protocol::spending::Spending;
@@ -83,6 +84,8 @@ pub struct StoredPurchase {
     pub receipt: SignedReceipt,
     /// Who it was.
     pub device: DeviceId,
+    /// The token that paid; nothing if it was free.
+    pub asset: Option<AssetId>,
     /// The model's name.
     pub model: String,
 }
@@ -334,6 +337,15 @@ impl Payer {
             vectors.push(vector.map_err(senseless)?);
         }
         Ok(Embedded { vectors, tokens })
+    }
+
+    /// Every receipt that was ever kept.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn each_purchase(&self, mut seen: impl FnMut(StoredPurchase)) -> Result<(), StoreError> {
+        let store = &self.parts().store;
+        store.each(Table::Bought, |_, purchase| seen(purchase))
     }
 
     /// The receipts of an answer, in the order of its providers.

@@ -19,6 +19,7 @@ use hearth_net::IncomingAnswer;
 use hearth_protocol::answer::frame::{REFUSAL_BYTES_MAX, RefusalCode};
 use hearth_protocol::answer::{Refusal, SignedReceipt};
 use hearth_protocol::content::ContentHash;
+use hearth_protocol::id::AssetId;
 use hearth_protocol::offer::{DeviceId, OfferedModel};
 use hearth_protocol::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -80,6 +81,8 @@ impl std::fmt::Debug for Provider {
 pub struct StoredSale {
     /// What was signed last.
     pub receipt: SignedReceipt,
+    /// The token that paid.
+    pub asset: AssetId,
     /// The model's name.
     pub model: String,
     /// Who asked.

@@ -298,7 +298,7 @@ fn scheme_name(scheme: &Scheme) -> String {
     }
 }
 
-fn spending(config: &Config) -> Spending {
+pub(crate) fn spending(config: &Config) -> Spending {
     let limit = |asset: &crate::home::AssetConfig| AssetLimit {
         per_payment: asset.limits.per_payment,
         per_deposit: asset.limits.per_deposit,

@@ -202,7 +202,7 @@ pub(super) async fn open_till(
 
 /// When to claim, as the configuration says. What gas costs is asked when a claim is planned, where the configuration
 /// says what the chain's coin is worth; elsewhere gas counts as free, and the smallest claim guards against dust.
-pub(super) fn policy(claim: &ClaimConfig, amount_min: Amount) -> ClaimPolicy {
+pub(crate) fn policy(claim: &ClaimConfig, amount_min: Amount) -> ClaimPolicy {
     ClaimPolicy {
         gas_price_nano: 0,
         gas_share_ppm: u32::from(claim.gas_share_percent).saturating_mul(PPM_PER_PERCENT),
@@ -230,6 +230,18 @@ fn accepted(
         batch: true,
         exact: true,
     })
+}
+
+/// Every asset that can be taken by channel: those whose EIP-712 name and version are known.
+pub(crate) fn accepted_by_channel(config: &Config, keys: &Unlocked) -> Vec<AcceptedAsset> {
+    let assets = config.assets.values();
+    let accepted = assets.filter_map(|asset| accepted(config, keys, asset).ok());
+    accepted
+        .map(|asset| AcceptedAsset {
+            exact: false,
+            ..asset
+        })
+        .collect()
 }
 
 /// The price of a request, and the ceiling that is quoted for it. A client signs one voucher for all

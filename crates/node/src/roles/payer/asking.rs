@@ -377,6 +377,7 @@ impl Asking {
         let stored = StoredPurchase {
             receipt,
             device,
+            asset: self.tab.as_ref().map(Tab::asset),
             model: self.model.clone(),
         };
         let mut batch = Batch::default();

@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::till::{Promised, Tab};
-use super::{Provider, StoredSale, refusal};
+use super::{Provider, refusal};
 use crate::payments::desk::DeskStopped;
 use crate::payments::signing::sign;
 use crate::roles::served::{Gathered, Served, stop_reason};
@@ -394,9 +394,8 @@ impl<'a> Conversation<'a> {
         let Some(mut tab) = work.tab.take() else {
             return Ok(());
         };
-        let charged = tab
-            .charge_part(|sum, channel| self.sale(work, StopReason::Unfinished, sum, channel))
-            .await;
+        let sign = |sum, channel| self.receipt(work, StopReason::Unfinished, sum, channel);
+        let charged = tab.charge_part(sign, &work.served.name, self.device).await;
         work.tab = Some(tab);
         if let Some((receipt, charge)) = charged? {
             let frame = ProviderFrame::Charged {
@@ -419,25 +418,28 @@ impl<'a> Conversation<'a> {
             || (Amount::ZERO, ChannelId(alloy_primitives::B256::ZERO)),
             |tab| (tab.charged().saturating_add(tab.owed()), tab.channel()),
         );
-        let sale = self.sale(work, stop, sum, channel);
+        let receipt = self.receipt(work, stop, sum, channel);
         let charge = match tab {
-            Some(mut tab) => tab.charge_rest(&sale).await?,
+            Some(mut tab) => {
+                tab.charge_rest(&receipt, &work.served.name, self.device)
+                    .await?
+            }
             None => None,
         };
         Ok(ProviderFrame::Charged {
-            receipt: Box::new(sale.receipt),
+            receipt: Box::new(receipt),
             settlement: charge.map(|charge| charge.settlement).unwrap_or_default(),
         })
     }
 
     /// What was done and charged so far, signed.
-    fn sale(
+    fn receipt(
         &self,
         work: &Work<'_>,
         stop: StopReason,
         charge: Amount,
         channel: ChannelId,
-    ) -> StoredSale {
+    ) -> SignedReceipt {
         let request = &work.request;
         let receipt = Receipt {
             answer: request.id,
@@ -456,11 +458,7 @@ impl<'a> Conversation<'a> {
             ended_at: self.provider.now(),
         };
         let signature = sign(&self.provider.parts().session, receipt.digest());
-        StoredSale {
-            receipt: SignedReceipt { receipt, signature },
-            model: work.served.name.clone(),
-            device: self.device,
-        }
+        SignedReceipt { receipt, signature }
     }
 }
 

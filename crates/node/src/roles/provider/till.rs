@@ -9,6 +9,7 @@ use hearth_protocol::channel::provider::{Quote, Statement};
 use hearth_protocol::channel::{CheckedPayment, PaymentKind, check};
 use hearth_protocol::id::ChannelId;
 use hearth_protocol::money::Amount;
+use hearth_protocol::offer::DeviceId;
 use hearth_protocol::time::Timestamp;
 use hearth_protocol::x402::{
     BatchPayload, ErrorCode, Extensions, PaymentPayload, PaymentRequired, PaymentRequirements,
@@ -253,11 +254,13 @@ impl<'a> Tab<'a> {
         Promised::Corrected(required(vec![entry], refusal.code))
     }
 
-    /// Charges the oldest part if it is used up and more is to come; `sign` makes the receipt of what is
-    /// charged then.
+    /// Charges the oldest part if it is used up and more is to come; `sign` makes the receipt of
+    /// what is charged then.
     pub(super) async fn charge_part(
         &mut self,
-        sale: impl FnOnce(Amount, ChannelId) -> StoredSale,
+        sign: impl FnOnce(Amount, ChannelId) -> SignedReceipt,
+        model: &str,
+        device: DeviceId,
     ) -> Result<Option<(SignedReceipt, Charge)>, DeskStopped> {
         let Some(paying) = &mut self.paying else {
             return Ok(None);
@@ -268,8 +271,8 @@ impl<'a> Tab<'a> {
         let Some(ticket) = paying.tickets.pop_front() else {
             return Ok(None);
         };
-        let sale = sale(paying.meter.charged(), paying.channel);
-        let receipt = sale.receipt.clone();
+        let receipt = sign(paying.meter.charged(), paying.channel);
+        let sale = paying.sale(receipt.clone(), model, device);
         let charge = paying.charge(ticket, amount, Some(sale)).await?;
         Ok(Some((receipt, charge)))
     }
@@ -277,7 +280,9 @@ impl<'a> Tab<'a> {
     /// Charges what is left, and ends the tab. The receipt is kept with the last charge.
     pub(super) async fn charge_rest(
         &mut self,
-        sale: &StoredSale,
+        receipt: &SignedReceipt,
+        model: &str,
+        device: DeviceId,
     ) -> Result<Option<Charge>, DeskStopped> {
         let Some(mut paying) = self.paying.take() else {
             return Ok(None);
@@ -289,7 +294,8 @@ impl<'a> Tab<'a> {
         for (index, (ticket, amount)) in tickets.into_iter().zip(charges).enumerate() {
             // A part that was not needed is dropped with its ticket: nothing is charged for it.
             if last.is_some_and(|last| index <= last) {
-                let kept = (Some(index) == last).then(|| sale.clone());
+                let is_last = Some(index) == last;
+                let kept = is_last.then(|| paying.sale(receipt.clone(), model, device));
                 stated = Some(paying.charge(ticket, amount, kept).await?);
             }
         }
@@ -298,6 +304,15 @@ impl<'a> Tab<'a> {
 }
 
 impl Paying {
+    fn sale(&self, receipt: SignedReceipt, model: &str, device: DeviceId) -> StoredSale {
+        StoredSale {
+            receipt,
+            asset: self.asset.asset,
+            model: model.to_owned(),
+            device,
+        }
+    }
+
     async fn charge(
         &self,
         ticket: Ticket,

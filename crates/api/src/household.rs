@@ -1,0 +1,172 @@
+//! What a device of a household says of itself.
+
+use serde::{Deserialize, Serialize};
+
+use crate::money::Money;
+
+/// A line that `hearth up --json` prints.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum NodeEvent {
+    /// The device is up.
+    Ready(Box<NodeReady>),
+    /// The device is down, as it was asked to be.
+    Stopped,
+}
+
+/// A device that is up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeReady {
+    /// Where programs ask.
+    pub url: String,
+    /// Its endpoint key.
+    pub device: String,
+    /// The household's account.
+    pub household: String,
+    /// A line of text by which other devices join it.
+    pub ticket: String,
+    /// The models that it runs.
+    pub models: Vec<ServedModel>,
+    /// What does not work, and what would mend it.
+    pub warnings: Vec<String>,
+}
+
+/// A model that a device runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServedModel {
+    /// Its name.
+    pub name: String,
+    /// The hash of its weights (BLAKE3).
+    pub weights: String,
+    /// Tokens of prompt and answer together.
+    pub context_tokens: u32,
+    /// What answers cost others; an empty list means that they are free.
+    pub prices: Vec<ModelPrice>,
+}
+
+/// A price of a model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelPrice {
+    /// For a million tokens of the prompt.
+    pub per_million_prompt: Money,
+    /// For a million tokens of the answer.
+    pub per_million_output: Money,
+    /// The least that an answer costs.
+    pub floor: Money,
+}
+
+/// What is offered in the network, the best first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offers {
+    /// One entry for each model of each device.
+    pub offers: Vec<OfferView>,
+}
+
+/// An offer, weighed for an answer of 500 tokens to a prompt of 500.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OfferView {
+    /// The model's name.
+    pub model: String,
+    /// The hash of its weights.
+    pub weights: String,
+    /// Who offers: the device's endpoint key.
+    pub device: String,
+    /// The account that is paid.
+    pub household: String,
+    /// What it is computed with.
+    pub backend: String,
+    /// Tokens of prompt and answer together.
+    pub context_tokens: u32,
+    /// The prices.
+    pub prices: Vec<ModelPrice>,
+    /// What such an answer would cost, where it is to be paid in a token that is spent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cost: Option<Money>,
+    /// How long it would take, in milliseconds.
+    pub time_ms: u64,
+    /// Answers that it takes at the same time, and how many places are free.
+    pub slots: u16,
+    /// Free places.
+    pub free_slots: u16,
+    /// Answers that it gave this device.
+    pub answers: u64,
+    /// Times that it failed since the last of them.
+    pub failures: u32,
+    /// The figure by which offers are ordered, the lower the better.
+    pub score: u64,
+    /// Why it would not be asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub passed: Option<String>,
+}
+
+/// What a device earned and spent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Earnings {
+    /// Answers given to others, by model.
+    pub sold: Vec<Trade>,
+    /// Answers bought from others, by model.
+    pub bought: Vec<Trade>,
+    /// Of what was earned, what is not claimed on the chain yet, one entry an asset.
+    pub unclaimed: Vec<Money>,
+}
+
+/// Answers of one model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trade {
+    /// The model's name.
+    pub model: String,
+    /// How many answers, counting each provider of an answer.
+    pub answers: u64,
+    /// Their tokens.
+    pub output_tokens: u64,
+    /// What they cost together, one entry an asset.
+    pub charged: Vec<Money>,
+}
+
+/// A ticket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Invitation {
+    /// The line of text that another device joins with.
+    pub ticket: String,
+}
+
+/// What claims brought.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settled {
+    /// Atomic units that reached the household's account, one entry a claim.
+    pub units: Vec<String>,
+    /// What did not succeed.
+    pub problems: Vec<String>,
+}
+
+/// The models of a device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HomeModels {
+    /// Those whose file is here.
+    pub here: Vec<HomeModel>,
+    /// Those of the catalogue that can be had.
+    pub to_get: Vec<HomeModel>,
+}
+
+/// A model that is here, or can be had.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HomeModel {
+    /// Its name.
+    pub name: String,
+    /// Its title.
+    pub title: String,
+    /// Its licence, as SPDX names it.
+    pub licence: String,
+    /// The size of its file.
+    pub bytes: u64,
+    /// Tokens of prompt and answer together that it was made for.
+    pub context_tokens: u64,
+    /// The hash of its weights (BLAKE3), where it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weights: Option<String>,
+    /// Whether it is run when the device is up.
+    pub served: bool,
+    /// Where it came from.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub source: String,
+}

@@ -1,0 +1,201 @@
+//! `hearth models`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Args, Subcommand};
+use hearth_api::household::{HomeModel, HomeModels};
+use hearth_node::household::models::{Asked, Models, Progress, Stage, Watch};
+
+use crate::args::Global;
+use crate::failure::Failure;
+use crate::screen::{Page, Show, Style, print};
+use crate::wait;
+
+/// What can be done with models.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ModelCommand {
+    /// Show the models that are here, and those that can be had
+    List,
+
+    /// Fetch a model of the catalogue; without a name, the best that fits this device
+    Get {
+        /// Its name
+        name: Option<String>,
+    },
+
+    /// Take a GGUF file of this machine in
+    Import {
+        /// The file
+        file: PathBuf,
+        /// What to call it, instead of the file's name
+        #[arg(long, value_name = "NAME")]
+        name: Option<String>,
+    },
+
+    /// Remove a model's file from the data folder
+    Remove {
+        /// Its name
+        name: String,
+    },
+
+    /// Run a model whenever the device is up, and say what it costs others
+    #[command(after_help = "\
+It writes a section into config.toml; a node that is up takes it in when it starts again.
+
+Examples:
+  hearth models serve smollm2-135m-instruct
+  hearth models serve smollm2-135m-instruct --asset TESTUSD --prompt 0.02 --output 0.06 --floor 0.000001")]
+    Serve(ServeArguments),
+}
+
+/// What to serve.
+#[derive(Debug, Args)]
+pub(crate) struct ServeArguments {
+    /// The model's name
+    name: String,
+
+    /// The asset in which others pay; without it, answers are free
+    #[arg(long, value_name = "ASSET", requires_all = ["prompt", "output"])]
+    asset: Option<String>,
+
+    /// The price of a million tokens of prompts, in whole tokens of the asset
+    #[arg(long, value_name = "AMOUNT", requires = "asset")]
+    prompt: Option<String>,
+
+    /// The price of a million tokens of answers
+    #[arg(long, value_name = "AMOUNT", requires = "asset")]
+    output: Option<String>,
+
+    /// The least that an answer costs
+    #[arg(long, value_name = "AMOUNT", requires = "asset")]
+    floor: Option<String>,
+}
+
+/// Does what was asked.
+pub(crate) async fn run(
+    global: &Global,
+    command: Option<ModelCommand>,
+) -> Result<ExitCode, Failure> {
+    let home = global.open_home()?;
+    let models = Models::open(&home)?;
+    match command.unwrap_or(ModelCommand::List) {
+        ModelCommand::List => print(&models.list()?, global.json)?,
+        ModelCommand::Get { name } => {
+            let name = match name {
+                Some(name) => name,
+                None => {
+                    let (name, reason) = models.pick()?;
+                    if !global.json {
+                        println!("{name}: {reason}");
+                    }
+                    name
+                }
+            };
+            let model = models.get(&name, &watch(global.json)).await?;
+            print(&model, global.json)?;
+        }
+        ModelCommand::Import { file, name } => {
+            let model = models.import(&file, name, &watch(global.json)).await?;
+            print(&model, global.json)?;
+        }
+        ModelCommand::Remove { name } => {
+            models.remove(&name)?;
+            print(&models.list()?, global.json)?;
+        }
+        ModelCommand::Serve(arguments) => {
+            serve(&models, &arguments)?;
+            print(&models.list()?, global.json)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn serve(models: &Models, arguments: &ServeArguments) -> Result<(), Failure> {
+    let price = match (&arguments.asset, &arguments.prompt, &arguments.output) {
+        (Some(asset), Some(prompt), Some(output)) => Some(Asked {
+            asset: asset.clone(),
+            per_million_prompt: prompt.clone(),
+            per_million_output: output.clone(),
+            floor: arguments.floor.clone(),
+        }),
+        _ => None,
+    };
+    Ok(models.serve(&arguments.name, price.as_ref())?)
+}
+
+/// Shows how far it is, if a person is looking.
+fn watch(json: bool) -> Watch {
+    let bar = wait::bytes(json);
+    Arc::new(move |progress: Progress| {
+        let what = match progress.stage {
+            Stage::Downloading => "downloading",
+            Stage::Extracting => "extracting",
+            _ => "checking",
+        };
+        bar.set_message(what);
+        bar.set_length(progress.total_bytes.unwrap_or(progress.done_bytes));
+        bar.set_position(progress.done_bytes);
+    })
+}
+
+/// A size for people.
+fn size(bytes: u64) -> String {
+    let mib = bytes.div_ceil(1 << 20);
+    if mib < 1_024 {
+        format!("{mib} MiB")
+    } else {
+        format!("{}.{} GiB", mib / 1_024, mib % 1_024 * 10 / 1_024)
+    }
+}
+
+fn row(model: &HomeModel) -> Vec<String> {
+    vec![
+        model.name.clone(),
+        size(model.bytes),
+        model.context_tokens.to_string(),
+        model.licence.clone(),
+        if model.served { "served" } else { "" }.to_owned(),
+    ]
+}
+
+impl Show for HomeModels {
+    fn show(&self, page: &mut Page) {
+        let headings = ["model", "size", "context", "licence", ""];
+        let right = [false, true, true, false, false];
+        if self.here.is_empty() {
+            page.line("No model is here yet: `hearth models get` fetches the best that fits.");
+        } else {
+            let title = page.styled(Style::Strong, "On this device");
+            page.line(&title);
+            let rows: Vec<_> = self.here.iter().map(row).collect();
+            page.table(&headings, &right, &rows);
+        }
+        if !self.to_get.is_empty() {
+            let title = page.styled(Style::Strong, "Can be had with `hearth models get NAME`");
+            page.line(&title);
+            let rows: Vec<_> = self.to_get.iter().map(row).collect();
+            page.table(&headings, &right, &rows);
+        }
+    }
+}
+
+impl Show for HomeModel {
+    fn show(&self, page: &mut Page) {
+        let title = page.styled(Style::Strong, &format!("{} is here", self.name));
+        page.line(&title);
+        page.pairs(&[
+            ("title", self.title.clone()),
+            ("licence", self.licence.clone()),
+            ("size", size(self.bytes)),
+            ("weights", self.weights.clone().unwrap_or_default()),
+            ("from", self.source.clone()),
+        ]);
+        let next = format!(
+            "`hearth models serve {}` runs it whenever the device is up.",
+            self.name
+        );
+        page.line(&next);
+    }
+}

@@ -1,0 +1,119 @@
+//! `hearth up`.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use clap::Args;
+use hearth_api::household::{ModelPrice, NodeEvent, NodeReady};
+use hearth_node::household::{Device, UpOptions};
+use hearth_node::keys::Keystore;
+
+use crate::args::Global;
+use crate::failure::Failure;
+use crate::screen::{Page, Show, Style, print, print_line};
+use crate::{secrets, wait};
+
+/// How to bring this device up.
+#[derive(Debug, Args)]
+pub(crate) struct UpArguments {
+    /// Where programs ask, instead of what config.toml says; port 0 lets the system choose
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
+
+    /// Run this model too, free for everybody; may be said several times
+    #[arg(long = "model", value_name = "NAME")]
+    models: Vec<String>,
+
+    /// Join the device of this ticket (`hearth invite` prints one); may be said several times
+    #[arg(long, value_name = "TICKET")]
+    join: Vec<String>,
+
+    /// Go on with another provider when no token comes for so long
+    #[arg(long, value_name = "MILLISECONDS")]
+    stall_ms: Option<u64>,
+
+    /// Promise at most so many output tokens ahead
+    #[arg(long, value_name = "TOKENS")]
+    window_tokens: Option<u32>,
+}
+
+/// Runs until SIGINT or SIGTERM.
+pub(crate) async fn run(global: &Global, arguments: UpArguments) -> Result<ExitCode, Failure> {
+    let home = global.open_home()?;
+    let config = home.config()?;
+    let keystore = Keystore::read(&home.keystore_path())?;
+    let keys = secrets::unlock(global, &keystore)?;
+    // Before the node is ready to be asked, so that no signal is missed.
+    let stop = crate::commands::interrupted()?;
+    let spinner = wait::spinner(global.json, "loading models and looking for others");
+    let options = UpOptions {
+        listen: arguments.listen,
+        models: arguments.models,
+        join: arguments.join,
+        stall_ms: arguments.stall_ms,
+        window_tokens: arguments.window_tokens,
+    };
+    let device = Device::up(&home, &config, &keys, options).await?;
+    drop(spinner);
+    let ready = device.ready().clone();
+    if global.json {
+        print_line(&NodeEvent::Ready(Box::new(ready)))?;
+    } else {
+        print(&ready, false)?;
+    }
+    device.serve(stop).await?;
+    if global.json {
+        print_line(&NodeEvent::Stopped)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Show for NodeReady {
+    fn show(&self, page: &mut Page) {
+        let title = page.styled(Style::Strong, "This device is up");
+        page.line(&title);
+        page.pairs(&[
+            ("programs ask at", format!("{}/v1", self.url)),
+            ("household", self.household.clone()),
+            ("device", self.device.clone()),
+        ]);
+        if self.models.is_empty() {
+            page.line("It runs no model of its own, and asks others. See `hearth models`.");
+        }
+        let rows: Vec<_> = self
+            .models
+            .iter()
+            .map(|model| {
+                vec![
+                    model.name.clone(),
+                    model.context_tokens.to_string(),
+                    prices(&model.prices),
+                ]
+            })
+            .collect();
+        if !rows.is_empty() {
+            let headings = ["model", "context", "for others, a million tokens"];
+            page.table(&headings, &[false, true, false], &rows);
+        }
+        for warning in &self.warnings {
+            let warning = page.styled(Style::Warning, warning);
+            page.line(&warning);
+        }
+        page.line("Talk to it with `hearth chat`; stop it with Ctrl-C.");
+    }
+}
+
+/// Prices in one cell.
+pub(super) fn prices(prices: &[ModelPrice]) -> String {
+    if prices.is_empty() {
+        return "free".to_owned();
+    }
+    let said = prices.iter().map(|price| {
+        let (prompt, output) = (&price.per_million_prompt, &price.per_million_output);
+        format!(
+            "{} prompt, {} output {}",
+            prompt.amount, output.amount, output.symbol
+        )
+    });
+    said.collect::<Vec<_>>().join(" or ")
+}

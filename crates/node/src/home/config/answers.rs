@@ -1,0 +1,309 @@
+//! The sections that say how this device answers: network, engine, API, models and their prices.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use hearth_protocol::answer::Price;
+use hearth_protocol::money::Amount;
+use hearth_protocol::offer::PRICES_MAX;
+use serde::Deserialize;
+use toml::Spanned;
+use url::Url;
+
+use super::{AssetConfig, Fault, fault, whole_tokens};
+
+/// The most models in a configuration.
+pub const MODELS_MAX: usize = hearth_protocol::offer::OFFERED_MODELS_MAX;
+/// The most relays.
+const RELAYS_MAX: usize = 8;
+/// The most addresses to listen on.
+const LISTEN_MAX: usize = 8;
+/// The longest name of a model, in bytes.
+const MODEL_NAME_BYTES_MAX: usize = hearth_protocol::offer::NAME_BYTES_MAX;
+/// Answers that are computed at the same time at most.
+const ANSWERS_MAX: u32 = 64;
+/// The bounds of a context, in tokens.
+const CONTEXT_TOKENS: std::ops::RangeInclusive<u32> = 256..=1_048_576;
+/// The most threads.
+const THREADS_MAX: u32 = 1_024;
+
+/// How far this device reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ReachConfig {
+    /// Nodes on this machine.
+    Loopback,
+    /// The local network.
+    Local,
+    /// Beyond it, by relays and address lookups.
+    World,
+}
+
+/// How this device finds and reaches others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetworkConfig {
+    /// How far.
+    pub reach: ReachConfig,
+    /// UDP addresses to listen on; none lets the system choose.
+    pub listen: Vec<SocketAddr>,
+    /// Relays.
+    pub relays: Vec<Url>,
+    /// Whether devices are looked up in the BitTorrent DHT.
+    pub dht: bool,
+    /// The most bytes per second that are sent of model files.
+    pub upload_bytes_per_s: Option<u64>,
+}
+
+/// How models are run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EngineConfig {
+    /// Threads that compute; 0 takes all cores.
+    pub threads: u32,
+    /// Answers that are computed at the same time.
+    pub answers: u32,
+    /// The longest prompt and answer together, in tokens.
+    pub context_tokens: u32,
+}
+
+/// Where programs ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ApiConfig {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Whether programs on this machine may ask without a key.
+    pub keyless: bool,
+}
+
+/// When others may use this device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SharingConfig {
+    /// Whether at all.
+    pub enabled: bool,
+    /// From which hour of the day to which, by this device's clock; equal hours mean always.
+    pub hours: (u8, u8),
+    /// The share of the processor that other programs may use before this device is its owner's
+    /// alone, in percent.
+    pub busy_percent: u8,
+}
+
+/// A model that this device runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelConfig {
+    /// What answers cost others, in any one of these; nothing at all means that they are free.
+    pub prices: Vec<Price>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawNetwork {
+    reach: ReachConfig,
+    listen: Vec<Spanned<String>>,
+    relays: Vec<Spanned<String>>,
+    dht: bool,
+    upload_kib_per_s: Option<u32>,
+}
+
+impl Default for RawNetwork {
+    fn default() -> Self {
+        Self {
+            reach: ReachConfig::Local,
+            listen: Vec::new(),
+            relays: Vec::new(),
+            dht: false,
+            upload_kib_per_s: None,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawEngine {
+    threads: Spanned<u32>,
+    answers: Spanned<u32>,
+    context_tokens: Spanned<u32>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawApi {
+    listen: Spanned<String>,
+    keyless: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawSharing {
+    enabled: bool,
+    from_hour: Spanned<u8>,
+    to_hour: Spanned<u8>,
+    busy_percent: Spanned<u8>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawModel {
+    prices: Option<Spanned<Vec<RawPrice>>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawPrice {
+    asset: Spanned<String>,
+    per_million_prompt: Spanned<String>,
+    per_million_output: Spanned<String>,
+    floor: Option<Spanned<String>>,
+}
+
+fn address(text: &Spanned<String>) -> Result<SocketAddr, Fault> {
+    let parsed = text.get_ref().parse();
+    parsed.map_err(|_| fault(text, "an address is written like \"127.0.0.1:4040\""))
+}
+
+pub(super) fn network(raw: RawNetwork) -> Result<NetworkConfig, Fault> {
+    if let Some(beyond) = raw.listen.get(LISTEN_MAX) {
+        return Err(fault(beyond, format!("at most {LISTEN_MAX} addresses")));
+    }
+    if let Some(beyond) = raw.relays.get(RELAYS_MAX) {
+        return Err(fault(beyond, format!("at most {RELAYS_MAX} relays")));
+    }
+    let relay = |text: &Spanned<String>| {
+        Url::parse(text.get_ref())
+            .ok()
+            .filter(|url| matches!(url.scheme(), "http" | "https"))
+            .ok_or_else(|| fault(text, "a relay is an http or https URL"))
+    };
+    Ok(NetworkConfig {
+        reach: raw.reach,
+        listen: raw.listen.iter().map(address).collect::<Result<_, _>>()?,
+        relays: raw.relays.iter().map(relay).collect::<Result<_, _>>()?,
+        dht: raw.dht,
+        upload_bytes_per_s: raw.upload_kib_per_s.map(|kib| u64::from(kib) * 1_024),
+    })
+}
+
+pub(super) fn engine(raw: Option<RawEngine>) -> Result<EngineConfig, Fault> {
+    let Some(raw) = raw else {
+        return Ok(EngineConfig {
+            threads: 0,
+            answers: 4,
+            context_tokens: 8_192,
+        });
+    };
+    if *raw.threads.get_ref() > THREADS_MAX {
+        return Err(fault(
+            &raw.threads,
+            format!("at most {THREADS_MAX} threads"),
+        ));
+    }
+    if !(1..=ANSWERS_MAX).contains(raw.answers.get_ref()) {
+        let reason = format!("1 to {ANSWERS_MAX} answers at the same time");
+        return Err(fault(&raw.answers, reason));
+    }
+    if !CONTEXT_TOKENS.contains(raw.context_tokens.get_ref()) {
+        let (least, most) = (CONTEXT_TOKENS.start(), CONTEXT_TOKENS.end());
+        let reason = format!("a context has {least} to {most} tokens");
+        return Err(fault(&raw.context_tokens, reason));
+    }
+    Ok(EngineConfig {
+        threads: raw.threads.into_inner(),
+        answers: raw.answers.into_inner(),
+        context_tokens: raw.context_tokens.into_inner(),
+    })
+}
+
+pub(super) fn api(raw: Option<RawApi>) -> Result<ApiConfig, Fault> {
+    match raw {
+        Some(raw) => Ok(ApiConfig {
+            listen: address(&raw.listen)?,
+            keyless: raw.keyless,
+        }),
+        None => Ok(ApiConfig {
+            listen: SocketAddr::from(([127, 0, 0, 1], 4_040)),
+            keyless: true,
+        }),
+    }
+}
+
+pub(super) fn sharing(raw: Option<RawSharing>) -> Result<SharingConfig, Fault> {
+    let Some(raw) = raw else {
+        return Ok(SharingConfig {
+            enabled: true,
+            hours: (0, 0),
+            busy_percent: 50,
+        });
+    };
+    for hour in [&raw.from_hour, &raw.to_hour] {
+        if *hour.get_ref() > 24 {
+            return Err(fault(hour, "an hour of the day is 0 to 24"));
+        }
+    }
+    if *raw.busy_percent.get_ref() > 100 {
+        return Err(fault(&raw.busy_percent, "busy_percent is 0 to 100"));
+    }
+    Ok(SharingConfig {
+        enabled: raw.enabled,
+        hours: (*raw.from_hour.get_ref() % 24, *raw.to_hour.get_ref() % 24),
+        busy_percent: raw.busy_percent.into_inner(),
+    })
+}
+
+pub(super) fn models(
+    raw: BTreeMap<Spanned<String>, RawModel>,
+    assets: &BTreeMap<String, AssetConfig>,
+) -> Result<BTreeMap<String, ModelConfig>, Fault> {
+    let mut models = BTreeMap::new();
+    for (name, model) in raw {
+        if models.len() >= MODELS_MAX {
+            return Err(fault(
+                &name,
+                format!("there are more than {MODELS_MAX} models"),
+            ));
+        }
+        let text = name.get_ref();
+        if text.is_empty()
+            || text.len() > MODEL_NAME_BYTES_MAX
+            || text
+                .chars()
+                .any(|char| char.is_control() || char.is_whitespace())
+        {
+            let reason =
+                format!("a model's name has 1 to {MODEL_NAME_BYTES_MAX} bytes and no spaces");
+            return Err(fault(&name, reason));
+        }
+        let prices = match model.prices {
+            None => Vec::new(),
+            Some(prices) if prices.get_ref().len() > PRICES_MAX => {
+                let reason = format!("a model has at most {PRICES_MAX} prices");
+                return Err(fault(&prices, reason));
+            }
+            Some(prices) => {
+                let prices = prices.get_ref().iter();
+                let prices = prices.map(|raw| price(raw, assets));
+                prices.collect::<Result<_, _>>()?
+            }
+        };
+        models.insert(name.into_inner(), ModelConfig { prices });
+    }
+    Ok(models)
+}
+
+fn price(raw: &RawPrice, assets: &BTreeMap<String, AssetConfig>) -> Result<Price, Fault> {
+    let asset = assets.get(raw.asset.get_ref()).ok_or_else(|| {
+        let reason = format!(
+            "the asset {:?} is not among the assets",
+            raw.asset.get_ref()
+        );
+        fault(&raw.asset, reason)
+    })?;
+    if asset.eip712.is_none() {
+        let reason = "the asset has no eip712 name and version, so nobody could pay in it";
+        return Err(fault(&raw.asset, reason));
+    }
+    let amount = |text: &Spanned<String>| whole_tokens(text, asset.decimals);
+    Ok(Price {
+        asset: asset.id,
+        per_million_prompt: amount(&raw.per_million_prompt)?,
+        per_million_output: amount(&raw.per_million_output)?,
+        floor: raw.floor.as_ref().map_or(Ok(Amount::ZERO), amount)?,
+    })
+}

@@ -1,0 +1,502 @@
+//! A device of a household: its models, its network, its purse and its till, put together as the
+//! configuration says and kept running.
+//!
+//! Nothing is decided here that another module decides: this is where they meet. What a device
+//! lacks (a chain that answers, a model, a peer) is said and does not keep the rest from working:
+//! a device without a network still answers its household.
+
+mod admin;
+pub mod client;
+pub mod models;
+mod serving;
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use hearth_api::household::{NodeReady, ServedModel};
+use hearth_chain::client::Environment;
+use hearth_models::engine::LoadError;
+use hearth_net::{Network, NetworkOptions, OfferChange, OpenError as NetworkError, Reach};
+use hearth_protocol::answer::payer::Patience;
+use hearth_protocol::offer::{DeviceId, Offer};
+use hearth_protocol::time::Timestamp;
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+use crate::advice::Advice;
+use crate::answers::Answerer;
+use crate::home::{Config, Home, HomeError, HomeLock, Part, ReachConfig};
+use crate::http::surface::{ApiKey, Door, Surface};
+use crate::http::{self, Bounds};
+use crate::keys::Unlocked;
+use crate::payments::escrow::Escrows;
+use crate::payments::purse::{PayerKeys, Purse};
+use crate::payments::till::{Tasks, Till, TillKeys, open_escrows};
+use crate::roles::payer::{Payer, PayerParts, Readers};
+use crate::roles::provider::{IsHousehold, Provider, ProviderParts, Sales};
+use crate::store::{OpenError, Store, StoreError};
+use crate::trade::{self, TradeError};
+
+pub use admin::NodeFile;
+
+/// How often an offer is made anew.
+const OFFER_EVERY: Duration = Duration::from_secs(15);
+/// How long an offer stands, in milliseconds.
+const OFFER_TTL_MS: u64 = 90_000;
+/// How often offers that ended are forgotten.
+const EXPIRE_EVERY: Duration = Duration::from_secs(5);
+/// Answers to others that are worked on or wait at the same time.
+const CONVERSATIONS_MAX: usize = 256;
+
+/// Why the device does not come up.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum UpError {
+    /// The data folder.
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    /// The books.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The books failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A part of what pays and is paid.
+    #[error(transparent)]
+    Trade(#[from] TradeError),
+    /// The network.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// A model cannot be run.
+    #[error("the model {name} cannot be run: {source}")]
+    Model {
+        /// Its name.
+        name: String,
+        /// Why.
+        #[source]
+        source: LoadError,
+    },
+    /// A model's file is not what it should be.
+    #[error("the model {name} cannot be used: {reason}")]
+    File {
+        /// Its name.
+        name: String,
+        /// Why.
+        reason: String,
+    },
+    /// The file by which commands find this node cannot be written.
+    #[error("{path} cannot be written: {source}")]
+    NodeFile {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl Advice for UpError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Home(error) => error.code(),
+            Self::Open(_) | Self::Store(_) => "store",
+            Self::Trade(error) => error.code(),
+            Self::Network(_) => "network",
+            Self::Model { .. } | Self::File { .. } => "model",
+            Self::NodeFile { .. } => "home_io",
+        }
+    }
+
+    fn next_step(&self) -> String {
+        match self {
+            Self::Home(error) => error.next_step(),
+            Self::Open(_) | Self::Store(_) => {
+                "Check the disk with `hearth doctor`, then start again".to_owned()
+            }
+            Self::Trade(error) => error.next_step(),
+            Self::Network(_) => {
+                "Check the section [network] of config.toml, then start again".to_owned()
+            }
+            Self::Model { .. } | Self::File { .. } => {
+                "See `hearth models` for what is there; lower context_tokens in config.toml if memory is short"
+                    .to_owned()
+            }
+            Self::NodeFile { .. } => "Check that the folder belongs to you".to_owned(),
+        }
+    }
+}
+
+/// What is said on the command line.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UpOptions {
+    /// Where programs ask, instead of what the configuration says.
+    pub listen: Option<SocketAddr>,
+    /// Models to run beside those of the configuration, free for everybody.
+    pub models: Vec<String>,
+    /// Tickets of devices to join.
+    pub join: Vec<String>,
+    /// The next token of an answer may take so long, in milliseconds.
+    pub stall_ms: Option<u64>,
+    /// Output tokens that are promised ahead.
+    pub window_tokens: Option<u32>,
+}
+
+/// A device that is up.
+pub struct Device {
+    ready: NodeReady,
+    router: Router,
+    listener: TcpListener,
+    network: Network,
+    node_file: NodeFile,
+    tasks: Tasks,
+    _locks: Vec<HomeLock>,
+}
+
+/// What the parts share while they are put together.
+struct Building<'a> {
+    home: &'a Home,
+    config: &'a Config,
+    keys: &'a Unlocked,
+    environment: Arc<dyn Environment>,
+    tasks: Tasks,
+    warnings: Vec<String>,
+}
+
+impl Device {
+    /// Brings a device up.
+    ///
+    /// # Errors
+    /// See [`UpError`].
+    pub async fn up(
+        home: &Home,
+        config: &Config,
+        keys: &Unlocked,
+        options: UpOptions,
+    ) -> Result<Self, UpError> {
+        let locks = vec![home.lock(Part::Provider)?, home.lock(Part::Payer)?];
+        let listen = options.listen.unwrap_or(config.api.listen);
+        let (listener, address) = trade::bind(listen).await?;
+        let mut building = Building {
+            home,
+            config,
+            keys,
+            environment: trade::environment(),
+            tasks: Tasks::new(),
+            warnings: Vec::new(),
+        };
+        let members: Arc<Mutex<BTreeSet<DeviceId>>> = Arc::default();
+        let known = Arc::clone(&members);
+        let is_household: IsHousehold = Arc::new(move |device| {
+            let members = known.lock().unwrap_or_else(PoisonError::into_inner);
+            members.contains(device)
+        });
+        let till = building.till().await?;
+        let provider = building.provider(till.as_ref(), &is_household);
+        let readers = Readers::default();
+        let models = building.serve(&provider, &readers, &options.models).await?;
+        let network = building.network(&provider).await?;
+        let payer = building
+            .payer(&provider, &network, readers, is_household, &options)
+            .await?;
+        building.market(&network, &payer);
+        building.offers(&network, &provider);
+        building.join(&network, &options.join);
+        let surface = Surface::new(
+            Arc::new(payer.clone()) as Arc<dyn Answerer>,
+            Arc::clone(&building.environment),
+        );
+        let keyless = config.api.keyless.then(|| ApiKey::new("this machine", ""));
+        let door = Door::new(address, [], keyless);
+        let node_file = NodeFile::write(home, address)?;
+        let admin = admin::router(
+            admin::Admin {
+                payer,
+                network: network.clone(),
+                till,
+                config: config.clone(),
+            },
+            &node_file,
+        );
+        let router = surface.router(door).merge(admin);
+        let ready = NodeReady {
+            url: format!("http://{address}"),
+            device: network.device().to_string(),
+            household: keys.address().to_string(),
+            ticket: network.ticket(Vec::new()).to_string(),
+            models,
+            warnings: building.warnings,
+        };
+        Ok(Self {
+            ready,
+            router,
+            listener,
+            network,
+            node_file,
+            tasks: building.tasks,
+            _locks: locks,
+        })
+    }
+
+    /// Where it is and what it serves.
+    pub fn ready(&self) -> &NodeReady {
+        &self.ready
+    }
+
+    /// Answers until `shutdown` resolves, then finishes what it has.
+    ///
+    /// # Errors
+    /// Where a part ended by itself: nothing more can be promised then.
+    pub async fn serve(
+        mut self,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<(), UpError> {
+        let served = http::serve(self.listener, self.router, Bounds::default(), shutdown);
+        let ended = tokio::select! {
+            () = served => Ok(()),
+            ended = self.tasks.join_next() => {
+                let part = ended.and_then(Result::ok).unwrap_or("a part of the node");
+                Err(TradeError::Stopped(part).into())
+            }
+        };
+        self.node_file.remove();
+        // Others learn at once that nothing is offered here any more.
+        if let Err(error) = self.network.withdraw() {
+            warn!(%error, "the offer could not be taken back");
+        }
+        self.network.shutdown().await;
+        ended
+    }
+}
+
+impl Building<'_> {
+    /// What is needed to be paid; nothing where no chain answers.
+    async fn till(&mut self) -> Result<Option<Till>, UpError> {
+        let store = Store::open(&self.home.store_path(Part::Provider))?;
+        let chains = trade::reachable_chains(self.config).await;
+        if chains.is_empty() {
+            let named = self.config.chains.keys().map(ToString::to_string);
+            let named: Vec<_> = named.collect();
+            self.warnings.push(format!(
+                "No chain answers ({}): answers are neither sold nor bought. `hearth chain run` runs one of your own",
+                named.join(", ")
+            ));
+            return Ok(None);
+        }
+        let keys = TillKeys {
+            account: self.keys.household(),
+            session: self.keys.session(self.config.device.index),
+        };
+        let mut escrows =
+            open_escrows(chains, &keys, &store, &mut self.tasks).map_err(TradeError::from)?;
+        for asset in self.config.assets.values() {
+            if let Some(worth) = asset.coin_worth {
+                escrows.set_coin_worth(asset.id, worth);
+            }
+        }
+        let run = getrandom::u64().map_err(|_| TradeError::Randomness)?;
+        let least = hearth_protocol::money::Amount::new(1_000_000);
+        let policy = trade::policy(&self.config.provider.claim, least);
+        let tasks = &mut self.tasks;
+        let till = Till::open(&store, escrows, policy, None, &self.environment, run, tasks);
+        Ok(Some(till))
+    }
+
+    fn provider(&self, till: Option<&Till>, is_household: &IsHousehold) -> Provider {
+        let sales = till.map(|till| Sales {
+            desk: till.desk.clone(),
+            assets: trade::accepted_by_channel(self.config, self.keys),
+        });
+        Provider::new(ProviderParts {
+            session: self.keys.session(self.config.device.index),
+            sales,
+            is_household: Arc::clone(is_household),
+            environment: Arc::clone(&self.environment),
+        })
+    }
+
+    async fn network(&mut self, provider: &Provider) -> Result<Network, UpError> {
+        let config = &self.config.network;
+        let key = self.keys.endpoint_key(self.config.device.index);
+        let mut options = NetworkOptions::new(*key, self.home.blobs_folder());
+        options.reach = match config.reach {
+            ReachConfig::Loopback => Reach::Loopback,
+            ReachConfig::Local => Reach::Local,
+            ReachConfig::World => Reach::World,
+        };
+        options.bind = config.listen.clone();
+        options.relays = config.relays.clone();
+        options.dht = config.dht && config.reach == ReachConfig::World;
+        options.map_ports = config.reach == ReachConfig::World;
+        options.peers_file = Some(self.home.peers_path());
+        options.upload_bytes_per_s = config.upload_bytes_per_s;
+        let (network, mut incoming) = Network::open(options).await?;
+        let provider = provider.clone();
+        self.tasks.spawn(async move {
+            let mut conversations = JoinSet::new();
+            while let Some(question) = incoming.next().await {
+                while conversations.try_join_next().is_some() {}
+                if conversations.len() >= CONVERSATIONS_MAX {
+                    question.stream.end(hearth_net::EndReason::Busy);
+                    continue;
+                }
+                let provider = provider.clone();
+                conversations.spawn(async move { provider.answer(question).await });
+            }
+            "the network"
+        });
+        Ok(network)
+    }
+
+    async fn payer(
+        &mut self,
+        provider: &Provider,
+        network: &Network,
+        readers: Readers,
+        is_household: IsHousehold,
+        options: &UpOptions,
+    ) -> Result<Payer, UpError> {
+        let store = Store::open(&self.home.store_path(Part::Payer))?;
+        let session = self.keys.session(self.config.device.index);
+        let till_keys = TillKeys {
+            account: self.keys.household(),
+            session: session.clone(),
+        };
+        let chains = trade::reachable_chains(self.config).await;
+        let escrows = if chains.is_empty() {
+            Escrows::default()
+        } else {
+            open_escrows(chains, &till_keys, &store, &mut self.tasks).map_err(TradeError::from)?
+        };
+        let keys = PayerKeys {
+            household: self.keys.household(),
+            session,
+        };
+        let spending = trade::spending(self.config);
+        let client = http::client().map_err(TradeError::from)?;
+        let environment = Arc::clone(&self.environment);
+        let purse = Purse::new(
+            keys,
+            spending.clone(),
+            store.clone(),
+            escrows,
+            client,
+            Arc::clone(&environment),
+        )?;
+        let usual = Patience::default();
+        Ok(Payer::new(PayerParts {
+            provider: provider.clone(),
+            network: Some(network.clone()),
+            purse: Some(purse),
+            readers,
+            config: self.config.clone(),
+            spending,
+            is_household,
+            store,
+            patience: Patience {
+                stall_ms: options.stall_ms.unwrap_or(usual.stall_ms),
+                window_tokens: options.window_tokens.unwrap_or(usual.window_tokens),
+                ..usual
+            },
+            environment,
+        }))
+    }
+
+    /// Keeps the market in step with the offers that the network brings.
+    fn market(&mut self, network: &Network, payer: &Payer) {
+        let mut changes = network.offer_changes();
+        let (network, payer) = (network.clone(), payer.clone());
+        let environment = Arc::clone(&self.environment);
+        self.tasks.spawn(async move {
+            let now = || Timestamp(environment.now_ms());
+            let take = |offer: &Offer| {
+                if let Err(error) = payer.market().observe(now(), offer.clone()) {
+                    info!(device = %offer.device, %error, "an offer is not taken");
+                }
+            };
+            network.offers().iter().for_each(|one| take(&one.offer));
+            let mut expire = tokio::time::interval(EXPIRE_EVERY);
+            loop {
+                tokio::select! {
+                    change = changes.next() => match change {
+                        Some(OfferChange::Added(one) | OfferChange::Replaced(one)) => take(&one.offer),
+                        Some(OfferChange::Withdrawn(device) | OfferChange::Expired(device)) => {
+                            payer.market().withdraw(&device);
+                        }
+                        Some(_) => network.offers().iter().for_each(|one| take(&one.offer)),
+                        None => return "the network's offers",
+                    },
+                    _ = expire.tick() => payer.market().expire(now()),
+                }
+            }
+        });
+    }
+
+    /// Publishes what is offered, as it changes.
+    fn offers(&mut self, network: &Network, provider: &Provider) {
+        let (network, provider) = (network.clone(), provider.clone());
+        let environment = Arc::clone(&self.environment);
+        let offer = Offer {
+            device: network.device(),
+            household: self.keys.address(),
+            session_key: self.keys.session(self.config.device.index).address(),
+            withdraw_delay_s: self.config.provider.withdraw_delay_s,
+            issued_at: Timestamp::default(),
+            expires_at: Timestamp::default(),
+            models: Vec::new(),
+        };
+        self.tasks.spawn(async move {
+            let mut again = tokio::time::interval(OFFER_EVERY);
+            loop {
+                again.tick().await;
+                let now = Timestamp(environment.now_ms());
+                let models = provider.offered();
+                let published = if models.is_empty() {
+                    network.withdraw()
+                } else {
+                    network.publish(Offer {
+                        issued_at: now,
+                        expires_at: now.plus_ms(OFFER_TTL_MS),
+                        models,
+                        ..offer.clone()
+                    })
+                };
+                if let Err(error) = published {
+                    warn!(%error, "what this device offers could not be published");
+                }
+            }
+        });
+    }
+
+    /// Joins the devices of tickets; one that does not answer is asked again by the network.
+    fn join(&mut self, network: &Network, tickets: &[String]) {
+        for text in tickets {
+            match text.parse() {
+                Err(error) => self.warnings.push(format!("A ticket is left out: {error}")),
+                Ok(ticket) => {
+                    let network = network.clone();
+                    // Not one of the node's parts: it ends when it is done.
+                    tokio::spawn(async move {
+                        if let Err(error) = network.join(&ticket).await {
+                            warn!(%error, "a ticket's device was not reached");
+                        }
+                    });
+                }
+            }
+        }
+    }
+
+    async fn serve(
+        &mut self,
+        provider: &Provider,
+        readers: &Readers,
+        more: &[String],
+    ) -> Result<Vec<ServedModel>, UpError> {
+        serving::serve(self, provider, readers, more).await
+    }
+}

@@ -1,0 +1,328 @@
+//! What the owner's own commands ask of a running node: offers, earnings, tickets.
+//!
+//! A command finds the node by a file in the data folder that only the owner can read. It holds
+//! the address and a token that is drawn anew each time the node starts; whoever can read the
+//! folder may ask.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use axum::extract::{Query, Request, State};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use hearth_api::error::ErrorBody;
+use hearth_api::household::{Earnings, Invitation, OfferView, Offers, Settled, Trade};
+use hearth_api::money::Money;
+use hearth_net::Network;
+use hearth_protocol::id::AssetId;
+use hearth_protocol::market::Weighed;
+use hearth_protocol::money::Amount;
+use http::StatusCode;
+use http::header::AUTHORIZATION;
+use serde::{Deserialize, Serialize};
+
+use super::UpError;
+use super::serving::shown_prices;
+use crate::answers::{AskError, Tier};
+use crate::home::{Config, Home};
+use crate::payments::desk::StoredChannel;
+use crate::payments::till::Till;
+use crate::roles::payer::{Payer, StoredPurchase};
+use crate::roles::provider::StoredSale;
+use crate::store::{StoreError, Table};
+use crate::wallet::money;
+
+/// The name of the file in the data folder.
+const NODE_FILE: &str = "node.json";
+/// The longest such file, in bytes.
+const NODE_FILE_BYTES_MAX: u64 = 4_096;
+
+/// The file by which commands find the node of a data folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeFile {
+    /// Where the node is asked.
+    pub url: String,
+    /// What it is asked with.
+    pub token: String,
+    #[serde(skip)]
+    path: PathBuf,
+}
+
+impl NodeFile {
+    pub(super) fn write(home: &Home, address: SocketAddr) -> Result<Self, UpError> {
+        let path = home.root().join(NODE_FILE);
+        let failed = |source| UpError::NodeFile {
+            path: path.clone(),
+            source,
+        };
+        let mut token = [0_u8; 32];
+        getrandom::fill(&mut token).map_err(|_| crate::trade::TradeError::Randomness)?;
+        let file = Self {
+            url: format!("http://{address}"),
+            token: alloy_primitives::hex::encode(token),
+            path: path.clone(),
+        };
+        let json = serde_json::to_vec(&file).map_err(|error| failed(error.into()))?;
+        let _ = std::fs::remove_file(&path);
+        let opened = std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path);
+        let mut opened = opened.map_err(failed)?;
+        std::io::Write::write_all(&mut opened, &json).map_err(failed)?;
+        Ok(file)
+    }
+
+    /// The node that uses a data folder, if one says that it does.
+    pub fn read(home: &Home) -> Option<Self> {
+        let path = home.root().join(NODE_FILE);
+        let length = std::fs::metadata(&path).ok()?.len();
+        if length > NODE_FILE_BYTES_MAX {
+            return None;
+        }
+        let file: Self = serde_json::from_slice(&std::fs::read(&path).ok()?).ok()?;
+        Some(Self { path, ..file })
+    }
+
+    pub(super) fn remove(&self) {
+        remove(&self.path);
+    }
+}
+
+fn remove(path: &Path) {
+    if let Err(error) = std::fs::remove_file(path) {
+        tracing::debug!(%error, "the node's file is gone already");
+    }
+}
+
+/// What the owner may ask about.
+#[derive(Clone)]
+pub(super) struct Admin {
+    pub(super) payer: Payer,
+    pub(super) network: Network,
+    pub(super) till: Option<Till>,
+    pub(super) config: Config,
+}
+
+/// The owner's routes, behind the token of `file`.
+pub(super) fn router(admin: Admin, file: &NodeFile) -> Router {
+    let token: Arc<str> = format!("Bearer {}", file.token).into();
+    Router::new()
+        .route("/hearth/offers", get(offers))
+        .route("/hearth/earnings", get(earnings))
+        .route("/hearth/invite", post(invite))
+        .route("/hearth/join", post(join))
+        .route("/hearth/claim", post(claim))
+        .with_state(Arc::new(admin))
+        .layer(middleware::from_fn(move |request, next| {
+            let token = Arc::clone(&token);
+            async move { owner_only(&token, request, next).await }
+        }))
+}
+
+async fn owner_only(token: &str, request: Request, next: Next) -> Response {
+    let shown = request.headers().get(AUTHORIZATION);
+    if shown.is_none_or(|shown| shown.as_bytes() != token.as_bytes()) {
+        let message = "this belongs to the owner of the node: use the command line on this device";
+        return refused(StatusCode::UNAUTHORIZED, "unauthorized", message);
+    }
+    next.run(request).await
+}
+
+fn refused(status: StatusCode, code: &str, message: &str) -> Response {
+    (status, Json(ErrorBody::new(code, message))).into_response()
+}
+
+fn broken(error: &StoreError) -> Response {
+    let message = error.to_string();
+    refused(StatusCode::INTERNAL_SERVER_ERROR, "store", &message)
+}
+
+/// What offers are asked for.
+#[derive(Debug, Deserialize)]
+struct WhichOffers {
+    model: Option<String>,
+}
+
+async fn offers(State(admin): State<Arc<Admin>>, Query(which): Query<WhichOffers>) -> Response {
+    let names = match which.model {
+        Some(model) => vec![model],
+        None => {
+            let market = admin.payer.market();
+            let models = market.offers().flat_map(|offer| &offer.models);
+            let mut names: Vec<_> = models
+                .map(|model| model.serving.weights.to_string())
+                .collect();
+            names.sort();
+            names.dedup();
+            names
+        }
+    };
+    let mut views = Vec::new();
+    for name in names {
+        match admin.payer.weigh(&name, Tier::Network) {
+            Ok(weighed) => views.extend(weighed.iter().map(|one| view(&admin, one))),
+            Err(AskError::NoModel(name)) => {
+                let message = format!("nobody offers {name:?}");
+                return refused(StatusCode::NOT_FOUND, "no_model", &message);
+            }
+            Err(error) => {
+                return refused(StatusCode::BAD_REQUEST, "bad_request", &error.to_string());
+            }
+        }
+    }
+    Json(Offers { offers: views }).into_response()
+}
+
+fn view(admin: &Admin, weighed: &Weighed) -> OfferView {
+    let market = admin.payer.market();
+    let seen = market.experience(&weighed.device);
+    let cost = weighed.price.and_then(|price| {
+        let (symbol, asset) = admin.config.asset(&price.asset.to_string())?;
+        Some(money(symbol, asset, weighed.cost))
+    });
+    let model = &weighed.model;
+    OfferView {
+        model: model.name.clone(),
+        weights: model.serving.weights.to_string(),
+        device: weighed.device.to_string(),
+        household: weighed.offer.household.to_string(),
+        backend: model.serving.backend.to_string(),
+        context_tokens: model.context_tokens,
+        prices: shown_prices(&admin.config, &model.prices),
+        cost,
+        time_ms: weighed.time_ms,
+        slots: model.slots,
+        free_slots: model.free_slots,
+        answers: seen.map_or(0, |seen| seen.answers),
+        failures: seen.map_or(0, |seen| seen.failures),
+        score: weighed.score,
+        passed: weighed.passed.as_ref().map(ToString::to_string),
+    }
+}
+
+/// Sums by model.
+#[derive(Default)]
+struct Sums(BTreeMap<String, (u64, u64, BTreeMap<AssetId, Amount>)>);
+
+impl Sums {
+    fn add(&mut self, model: String, output_tokens: u32, charge: Option<(AssetId, Amount)>) {
+        let (answers, tokens, charged) = self.0.entry(model).or_default();
+        *answers += 1;
+        *tokens += u64::from(output_tokens);
+        if let Some((asset, amount)) = charge {
+            let sum = charged.entry(asset).or_default();
+            *sum = sum.saturating_add(amount);
+        }
+    }
+
+    fn shown(self, config: &Config) -> Vec<Trade> {
+        let shown = self
+            .0
+            .into_iter()
+            .map(|(model, (answers, output_tokens, charged))| Trade {
+                model,
+                answers,
+                output_tokens,
+                charged: shown_sums(config, charged),
+            });
+        shown.collect()
+    }
+}
+
+fn shown_sums(config: &Config, sums: BTreeMap<AssetId, Amount>) -> Vec<Money> {
+    let known = sums.into_iter().filter_map(|(asset, amount)| {
+        let (symbol, asset) = config.asset(&asset.to_string())?;
+        Some(money(symbol, asset, amount))
+    });
+    known.collect()
+}
+
+async fn earnings(State(admin): State<Arc<Admin>>) -> Response {
+    match summed(&admin) {
+        Ok(earnings) => Json(earnings).into_response(),
+        Err(error) => broken(&error),
+    }
+}
+
+fn summed(admin: &Admin) -> Result<Earnings, StoreError> {
+    let (mut sold, mut bought) = (Sums::default(), Sums::default());
+    let mut unclaimed: BTreeMap<AssetId, Amount> = BTreeMap::new();
+    if let Some(till) = &admin.till {
+        till.store.each(Table::Sales, |_, sale: StoredSale| {
+            let receipt = &sale.receipt.receipt;
+            let charge = Some((sale.asset, receipt.charge));
+            sold.add(sale.model.clone(), receipt.output_tokens, charge);
+        })?;
+        till.store
+            .each(Table::ProviderChannels, |_, stored: StoredChannel| {
+                let asset = AssetId {
+                    chain: stored.chain,
+                    token: stored.record.config.token,
+                };
+                let sum = unclaimed.entry(asset).or_default();
+                *sum = sum.saturating_add(stored.record.unclaimed());
+            })?;
+    }
+    admin.payer.each_purchase(|purchase: StoredPurchase| {
+        let receipt = &purchase.receipt.receipt;
+        let charge = purchase.asset.map(|asset| (asset, receipt.charge));
+        bought.add(purchase.model.clone(), receipt.output_tokens, charge);
+    })?;
+    Ok(Earnings {
+        sold: sold.shown(&admin.config),
+        bought: bought.shown(&admin.config),
+        unclaimed: shown_sums(&admin.config, unclaimed),
+    })
+}
+
+async fn invite(State(admin): State<Arc<Admin>>) -> Response {
+    let ticket = admin.network.ticket(Vec::new()).to_string();
+    Json(Invitation { ticket }).into_response()
+}
+
+async fn join(State(admin): State<Arc<Admin>>, Json(invitation): Json<Invitation>) -> Response {
+    let ticket = match invitation.ticket.parse() {
+        Ok(ticket) => ticket,
+        Err(error) => {
+            let error: hearth_net::TicketError = error;
+            return refused(StatusCode::BAD_REQUEST, "bad_ticket", &error.to_string());
+        }
+    };
+    match admin.network.join(&ticket).await {
+        Ok(()) => Json(invitation).into_response(),
+        Err(error) => refused(StatusCode::BAD_GATEWAY, "not_joined", &error.to_string()),
+    }
+}
+
+/// Claims what is due, now.
+async fn claim(State(admin): State<Arc<Admin>>) -> Response {
+    let Some(till) = &admin.till else {
+        let message = "no chain answered when this node started; start it again once one does";
+        return refused(StatusCode::CONFLICT, "no_chain", message);
+    };
+    let reports = match till.settlement.claim(true).await {
+        Ok(reports) => reports,
+        Err(error) => {
+            let message = error.to_string();
+            return refused(StatusCode::BAD_GATEWAY, "not_claimed", &message);
+        }
+    };
+    let mut settled = Settled {
+        units: Vec::new(),
+        problems: Vec::new(),
+    };
+    for report in reports {
+        match report.outcome {
+            Ok((_, amount)) => settled.units.push(amount.to_string()),
+            Err(error) => settled.problems.push(error.to_string()),
+        }
+    }
+    Json(settled).into_response()
+}

@@ -1,0 +1,126 @@
+//! The models of a device: from the files in its folder to engines that answer.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use hearth_api::household::{ModelPrice, ServedModel};
+use hearth_models::engine::{Engine, EngineOptions, LoadError};
+use hearth_models::library::{Entry, Library};
+use hearth_protocol::answer::Price;
+use hearth_protocol::content::ContentHash;
+
+use super::{Building, UpError};
+use crate::home::{Config, EngineConfig, ModelConfig};
+use crate::roles::payer::{ModelFile, Readers};
+use crate::roles::provider::Provider;
+use crate::roles::served::{Served, Speed, serving};
+use crate::wallet::money;
+
+/// How fast a model is taken to be before it has answered: slow enough that nobody is disappointed.
+const SPEED_BEFORE_MEASURED: Speed = Speed {
+    output_tokens_per_s: 10,
+    prompt_tokens_per_s: 50,
+};
+
+/// Loads the models of the configuration and `more`, and makes the others of the folder readable.
+pub(super) async fn serve(
+    building: &mut Building<'_>,
+    provider: &Provider,
+    readers: &Readers,
+    more: &[String],
+) -> Result<Vec<ServedModel>, UpError> {
+    let file_fault = |name: &str, reason: String| UpError::File {
+        name: name.to_owned(),
+        reason,
+    };
+    let folder = building.home.models_folder();
+    let library = Library::open(&folder)
+        .map_err(|error| file_fault(&folder.display().to_string(), error.to_string()))?;
+    let entries = library
+        .list()
+        .map_err(|error| file_fault(&folder.display().to_string(), error.to_string()))?;
+    for entry in &entries {
+        readers.add(ModelFile {
+            name: entry.manifest.name.clone(),
+            weights: ContentHash(entry.manifest.weights.0),
+            path: entry.path.clone(),
+        });
+    }
+    let mut wanted: BTreeMap<String, ModelConfig> = building.config.models.clone();
+    for name in more {
+        let free = || ModelConfig { prices: Vec::new() };
+        wanted.entry(name.clone()).or_insert_with(free);
+    }
+    let mut served = Vec::new();
+    for (name, model) in wanted {
+        let entry = library
+            .resolve(&name)
+            .map_err(|error| file_fault(&name, error.to_string()))?;
+        let one = load(&entry, model.prices, building.config.engine).await;
+        let one = one.map_err(|source| UpError::Model { name, source })?;
+        served.push(shown(building.config, &one));
+        provider.serve(one);
+    }
+    Ok(served)
+}
+
+/// Loads one model, beside the runtime.
+async fn load(
+    entry: &Entry,
+    prices: Vec<Price>,
+    config: EngineConfig,
+) -> Result<Served, LoadError> {
+    let path: PathBuf = entry.path.clone();
+    let usual = EngineOptions::default();
+    let options = EngineOptions {
+        threads: if config.threads == 0 {
+            usual.threads
+        } else {
+            config.threads
+        },
+        context_tokens: config.context_tokens,
+        cache_tokens: usual.cache_tokens.max(config.context_tokens),
+        sequences_max: config.answers,
+        ..usual
+    };
+    let loaded = tokio::task::spawn_blocking(move || Engine::load(&path, options)).await;
+    let engine = loaded.map_err(|_| LoadError::ThreadEnded)??;
+    let manifest = &entry.manifest;
+    let template = manifest.template.map(|digest| ContentHash(digest.0));
+    let serving = serving(
+        engine.description(),
+        ContentHash(manifest.weights.0),
+        template.unwrap_or_default(),
+    );
+    Ok(Served {
+        name: manifest.name.clone(),
+        engine,
+        serving,
+        weights_bytes: manifest.weights_bytes,
+        prices,
+        speed: SPEED_BEFORE_MEASURED,
+    })
+}
+
+/// A model as it is shown.
+pub(super) fn shown(config: &Config, served: &Served) -> ServedModel {
+    ServedModel {
+        name: served.name.clone(),
+        weights: served.serving.weights.to_string(),
+        context_tokens: served.engine.description().context_tokens,
+        prices: shown_prices(config, &served.prices),
+    }
+}
+
+/// Prices as they are shown: those in tokens that have a name.
+pub(super) fn shown_prices(config: &Config, prices: &[Price]) -> Vec<ModelPrice> {
+    let known = prices.iter().filter_map(|price| {
+        let (symbol, asset) = config.asset(&price.asset.to_string())?;
+        Some(ModelPrice {
+            per_million_prompt: money(symbol, asset, price.per_million_prompt),
+            per_million_output: money(symbol, asset, price.per_million_output),
+            floor: money(symbol, asset, price.floor),
+        })
+    });
+    known.collect()
+}
