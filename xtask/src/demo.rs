@@ -1,33 +1,33 @@
 //! `cargo xtask demo`: the main job as it stands, with real programs, in about a minute.
 //!
-//! A chain, a paid service and a payer run as processes of their own. The payer asks a thousand times on
-//! one channel; in the middle the service is killed and started again; at the end it claims once. What
-//! each side has is then read back from its own books and from the chain, and must agree to the atomic
-//! unit: where it does not, the demo fails.
+//! Three households run as processes of their own, on one chain. A and C serve a real model, B has none:
+//! it asks through the OpenAI surface, and pays by the token. In the middle of a long answer A is killed,
+//! and C goes on with it. At the end both claim. What each has is then read back from its own books and from
+//! the chain, and must agree to the atomic unit: where it does not, the demo fails.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use crate::workspace;
+use crate::{model, workspace};
 
-/// How many requests are paid.
-const REQUESTS: u64 = 1_000;
-/// After how many the service is killed.
-const KILL_AFTER: u64 = 500;
-/// The price of a request, in atomic units of the test token: a hundredth.
-const PRICE_UNITS: u128 = 10_000;
-/// The same as a person writes it.
-const PRICE: &str = "0.01";
+/// The model that answers.
+const MODEL: &str = "smollm2-135m-instruct";
+/// What A and C ask for a million tokens of prompts and of answers, in whole tokens.
+const PRICES_A: (&str, &str) = ("20", "60");
+/// The same of C, which is dearer, so that A is asked first.
+const PRICES_C: (&str, &str) = ("30", "90");
+/// The length of the long answer.
+const LONG_TOKENS: u64 = 240;
+/// After how many pieces of it A is killed.
+const KILL_AFTER: u64 = 100;
 /// What the payer has at first, in whole tokens and in atomic units.
 const FUNDS: (&str, u128) = ("100", 100_000_000);
 /// How long any one step may take.
@@ -124,11 +124,16 @@ impl Household {
         Ok(account.to_owned())
     }
 
-    /// Says in the configuration where the chain is.
-    fn use_chain(&self, url: &str) -> Result<()> {
+    /// Says in the configuration where the chain is, and that this machine is all there is.
+    fn configure(&self, url: &str) -> Result<()> {
         let path = self.folder.join("config.toml");
         let text = fs::read_to_string(&path)?;
-        fs::write(&path, text.replace("http://127.0.0.1:8545", url))?;
+        let text = text
+            .replace("http://127.0.0.1:8545", url)
+            .replace("reach = \"local\"", "reach = \"loopback\"")
+            .replace("threads = 0", "threads = 1")
+            .replace("context_tokens = 8192", "context_tokens = 2048");
+        fs::write(&path, text)?;
         Ok(())
     }
 
@@ -162,35 +167,6 @@ fn units(value: &Value) -> Result<u128> {
         .with_context(|| format!("{text:?} is no amount"))
 }
 
-/// The service behind the price: it says hello and counts.
-fn greet(listener: TcpListener, greeted: Arc<AtomicU64>) {
-    for stream in listener.incoming().flatten() {
-        let greeted = Arc::clone(&greeted);
-        // One connection at a time is enough for one proxy; each keeps its own thread.
-        thread::spawn(move || answer_all(stream, &greeted));
-    }
-}
-
-fn answer_all(stream: TcpStream, greeted: &AtomicU64) -> Option<()> {
-    let mut writer = stream.try_clone().ok()?;
-    let mut reader = BufReader::new(stream);
-    loop {
-        let mut line = String::new();
-        while line != "\r\n" {
-            line.clear();
-            if (&mut reader).take(8_192).read_line(&mut line).ok()? == 0 {
-                return None;
-            }
-        }
-        let number = greeted.fetch_add(1, Ordering::SeqCst) + 1;
-        let body = format!("hello number {number}\n");
-        let length = body.len();
-        let reply = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{body}");
-        // In one piece: a reply in several waits for the other side's acknowledgements.
-        writer.write_all(reply.as_bytes()).ok()?;
-    }
-}
-
 fn wait_until(what: &str, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
     let started = Instant::now();
     while !done()? {
@@ -208,32 +184,55 @@ fn say(text: &str) {
 
 /// Runs the demo.
 pub(crate) fn run() -> Result<()> {
+    let root = workspace::root()?;
     say("building the program `hearth`");
-    let hearth = workspace::build_one(&workspace::root()?, "--bin", "hearth")?;
+    let hearth = workspace::build_one(&root, "--bin", "hearth")?;
+    say("fetching the model (94 MiB, once)");
+    let model = model::fetch(&root)?;
     let folder = std::env::temp_dir().join(format!("hearth-demo-{}", std::process::id()));
     fs::create_dir_all(&folder)?;
-    let outcome = Demo::open(&hearth, &folder).and_then(Demo::play);
+    let outcome = Demo::open(&hearth, &model, &folder).and_then(Demo::play);
     fs::remove_dir_all(&folder)?;
     outcome
 }
 
+/// A household whose device is up.
+struct Up {
+    household: Household,
+    program: Program,
+    url: String,
+    ticket: String,
+}
+
 struct Demo {
-    seller: Household,
-    payer: Household,
+    /// Serves, and is killed.
+    a: Up,
+    /// Asks and pays; has no model.
+    b: Up,
+    /// Serves, dearer, and goes on where A ended.
+    c: Up,
     /// Kept running.
     _chain: Program,
-    upstream: String,
-    greeted: Arc<AtomicU64>,
+}
+
+/// What came of a question.
+#[derive(Default)]
+struct Heard {
+    text: String,
+    tokens: u64,
+    seconds: f64,
+    /// The last word on where it came from and what it cost.
+    told: Value,
 }
 
 impl Demo {
-    fn open(hearth: &Path, folder: &Path) -> Result<Self> {
-        let owner = Household::new(hearth, folder.join("chain"));
-        let seller = Household::new(hearth, folder.join("seller"));
-        let payer = Household::new(hearth, folder.join("payer"));
-        say("two households make their wallets");
-        let payer_account = payer.new_wallet()?;
-        seller.new_wallet()?;
+    fn open(hearth: &Path, model: &Path, folder: &Path) -> Result<Self> {
+        let named = |name: &str| Household::new(hearth, folder.join(name));
+        let (owner, a, b, c) = (named("chain"), named("a"), named("b"), named("c"));
+        say("three households, A, B and C, make their wallets");
+        let payer_account = b.new_wallet()?;
+        a.new_wallet()?;
+        c.new_wallet()?;
         let fund = format!("{payer_account}={}", FUNDS.0);
         let mut run = owner.hearth(&["chain", "run", "--port", "0", "--fund", &fund]);
         let (chain, ready) = Program::start("the chain", &mut run)?;
@@ -241,119 +240,241 @@ impl Demo {
             .as_str()
             .context("the chain says where it is")?;
         say(&format!(
-            "a chain answers at {url}; the payer has {} TESTUSD (worthless)",
+            "a chain answers at {url}; B has {} TESTUSD (worthless)",
             FUNDS.0
         ));
-        payer.use_chain(url)?;
-        seller.use_chain(url)?;
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        let upstream = format!("http://{}", listener.local_addr()?);
-        let greeted = Arc::new(AtomicU64::new(0));
-        let counter = Arc::clone(&greeted);
-        thread::spawn(move || greet(listener, counter));
+        for household in [&a, &b, &c] {
+            household.configure(url)?;
+        }
+        for (household, prices) in [(&a, PRICES_A), (&c, PRICES_C)] {
+            let file = model.to_str().context("the model's path is UTF-8")?;
+            household.ask(&["models", "import", file, "--name", MODEL])?;
+            let (prompt, output) = prices;
+            household.ask(&[
+                "models", "serve", MODEL, "--asset", "TESTUSD", "--prompt", prompt, "--output",
+                output,
+            ])?;
+        }
+        let a = Up::start("A", a, &[])?;
+        let c = Up::start("C", c, &[&a.ticket])?;
+        let b = Up::start("B", b, &[&a.ticket, &c.ticket])?;
+        say(&format!(
+            "A, B and C are up; programs of B ask at {}/v1",
+            b.url
+        ));
         Ok(Self {
-            seller,
-            payer,
+            a,
+            b,
+            c,
             _chain: chain,
-            upstream,
-            greeted,
         })
     }
 
-    fn serve(&self, listen: &str) -> Result<(Program, String)> {
-        let mut serve = self.seller.hearth(&[
-            "serve-paid",
-            "--price",
-            PRICE,
-            "--claim-at-least",
-            "1000",
-            "--to",
-            &self.upstream,
-            "--listen",
-            listen,
-        ]);
-        let (service, ready) = Program::start("the service", &mut serve)?;
-        let url = ready["url"]
-            .as_str()
-            .context("the service says where it is")?;
-        Ok((service, url.trim_end_matches('/').to_owned()))
-    }
-
     fn play(self) -> Result<()> {
-        let (service, url) = self.serve("127.0.0.1:0")?;
-        say(&format!(
-            "a service sells greetings at {url} for {PRICE} TESTUSD each"
-        ));
-        say(&format!("the payer asks {REQUESTS} times on one channel"));
-        let started = Instant::now();
-        let times = REQUESTS.to_string();
-        let mut payer = self
-            .payer
-            .hearth(&["pay", &url, "--yes", "--times", &times, "--patience", "60"])
-            .stdout(Stdio::piped())
-            .spawn()?;
-        wait_until("half of the requests", || {
-            if let Some(status) = payer.try_wait()? {
-                bail!("the payer stopped early, with {status}");
-            }
-            Ok(self.greeted.load(Ordering::SeqCst) >= KILL_AFTER)
+        wait_until("the offers of A and C", || {
+            let offers = self.b.household.ask(&["offers"])?;
+            Ok(offers["offers"]
+                .as_array()
+                .is_some_and(|offers| offers.len() == 2))
         })?;
-        service.kill()?;
         say(&format!(
-            "the service was killed (kill -9) after {} greetings; it starts again",
-            self.greeted.load(Ordering::SeqCst)
+            "B sees the offers of both: A asks {} TESTUSD for a million tokens of answers, C {}",
+            PRICES_A.1, PRICES_C.1
         ));
-        let address = url.trim_start_matches("http://").to_owned();
-        let (service, _) = self.serve(&address)?;
-        let output = payer.wait_with_output()?;
+        let short = self
+            .b
+            .ask_openai("What is a hearth? Answer in one sentence.", 40, |_| Ok(()))?;
+        say(&format!("B asks, A answers: {:?}", short.text.trim()));
+        let pid = self.a.program.child.id();
+        let long = self.b.ask_openai(
+            "Tell me a long story about a lighthouse.",
+            LONG_TOKENS,
+            |tokens| {
+                if tokens == KILL_AFTER {
+                    kill(pid)?;
+                    say(&format!(
+                        "A is killed (kill -9) after {tokens} tokens of a long answer"
+                    ));
+                }
+                Ok(())
+            },
+        )?;
         ensure!(
-            output.status.success(),
-            "the payer failed: {}",
-            output.status
+            long.tokens >= LONG_TOKENS * 9 / 10 || long.told["finish"] == "stop",
+            "the long answer broke off after {} tokens",
+            long.tokens
         );
-        let paid: Value = serde_json::from_slice(&output.stdout)?;
         say(&format!(
-            "{} requests were paid in {:.1} s, the restart included",
-            paid["requests"],
-            started.elapsed().as_secs_f64()
+            "C went on; the stream of B never broke: {} tokens in {:.1} s, the failover included",
+            long.tokens, long.seconds
         ));
-        service.kill()?;
-        say("the service is killed once more; what it is owed is on its disk");
-        let claim = self.seller.ask(&["channels", "claim"])?;
-        say(&format!("it claims: {}", serde_json::to_string(&claim)?));
-        self.compare(units(&paid["charged_units"])?)
+        self.settle(&short, &long)
     }
 
-    /// Reads what each side has and compares it, to the atomic unit.
-    fn compare(&self, charged: u128) -> Result<()> {
-        let books = self.payer.ask(&["channels", "list"])?;
-        let channels = books["paying"]
-            .as_array()
-            .context("the payer lists its channels")?;
-        ensure!(
-            channels.len() == 1,
-            "the payer used {} channels",
-            channels.len()
-        );
-        let of = |name: &str| units(&channels[0][name]["units"]);
-        let refundable = of("due")?;
-        let (payer, seller) = (self.payer.balance()?, self.seller.balance()?);
-        let greeted = self.greeted.load(Ordering::SeqCst);
+    /// Claims what each earned, and compares every book with the chain.
+    fn settle(self, short: &Heard, long: &Heard) -> Result<()> {
+        let bought = self.b.household.ask(&["earnings"])?;
+        let spent = charged(&bought["bought"])?;
+        let sold_c = charged(&self.c.household.ask(&["earnings"])?["sold"])?;
+        let Self { a, b, c, .. } = self;
+        let (a, b, c) = (a.stop()?, b.stop()?, c.stop()?);
+        say("all three are stopped; what A and C are owed is on their disks");
+        a.ask(&["channels", "claim"])?;
+        c.ask(&["channels", "claim"])?;
+        say("A and C claim from the chain");
+        let (has_a, has_b, has_c) = (a.balance()?, b.balance()?, c.balance()?);
+        let books = b.ask(&["channels", "list"])?;
+        let channels = books["paying"].as_array().context("B lists its channels")?;
+        let sum = |name: &str| -> Result<u128> {
+            let amounts = channels
+                .iter()
+                .map(|channel| units(&channel[name]["units"]));
+            amounts.sum()
+        };
+        let (deposited, reserved) = (sum("balance")?, sum("reserved")?);
+        let speed = |heard: &Heard| heard.tokens as f64 / heard.seconds;
+        println!();
+        println!("  answer                     tokens   seconds   tokens/s");
+        for (name, heard) in [("A alone", short), ("A, killed, then C", long)] {
+            let (tokens, seconds) = (heard.tokens, heard.seconds);
+            println!(
+                "  {name:<24} {tokens:>8} {seconds:>9.1} {:>10.1}",
+                speed(heard)
+            );
+        }
         println!();
         println!("  what                                    TESTUSD, atomic units");
-        println!("  the payer had                         {:>24}", FUNDS.1);
-        println!("  the payer has                         {payer:>24}");
-        println!("  and can take back from the channel    {refundable:>24}");
-        println!("  the payer was charged, it says        {charged:>24}");
-        println!("  the seller has                        {seller:>24}");
-        println!("  requests paid / greetings given       {REQUESTS:>15} / {greeted}");
+        println!("  B had                                 {:>24}", FUNDS.1);
+        println!("  B has                                 {has_b:>24}");
+        println!("  B put into channels                   {deposited:>24}");
+        println!("  B was charged, by its receipts        {spent:>24}");
+        println!("  B promised beyond that, to A          {reserved:>24}");
+        println!("  A has claimed                         {has_a:>24}");
+        println!("  C has claimed                         {has_c:>24}");
+        println!("  C sold, by its own books              {sold_c:>24}");
         println!();
-        let due = u128::from(REQUESTS) * PRICE_UNITS;
-        ensure!(charged == due, "the payer was charged {charged}, not {due}");
-        ensure!(seller == due, "the seller has {seller}, not {due}");
-        let sum = payer + refundable + seller;
-        ensure!(sum == FUNDS.1, "the sum is {sum}: tokens were lost or made");
-        say("both sides and the chain agree to the atomic unit");
+        ensure!(
+            has_b + deposited == FUNDS.1,
+            "tokens of B were lost or made"
+        );
+        ensure!(has_a > 0 && has_c > 0, "A and C both earned something");
+        ensure!(has_c == sold_c, "C claimed {has_c}, and sold for {sold_c}");
+        let earned = has_a + has_c;
+        ensure!(
+            (spent..=spent + reserved).contains(&earned),
+            "A and C have {earned}, B was charged {spent} and had promised {reserved} more"
+        );
+        say("the books of all three and the chain agree to the atomic unit");
+        if earned > spent {
+            say(&format!(
+                "(A charged {} more than B had heard of when A was killed: B had promised it)",
+                earned - spent
+            ));
+        }
         Ok(())
     }
+}
+
+impl Up {
+    fn start(name: &'static str, household: Household, join: &[&str]) -> Result<Self> {
+        let mut arguments = vec!["up", "--listen", "127.0.0.1:0", "--window-tokens", "48"];
+        for ticket in join {
+            arguments.extend(["--join", ticket]);
+        }
+        let (program, ready) = Program::start(name, &mut household.hearth(&arguments))?;
+        let text = |key: &str| ready[key].as_str().map(str::to_owned);
+        Ok(Self {
+            url: text("url").context("a node says where it is")?,
+            ticket: text("ticket").context("a node prints its ticket")?,
+            household,
+            program,
+        })
+    }
+
+    /// Ends the program, and keeps the folder.
+    fn stop(self) -> Result<Household> {
+        self.program.kill()?;
+        Ok(self.household)
+    }
+
+    /// Asks through the OpenAI surface, streaming; `after` is told how many tokens came so far.
+    fn ask_openai(
+        &self,
+        question: &str,
+        tokens: u64,
+        mut after: impl FnMut(u64) -> Result<()>,
+    ) -> Result<Heard> {
+        let body = serde_json::json!({
+            "model": MODEL,
+            "messages": [{ "role": "user", "content": question }],
+            "max_tokens": tokens,
+            "seed": 42,
+            "stream": true,
+            "stream_options": { "include_usage": true },
+            // The end of the text is made unlikely, so that the answer is as long as it may be.
+            "logit_bias": { "2": -20 },
+        })
+        .to_string();
+        let host = self.url.trim_start_matches("http://");
+        let mut stream = TcpStream::connect(host)?;
+        stream.set_read_timeout(Some(STEP_TIMEOUT))?;
+        let length = body.len();
+        let head = format!(
+            "POST /v1/chat/completions HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\n\
+             content-length: {length}\r\nconnection: close\r\n\r\n"
+        );
+        stream.write_all(format!("{head}{body}").as_bytes())?;
+        let started = Instant::now();
+        let mut heard = Heard::default();
+        for line in BufReader::new(stream).lines() {
+            let line = line?;
+            let Some(data) = line.strip_prefix("data: ") else {
+                continue;
+            };
+            if data == "[DONE]" {
+                heard.seconds = started.elapsed().as_secs_f64();
+                return Ok(heard);
+            }
+            let event: Value = serde_json::from_str(data)?;
+            ensure!(event["error"].is_null(), "B was told: {}", event["error"]);
+            let choice = &event["choices"][0];
+            if let Some(text) = choice["delta"]["content"]
+                .as_str()
+                .filter(|text| !text.is_empty())
+            {
+                heard.text.push_str(text);
+                heard.tokens += 1;
+                after(heard.tokens)?;
+            }
+            if let Some(tokens) = event["usage"]["completion_tokens"].as_u64() {
+                heard.tokens = tokens;
+            }
+            if let Some(why) = choice["finish_reason"].as_str() {
+                heard.told["finish"] = why.into();
+            }
+        }
+        bail!(
+            "the stream of B broke after {} tokens: {:?}",
+            heard.tokens,
+            heard.text
+        )
+    }
+}
+
+/// Ends a process as a power cut would.
+fn kill(pid: u32) -> Result<()> {
+    let status = Command::new("kill")
+        .args(["-9", &pid.to_string()])
+        .status()?;
+    ensure!(status.success(), "process {pid} could not be killed");
+    Ok(())
+}
+
+/// The sum of what some trades charged, in atomic units.
+fn charged(trades: &Value) -> Result<u128> {
+    let trades = trades.as_array().context("earnings list trades")?;
+    let sums = trades
+        .iter()
+        .filter_map(|trade| trade["charged"].as_array());
+    sums.flatten().map(|money| units(&money["units"])).sum()
 }

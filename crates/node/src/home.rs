@@ -239,6 +239,11 @@ impl Home {
         self.root.join("blobs")
     }
 
+    /// The folder of the heads of model files that were fetched from others.
+    pub fn heads_folder(&self) -> PathBuf {
+        self.root.join("heads")
+    }
+
     /// The file in which peers are remembered.
     pub fn peers_path(&self) -> PathBuf {
         self.root.join("peers")

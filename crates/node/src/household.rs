@@ -37,7 +37,7 @@ use crate::http::{self, Bounds};
 use crate::keys::Unlocked;
 use crate::payments::escrow::Escrows;
 use crate::payments::purse::{PayerKeys, Purse};
-use crate::payments::till::{Tasks, Till, TillKeys, open_escrows};
+use crate::payments::till::{ChainAccess, Tasks, Till, TillKeys, open_escrows};
 use crate::roles::payer::{Payer, PayerParts, Readers};
 use crate::roles::provider::{IsHousehold, Provider, ProviderParts, Sales};
 use crate::store::{OpenError, Store, StoreError};
@@ -196,14 +196,13 @@ impl Device {
             let members = known.lock().unwrap_or_else(PoisonError::into_inner);
             members.contains(device)
         });
-        let till = building.till().await?;
+        let chains = trade::reachable_chains(config).await;
+        let till = building.till(chains.clone())?;
         let provider = building.provider(till.as_ref(), &is_household);
         let readers = Readers::default();
         let models = building.serve(&provider, &readers, &options.models).await?;
         let network = building.network(&provider).await?;
-        let payer = building
-            .payer(&provider, &network, readers, is_household, &options)
-            .await?;
+        let payer = building.payer(&provider, &network, readers, is_household, chains, &options)?;
         building.market(&network, &payer);
         building.offers(&network, &provider);
         building.join(&network, &options.join);
@@ -276,9 +275,8 @@ impl Device {
 
 impl Building<'_> {
     /// What is needed to be paid; nothing where no chain answers.
-    async fn till(&mut self) -> Result<Option<Till>, UpError> {
+    fn till(&mut self, chains: Vec<ChainAccess>) -> Result<Option<Till>, UpError> {
         let store = Store::open(&self.home.store_path(Part::Provider))?;
-        let chains = trade::reachable_chains(self.config).await;
         if chains.is_empty() {
             let named = self.config.chains.keys().map(ToString::to_string);
             let named: Vec<_> = named.collect();
@@ -337,6 +335,7 @@ impl Building<'_> {
         options.upload_bytes_per_s = config.upload_bytes_per_s;
         let (network, mut incoming) = Network::open(options).await?;
         let provider = provider.clone();
+        self.share(&network, &provider);
         self.tasks.spawn(async move {
             let mut conversations = JoinSet::new();
             while let Some(question) = incoming.next().await {
@@ -353,12 +352,27 @@ impl Building<'_> {
         Ok(network)
     }
 
-    async fn payer(
+    /// Gives the files of models that are served to whoever asks for them by their hash.
+    fn share(&self, network: &Network, provider: &Provider) {
+        for served in provider.served() {
+            let network = network.clone();
+            // Not one of the node's parts: it ends when the file is read.
+            tokio::spawn(async move {
+                let weights = served.serving.weights;
+                if let Err(error) = network.share(&served.path, Some(weights)).await {
+                    warn!(model = served.name, %error, "the model's file is not shared");
+                }
+            });
+        }
+    }
+
+    fn payer(
         &mut self,
         provider: &Provider,
         network: &Network,
         readers: Readers,
         is_household: IsHousehold,
+        chains: Vec<ChainAccess>,
         options: &UpOptions,
     ) -> Result<Payer, UpError> {
         let store = Store::open(&self.home.store_path(Part::Payer))?;
@@ -367,7 +381,6 @@ impl Building<'_> {
             account: self.keys.household(),
             session: session.clone(),
         };
-        let chains = trade::reachable_chains(self.config).await;
         let escrows = if chains.is_empty() {
             Escrows::default()
         } else {
@@ -397,6 +410,7 @@ impl Building<'_> {
             config: self.config.clone(),
             spending,
             is_household,
+            heads_folder: self.home.heads_folder(),
             store,
             patience: Patience {
                 stall_ms: options.stall_ms.unwrap_or(usual.stall_ms),

@@ -417,6 +417,7 @@ mod tests {
                     weights: WEIGHTS,
                 },
                 weights_bytes: 1,
+                head_bytes: 1,
                 context_tokens: 2_048,
                 prices,
                 slots: 2,

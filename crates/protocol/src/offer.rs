@@ -25,6 +25,8 @@ pub const PRICES_MAX: usize = 8;
 pub const OFFER_TTL_MS_MAX: u64 = 10 * 60 * 1_000;
 /// How far a device's clock may be ahead of ours, in milliseconds.
 pub const CLOCK_SKEW_MS_MAX: u64 = 2 * 60 * 1_000;
+/// The longest head of a model's file, in bytes.
+pub const HEAD_BYTES_MAX: u64 = 256 << 20;
 /// The longest name of a model or of an engine, in bytes.
 pub const NAME_BYTES_MAX: usize = 96;
 
@@ -79,6 +81,8 @@ pub struct OfferedModel {
     pub serving: Serving,
     /// The size of the weights' file, in bytes.
     pub weights_bytes: u64,
+    /// How many of them hold everything but the weights themselves: vocabulary and template.
+    pub head_bytes: u64,
     /// Tokens of prompt and output together, at most.
     pub context_tokens: u32,
     /// What answers cost; in any one of these assets. Nothing at all means that they are free.
@@ -188,6 +192,7 @@ impl OfferedModel {
         let sensible = names.iter().all(printable)
             && self.slots > 0
             && self.free_slots <= self.slots
+            && self.head_bytes <= self.weights_bytes.min(HEAD_BYTES_MAX)
             && self.context_tokens > 0;
         if sensible {
             Ok(())
@@ -225,6 +230,7 @@ mod tests {
                     weights: ContentHash([5; 32]),
                 },
                 weights_bytes: 98_362_432,
+                head_bytes: 1_700_000,
                 context_tokens: 8_192,
                 prices: Vec::new(),
                 slots: 4,
@@ -264,6 +270,8 @@ mod tests {
             OfferError::Senseless
         );
         assert_eq!(check(&|o| o.models[0].slots = 0), OfferError::Senseless);
+        let headless = check(&|o| o.models[0].head_bytes = o.models[0].weights_bytes + 1);
+        assert_eq!(headless, OfferError::Senseless);
     }
 
     #[test]

@@ -322,6 +322,7 @@ mod tests {
             name: name.to_owned(),
             serving,
             weights_bytes: 1,
+            head_bytes: 1,
             context_tokens: 1,
             prices: Vec::new(),
             slots: 1,

@@ -104,6 +104,7 @@ fn model(name: &str) -> OfferedModel {
             weights: ContentHash([5; 32]),
         },
         weights_bytes: 98_362_432,
+        head_bytes: 1_700_000,
         context_tokens: 8_192,
         prices: Vec::new(),
         slots: 4,

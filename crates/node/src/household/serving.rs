@@ -96,7 +96,9 @@ async fn load(
         name: manifest.name.clone(),
         engine,
         serving,
+        path: entry.path.clone(),
         weights_bytes: manifest.weights_bytes,
+        head_bytes: manifest.head_bytes,
         prices,
         speed: SPEED_BEFORE_MEASURED,
     })

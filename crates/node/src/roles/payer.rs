@@ -10,13 +10,15 @@ mod readers;
 mod text;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use alloy_primitives::Address;
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream};
 use hearth_chain::client::Environment;
-use hearth_net::Network;
+use hearth_models::gguf::Header;
+use hearth_net::{Network, PeerAddress};
 use hearth_protocol::answer::payer::{Candidate, Patience};
 use hearth_protocol::answer::request::OUTPUT_TOKENS_MAX;
 use hearth_protocol::answer::{AnswerId, AnswerRequest, Sampling, SignedReceipt, Spec};
@@ -59,6 +61,8 @@ pub struct PayerParts {
     pub spending: Spending,
     /// Tells the household's own devices.
     pub is_household: IsHousehold,
+    /// Where the heads of model files are put that are fetched from others.
+    pub heads_folder: PathBuf,
     /// Keeps receipts.
     pub store: Store,
     /// How patient it is.
@@ -291,8 +295,59 @@ impl Payer {
                 .of_engine(*weights, &served.engine)
                 .map_err(senseless);
         }
+        match parts.readers.of_weights(*weights).await {
+            Err(ReadError::Missing) => self.fetch_head(weights).await?,
+            read => return read.map_err(|error| AskError::NoProvider(error.to_string())),
+        }
         let reader = parts.readers.of_weights(*weights).await;
         reader.map_err(|error| AskError::NoProvider(error.to_string()))
+    }
+
+    /// Fetches the head of a model's file from those who serve it, so that prompts can be read
+    /// without the weights.
+    async fn fetch_head(&self, weights: &ContentHash) -> Result<(), AskError> {
+        let parts = self.parts();
+        let nobody = |why: String| {
+            AskError::NoProvider(format!("the model's tokenizer could not be fetched: {why}"))
+        };
+        let network = parts.network.as_ref();
+        let network = network.ok_or_else(|| nobody("this device has no network".to_owned()))?;
+        let (mut from, mut offered) = (Vec::new(), None);
+        for offer in self.market().offers() {
+            let of = offer
+                .models
+                .iter()
+                .find(|model| model.serving.weights == *weights);
+            if let Some(model) = of {
+                from.push(PeerAddress::of(offer.device));
+                offered.get_or_insert_with(|| model.clone());
+            }
+        }
+        let model = offered.ok_or_else(|| nobody("nobody offers the model".to_owned()))?;
+        let failed = |error: std::io::Error| AskError::Failed(error.to_string());
+        std::fs::create_dir_all(&parts.heads_folder).map_err(failed)?;
+        let path = parts.heads_folder.join(format!("{weights}.gguf"));
+        let (bytes, head_bytes) = (model.weights_bytes, model.head_bytes);
+        network
+            .fetch_head(*weights, bytes, head_bytes, &from, &path)
+            .await
+            .map_err(|error| nobody(error.to_string()))?;
+        // What came is what its hash says, and still the work of a stranger.
+        let checked = {
+            let path = path.clone();
+            tokio::task::spawn_blocking(move || Header::of_file(&path)).await
+        };
+        match checked {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => return Err(nobody(error.to_string())),
+            Err(error) => return Err(nobody(error.to_string())),
+        }
+        parts.readers.add(ModelFile {
+            name: model.name,
+            weights: *weights,
+            path,
+        });
+        Ok(())
     }
 
     async fn ask_now(&self, question: Question) -> Result<Answer, AskError> {

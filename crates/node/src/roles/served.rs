@@ -1,5 +1,7 @@
 //! A model that this device runs, and what it tells others of it.
 
+use std::path::PathBuf;
+
 use hearth_models::engine::{Engine, EngineDescription};
 use hearth_models::grammar::GrammarSource;
 use hearth_models::sampling::{NoiseKey, Rule};
@@ -19,8 +21,12 @@ pub struct Served {
     pub engine: Engine,
     /// The same, as specs name it.
     pub serving: Serving,
-    /// The size of the weights' file, in bytes.
+    /// The weights' file.
+    pub path: PathBuf,
+    /// Its size, in bytes.
     pub weights_bytes: u64,
+    /// How many of them hold vocabulary and template.
+    pub head_bytes: u64,
     /// What answers cost others; nothing at all means that they are free.
     pub prices: Vec<Price>,
     /// How fast it is, as measured when it was loaded.
@@ -47,6 +53,7 @@ impl Served {
             name: self.name.clone(),
             serving: self.serving.clone(),
             weights_bytes: self.weights_bytes,
+            head_bytes: self.head_bytes,
             context_tokens: self.engine.description().context_tokens,
             prices: self.prices.clone(),
             slots,

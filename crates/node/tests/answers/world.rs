@@ -246,6 +246,7 @@ impl World {
             config: home.config().unwrap(),
             spending,
             is_household: Arc::new(|_| false),
+            heads_folder: self.folder.path().join("heads"),
             store,
             patience: Patience {
                 window_tokens,
@@ -310,7 +311,9 @@ pub(crate) fn served(prices: Vec<Price>) -> Served {
         name: MODEL.to_owned(),
         engine,
         serving,
+        path: model_file(),
         weights_bytes: 98_362_432,
+        head_bytes: 2_000_000,
         prices,
         speed: Speed {
             output_tokens_per_s: 50,

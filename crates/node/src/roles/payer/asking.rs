@@ -36,10 +36,13 @@ const MAX_TIMEOUT_S: u64 = 120;
 enum Link {
     Nobody,
     Here(Generation),
-    Peer {
-        sender: FrameSender<PayerFrame>,
-        receiver: FrameReceiver<ProviderFrame>,
-    },
+    Peer(Box<Peer>),
+}
+
+/// A stream to a provider.
+struct Peer {
+    sender: FrameSender<PayerFrame>,
+    receiver: FrameReceiver<ProviderFrame>,
 }
 
 /// What is measured of a provider.
@@ -219,7 +222,7 @@ impl Asking {
             Err(_) => return Event::NotOpened,
         };
         let (sender, receiver) = stream.split();
-        self.link = Link::Peer { sender, receiver };
+        self.link = Link::Peer(Box::new(Peer { sender, receiver }));
         self.current = Some(candidate.clone());
         let Some(amount) = promise else {
             return Event::Opened {
@@ -319,10 +322,10 @@ impl Asking {
     }
 
     async fn send(&mut self, frame: &PayerFrame) {
-        let Link::Peer { sender, .. } = &mut self.link else {
+        let Link::Peer(peer) = &mut self.link else {
             return;
         };
-        if let Err(error) = sender.send(frame).await {
+        if let Err(error) = peer.sender.send(frame).await {
             info!(%error, "a provider takes nothing more");
             self.tell(Event::Closed { garbage: false });
         }
@@ -453,8 +456,8 @@ impl Asking {
 
     /// Closes the link, ends the tab, and remembers how it went.
     async fn leave(&mut self, candidate: &Candidate, why: Departure) {
-        if let Link::Peer { mut sender, .. } = std::mem::replace(&mut self.link, Link::Nobody) {
-            sender.finish();
+        if let Link::Peer(mut peer) = std::mem::replace(&mut self.link, Link::Nobody) {
+            peer.sender.finish();
         }
         if let Some(tab) = self.tab.take() {
             let refused = matches!(why, Departure::Refused(_));
@@ -472,6 +475,12 @@ impl Asking {
         let Some(device) = candidate.device else {
             return;
         };
+        if why == Departure::Lost
+            && let Some(network) = &self.payer.parts().network
+        {
+            // A device that was killed says nothing: the next question dials it anew.
+            network.disconnect(device);
+        }
         let now = self.payer.now();
         let mut market = self.payer.market();
         match why {
@@ -542,7 +551,7 @@ pub(super) fn receipt_key(answer: AnswerId, number: usize) -> [u8; 17] {
 async fn heard(link: &mut Link, position: u32, cached_tokens: &mut u32) -> Event {
     match link {
         Link::Nobody => pending().await,
-        Link::Peer { receiver, .. } => match receiver.recv().await {
+        Link::Peer(peer) => match peer.receiver.recv().await {
             Ok(Some(frame)) => Event::Frame(Box::new(frame)),
             Ok(None) => Event::Closed { garbage: false },
             Err(error) => {
