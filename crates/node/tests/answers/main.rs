@@ -66,7 +66,7 @@ async fn another_provider_goes_on_where_one_vanishes() {
     let second = world.shop(3, vec![price()]).await;
     let payer = world.payer(&[&first, &second], 16).await;
     let devices = [first.device(), second.device()];
-    let mut shops = vec![Some(first), Some(second)];
+    let mut shops = [Some(first), Some(second)];
     let mut vanished = None;
     let heard = ask(&payer, question("Count to fifty.", 60), |tokens| {
         if tokens >= 30 && vanished.is_none() {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use alloy_primitives::{B256, U256};
+use alloy_primitives::{Address, B256, U256};
 use alloy_signer_local::PrivateKeySigner;
 use futures::StreamExt;
 use hearth_chain::client::{ChainClient, Environment, SystemEnvironment};
@@ -60,6 +60,20 @@ pub(crate) fn price() -> Price {
 
 fn key(byte: u8) -> PrivateKeySigner {
     PrivateKeySigner::from_bytes(&B256::repeat_byte(byte)).unwrap()
+}
+
+/// Test Dollars by channel.
+fn accepted(receiver: Address, receiver_authorizer: Address) -> AcceptedAsset {
+    AcceptedAsset {
+        asset: asset(),
+        name: "Test Dollar (worthless)".to_owned(),
+        version: "1".to_owned(),
+        receiver,
+        receiver_authorizer,
+        withdraw_delay: 86_400,
+        batch: true,
+        exact: false,
+    }
 }
 
 fn model_file() -> PathBuf {
@@ -153,21 +167,11 @@ impl World {
             1,
             &mut tasks,
         );
-        let accepted = AcceptedAsset {
-            asset: asset(),
-            name: "Test Dollar (worthless)".to_owned(),
-            version: "1".to_owned(),
-            receiver: household.address(),
-            receiver_authorizer: session.address(),
-            withdraw_delay: 86_400,
-            batch: true,
-            exact: false,
-        };
         let provider = Provider::new(ProviderParts {
             session: session.clone(),
             sales: Some(Sales {
                 desk: till.desk.clone(),
-                assets: vec![accepted],
+                assets: vec![accepted(household.address(), session.address())],
             }),
             is_household: Arc::new(|_| false),
             environment: Arc::clone(&self.environment),
