@@ -170,3 +170,41 @@ pub struct HomeModel {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub source: String,
 }
+
+/// An API key that was just made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewKey {
+    /// Its name.
+    pub name: String,
+    /// Its text, shown this once.
+    pub key: String,
+}
+
+/// The API keys of a device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeysShown {
+    /// One entry a key.
+    pub keys: Vec<KeyShown>,
+}
+
+/// An API key, without its text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyShown {
+    /// Its name.
+    pub name: String,
+    /// How far its prompts may travel: `device`, `household` or `network`.
+    pub tier: String,
+    /// What it may spend.
+    pub limits: Vec<KeyLimit>,
+}
+
+/// What a key may spend of an asset, in whole tokens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyLimit {
+    /// The asset's name.
+    pub asset: String,
+    /// For one answer.
+    pub per_request: String,
+    /// In one day by UTC.
+    pub per_day: String,
+}

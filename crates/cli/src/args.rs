@@ -6,7 +6,9 @@ use clap::{Args, Parser, Subcommand};
 use hearth_node::chains::ChainChoice;
 use hearth_node::home::Home;
 
-use crate::commands::{chain, channels, chat, models, network, pay, serve, up, wallet, watch};
+use crate::commands::{
+    chain, channels, chat, keys, models, network, pay, serve, up, wallet, watch,
+};
 use crate::failure::Failure;
 
 /// A user-owned AI network: your devices, your models, your coins.
@@ -119,6 +121,18 @@ Examples:
         /// What to do; without it, list
         #[command(subcommand)]
         command: Option<models::ModelCommand>,
+    },
+
+    /// Make, list and remove API keys for programs
+    #[command(after_help = "\
+Examples:
+  hearth keys new phone
+  hearth keys new editor --asset TESTUSD --per-request 0.01 --per-day 0.50
+  hearth keys remove phone")]
+    Keys {
+        /// What to do; without it, list
+        #[command(subcommand)]
+        command: Option<keys::KeyCommand>,
     },
 
     /// Show what others offer, and who would be asked first

@@ -4,6 +4,7 @@ pub(crate) mod chain;
 pub(crate) mod channels;
 pub(crate) mod chat;
 pub(crate) mod doctor;
+pub(crate) mod keys;
 pub(crate) mod models;
 pub(crate) mod network;
 pub(crate) mod pay;
@@ -30,6 +31,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Up(arguments) => up::run(&global, arguments).await,
         Command::Chat(arguments) => chat::run(&global, arguments).await,
         Command::Models { command } => models::run(&global, command).await,
+        Command::Keys { command } => keys::run(&global, command).await,
         Command::Offers(arguments) => network::offers(&global, arguments).await,
         Command::Earnings => network::earnings(&global).await,
         Command::Invite => network::invite(&global).await,

@@ -7,6 +7,7 @@
 
 mod admin;
 pub mod client;
+pub mod keys;
 pub mod models;
 mod serving;
 
@@ -210,12 +211,15 @@ impl Device {
             Arc::new(payer.clone()) as Arc<dyn Answerer>,
             Arc::clone(&building.environment),
         );
+        building.api_keys(&surface);
         let keyless = config.api.keyless.then(|| ApiKey::new("this machine", ""));
         let door = Door::new(address, [], keyless);
         let node_file = NodeFile::write(home, address)?;
         let admin = admin::router(
             admin::Admin {
                 payer,
+                home: home.clone(),
+                surface: Arc::clone(&surface),
                 network: network.clone(),
                 till,
                 config: config.clone(),
@@ -485,6 +489,18 @@ impl Building<'_> {
                 }
             }
         });
+    }
+
+    /// Lets in whoever holds a key of the data folder.
+    fn api_keys(&mut self, surface: &Surface) {
+        let own = keys::Keys::open(self.home).and_then(|own| own.table(self.config));
+        match own {
+            Ok(table) => surface.set_keys(table),
+            Err(error) => self.warnings.push(format!(
+                "No API key is known: {error}. {}",
+                error.next_step()
+            )),
+        }
     }
 
     /// Joins the devices of tickets; one that does not answer is asked again by the network.

@@ -27,9 +27,12 @@ use http::header::AUTHORIZATION;
 use serde::{Deserialize, Serialize};
 
 use super::UpError;
+use super::keys::Keys;
 use super::serving::shown_prices;
+use crate::advice::Advice;
 use crate::answers::{AskError, Tier};
 use crate::home::{Config, Home};
+use crate::http::surface::Surface;
 use crate::payments::desk::StoredChannel;
 use crate::payments::till::Till;
 use crate::roles::payer::{Payer, StoredPurchase};
@@ -105,6 +108,8 @@ fn remove(path: &Path) {
 #[derive(Clone)]
 pub(super) struct Admin {
     pub(super) payer: Payer,
+    pub(super) home: Home,
+    pub(super) surface: Arc<Surface>,
     pub(super) network: Network,
     pub(super) till: Option<Till>,
     pub(super) config: Config,
@@ -119,6 +124,7 @@ pub(super) fn router(admin: Admin, file: &NodeFile) -> Router {
         .route("/hearth/invite", post(invite))
         .route("/hearth/join", post(join))
         .route("/hearth/claim", post(claim))
+        .route("/hearth/keys", post(take_keys))
         .with_state(Arc::new(admin))
         .layer(middleware::from_fn(move |request, next| {
             let token = Arc::clone(&token);
@@ -298,6 +304,18 @@ async fn join(State(admin): State<Arc<Admin>>, Json(invitation): Json<Invitation
     match admin.network.join(&ticket).await {
         Ok(()) => Json(invitation).into_response(),
         Err(error) => refused(StatusCode::BAD_GATEWAY, "not_joined", &error.to_string()),
+    }
+}
+
+/// Takes the API keys in that a command has just written.
+async fn take_keys(State(admin): State<Arc<Admin>>) -> Response {
+    let table = Keys::open(&admin.home).and_then(|keys| keys.table(&admin.config));
+    match table {
+        Ok(table) => {
+            admin.surface.set_keys(table);
+            Json(serde_json::json!({})).into_response()
+        }
+        Err(error) => refused(StatusCode::CONFLICT, error.code(), &error.to_string()),
     }
 }
 

@@ -28,7 +28,7 @@ use serde::Deserialize;
 
 use super::failure::{Failure, Form};
 use super::keys::ApiKey;
-use super::{At, Door, Surface, answer_routes, finish, listing, request};
+use super::{At, Door, Surface, answer_routes, finish, listing, request, wrong_method};
 use crate::answers::Tier;
 use crate::payments::gate::{Gate, Meter, PaidLayer};
 use crate::payments::offer::{Price, Pricing};
@@ -193,6 +193,8 @@ pub fn sold(
     };
     let gate = gate(Box::new(ByTokens(prices)));
     let paid = answer_routes()
+        // Behind the price as well: clients look for refunds with a GET.
+        .method_not_allowed_fallback(wrong_method)
         .layer(PaidLayer(Arc::new(gate)))
         .layer(middleware::from_fn_with_state(at.clone(), check_first));
     let router = Router::new()

@@ -66,7 +66,8 @@ impl Stops {
             .stops
             .iter()
             .filter_map(|stop| self.held.find(stop).map(|at| (at, stop)))
-            .min_by_key(|(at, _)| *at);
+            // The one that is whole first, so that it does not matter how the text is cut.
+            .min_by_key(|(at, stop)| (at + stop.len(), *at));
         if let Some((at, stop)) = found {
             let text = self.held[..at].to_owned();
             let stopped_by = Some(stop.clone());
