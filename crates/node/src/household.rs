@@ -11,10 +11,9 @@ pub mod keys;
 pub mod models;
 mod serving;
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -23,7 +22,7 @@ use hearth_chain::client::Environment;
 use hearth_models::engine::LoadError;
 use hearth_net::{Network, NetworkOptions, OfferChange, OpenError as NetworkError, Reach};
 use hearth_protocol::answer::payer::Patience;
-use hearth_protocol::offer::{DeviceId, Offer};
+use hearth_protocol::offer::Offer;
 use hearth_protocol::time::Timestamp;
 use thiserror::Error;
 use tokio::net::TcpListener;
@@ -191,12 +190,8 @@ impl Device {
             tasks: Tasks::new(),
             warnings: Vec::new(),
         };
-        let members: Arc<Mutex<BTreeSet<DeviceId>>> = Arc::default();
-        let known = Arc::clone(&members);
-        let is_household: IsHousehold = Arc::new(move |device| {
-            let members = known.lock().unwrap_or_else(PoisonError::into_inner);
-            members.contains(device)
-        });
+        // Devices join the network, not yet the household: every other device is a stranger.
+        let is_household: IsHousehold = Arc::new(|_| false);
         let chains = trade::reachable_chains(config).await;
         let till = building.till(chains.clone())?;
         let provider = building.provider(till.as_ref(), &is_household);
