@@ -13,6 +13,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
+use crate::model;
 use crate::workspace::{self, Metadata};
 
 /// How the example of a benchmark is called, before its name.
@@ -69,7 +70,11 @@ pub(crate) fn run(name: &str, smoke: bool) -> Result<()> {
     }
     let program = workspace::build_one(&root, "--example", &format!("{PREFIX}{name}"))?;
     let mut command = Command::new(program);
-    command.current_dir(&root);
+    command
+        .current_dir(&root)
+        .env(model::VARIABLE, model::fetch(&root)?)
+        // Threads that wait must not keep the processor from what is compared.
+        .env("OMP_WAIT_POLICY", "passive");
     if smoke {
         command.arg("--smoke");
     }
@@ -215,6 +220,7 @@ fn with_section(document: &str, name: &str, section: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model;
     use crate::workspace::{Package, Target};
 
     fn figure(name: &str, value: f64) -> Figure {

@@ -154,7 +154,12 @@ async fn what_cannot_be_served_is_refused_before_anything_is_paid() {
         .unwrap();
     assert_eq!(probe.status(), 402, "clients look for refunds so");
     let purse = seller.world.purse("payer").await;
-    let too_hot = json!({ "model": "parrot", "messages": said("hello"), "temperature": 9 });
+    let too_hot = json!({
+        "model": "parrot",
+        "messages": said("hello"),
+        "max_tokens": 10,
+        "temperature": 9,
+    });
     let purchase = seller.ask("/v1/chat/completions", &too_hot);
     let response = purse.buy(&purchase, async |_| true).await.unwrap();
     assert_eq!(response.status, 400);
