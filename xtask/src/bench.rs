@@ -220,7 +220,6 @@ fn with_section(document: &str, name: &str, section: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model;
     use crate::workspace::{Package, Target};
 
     fn figure(name: &str, value: f64) -> Figure {
