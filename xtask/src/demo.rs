@@ -132,7 +132,8 @@ impl Household {
             .replace("http://127.0.0.1:8545", url)
             .replace("reach = \"local\"", "reach = \"loopback\"")
             .replace("threads = 0", "threads = 1")
-            .replace("context_tokens = 8192", "context_tokens = 2048");
+            .replace("context_tokens = 8192", "context_tokens = 2048")
+            .replace("busy_percent = 50", "busy_percent = 100");
         fs::write(&path, text)?;
         Ok(())
     }

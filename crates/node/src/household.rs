@@ -10,6 +10,7 @@ pub mod client;
 pub mod keys;
 pub mod models;
 mod serving;
+mod sharing;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -200,6 +201,7 @@ impl Device {
         let network = building.network(&provider).await?;
         let payer = building.payer(&provider, &network, readers, is_household, chains, &options)?;
         building.market(&network, &payer);
+        building.sharing(&provider);
         building.offers(&network, &provider);
         building.join(&network, &options.join);
         let surface = Surface::new(

@@ -79,8 +79,6 @@ pub struct ApiConfig {
 pub struct SharingConfig {
     /// Whether at all.
     pub enabled: bool,
-    /// From which hour of the day to which, by this device's clock; equal hours mean always.
-    pub hours: (u8, u8),
     /// The share of the processor that other programs may use before this device is its owner's
     /// alone, in percent.
     pub busy_percent: u8,
@@ -134,8 +132,6 @@ pub(super) struct RawApi {
 #[serde(deny_unknown_fields)]
 pub(super) struct RawSharing {
     enabled: bool,
-    from_hour: Spanned<u8>,
-    to_hour: Spanned<u8>,
     busy_percent: Spanned<u8>,
 }
 
@@ -228,21 +224,14 @@ pub(super) fn sharing(raw: Option<RawSharing>) -> Result<SharingConfig, Fault> {
     let Some(raw) = raw else {
         return Ok(SharingConfig {
             enabled: true,
-            hours: (0, 0),
             busy_percent: 50,
         });
     };
-    for hour in [&raw.from_hour, &raw.to_hour] {
-        if *hour.get_ref() > 24 {
-            return Err(fault(hour, "an hour of the day is 0 to 24"));
-        }
-    }
     if *raw.busy_percent.get_ref() > 100 {
         return Err(fault(&raw.busy_percent, "busy_percent is 0 to 100"));
     }
     Ok(SharingConfig {
         enabled: raw.enabled,
-        hours: (*raw.from_hour.get_ref() % 24, *raw.to_hour.get_ref() % 24),
         busy_percent: raw.busy_percent.into_inner(),
     })
 }
