@@ -9,6 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::{Body, Bytes};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
@@ -121,6 +123,32 @@ fn concerns_one_connection(error: &io::Error) -> bool {
             | io::ErrorKind::ConnectionAborted
             | io::ErrorKind::ConnectionReset
     )
+}
+
+/// Why a body was not read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BodyError {
+    /// It is longer than it may be.
+    TooLong,
+    /// It broke off.
+    Broken,
+    /// It took too long to arrive.
+    Slow,
+}
+
+/// Reads a request's body of at most `bytes_max` bytes, which must arrive within `time_max`.
+pub(crate) async fn read_body(
+    body: Body,
+    bytes_max: usize,
+    time_max: Duration,
+) -> Result<Bytes, BodyError> {
+    let collected = Limited::new(body, bytes_max).collect();
+    match tokio::time::timeout(time_max, collected).await {
+        Err(_) => Err(BodyError::Slow),
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(BodyError::TooLong),
+        Ok(Err(_)) => Err(BodyError::Broken),
+    }
 }
 
 /// An HTTP client for services: rustls with ring, no redirects, so that a payment goes to the

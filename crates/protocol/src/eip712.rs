@@ -145,7 +145,7 @@ pub struct TokenDomain {
     separator: B256,
 }
 
-fn signing_digest(separator: B256, message: &impl SolStruct) -> B256 {
+pub(crate) fn signing_digest(separator: B256, message: &impl SolStruct) -> B256 {
     let mut bytes = [0; 66];
     bytes[..2].copy_from_slice(&[0x19, 0x01]);
     bytes[2..34].copy_from_slice(separator.as_slice());

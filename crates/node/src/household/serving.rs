@@ -13,7 +13,7 @@ use super::{Building, UpError};
 use crate::home::{Config, EngineConfig, ModelConfig};
 use crate::roles::payer::{ModelFile, Readers};
 use crate::roles::provider::Provider;
-use crate::roles::served::{Served, Speed, serving};
+use crate::roles::served::{Pace, Served, Speed, serving};
 use crate::wallet::money;
 
 /// How fast a model is taken to be before it has answered: slow enough that nobody is disappointed.
@@ -100,7 +100,7 @@ async fn load(
         weights_bytes: manifest.weights_bytes,
         head_bytes: manifest.head_bytes,
         prices,
-        speed: SPEED_BEFORE_MEASURED,
+        pace: Pace::new(SPEED_BEFORE_MEASURED),
     })
 }
 

@@ -35,7 +35,7 @@ use hearth_protocol::x402::{
 use http::StatusCode;
 use http::request::Parts;
 use http_body::Body as _;
-use http_body_util::{BodyExt, Limited};
+use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tower::{Layer, Service, ServiceExt};
@@ -44,6 +44,7 @@ use super::cashier::{Cashier, Tendered};
 use super::desk::{Admission, Alongside, Charged, Desk, Refusal, Ticket};
 use super::offer::{AcceptedAsset, Price, Pricing, resource};
 use super::replies::{Known, Replies, Slot};
+use crate::http::{BodyError, read_body};
 use answer::Problem;
 pub(crate) use answer::batch_response;
 use body::{Charging, MeteredBody};
@@ -535,21 +536,16 @@ impl Gate {
 }
 
 async fn read_bounded(body: Body) -> Result<Bytes, Problem> {
-    let collected = Limited::new(body, REQUEST_BYTES_MAX).collect();
-    let Ok(collected) = tokio::time::timeout(REQUEST_TIMEOUT, collected).await else {
-        return Err(Problem::status(
-            StatusCode::REQUEST_TIMEOUT,
-            "the request's body took too long to arrive",
-        ));
-    };
-    match collected {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<http_body_util::LengthLimitError>() => {
-            Err(Problem::too_large(REQUEST_BYTES_MAX))
-        }
-        Err(_) => Err(Problem::status(
+    match read_body(body, REQUEST_BYTES_MAX, REQUEST_TIMEOUT).await {
+        Ok(bytes) => Ok(bytes),
+        Err(BodyError::TooLong) => Err(Problem::too_large(REQUEST_BYTES_MAX)),
+        Err(BodyError::Broken) => Err(Problem::status(
             StatusCode::BAD_REQUEST,
             "the request's body broke off",
+        )),
+        Err(BodyError::Slow) => Err(Problem::status(
+            StatusCode::REQUEST_TIMEOUT,
+            "the request's body took too long to arrive",
         )),
     }
 }

@@ -177,7 +177,7 @@ impl Payer {
     async fn prepare(&self, question: &Question) -> Result<Prepared, AskError> {
         let (model, weights) = self.weights_of(&question.model)?;
         let reader = self.reader(&weights).await?;
-        let ids = reader.ids(&question.input).map_err(senseless)?;
+        let ids = reader.ids(&question.input, self.now()).map_err(senseless)?;
         let prompt_tokens = count(ids.len());
         let context_tokens = self.context_tokens(&weights);
         let left = context_tokens.saturating_sub(prompt_tokens);
@@ -257,7 +257,7 @@ impl Payer {
             .hash(),
             session_key: Address::ZERO,
             price: None,
-            prompt_tokens_per_s: served.speed.prompt_tokens_per_s,
+            prompt_tokens_per_s: served.pace.speed().prompt_tokens_per_s,
         });
         let mut candidates: Vec<_> = here.into_iter().collect();
         let mut offers = BTreeMap::new();
@@ -386,7 +386,7 @@ impl Payer {
         let reader = self.reader(&weights).await?;
         let (mut vectors, mut tokens) = (Vec::new(), 0_u32);
         for input in &inputs {
-            let ids = reader.ids(input).map_err(senseless)?;
+            let ids = reader.ids(input, self.now()).map_err(senseless)?;
             tokens = tokens.saturating_add(count(ids.len()));
             let vector = served.engine.embed(ids).await;
             vectors.push(vector.map_err(senseless)?);
@@ -459,7 +459,7 @@ impl Answerer for Payer {
         Box::pin(async move {
             let (_, weights) = self.weights_of(&model)?;
             let reader = self.reader(&weights).await?;
-            let ids = reader.ids(&input).map_err(senseless)?;
+            let ids = reader.ids(&input, self.now()).map_err(senseless)?;
             Ok(count(ids.len()))
         })
     }

@@ -1,6 +1,7 @@
 //! A model that this device runs, and what it tells others of it.
 
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use hearth_models::engine::{Engine, EngineDescription};
 use hearth_models::grammar::GrammarSource;
@@ -29,8 +30,8 @@ pub struct Served {
     pub head_bytes: u64,
     /// What answers cost others; nothing at all means that they are free.
     pub prices: Vec<Price>,
-    /// How fast it is, as measured when it was loaded.
-    pub speed: Speed,
+    /// How fast it is, as measured from the answers it gave.
+    pub pace: Pace,
 }
 
 /// How fast a model is on this device.
@@ -42,9 +43,51 @@ pub struct Speed {
     pub prompt_tokens_per_s: u32,
 }
 
+/// The least that is measured: a few tokens say nothing.
+const MEASURED_TOKENS_MIN: u32 = 16;
+
+/// How fast a model is, measured as it answers. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Pace(Arc<Mutex<Speed>>);
+
+impl Pace {
+    /// A pace that is taken to be `speed` until it is measured.
+    pub fn new(speed: Speed) -> Self {
+        Self(Arc::new(Mutex::new(speed)))
+    }
+
+    /// How fast it is, as far as is known.
+    pub fn speed(&self) -> Speed {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A prompt was read and its first token chosen in `took_ms`.
+    pub fn note_prompt(&self, prompt_tokens: u32, took_ms: u64) {
+        let mut speed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        blend(&mut speed.prompt_tokens_per_s, prompt_tokens, took_ms);
+    }
+
+    /// So many tokens came one after the other in `took_ms`.
+    pub fn note_output(&self, output_tokens: u32, took_ms: u64) {
+        let mut speed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        blend(&mut speed.output_tokens_per_s, output_tokens, took_ms);
+    }
+}
+
+/// Takes a measurement in: as much as what was known before, so that a device's load shows soon.
+fn blend(known: &mut u32, tokens: u32, took_ms: u64) {
+    if tokens < MEASURED_TOKENS_MIN || took_ms == 0 {
+        return;
+    }
+    let seen = u64::from(tokens).saturating_mul(1_000) / took_ms;
+    let mean = (u64::from(*known).saturating_add(seen) / 2).max(1);
+    *known = u32::try_from(mean).unwrap_or(u32::MAX);
+}
+
 impl Served {
     /// The line of this model in an offer.
     pub fn offered(&self) -> OfferedModel {
+        let speed = self.pace.speed();
         let load = self.engine.load_now();
         let busy = load.busy.saturating_add(load.waiting);
         let slots = u16::try_from(load.slots).unwrap_or(u16::MAX).max(1);
@@ -58,8 +101,8 @@ impl Served {
             prices: self.prices.clone(),
             slots,
             free_slots: slots.saturating_sub(busy),
-            output_tokens_per_s: self.speed.output_tokens_per_s,
-            prompt_tokens_per_s: self.speed.prompt_tokens_per_s,
+            output_tokens_per_s: speed.output_tokens_per_s,
+            prompt_tokens_per_s: speed.prompt_tokens_per_s,
         }
     }
 
@@ -180,5 +223,35 @@ impl Gathered {
             ids,
             logprobs,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pace_follows_what_is_measured_and_a_few_tokens_say_nothing() {
+        let pace = Pace::new(Speed {
+            output_tokens_per_s: 10,
+            prompt_tokens_per_s: 50,
+        });
+        pace.note_output(MEASURED_TOKENS_MIN - 1, 1);
+        pace.note_output(100, 0);
+        assert_eq!(pace.speed().output_tokens_per_s, 10);
+        for _ in 0..10 {
+            pace.note_output(100, 1_000);
+            pace.clone().note_prompt(1_000, 2_000);
+        }
+        let speed = pace.speed();
+        assert!((95..=100).contains(&speed.output_tokens_per_s), "{speed:?}");
+        assert!(
+            (490..=500).contains(&speed.prompt_tokens_per_s),
+            "{speed:?}"
+        );
+        for _ in 0..40 {
+            pace.note_output(16, u64::MAX);
+        }
+        assert_eq!(pace.speed().output_tokens_per_s, 1, "never nothing");
     }
 }

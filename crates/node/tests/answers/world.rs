@@ -24,7 +24,7 @@ use hearth_node::payments::purse::{PayerKeys, Purse};
 use hearth_node::payments::till::{ChainAccess, Tasks, Till, TillKeys, open_escrows};
 use hearth_node::roles::payer::{Payer, PayerParts, Readers};
 use hearth_node::roles::provider::{Provider, ProviderParts, Sales};
-use hearth_node::roles::served::{Served, Speed, serving};
+use hearth_node::roles::served::{Pace, Served, Speed, serving};
 use hearth_node::store::Store;
 use hearth_protocol::answer::payer::Patience;
 use hearth_protocol::answer::{Price, Sampling};
@@ -319,10 +319,10 @@ pub(crate) fn served(prices: Vec<Price>) -> Served {
         weights_bytes: 98_362_432,
         head_bytes: 2_000_000,
         prices,
-        speed: Speed {
+        pace: Pace::new(Speed {
             output_tokens_per_s: 50,
             prompt_tokens_per_s: 200,
-        },
+        }),
     }
 }
 

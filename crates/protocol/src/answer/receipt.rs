@@ -2,12 +2,13 @@
 
 use std::borrow::Cow;
 
-use alloy_primitives::{Address, B256, keccak256};
-use alloy_sol_types::{Eip712Domain, SolStruct, sol};
+use alloy_primitives::{Address, B256};
+use alloy_sol_types::{Eip712Domain, sol};
 use serde::{Deserialize, Serialize};
 
 use super::request::AnswerId;
 use crate::content::ContentHash;
+use crate::eip712::signing_digest;
 use crate::id::ChannelId;
 use crate::money::Amount;
 use crate::signature::{Signature, SignatureError};
@@ -122,11 +123,7 @@ impl Receipt {
             startedAt: self.started_at.0,
             endedAt: self.ended_at.0,
         };
-        let mut bytes = [0; 66];
-        bytes[..2].copy_from_slice(&[0x19, 0x01]);
-        bytes[2..34].copy_from_slice(domain.separator().as_slice());
-        bytes[34..].copy_from_slice(message.eip712_hash_struct().as_slice());
-        keccak256(bytes)
+        signing_digest(domain.separator(), &message)
     }
 }
 

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use http::StatusCode;
-use http_body_util::{BodyExt, Limited};
 use serde::de::DeserializeOwned;
 
 use super::failure::Failure;
+use crate::http::{BodyError, read_body};
 
 /// The longest request, in bytes.
 pub const REQUEST_BYTES_MAX: usize = 4 << 20;
@@ -23,19 +23,15 @@ pub(super) async fn read<T: DeserializeOwned>(body: Body) -> Result<T, Failure> 
 
 /// Reads a request's bytes.
 pub(super) async fn bytes(body: Body) -> Result<Bytes, Failure> {
-    let collected = Limited::new(body, REQUEST_BYTES_MAX).collect();
-    let collected = tokio::time::timeout(REQUEST_TIMEOUT, collected).await;
-    match collected {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
-            Err(Failure::too_large(REQUEST_BYTES_MAX))
-        }
-        Ok(Err(_)) => {
+    match read_body(body, REQUEST_BYTES_MAX, REQUEST_TIMEOUT).await {
+        Ok(bytes) => Ok(bytes),
+        Err(BodyError::TooLong) => Err(Failure::too_large(REQUEST_BYTES_MAX)),
+        Err(BodyError::Broken) => {
             let message = "the request broke off; send it again";
             let status = StatusCode::BAD_REQUEST;
             Err(Failure::new(status, "incomplete_request", message))
         }
-        Err(_) => {
+        Err(BodyError::Slow) => {
             let message = "the request took too long to arrive; send it again";
             let status = StatusCode::REQUEST_TIMEOUT;
             Err(Failure::new(status, "request_timeout", message))
@@ -48,6 +44,15 @@ pub(super) fn parse<T: DeserializeOwned>(json: &[u8]) -> Result<T, Failure> {
     if depth(json) > REQUEST_DEPTH_MAX {
         let message = format!("the request is nested deeper than {REQUEST_DEPTH_MAX} levels");
         return Err(Failure::new(StatusCode::BAD_REQUEST, "too_deep", message));
+    }
+    // A list of the fields' values would be read as well, and is never meant.
+    if json.trim_ascii_start().starts_with(b"[") {
+        let message = "the request is a JSON list; send an object";
+        return Err(Failure::new(
+            StatusCode::BAD_REQUEST,
+            "invalid_json",
+            message,
+        ));
     }
     let mut deserializer = serde_json::Deserializer::from_slice(json);
     let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
@@ -155,6 +160,13 @@ mod tests {
                 "{json}: {field} {message}"
             );
         }
+    }
+
+    #[test]
+    fn a_list_is_no_request() {
+        let listed = br#" ["parrot", [{"role": "user", "content": "hello"}]]"#;
+        let failure = parse::<ChatRequest>(listed).unwrap_err();
+        assert_eq!(failure.openai().error.code.as_deref(), Some("invalid_json"));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use hearth_models::template::{ChatTemplate, Conversation, Message, TemplateError
 use hearth_models::tools::{Tool, ToolCall};
 use hearth_models::vocabulary::{EncodeError, Vocabulary};
 use hearth_protocol::content::ContentHash;
+use hearth_protocol::time::Timestamp;
 use thiserror::Error;
 
 use crate::answers::{Input, Speaker};
@@ -154,11 +155,11 @@ impl Reader {
         })
     }
 
-    /// The ids of a prompt.
+    /// The ids of a prompt; `now` is for templates that tell the date.
     ///
     /// # Errors
     /// When the model takes no such prompt.
-    pub fn ids(&self, input: &Input) -> Result<Vec<u32>, ReadError> {
+    pub fn ids(&self, input: &Input, now: Timestamp) -> Result<Vec<u32>, ReadError> {
         match input {
             Input::Ids(ids) => {
                 let unknown = ids.iter().find(|id| !self.vocabulary.contains(**id));
@@ -173,19 +174,12 @@ impl Reader {
                     messages: &messages,
                     tools: &tools,
                     add_generation_prompt: true,
-                    now_s: now_s(),
+                    now_s: now.as_secs(),
                 })?;
                 Ok(self.vocabulary.encode(&text, true)?)
             }
         }
     }
-}
-
-/// Seconds since 1970, for templates that tell the date.
-fn now_s() -> u64 {
-    std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
 }
 
 fn message(message: &crate::answers::Message) -> Message {

@@ -83,6 +83,8 @@ struct Work<'a> {
     spec: ContentHash,
     started_at: Timestamp,
     delivered: Vec<u32>,
+    /// When the first tokens were sent, and how many they were.
+    first: Option<(Timestamp, u32)>,
     tab: Option<Tab<'a>>,
 }
 
@@ -180,10 +182,12 @@ impl<'a> Conversation<'a> {
             spec,
             started_at: self.provider.now(),
             delivered: Vec::new(),
+            first: None,
             tab,
         };
         match self.generate(&mut work, generation).await {
             Ok(stop) => {
+                work.note_pace(self.provider.now());
                 let frame = self.settle(&mut work, stop).await?;
                 Ok(self.sender.send(&frame).await?)
             }
@@ -353,7 +357,7 @@ impl<'a> Conversation<'a> {
         if let Some(tokens) = gathered.take(first) {
             let ids = tokens.ids.clone();
             self.sender.send(&ProviderFrame::Tokens(tokens)).await?;
-            work.deliver(&ids);
+            work.deliver(&ids, self.provider.now());
         }
         Ok(next)
     }
@@ -463,11 +467,26 @@ impl<'a> Conversation<'a> {
 }
 
 impl Work<'_> {
-    fn deliver(&mut self, ids: &[u32]) {
+    fn deliver(&mut self, ids: &[u32], now: Timestamp) {
+        self.first.get_or_insert((now, count(ids.len())));
         self.delivered.extend_from_slice(ids);
         if let Some(tab) = &mut self.tab {
             tab.deliver(count(ids.len()));
         }
+    }
+
+    /// Takes in how fast this answer was: what the next offer says.
+    fn note_pace(&self, now: Timestamp) {
+        let Some((first_at, tokens)) = self.first else {
+            return;
+        };
+        let pace = &self.served.pace;
+        pace.note_prompt(
+            count(self.request.ids.len()),
+            first_at.ms_since(self.started_at),
+        );
+        let rest = count(self.delivered.len()).saturating_sub(tokens);
+        pace.note_output(rest, now.ms_since(first_at));
     }
 
     /// Whether nothing more may be generated until more is promised.
