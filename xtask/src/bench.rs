@@ -1,9 +1,10 @@
 //! `cargo xtask bench NAME`: runs a benchmark program and writes what it found to docs/benchmarks.md.
 //!
-//! A benchmark is an example called `bench_NAME` in any crate. It prints one JSON object a line:
+//! A benchmark of a library is an example called `bench_NAME` in any crate. It prints one JSON object a line:
 //! `{"name": .., "value": .., "unit": .., "note": ..}` (the note may be left out); whatever else it has
-//! to say goes to standard error. With `--smoke` it does the same in its smallest size: the test suite
-//! runs that, so that no benchmark rots, and nothing is written, because small sizes prove nothing.
+//! to say goes to standard error. A benchmark of whole programs is a module here ([`WHOLE`]). With `--smoke`
+//! each does the same in its smallest size: the test suite runs that, so that no benchmark rots, and nothing
+//! is written, because small sizes prove nothing.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -11,13 +12,25 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::model;
 use crate::workspace::{self, Metadata};
 
+mod answers;
+mod footprint;
+
 /// How the example of a benchmark is called, before its name.
 const PREFIX: &str = "bench_";
+
+/// Runs a benchmark of whole programs, in its smallest size or not.
+type Whole = fn(bool) -> Result<Vec<Figure>>;
+
+/// The benchmarks of whole programs.
+const WHOLE: [(&str, Whole); 2] = [("answers", answers::run), ("footprint", footprint::run)];
+
+/// Threads of a model that wait must not keep the processor from what is compared.
+const PASSIVE: (&str, &str) = ("OMP_WAIT_POLICY", "passive");
 
 /// Where the figures are published, relative to the root.
 const DOCUMENT: &str = "docs/benchmarks.md";
@@ -27,7 +40,7 @@ const INTRODUCTION: &str = "# Benchmarks\n\n\
     `cargo xtask bench NAME` writes the section called NAME.\n";
 
 /// One measured figure.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Figure {
     name: String,
@@ -37,9 +50,26 @@ struct Figure {
     note: String,
 }
 
+fn figure(name: &str, value: f64, unit: &str, note: &str) -> Figure {
+    Figure {
+        name: name.to_owned(),
+        value,
+        unit: unit.to_owned(),
+        note: note.to_owned(),
+    }
+}
+
+/// The middle one; the upper of two.
+fn median(values: impl IntoIterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.into_iter().collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
 /// The names of all benchmarks of the workspace, sorted.
 pub(crate) fn names(metadata: &Metadata) -> Vec<String> {
-    let mut names: Vec<String> = programs(metadata).map(str::to_owned).collect();
+    let whole = WHOLE.iter().map(|(name, _)| *name);
+    let mut names: Vec<String> = programs(metadata).chain(whole).map(str::to_owned).collect();
     names.sort();
     names
 }
@@ -62,19 +92,40 @@ fn programs(metadata: &Metadata) -> impl Iterator<Item = &str> {
 pub(crate) fn run(name: &str, smoke: bool) -> Result<()> {
     let root = workspace::root()?;
     let metadata = workspace::metadata(&root)?;
-    if !programs(&metadata).any(|program| program == name) {
+    let whole = WHOLE.iter().find(|(whole, _)| *whole == name);
+    let figures = if let Some((_, measure)) = whole {
+        let figures = measure(smoke)?;
+        for figure in &figures {
+            println!("{}", serde_json::to_string(figure)?);
+        }
+        figures
+    } else if programs(&metadata).any(|program| program == name) {
+        run_example(&root, name, smoke)?
+    } else {
         bail!(
             "no benchmark is called {name}: there are {}",
             names(&metadata).join(", ")
         );
+    };
+    if !smoke {
+        let document = root.join(DOCUMENT);
+        let before = fs::read_to_string(&document).unwrap_or_else(|_| INTRODUCTION.to_owned());
+        let section = section(name, &circumstances(&root)?, &figures);
+        fs::write(&document, with_section(&before, name, &section))
+            .with_context(|| format!("cannot write {}", document.display()))?;
+        println!("written to {DOCUMENT}");
     }
-    let program = workspace::build_one(&root, "--example", &format!("{PREFIX}{name}"))?;
+    Ok(())
+}
+
+/// Runs the example of a benchmark, and shows what it prints.
+fn run_example(root: &Path, name: &str, smoke: bool) -> Result<Vec<Figure>> {
+    let program = workspace::build_one(root, "--example", &format!("{PREFIX}{name}"))?;
     let mut command = Command::new(program);
     command
-        .current_dir(&root)
-        .env(model::VARIABLE, model::fetch(&root)?)
-        // Threads that wait must not keep the processor from what is compared.
-        .env("OMP_WAIT_POLICY", "passive");
+        .current_dir(root)
+        .env(model::VARIABLE, model::fetch(root)?)
+        .env(PASSIVE.0, PASSIVE.1);
     if smoke {
         command.arg("--smoke");
     }
@@ -91,16 +142,7 @@ pub(crate) fn run(name: &str, smoke: bool) -> Result<()> {
         workspace::shown(&command),
         output.status
     );
-    let figures = figures(&printed)?;
-    if !smoke {
-        let document = root.join(DOCUMENT);
-        let before = fs::read_to_string(&document).unwrap_or_else(|_| INTRODUCTION.to_owned());
-        let section = section(name, &circumstances(&root)?, &figures);
-        fs::write(&document, with_section(&before, name, &section))
-            .with_context(|| format!("cannot write {}", document.display()))?;
-        println!("written to {DOCUMENT}");
-    }
-    Ok(())
+    figures(&printed)
 }
 
 fn figures(printed: &str) -> Result<Vec<Figure>> {
@@ -222,13 +264,8 @@ mod tests {
     use super::*;
     use crate::workspace::{Package, Target};
 
-    fn figure(name: &str, value: f64) -> Figure {
-        Figure {
-            name: name.to_owned(),
-            value,
-            unit: "tx/s".to_owned(),
-            note: String::new(),
-        }
+    fn transfers(name: &str, value: f64) -> Figure {
+        figure(name, value, "tx/s", "")
     }
 
     #[test]
@@ -252,7 +289,7 @@ mod tests {
             names(&Metadata {
                 packages: vec![package]
             }),
-            ["chain", "payments"]
+            ["answers", "chain", "footprint", "payments"]
         );
     }
 
@@ -294,11 +331,11 @@ mod tests {
 
     #[test]
     fn a_section_replaces_its_older_self_and_leaves_the_others() {
-        let first = section("payments", "A machine.", &[figure("vouchers", 12_000.0)]);
+        let first = section("payments", "A machine.", &[transfers("vouchers", 12_000.0)]);
         let document = with_section(INTRODUCTION, "payments", &first);
-        let chain = section("chain", "A machine.", &[figure("a|b", 1.5)]);
+        let chain = section("chain", "A machine.", &[transfers("a|b", 1.5)]);
         let document = with_section(&document, "chain", &chain);
-        let newer = section("payments", "Another.", &[figure("vouchers", 13_000.0)]);
+        let newer = section("payments", "Another.", &[transfers("vouchers", 13_000.0)]);
         let document = with_section(&document, "payments", &newer);
         assert_eq!(
             document,

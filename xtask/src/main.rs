@@ -14,6 +14,7 @@ mod bench;
 mod contracts;
 mod demo;
 mod fuzz;
+mod households;
 mod model;
 mod npm;
 mod phases;
@@ -52,7 +53,7 @@ enum Task {
     Demo,
     /// Measure, and write what was found to docs/benchmarks.md.
     Bench {
-        /// The benchmark: an example called `bench_NAME`.
+        /// The benchmark; a wrong name lists them.
         name: String,
         /// Run the smallest size and write nothing.
         #[arg(long)]

@@ -1,0 +1,308 @@
+//! The benchmark `answers`: what Hearth costs beside llama.cpp, with whole programs.
+//!
+//! Four sides generate as many tokens of the same model on all cores of this machine, in turn, round after round:
+//! llama.cpp as a bare loop in a process of its own (`bench_engine --bare`), llama.cpp's HTTP server, a Hearth device
+//! that is asked at its own address, and a Hearth device without a model that buys from the other one, by the token,
+//! over the peer-to-peer link and on a chain. Whoever is not asked waits. A figure is the median over the rounds of the
+//! ratio, or difference, within a round; who begins a round changes.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::thread;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
+
+use super::{Figure, PASSIVE, figure, median};
+use crate::households::{Heard, Household, Program, Up, ask_openai, question};
+use crate::{model, python, workspace};
+
+/// Answers at the same time at most.
+const STREAMS_MAX: usize = 8;
+/// Tokens of each answer.
+const TOKENS: u64 = 128;
+/// The longest prompt and answer together.
+const CONTEXT_TOKENS: &str = "512";
+/// Rounds that count.
+const ROUNDS: u64 = 9;
+/// What the seller asks for a million tokens of prompts and of answers.
+const PRICES: (&str, &str) = ("20", "60");
+/// What the buyer has, in whole tokens.
+const FUNDS: &str = "1000";
+
+/// What one side did in one round.
+#[derive(Debug, Clone, Copy)]
+struct Run {
+    tokens_per_s: f64,
+    /// To the first token of any answer.
+    first_ms: f64,
+}
+
+/// Someone who generates.
+enum Side {
+    Bare(Bare),
+    /// Where it is asked, and what is only said to this one.
+    Server(String, Value),
+}
+
+impl Side {
+    fn run(&mut self, streams: usize, tokens: u64, round: u64) -> Result<Run> {
+        match self {
+            Self::Bare(bare) => bare.run(streams, tokens, round),
+            Self::Server(url, extra) => {
+                let asks = (0..streams).map(|stream| {
+                    let mut question = question(&prompt(round, stream), tokens);
+                    merge(&mut question, extra);
+                    question
+                });
+                ask_together(url, asks.collect())
+            }
+        }
+    }
+}
+
+/// Runs the benchmark.
+pub(super) fn run(smoke: bool) -> Result<Vec<Figure>> {
+    let root = workspace::root()?;
+    let folder = std::env::temp_dir().join(format!("hearth-answers-{}", std::process::id()));
+    fs::create_dir_all(&folder)?;
+    let figures = World::open(&root, &folder).and_then(|world| world.measure(smoke));
+    fs::remove_dir_all(&folder)?;
+    figures
+}
+
+/// The sides, and what keeps them running.
+struct World {
+    sides: Vec<(&'static str, Side)>,
+    buyer: Up,
+    _seller: Up,
+    _chain: Program,
+    _server: Program,
+}
+
+impl World {
+    fn open(root: &Path, folder: &Path) -> Result<Self> {
+        let hearth = workspace::build_one(root, "--bin", "hearth")?;
+        let bare = workspace::build_one(root, "--example", "bench_engine")?;
+        let file = model::fetch(root)?;
+        let threads = thread::available_parallelism()?.to_string();
+        let python = python::install(&root.join("xtask/peers/requirements.txt"))?;
+        let mut server = Command::new(python.join("bin/python"));
+        server
+            .arg(root.join("xtask/peers/llama_server.py"))
+            .arg(&file)
+            .args([&threads, &STREAMS_MAX.to_string(), CONTEXT_TOKENS])
+            .env(PASSIVE.0, PASSIVE.1)
+            // It waits for its end there.
+            .stdin(Stdio::piped())
+            .stderr(Stdio::null());
+        let (server, ready) = Program::start("llama.cpp's server", &mut server)?;
+        let server_url = ready["url"].as_str().context("a server has an address")?;
+
+        let named = |name: &str| Household::new(&hearth, folder.join(name));
+        let (owner, seller, buyer) = (named("chain"), named("seller"), named("buyer"));
+        seller.new_wallet()?;
+        let (chain, url) = owner.run_chain(&buyer.new_wallet()?, FUNDS)?;
+        let answers = format!("answers = {STREAMS_MAX}");
+        let context = format!("context_tokens = {CONTEXT_TOKENS}");
+        let size = [
+            ("answers = 4", &*answers),
+            ("context_tokens = 8192", &*context),
+        ];
+        for household in [&seller, &buyer] {
+            household.configure(&url, &size)?;
+        }
+        seller.serve_model(&file, PRICES)?;
+        let seller = Up::start("the seller", seller, &[], &[])?;
+        let buyer = Up::start("the buyer", buyer, &[&seller.ticket], &[])?;
+        buyer.wait_for_offers(1)?;
+        let sides = vec![
+            ("llama.cpp", Side::Bare(Bare::start(&bare, &file)?)),
+            (
+                "llama.cpp's server",
+                Side::Server(
+                    server_url.to_owned(),
+                    json!({"top_k": 0, "min_p": 0, "cache_prompt": false}),
+                ),
+            ),
+            ("asked at home", Side::Server(seller.url.clone(), json!({}))),
+            ("paid", Side::Server(buyer.url.clone(), json!({}))),
+        ];
+        Ok(Self {
+            sides,
+            buyer,
+            _seller: seller,
+            _chain: chain,
+            _server: server,
+        })
+    }
+
+    fn measure(mut self, smoke: bool) -> Result<Vec<Figure>> {
+        let (rounds, tokens) = if smoke { (1, 8) } else { (ROUNDS, TOKENS) };
+        let mut figures = Vec::new();
+        for streams in [1, STREAMS_MAX] {
+            // Nothing counts before everybody is warm: files in memory, a channel open.
+            self.round(streams, 8, 1_000)?;
+            let runs = (0..rounds).map(|round| self.round(streams, tokens, round));
+            let runs = runs.collect::<Result<Vec<_>>>()?;
+            figures.extend(compare(streams, tokens, &runs));
+        }
+        let bought = self.buyer.household.ask(&["earnings"])?;
+        let answers = bought["bought"].as_array().map_or(0, Vec::len);
+        ensure!(answers > 0, "the buyer's books name no answer that it paid");
+        Ok(figures)
+    }
+
+    /// Everybody in turn; in each round another one begins.
+    fn round(&mut self, streams: usize, tokens: u64, round: u64) -> Result<Vec<Run>> {
+        let count = self.sides.len();
+        let mut runs = vec![None; count];
+        for turn in 0..count {
+            let index = (turn + round as usize) % count;
+            let (name, side) = &mut self.sides[index];
+            let run = side.run(streams, tokens, round);
+            runs[index] = Some(run.with_context(|| format!("{name} failed"))?);
+        }
+        Ok(runs.into_iter().flatten().collect())
+    }
+}
+
+/// The figures of some rounds, in the order of [`World::sides`].
+fn compare(streams: usize, tokens: u64, rounds: &[Vec<Run>]) -> Vec<Figure> {
+    let note = format!(
+        "{streams} at a time, {tokens} tokens each, temperature 1; median of {} rounds",
+        rounds.len()
+    );
+    let each = |value: &dyn Fn(&[Run]) -> f64| median(rounds.iter().map(|runs| value(runs)));
+    let mut figures = Vec::new();
+    let named = [
+        "llama.cpp, bare loop",
+        "llama.cpp's server",
+        "Hearth, asked at home",
+        "Hearth, paid over the network",
+    ];
+    for (index, name) in named.into_iter().enumerate() {
+        let speed = each(&|runs| runs[index].tokens_per_s);
+        figures.push(figure(&format!("{name}: output"), speed, "tokens/s", &note));
+        let first = each(&|runs| runs[index].first_ms);
+        figures.push(figure(&format!("{name}: first token"), first, "ms", &note));
+    }
+    let target = if streams == 1 { 0.97 } else { 0.95 };
+    for (peer, name) in [(0, "the bare loop"), (1, "llama.cpp's server")] {
+        for (ours, how) in [(2, "asked at home"), (3, "paid")] {
+            let ratio = each(&|runs| runs[ours].tokens_per_s / runs[peer].tokens_per_s);
+            let later = each(&|runs| runs[ours].first_ms - runs[peer].first_ms);
+            let title = format!("{how} against {name}, output");
+            figures.push(figure(
+                &title,
+                ratio,
+                "ratio",
+                &format!("target {target}; {note}"),
+            ));
+            let title = format!("{how} after {name}, first token");
+            figures.push(figure(
+                &title,
+                later,
+                "ms",
+                &format!("target 5 with one at a time; {note}"),
+            ));
+        }
+    }
+    figures
+}
+
+/// Words that no other stream and no other round begins with.
+fn prompt(round: u64, stream: usize) -> String {
+    format!(
+        "{round}-{stream}: tell a long story of a lighthouse, its keeper, the storm of that winter, and what the \
+         sea brought to the door in the morning when the wind was gone."
+    )
+}
+
+fn merge(question: &mut Value, extra: &Value) {
+    for (name, value) in extra.as_object().into_iter().flatten() {
+        question[name] = value.clone();
+    }
+    // Nobody cuts the distribution: then all sides choose from the same one.
+    question["temperature"] = json!(1.0);
+    question["top_p"] = json!(1.0);
+}
+
+/// Asks all at once, a connection each.
+fn ask_together(url: &str, questions: Vec<Value>) -> Result<Run> {
+    let started = Instant::now();
+    let heard: Vec<Result<Heard>> = thread::scope(|scope| {
+        let asking: Vec<_> = questions
+            .iter()
+            .map(|question| scope.spawn(|| ask_openai(url, question, |_| Ok(()))))
+            .collect();
+        asking
+            .into_iter()
+            .map(|asking| asking.join().expect("asking does not panic"))
+            .collect()
+    });
+    let seconds = started.elapsed().as_secs_f64();
+    let heard = heard.into_iter().collect::<Result<Vec<_>>>()?;
+    let tokens: u64 = heard.iter().map(|heard| heard.tokens).sum();
+    let first = heard.iter().filter_map(|heard| heard.first_s);
+    let first_s = first.fold(f64::INFINITY, f64::min);
+    ensure!(first_s.is_finite(), "{url} answered without a word");
+    Ok(Run {
+        tokens_per_s: tokens as f64 / seconds,
+        first_ms: first_s * 1e3,
+    })
+}
+
+/// `bench_engine --bare`, which answers a line with a line.
+struct Bare {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+impl Bare {
+    fn start(program: &Path, model_file: &Path) -> Result<Self> {
+        let mut child = Command::new(program)
+            .arg("--bare")
+            .env(model::VARIABLE, model_file)
+            .env(PASSIVE.0, PASSIVE.1)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot start the bare loop")?;
+        let input = child.stdin.take().context("a child has an input")?;
+        let output = child.stdout.take().context("a child has an output")?;
+        Ok(Self {
+            child,
+            input,
+            output: BufReader::new(output),
+        })
+    }
+
+    fn run(&mut self, streams: usize, tokens: u64, round: u64) -> Result<Run> {
+        let task =
+            json!({"streams": streams, "tokens": tokens, "sampler": "temperature", "round": round});
+        writeln!(self.input, "{task}")?;
+        let mut line = String::new();
+        if self.output.read_line(&mut line)? == 0 {
+            bail!("the bare loop ended");
+        }
+        let said: Value = serde_json::from_str(&line).context("the bare loop gave no figures")?;
+        let read = |name: &str| said[name].as_f64().context("a figure is missing");
+        Ok(Run {
+            tokens_per_s: read("tokens_per_s")?,
+            first_ms: read("first_ms")?,
+        })
+    }
+}
+
+impl Drop for Bare {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}

@@ -1,0 +1,335 @@
+//! Households as processes: what the demo and the benchmarks run and ask.
+//!
+//! Each has a folder of its own and is used by the program `hearth` alone, as anybody would.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
+
+/// The model that answers.
+pub(crate) const MODEL: &str = "smollm2-135m-instruct";
+/// How long any one step may take.
+const STEP_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// A program that runs until it is dropped.
+pub(crate) struct Program {
+    name: &'static str,
+    child: Child,
+    lines: BufReader<ChildStdout>,
+}
+
+impl Program {
+    /// Starts it and waits for its first line, which is a JSON object.
+    pub(crate) fn start(name: &'static str, command: &mut Command) -> Result<(Self, Value)> {
+        let mut child = command
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("cannot start {name}"))?;
+        let stdout = child.stdout.take().context("the output was asked for")?;
+        let mut program = Self {
+            name,
+            child,
+            lines: BufReader::new(stdout),
+        };
+        let mut line = String::new();
+        program.lines.read_line(&mut line)?;
+        let ready: Value = serde_json::from_str(&line)
+            .with_context(|| format!("{name} did not become ready; it printed {line:?}"))?;
+        ensure!(ready["event"] == "ready", "{name} printed {line}");
+        Ok((program, ready))
+    }
+
+    /// The process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Kills it as a power cut would: no signal that it could answer.
+    pub(crate) fn kill(mut self) -> Result<()> {
+        self.child
+            .kill()
+            .with_context(|| format!("cannot kill {}", self.name))?;
+        self.child.wait()?;
+        Ok(())
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // It may have ended already; nothing else can be done about it here.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// A household: a folder of its own and the program to use it with.
+pub(crate) struct Household {
+    hearth: PathBuf,
+    folder: PathBuf,
+}
+
+impl Household {
+    pub(crate) fn new(hearth: &Path, folder: PathBuf) -> Self {
+        let hearth = hearth.to_path_buf();
+        Self { hearth, folder }
+    }
+
+    pub(crate) fn hearth(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.hearth);
+        command
+            .arg("--home")
+            .arg(&self.folder)
+            .arg("--json")
+            .args(arguments)
+            .env("HEARTH_PASSPHRASE", "a passphrase for the demo only")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a command to its end and reads what it printed.
+    pub(crate) fn ask(&self, arguments: &[&str]) -> Result<Value> {
+        let output = self.hearth(arguments).stderr(Stdio::piped()).output()?;
+        ensure!(
+            output.status.success(),
+            "hearth {} failed: {}",
+            arguments.join(" "),
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+        serde_json::from_slice(&output.stdout)
+            .with_context(|| format!("hearth {} printed no JSON", arguments.join(" ")))
+    }
+
+    /// Makes a wallet and returns its account.
+    pub(crate) fn new_wallet(&self) -> Result<String> {
+        let wallet = self.ask(&["wallet", "new"])?;
+        let account =
+            find_text(&wallet, "household").context("a new wallet names its household")?;
+        Ok(account.to_owned())
+    }
+
+    /// Runs a chain of its own, with so many whole tokens for an account; returns where it answers.
+    pub(crate) fn run_chain(&self, account: &str, whole_tokens: &str) -> Result<(Program, String)> {
+        let fund = format!("{account}={whole_tokens}");
+        let mut run = self.hearth(&["chain", "run", "--port", "0", "--fund", &fund]);
+        let (chain, ready) = Program::start("the chain", &mut run)?;
+        let url = ready["url"]
+            .as_str()
+            .context("the chain says where it is")?;
+        Ok((chain, url.to_owned()))
+    }
+
+    /// Says in the configuration where the chain is and that this machine is all there is, and makes the other
+    /// replacements asked for.
+    pub(crate) fn configure(&self, chain: &str, replacements: &[(&str, &str)]) -> Result<()> {
+        let path = self.folder.join("config.toml");
+        let mut text = fs::read_to_string(&path)?;
+        let always = [
+            ("http://127.0.0.1:8545", chain),
+            ("reach = \"local\"", "reach = \"loopback\""),
+            // Everything runs here: one household's work is not another's reason to stop.
+            ("busy_percent = 50", "busy_percent = 100"),
+        ];
+        for (before, after) in always.iter().chain(replacements) {
+            ensure!(text.contains(before), "no configuration says {before}");
+            text = text.replace(before, after);
+        }
+        fs::write(&path, text)?;
+        Ok(())
+    }
+
+    /// Serves the model to others, for so many whole tokens for a million tokens of prompts and of answers.
+    pub(crate) fn serve_model(&self, file: &Path, prices: (&str, &str)) -> Result<()> {
+        let file = file.to_str().context("the model's path is UTF-8")?;
+        self.ask(&["models", "import", file, "--name", MODEL])?;
+        let (prompt, output) = prices;
+        self.ask(&[
+            "models", "serve", MODEL, "--asset", "TESTUSD", "--prompt", prompt, "--output", output,
+        ])?;
+        Ok(())
+    }
+
+    /// What the household's account has of the test token.
+    pub(crate) fn balance(&self) -> Result<u128> {
+        let balances = self.ask(&["wallet", "balances"])?;
+        let money = find(&balances, &|value| value["symbol"] == "TESTUSD")
+            .context("the balances name TESTUSD")?;
+        units(&money["units"])
+    }
+}
+
+/// A household whose device is up.
+pub(crate) struct Up {
+    pub(crate) household: Household,
+    pub(crate) program: Program,
+    pub(crate) url: String,
+    pub(crate) ticket: String,
+}
+
+impl Up {
+    /// Brings a device up that knows some tickets.
+    pub(crate) fn start(
+        name: &'static str,
+        household: Household,
+        join: &[&str],
+        options: &[&str],
+    ) -> Result<Self> {
+        let mut arguments = vec!["up", "--listen", "127.0.0.1:0"];
+        arguments.extend(options);
+        for ticket in join {
+            arguments.extend(["--join", ticket]);
+        }
+        let (program, ready) = Program::start(name, &mut household.hearth(&arguments))?;
+        let text = |key: &str| ready[key].as_str().map(str::to_owned);
+        Ok(Self {
+            url: text("url").context("a node says where it is")?,
+            ticket: text("ticket").context("a node prints its ticket")?,
+            household,
+            program,
+        })
+    }
+
+    /// Waits until it knows so many offers.
+    pub(crate) fn wait_for_offers(&self, count: usize) -> Result<()> {
+        wait_until("the offers of the others", || {
+            let offers = self.household.ask(&["offers"])?;
+            let offers = offers["offers"].as_array();
+            Ok(offers.is_some_and(|offers| offers.len() == count))
+        })
+    }
+
+    /// Ends the program, and keeps the folder.
+    pub(crate) fn stop(self) -> Result<Household> {
+        self.program.kill()?;
+        Ok(self.household)
+    }
+}
+
+/// What came of a question.
+#[derive(Default)]
+pub(crate) struct Heard {
+    pub(crate) text: String,
+    pub(crate) tokens: u64,
+    /// From the question to the end of the answer.
+    pub(crate) seconds: f64,
+    /// From the question to the first piece of text.
+    pub(crate) first_s: Option<f64>,
+    pub(crate) finish: Option<String>,
+}
+
+/// A question that is answered with so many tokens: the end of the text is made unlikely.
+pub(crate) fn question(text: &str, tokens: u64) -> Value {
+    json!({
+        "model": MODEL,
+        "messages": [{ "role": "user", "content": text }],
+        "max_tokens": tokens,
+        "seed": 42,
+        "stream": true,
+        "stream_options": { "include_usage": true },
+        "logit_bias": { "2": -20 },
+    })
+}
+
+/// Asks a server that speaks OpenAI's API, streaming; `after` is told how many pieces came so far.
+pub(crate) fn ask_openai(
+    url: &str,
+    question: &Value,
+    mut after: impl FnMut(u64) -> Result<()>,
+) -> Result<Heard> {
+    let body = question.to_string();
+    let host = url.trim_start_matches("http://");
+    let started = Instant::now();
+    let mut stream = TcpStream::connect(host)?;
+    stream.set_read_timeout(Some(STEP_TIMEOUT))?;
+    let length = body.len();
+    let head = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\n\
+         content-length: {length}\r\nconnection: close\r\n\r\n"
+    );
+    stream.write_all(format!("{head}{body}").as_bytes())?;
+    let mut heard = Heard::default();
+    let mut other = String::new();
+    for line in BufReader::new(stream).lines() {
+        let line = line?;
+        let Some(data) = line.strip_prefix("data: ") else {
+            other.push_str(&line);
+            continue;
+        };
+        if data == "[DONE]" {
+            heard.seconds = started.elapsed().as_secs_f64();
+            return Ok(heard);
+        }
+        let event: Value = serde_json::from_str(data)?;
+        ensure!(event["error"].is_null(), "{url} said: {}", event["error"]);
+        let choice = &event["choices"][0];
+        if let Some(text) = choice["delta"]["content"]
+            .as_str()
+            .filter(|text| !text.is_empty())
+        {
+            let now = || started.elapsed().as_secs_f64();
+            heard.first_s.get_or_insert_with(now);
+            heard.text.push_str(text);
+            heard.tokens += 1;
+            after(heard.tokens)?;
+        }
+        if let Some(tokens) = event["usage"]["completion_tokens"].as_u64() {
+            heard.tokens = tokens;
+        }
+        if let Some(why) = choice["finish_reason"].as_str() {
+            heard.finish = Some(why.to_owned());
+        }
+    }
+    bail!(
+        "the stream of {url} broke after {} tokens: {:?}; it said {other}",
+        heard.tokens,
+        heard.text
+    )
+}
+
+fn find<'a>(value: &'a Value, wanted: &dyn Fn(&Value) -> bool) -> Option<&'a Value> {
+    if wanted(value) {
+        return Some(value);
+    }
+    match value {
+        Value::Array(items) => items.iter().find_map(|item| find(item, wanted)),
+        Value::Object(fields) => fields.values().find_map(|item| find(item, wanted)),
+        _ => None,
+    }
+}
+
+fn find_text<'a>(value: &'a Value, key: &str) -> Option<&'a str> {
+    find(value, &|value| value[key].is_string()).and_then(|value| value[key].as_str())
+}
+
+/// An amount in atomic units.
+pub(crate) fn units(value: &Value) -> Result<u128> {
+    let text = value.as_str().context("an amount is a string")?;
+    text.parse()
+        .with_context(|| format!("{text:?} is no amount"))
+}
+
+/// The sum of what some trades charged, in atomic units.
+pub(crate) fn charged(trades: &Value) -> Result<u128> {
+    let trades = trades.as_array().context("earnings list trades")?;
+    let sums = trades
+        .iter()
+        .filter_map(|trade| trade["charged"].as_array());
+    sums.flatten().map(|money| units(&money["units"])).sum()
+}
+
+fn wait_until(what: &str, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
+    let started = Instant::now();
+    while !done()? {
+        if started.elapsed() > STEP_TIMEOUT {
+            bail!("waited too long for {what}");
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
