@@ -32,7 +32,8 @@ pub struct Patience {
     pub stall_ms: u64,
     /// How long a provider may take to answer at all, in milliseconds.
     pub connect_ms: u64,
-    /// How long a request may wait in a provider's queue, in milliseconds.
+    /// How long a provider that says that it works may take without getting on, in its queue or
+    /// with the prompt, in milliseconds.
     pub queue_ms: u64,
     /// How long a deposit may take to become final, in milliseconds.
     pub deposit_ms: u64,
@@ -235,6 +236,8 @@ struct Attempt {
     prompt_tokens_read: u32,
     /// When it is left unless something comes.
     until: Timestamp,
+    /// When it is left unless it gets on with the prompt, whatever it says.
+    progress_by: Timestamp,
 }
 
 /// One answer, seen by its payer.
@@ -343,6 +346,7 @@ impl Answer {
             charged: Amount::ZERO,
             prompt_tokens_read: 0,
             until: now.plus_ms(patience_ms),
+            progress_by: now,
             asked: asked.clone(),
         });
         if is_here {
@@ -445,19 +449,26 @@ impl Answer {
             patience.queue_ms
         };
         attempt.until = now.plus_ms(wait_ms);
+        attempt.progress_by = now.plus_ms(wait_ms.max(patience.queue_ms));
     }
 
     fn working(&mut self, now: Timestamp, prompt_tokens: u32, out: &mut Vec<Effect>) {
-        let stall_ms = self.patience.stall_ms;
+        let patience = self.patience;
+        let reached = self.ids.len();
         let attempt = self.attempt.as_mut();
         let Some(attempt) = attempt.filter(|attempt| attempt.is_on()) else {
             return self.distrust(now, Distrust::OutOfTurn, out);
         };
-        // Only progress counts: whoever repeats itself is left as if it were silent.
         let more = prompt_tokens > attempt.prompt_tokens_read;
         if more && prompt_tokens as usize <= attempt.asked.ids.len() {
             attempt.prompt_tokens_read = prompt_tokens;
-            attempt.until = now.plus_ms(attempt.read_ms(stall_ms));
+            let read_ms = attempt.read_ms(patience.stall_ms);
+            attempt.until = now.plus_ms(read_ms);
+            attempt.progress_by = now.plus_ms(read_ms.max(patience.queue_ms));
+        } else if prompt_tokens == attempt.prompt_tokens_read && reached == attempt.first {
+            // It lives, and others are before this prompt; but words alone do not hold for long.
+            let lives = now.plus_ms(patience.stall_ms).min(attempt.progress_by);
+            attempt.until = attempt.until.max(lives);
         }
     }
 

@@ -83,6 +83,8 @@ enum Nature {
     OwnerReturns(u32),
     NeverReadsThePrompt,
     RepeatsProgress,
+    /// Says so many times, once a second, that it works, and then answers.
+    IsBusyFor(u32),
 }
 
 /// A provider at work on one stream.
@@ -92,9 +94,19 @@ struct Provider {
     delivered: Vec<u32>,
     charged: Amount,
     covered_tokens: u32,
+    /// How often it said that it works.
+    beats: u32,
 }
 
 impl Provider {
+    /// How long it takes to do what it does next, in milliseconds.
+    fn pace_ms(&self) -> u64 {
+        match self.nature {
+            Nature::IsBusyFor(beats) if self.beats <= beats && self.delivered.is_empty() => 1_000,
+            _ => 10,
+        }
+    }
+
     fn receipt(&self, stop: StopReason, charge: Amount) -> Box<SignedReceipt> {
         let mut receipt = Receipt {
             answer: self.asked.id,
@@ -176,6 +188,10 @@ impl Provider {
             Nature::NeverReadsThePrompt => return None,
             Nature::RepeatsProgress => {
                 return Some(frame(ProviderFrame::Working { prompt_tokens: 1 }));
+            }
+            Nature::IsBusyFor(beats) if self.beats < beats => {
+                self.beats += 1;
+                return Some(frame(ProviderFrame::Working { prompt_tokens: 0 }));
             }
             _ => {}
         }
@@ -269,6 +285,7 @@ impl World {
                     asked: *request,
                     delivered: Vec::new(),
                     charged: Amount::ZERO,
+                    beats: 0,
                 });
                 if nature == Nature::Refuses {
                     self.tell(frame(ProviderFrame::Refused(Refusal {
@@ -331,7 +348,8 @@ impl World {
             let acted = self.at.as_mut().and_then(Provider::act);
             match acted {
                 Some(event) => {
-                    self.now = self.now.plus_ms(10);
+                    let pace_ms = self.at.as_ref().map_or(10, Provider::pace_ms);
+                    self.now = self.now.plus_ms(pace_ms);
                     if self.answer.wake_at().is_some_and(|until| self.now >= until) {
                         self.tell(Event::Tick);
                         continue;
@@ -388,6 +406,24 @@ fn another_goes_on_where_one_fell_silent_and_both_are_paid() {
     assert_eq!(world.settled[&2].1, 20);
     assert_eq!(world.left[0], (1, Departure::Lost));
     assert!(world.waits <= patience().stall_ms, "{} ms", world.waits);
+}
+
+#[test]
+fn a_busy_provider_that_says_so_is_waited_for_but_not_for_ever() {
+    let mut world = World::new(&[Nature::IsBusyFor(12), Nature::Honest]);
+    assert_eq!(world.run(), End::Stopped(StopReason::Length));
+    world.holds("busy");
+    assert_eq!(world.left, [(1, Departure::Done)]);
+
+    let mut world = World::new(&[Nature::IsBusyFor(100), Nature::Honest]);
+    assert_eq!(world.run(), End::Stopped(StopReason::Length));
+    world.holds("busy for ever");
+    assert_eq!(world.left[0], (1, Departure::Lost));
+    assert!(
+        world.now.0 <= patience().queue_ms + 2_000,
+        "{:?}",
+        world.now
+    );
 }
 
 #[test]
@@ -483,6 +519,7 @@ fn nature() -> impl Strategy<Value = Nature> {
         at.prop_map(Nature::OwnerReturns),
         Just(Nature::NeverReadsThePrompt),
         Just(Nature::RepeatsProgress),
+        (0..30_u32).prop_map(Nature::IsBusyFor),
     ]
 }
 

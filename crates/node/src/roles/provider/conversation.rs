@@ -17,7 +17,7 @@ use hearth_protocol::time::Timestamp;
 use hearth_protocol::x402::ErrorCode;
 use thiserror::Error;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, Interval, interval_at, sleep_until, timeout};
 
 use super::till::{Promised, Tab};
 use super::{Provider, refusal};
@@ -27,6 +27,8 @@ use crate::roles::served::{Gathered, Served, stop_reason};
 
 /// How long a payer may take to ask, and to promise more once nothing is covered any more.
 const PAYER_TIME_MAX: Duration = Duration::from_secs(10);
+/// How often a payer hears, before the first token, that its question is worked on.
+const WORKING_EVERY: Duration = Duration::from_secs(1);
 /// Promises that are corrected for one answer at most.
 const CORRECTIONS_MAX: usize = 3;
 
@@ -82,6 +84,8 @@ struct Work<'a> {
     served: &'a Served,
     spec: ContentHash,
     started_at: Timestamp,
+    /// Tokens that the engine has read.
+    read_tokens: u32,
     delivered: Vec<u32>,
     /// When the first tokens were sent, and how many they were.
     first: Option<(Timestamp, u32)>,
@@ -94,6 +98,7 @@ enum Next {
     Said(Result<Option<PayerFrame>, RecvError>),
     Unpaid,
     Closed,
+    Quiet,
 }
 
 impl<'a> Conversation<'a> {
@@ -181,6 +186,7 @@ impl<'a> Conversation<'a> {
             served,
             spec,
             started_at: self.provider.now(),
+            read_tokens: 0,
             delivered: Vec::new(),
             first: None,
             tab,
@@ -260,6 +266,7 @@ impl<'a> Conversation<'a> {
         let mut open = self.provider.opened();
         let mut unpaid_at = None;
         let mut pending = None;
+        let mut quiet = interval_at(Instant::now() + WORKING_EVERY, WORKING_EVERY);
         loop {
             self.charge_part(work).await?;
             let parked = work.is_parked();
@@ -267,7 +274,11 @@ impl<'a> Conversation<'a> {
                 parked.then(|| unpaid_at.unwrap_or_else(|| Instant::now() + PAYER_TIME_MAX));
             let next = match pending.take() {
                 Some(made) => Next::Made(Some(made)),
-                None => self.next(&mut generation, &mut open, unpaid_at).await,
+                None => {
+                    let quiet = work.delivered.is_empty().then_some(&mut quiet);
+                    self.next(&mut generation, &mut open, unpaid_at, quiet)
+                        .await
+                }
             };
             let stop = match next {
                 Next::Made(made) => {
@@ -283,6 +294,10 @@ impl<'a> Conversation<'a> {
                 Next::Said(said) => self.said(work, &generation, said?).await?,
                 Next::Unpaid => Some(StopReason::Unpaid),
                 Next::Closed => Some(StopReason::Failed),
+                Next::Quiet => {
+                    self.say_working(work.read_tokens).await?;
+                    None
+                }
             };
             if let Some(stop) = stop {
                 return Ok(stop);
@@ -295,6 +310,7 @@ impl<'a> Conversation<'a> {
         generation: &mut Generation,
         open: &mut watch::Receiver<bool>,
         unpaid_at: Option<Instant>,
+        quiet: Option<&mut Interval>,
     ) -> Next {
         let unpaid = async {
             match unpaid_at {
@@ -308,13 +324,25 @@ impl<'a> Conversation<'a> {
                 pending::<()>().await;
             }
         };
+        let quiet = async {
+            match quiet {
+                Some(quiet) => quiet.tick().await,
+                None => pending().await,
+            }
+        };
         tokio::select! {
             biased;
             said = self.receiver.recv(), if self.listening => Next::Said(said),
             () = closed => Next::Closed,
             made = generation.next() => Next::Made(made),
             () = unpaid => Next::Unpaid,
+            _ = quiet => Next::Quiet,
         }
+    }
+
+    async fn say_working(&mut self, prompt_tokens: u32) -> Result<(), Ended> {
+        let frame = ProviderFrame::Working { prompt_tokens };
+        Ok(self.sender.send(&frame).await?)
     }
 
     /// Tells what the engine made, and everything more that is there already. Returns what came
@@ -340,9 +368,8 @@ impl<'a> Conversation<'a> {
                     self.sender.send(&frame).await?;
                 }
                 Made::Prompt { tokens_read, .. } if gathered.len() == 0 => {
-                    let prompt_tokens = tokens_read;
-                    let frame = ProviderFrame::Working { prompt_tokens };
-                    self.sender.send(&frame).await?;
+                    work.read_tokens = tokens_read;
+                    self.say_working(tokens_read).await?;
                 }
                 other => {
                     next = Some(other);
