@@ -34,7 +34,7 @@ const PROMPT_TOKENS: usize = 60;
 /// Tokens of the prompt that is asked twice.
 const LONG_PROMPT_TOKENS: usize = 1_000;
 /// Cells of either context.
-const CELLS: u32 = 4_096;
+const CELLS: u32 = 16_384;
 const MICRO_BATCH: u32 = 512;
 
 /// How much is measured.
@@ -241,8 +241,8 @@ impl HearthSide {
     fn load(path: &Path) -> Result<Self> {
         let options = EngineOptions {
             threads: available_parallelism()?.get() as u32,
-            context_tokens: 2_048,
-            cache_tokens: CELLS,
+            context_tokens: CELLS / 8,
+            sequences_max: 8,
             micro_batch_tokens: MICRO_BATCH,
             ..EngineOptions::default()
         };

@@ -256,8 +256,8 @@ impl Engine {
         let scheduler = Scheduler::new(Capacity {
             slots: plan.sequences,
             queue: options.queue_max,
-            cells: plan.cells,
             batch_tokens: plan.batch_tokens,
+            forgets_ends: plan.forgets_ends,
         });
         let shared = Arc::new(Shared::new(State::new(scheduler)));
         let thread = worker::start(model, vocabulary.clone(), plan.clone(), shared.clone())?;

@@ -5,14 +5,13 @@
 //! batch carries one token of every answer that is being written, and fills up with a part of one
 //! prompt, so that a long prompt slows the others down but never stops them.
 //!
-//! Keys and values have a cell each, and all slots share one pool. A slot reserves cells in
-//! blocks as it grows. When there are none left, first remembered prompts are forgotten, then the
-//! youngest answer gives up its slot, and waits at the head of the queue with all that it has
-//! written, to be read again: an answer is put off, never cut short.
+//! Keys and values of a slot are its own and lie in the order of its tokens, and each piece of a
+//! prompt is computed by itself, so that what is read of a prompt never depends on what else the
+//! engine does.
 //!
 //! **Reuse of what was read before.** A finished slot remembers the prompt that it read. The part
 //! that a new prompt shares with it is not computed again where that leaves every bit of the
-//! logits as it was, which is the case if each token of both was computed in a batch of
+//! logits as it was, which is the case if each token of both was computed in a piece of
 //! [`PIECE_TOKENS_MIN`] rows or more (matrix kernels round equally from there on; tokens written
 //! one at a time do not). So only what was read in such pieces is remembered, and a new prompt
 //! reuses at most so much that as many rows remain to be computed.
@@ -30,8 +29,6 @@ mod tests;
 pub(crate) use piece::PIECE_TOKENS_MIN;
 use piece::piece_tokens;
 
-/// Cells are reserved in blocks of this many.
-const CELLS_BLOCK: u32 = 256;
 /// Tokens of a prompt that are read beside answers that are being written, in one batch.
 const BESIDE_TOKENS: u32 = 128;
 
@@ -46,10 +43,11 @@ pub(crate) struct Capacity {
     pub(crate) slots: u32,
     /// Work that waits.
     pub(crate) queue: u32,
-    /// Cells of all sequences together.
-    pub(crate) cells: u32,
-    /// Tokens of one batch.
+    /// Tokens of one step.
     pub(crate) batch_tokens: u32,
+    /// Whether the cache can drop the end of a sequence. Where it cannot, nothing is reused, and
+    /// no [`Filler`] is computed.
+    pub(crate) forgets_ends: bool,
 }
 
 /// Something to compute.
@@ -75,7 +73,7 @@ pub(crate) struct Full {
     pub(crate) before: u32,
 }
 
-/// A part of a batch: tokens of one slot, in a row.
+/// A part of a step: tokens of one slot, in a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Part {
     pub(crate) slot: u32,
@@ -91,7 +89,17 @@ pub(crate) struct Part {
     pub(crate) written: bool,
 }
 
-/// What the engine must do to its cache before the next batch.
+/// A row that is computed for nothing, beside tokens that are written, and dropped at once: rows
+/// of slots side by side are computed in one pass over the weights, and a gap costs a pass more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Filler {
+    /// A slot between two that write.
+    pub(crate) slot: u32,
+    /// The first position that it has not computed.
+    pub(crate) position: u32,
+}
+
+/// What the engine must do to its cache before the next step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Prepare {
     /// Drop all of a sequence from this position on.
@@ -101,7 +109,7 @@ pub(crate) enum Prepare {
         /// Its first position that is dropped.
         position: u32,
     },
-    /// Let a sequence, which is empty, begin with the beginning of another.
+    /// Let a sequence begin with the beginning of another; what it held is lost.
     Share {
         /// The one that has it.
         from: u32,
@@ -125,18 +133,27 @@ pub(crate) struct Started {
 pub(crate) struct Plan {
     /// Work that got a slot.
     pub(crate) started: Vec<Started>,
-    /// Before the batch, in this order.
+    /// Before anything is computed, in this order.
     pub(crate) prepare: Vec<Prepare>,
-    /// The batch; empty if there is nothing to compute.
-    pub(crate) batch: Vec<Part>,
+    /// The next token of each answer that is being written, computed together.
+    pub(crate) written: Vec<Part>,
+    /// Computed with those.
+    pub(crate) fillers: Vec<Filler>,
+    /// Pieces of prompts, each computed by itself.
+    pub(crate) pieces: Vec<Part>,
 }
 
-/// Work that has a slot, or had one and waits for another.
+impl Plan {
+    /// Whether there is nothing to compute.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.written.is_empty() && self.pieces.is_empty()
+    }
+}
+
+/// Work that has a slot, or waits for one.
 #[derive(Debug)]
 struct Progress {
     work: Work,
-    /// The order of asking.
-    age: u64,
     /// The prompt, then what was written; the last one written is not computed yet.
     ids: Vec<u32>,
     /// How many of `ids` are written.
@@ -147,32 +164,23 @@ struct Progress {
     computed: u32,
     /// How many of these were computed in pieces that may be reused.
     reusable: u32,
-    /// Cells that it may use.
-    reserved: u32,
 }
 
 impl Progress {
-    fn new(mut work: Work, age: u64) -> Self {
+    fn new(mut work: Work) -> Self {
         let ids = std::mem::take(&mut work.prompt);
         Self {
             to_read: ids.len() as u32,
             ids,
             work,
-            age,
             written: 0,
             computed: 0,
             reusable: 0,
-            reserved: 0,
         }
     }
 
     fn length(&self) -> u32 {
         self.ids.len() as u32
-    }
-
-    /// The most cells that it can ever need.
-    fn cells_max(&self) -> u32 {
-        self.length() + (self.work.output_max - self.written)
     }
 
     fn may_write(&self) -> bool {
@@ -201,11 +209,12 @@ enum Slot {
 }
 
 impl Slot {
-    fn cells(&self) -> u32 {
+    /// How many tokens of it are computed.
+    fn computed(&self) -> u32 {
         match self {
             Self::Free => 0,
             Self::Remembers { ids, .. } => ids.len() as u32,
-            Self::Busy(progress) => progress.reserved,
+            Self::Busy(progress) => progress.computed,
         }
     }
 
@@ -228,9 +237,7 @@ pub(crate) struct Scheduler {
     queues: BTreeMap<u64, VecDeque<Progress>>,
     /// Owners with something waiting, in the order of their turns.
     turns: VecDeque<u64>,
-    /// Answers that gave up their slot, the oldest first; they go before the queue.
-    put_off: Vec<Progress>,
-    /// Done to the cache before the next batch.
+    /// Done to the cache before the next step.
     prepare: Vec<Prepare>,
     clock: u64,
     /// The slot that reads first next time.
@@ -244,7 +251,6 @@ impl Scheduler {
             capacity,
             queues: BTreeMap::new(),
             turns: VecDeque::new(),
-            put_off: Vec::new(),
             prepare: Vec::new(),
             clock: 0,
             first_reader: 0,
@@ -253,8 +259,7 @@ impl Scheduler {
 
     /// How much work waits for a slot.
     pub(crate) fn waiting(&self) -> u32 {
-        let queued: usize = self.queues.values().map(VecDeque::len).sum();
-        (queued + self.put_off.len()) as u32
+        self.queues.values().map(VecDeque::len).sum::<usize>() as u32
     }
 
     /// How many slots are at work.
@@ -281,13 +286,12 @@ impl Scheduler {
                 before: before + self.busy(),
             });
         }
-        self.clock += 1;
         let owner = work.owner;
         let queue = self.queues.entry(owner).or_default();
         if queue.is_empty() {
             self.turns.push_back(owner);
         }
-        queue.push_back(Progress::new(work, self.clock));
+        queue.push_back(Progress::new(work));
         Ok((before + 1).saturating_sub(free))
     }
 
@@ -300,7 +304,6 @@ impl Scheduler {
 
     /// Ends work wherever it is. What it read is remembered if it had a slot.
     pub(crate) fn end(&mut self, id: WorkId) {
-        self.put_off.retain(|progress| progress.work.id != id);
         for queue in self.queues.values_mut() {
             queue.retain(|progress| progress.work.id != id);
         }
@@ -322,8 +325,7 @@ impl Scheduler {
             _ => None,
         });
         let queued = self.queues.values_mut().flatten();
-        let put_off = self.put_off.iter_mut();
-        (busy.chain(queued).chain(put_off)).find(|progress| progress.work.id == id)
+        busy.chain(queued).find(|progress| progress.work.id == id)
     }
 
     /// Ends work that could not be computed; nothing of it is remembered.
@@ -340,7 +342,7 @@ impl Scheduler {
         let Slot::Busy(progress) = std::mem::take(&mut self.slots[slot]) else {
             return;
         };
-        let keep = if progress.work.reuse {
+        let keep = if progress.work.reuse && self.capacity.forgets_ends {
             progress.reusable
         } else {
             0
@@ -366,22 +368,6 @@ impl Scheduler {
             slot: slot as u32,
             position: 0,
         });
-    }
-
-    fn free_cells(&self) -> u32 {
-        let used: u32 = self.slots.iter().map(Slot::cells).sum();
-        self.capacity.cells.saturating_sub(used)
-    }
-
-    /// Frees cells by forgetting what was remembered longest ago, but nothing of slot `keep`.
-    fn make_room(&mut self, cells: u32, keep: Option<usize>) -> bool {
-        while self.free_cells() < cells {
-            let Some(oldest) = self.oldest_memory(keep) else {
-                return false;
-            };
-            self.forget(oldest);
-        }
-        true
     }
 
     fn oldest_memory(&self, keep: Option<usize>) -> Option<usize> {

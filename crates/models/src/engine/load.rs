@@ -17,6 +17,8 @@ const ENGINE: &str = "llama.cpp (llama-cpp-sys-2 0.1.161)";
 const SEQUENCES_MAX: u32 = 64;
 /// The largest micro-batch.
 const MICRO_BATCH_TOKENS_MAX: u32 = 4_096;
+/// llama.cpp rounds the cells of a sequence up to a multiple of this.
+const CELLS_MULTIPLE: u32 = 256;
 /// The longest text that is embedded, in tokens.
 const EMBEDDING_TOKENS_MAX: u32 = 2_048;
 
@@ -26,10 +28,8 @@ pub struct EngineOptions {
     /// Threads that compute.
     pub threads: u32,
     /// The longest prompt and answer together, in tokens; what the model was made for bounds it.
+    /// Memory is taken for the keys and values of so many tokens for each of `sequences_max`.
     pub context_tokens: u32,
-    /// Tokens whose keys and values are kept, of all sequences together; at least
-    /// `context_tokens` are.
-    pub cache_tokens: u32,
     /// Answers that are computed at the same time.
     pub sequences_max: u32,
     /// Answers that wait for a place.
@@ -41,13 +41,12 @@ pub struct EngineOptions {
 }
 
 impl Default for EngineOptions {
-    /// All cores, eight answers at a time, and everything on the GPU if there is one.
+    /// All cores, four answers at a time, and everything on the GPU if there is one.
     fn default() -> Self {
         Self {
             threads: thread::available_parallelism().map_or(1, |count| count.get() as u32),
             context_tokens: 8_192,
-            cache_tokens: 16_384,
-            sequences_max: 8,
+            sequences_max: 4,
             queue_max: 64,
             micro_batch_tokens: 512,
             gpu_layers: u32::MAX,
@@ -74,11 +73,11 @@ pub enum LoadError {
     },
     /// The context does not fit into memory.
     #[error(
-        "the engine found no memory for {cache_tokens} tokens: lower cache_tokens or context_tokens"
+        "the engine found no memory for {tokens} tokens: lower the number of answers or context_tokens"
     )]
     Memory {
-        /// Tokens that were asked for.
-        cache_tokens: u32,
+        /// Tokens that were asked for, of all answers together.
+        tokens: u32,
         /// What llama.cpp said.
         source: llama_cpp_2::LlamaContextLoadError,
     },
@@ -120,7 +119,9 @@ pub struct EngineDescription {
 pub(super) struct LoadPlan {
     pub(super) threads: i32,
     pub(super) sequences: u32,
+    /// Tokens whose keys and values are kept, of all sequences together.
     pub(super) cells: u32,
+    pub(super) forgets_ends: bool,
     pub(super) batch_tokens: u32,
     pub(super) embedding_tokens: u32,
     pub(super) description: EngineDescription,
@@ -163,13 +164,15 @@ pub(super) fn plan(model: &LlamaModel, options: &EngineOptions) -> Result<LoadPl
     )?;
     let context = within("context_tokens", options.context_tokens, 16, 1 << 20)?;
     let context = context.min(model.n_ctx_train().max(16));
-    let cache = within("cache_tokens", options.cache_tokens, 1, 1 << 22)?;
     let positive = |value: i32| u32::try_from(value).unwrap_or(0);
-    let cells = cache.max(context).next_multiple_of(256);
+    let cells = context.next_multiple_of(CELLS_MULTIPLE) * sequences;
+    // A recurrent state holds all that was read at once, and cannot be turned back.
+    let forgets_ends = !model.is_recurrent() && !model.is_hybrid();
     Ok(LoadPlan {
         threads: threads as i32,
         sequences,
         cells,
+        forgets_ends,
         batch_tokens: batch,
         embedding_tokens: context.min(EMBEDDING_TOKENS_MAX),
         description: EngineDescription {
@@ -181,9 +184,7 @@ pub(super) fn plan(model: &LlamaModel, options: &EngineOptions) -> Result<LoadPl
             context_tokens: context,
             sequences_max: sequences,
             vocabulary_tokens: positive(model.n_vocab()),
-            // Cells that lie elsewhere in the pool change the order in which attention adds up,
-            // and with it the bits: the tests say so, hence nothing is reused.
-            reuses_prefixes: false,
+            reuses_prefixes: forgets_ends,
             embedding_length: positive(model.n_embd_out()),
         },
     })

@@ -17,7 +17,7 @@ use super::load::{LoadError, LoadPlan};
 use super::shared::{Answer, Embedding, Shared, Task};
 use super::{EndReason, Event};
 use crate::sampling;
-use crate::scheduler::{Part, Plan, Prepare, WorkId};
+use crate::scheduler::{Filler, Part, Plan, Prepare, WorkId};
 use crate::vocabulary::Vocabulary;
 
 /// The context of a plan, without what makes it one for answers.
@@ -29,7 +29,8 @@ pub(super) fn context_params(plan: &LoadPlan) -> LlamaContextParams {
         .with_n_threads_batch(plan.threads)
         .with_type_k(KvCacheType::F16)
         .with_type_v(KvCacheType::F16)
-        .with_kv_unified(true)
+        // Each sequence has cells of its own, so that what it computes does not depend on others.
+        .with_kv_unified(false)
         // Off: it makes bits depend on the number of threads.
         .with_flash_attention_policy(0)
         .with_no_perf(true)
@@ -56,11 +57,8 @@ pub(super) fn start(
         let context = match model.new_context(backend, params) {
             Ok(context) => context,
             Err(source) => {
-                let cache_tokens = plan.cells;
-                let error = LoadError::Memory {
-                    cache_tokens,
-                    source,
-                };
+                let tokens = plan.cells;
+                let error = LoadError::Memory { tokens, source };
                 return drop(ready.send(Err(error)));
             }
         };
@@ -134,10 +132,7 @@ impl Worker<'_> {
                     }
                 }
             }
-            if let Err(error) = self.compute(&plan) {
-                tracing::error!(%error, "a batch could not be computed");
-                self.fail(&plan.batch, &error);
-            }
+            self.step(&plan);
         }
         for active in self.tasks.values() {
             active.task.say(Event::Ended(EndReason::Cancelled));
@@ -166,7 +161,7 @@ impl Worker<'_> {
                 state.embeddings.pop_front()
             };
             let plan = state.scheduler.plan();
-            let works = !plan.batch.is_empty() || !plan.prepare.is_empty();
+            let works = !plan.is_empty() || !plan.prepare.is_empty();
             if works || embeds || embedding.is_some() {
                 return Some((plan, embedding));
             }
@@ -189,26 +184,35 @@ impl Worker<'_> {
         }
     }
 
-    fn compute(&mut self, plan: &Plan) -> Result<(), String> {
-        for step in &plan.prepare {
-            self.prepare(*step)?;
+    /// Does what is planned: what is written first, because somebody waits for it.
+    fn step(&mut self, plan: &Plan) {
+        let prepared = (plan.prepare.iter()).try_for_each(|step| self.prepare(*step));
+        if let Err(error) = prepared {
+            self.fail(&plan.written, &error);
+            self.fail(&plan.pieces, &error);
+            return;
         }
-        if plan.batch.is_empty() {
-            return Ok(());
+        self.compute(&plan.written, &plan.fillers);
+        for piece in &plan.pieces {
+            self.compute(std::slice::from_ref(piece), &[]);
         }
-        self.batch.clear();
-        for part in &plan.batch {
-            self.add(part)?;
+    }
+
+    /// Computes parts together, and does with the logits what they were computed for.
+    fn compute(&mut self, parts: &[Part], fillers: &[Filler]) {
+        if parts.is_empty() {
+            return;
         }
-        let decoded = self.context.decode(&mut self.batch);
-        decoded.map_err(|error| error.to_string())?;
-        for part in &plan.batch {
+        if let Err(error) = self.decode(parts, fillers) {
+            return self.fail(parts, &error);
+        }
+        for part in parts {
             self.tell_progress(part);
         }
-        let outcomes = self.take_logits(&plan.batch);
+        let outcomes = self.take_logits(parts, fillers);
         let shared = self.shared.clone();
         let mut state = shared.lock();
-        state.scheduler.computed(&plan.batch);
+        state.scheduler.computed(parts);
         for outcome in outcomes {
             match outcome {
                 Outcome::Wrote(id, token) => state.scheduler.wrote(id, token),
@@ -224,21 +228,44 @@ impl Worker<'_> {
                 }
             }
         }
+    }
+
+    fn decode(&mut self, parts: &[Part], fillers: &[Filler]) -> Result<(), String> {
+        self.batch.clear();
+        // Rows go in the order of their slots: only then one pass computes them all.
+        let mut fillers_left = fillers.iter().peekable();
+        for part in parts {
+            while let Some(filler) = fillers_left.next_if(|filler| filler.slot < part.slot) {
+                let (position, slot) = (filler.position as i32, filler.slot as i32);
+                let added = self.batch.add(LlamaToken(0), position, &[slot], false);
+                added.map_err(|error| error.to_string())?;
+            }
+            self.add(part)?;
+        }
+        let decoded = self.context.decode(&mut self.batch);
+        decoded.map_err(|error| error.to_string())?;
+        for Filler { slot, position } in fillers.iter().copied() {
+            self.prepare(Prepare::Forget { slot, position })?;
+        }
         Ok(())
     }
 
     fn prepare(&mut self, step: Prepare) -> Result<(), String> {
-        let done = match step {
-            Prepare::Forget { slot, position } => self
-                .context
-                .clear_kv_cache_seq(Some(slot), Some(position), None)
-                .map(|_| ()),
+        let (slot, position) = match step {
+            Prepare::Forget { slot, position } => (slot, position),
             Prepare::Share { from, to, tokens } => {
-                self.context
-                    .copy_kv_cache_seq(from as i32, to as i32, Some(0), Some(tokens))
+                // A sequence is copied whole.
+                let copied = (self.context).copy_kv_cache_seq(from as i32, to as i32, None, None);
+                copied.map_err(|error| error.to_string())?;
+                (to, tokens)
             }
         };
-        done.map_err(|error| error.to_string())
+        let cleared = (self.context).clear_kv_cache_seq(Some(slot), Some(position), None);
+        match cleared {
+            Ok(true) => Ok(()),
+            Ok(false) => Err("the cache cannot drop the end of a sequence".to_owned()),
+            Err(error) => Err(error.to_string()),
+        }
     }
 
     fn add(&mut self, part: &Part) -> Result<(), String> {
@@ -275,12 +302,13 @@ impl Worker<'_> {
         }
     }
 
-    /// Does with the logits of a batch what they were computed for.
-    fn take_logits(&mut self, batch: &[Part]) -> Vec<Outcome> {
+    /// Does with the logits of parts what they were computed for.
+    fn take_logits(&mut self, parts: &[Part], fillers: &[Filler]) -> Vec<Outcome> {
         let mut outcomes = Vec::new();
         let mut row = 0;
-        for part in batch {
-            let first_row = row;
+        for part in parts {
+            let before = |filler: &&Filler| filler.slot < part.slot;
+            let first_row = row + fillers.iter().filter(before).count() as i32;
             row += part.tokens.len() as i32;
             // Who has cancelled in the meantime has no task any more.
             let Some(active) = self.tasks.get_mut(&part.work) else {
@@ -288,7 +316,9 @@ impl Worker<'_> {
             };
             match &mut active.task {
                 Task::Answer(answer) if part.chooses => {
-                    let logits = self.context.get_logits_ith(row - 1);
+                    let logits = self
+                        .context
+                        .get_logits_ith(first_row + part.tokens.len() as i32 - 1);
                     choose(answer, part.work, logits, &self.vocabulary, &mut outcomes);
                 }
                 Task::Answer(_) => {}
@@ -309,11 +339,12 @@ impl Worker<'_> {
         outcomes
     }
 
-    /// Ends all that was in a batch that could not be computed.
-    fn fail(&mut self, batch: &[Part], error: &str) {
+    /// Ends all that could not be computed.
+    fn fail(&mut self, parts: &[Part], error: &str) {
+        tracing::error!(%error, "a step could not be computed");
         let shared = self.shared.clone();
         let mut state = shared.lock();
-        for part in batch {
+        for part in parts {
             state.scheduler.abandon(part.work);
             if let Some(active) = self.tasks.remove(&part.work) {
                 let reason = EndReason::Failed(error.to_owned());

@@ -1,17 +1,12 @@
 //! Who gets a slot, and which.
 
-use super::{CELLS_BLOCK, PIECE_TOKENS_MIN, Prepare, Progress, Scheduler, Slot, Started};
+use super::{PIECE_TOKENS_MIN, Prepare, Progress, Scheduler, Slot, Started};
 
 /// A slot for work, and whose beginning it shares.
 struct Place {
     slot: usize,
     from: Option<usize>,
     tokens: u32,
-}
-
-/// The cells that work should have: for what it has so far, and a block to grow.
-pub(super) fn cells_wanted(progress: &Progress) -> u32 {
-    (progress.length() + CELLS_BLOCK).min(progress.cells_max())
 }
 
 impl Scheduler {
@@ -22,15 +17,10 @@ impl Scheduler {
             let Some(mut progress) = self.next_waiting() else {
                 break;
             };
-            let wanted = cells_wanted(&progress);
-            let Some(place) = self.place(&progress, wanted) else {
-                self.return_waiting(progress);
-                break;
-            };
+            let place = self.place(&progress);
             self.share(&place);
             progress.computed = place.tokens;
             progress.reusable = place.tokens;
-            progress.reserved = wanted;
             started.push(Started {
                 work: progress.work.id,
                 reused: place.tokens,
@@ -40,29 +30,30 @@ impl Scheduler {
         started
     }
 
-    /// A slot with enough cells for work, if there is one: best one that was free, then the one
-    /// that was used longest ago, then the very one whose memory is reused.
-    fn place(&mut self, progress: &Progress, wanted: u32) -> Option<Place> {
+    /// A slot for work: the one that remembers the beginning of its prompt, if little else would
+    /// be lost or nothing else is idle; then one that is free, then the one used longest ago.
+    fn place(&mut self, progress: &Progress) -> Place {
         let (from, tokens) = self.longest_shared(progress);
         let free = self
             .slots
             .iter()
             .position(|slot| matches!(slot, Slot::Free));
-        if let Some(slot) = free.or_else(|| self.oldest_memory(from)) {
-            if !matches!(self.slots[slot], Slot::Free) {
-                self.forget(slot);
-            }
-            if self.make_room(wanted, from) {
-                return Some(Place { slot, from, tokens });
-            }
+        let other = free.or_else(|| self.oldest_memory(from));
+        if let Some(index) = from
+            && let Slot::Remembers { ids, .. } = &self.slots[index]
+            && (other.is_none() || ids.len() <= 2 * tokens as usize)
+        {
+            return Place {
+                slot: index,
+                from,
+                tokens,
+            };
         }
-        let from = from.filter(|from| matches!(self.slots[*from], Slot::Remembers { .. }))?;
-        let more = wanted.saturating_sub(self.slots[from].cells());
-        self.make_room(more, Some(from)).then_some(Place {
-            slot: from,
-            from: Some(from),
-            tokens,
-        })
+        let slot = other.expect("a slot that is not busy is free or remembers");
+        if !matches!(self.slots[slot], Slot::Free) {
+            self.forget(slot);
+        }
+        Place { slot, from, tokens }
     }
 
     fn share(&mut self, place: &Place) {
@@ -87,11 +78,8 @@ impl Scheduler {
         });
     }
 
-    /// Who is next: whoever gave up a slot, then one of each owner in turn.
+    /// Who is next: one of each owner in turn.
     fn next_waiting(&mut self) -> Option<Progress> {
-        if !self.put_off.is_empty() {
-            return Some(self.put_off.remove(0));
-        }
         let owner = self.turns.pop_front()?;
         let queue = self.queues.get_mut(&owner)?;
         let next = queue.pop_front();
@@ -103,15 +91,9 @@ impl Scheduler {
         next
     }
 
-    /// Puts work back for which there are no cells yet: it is next when there are.
-    fn return_waiting(&mut self, progress: Progress) {
-        let at = (self.put_off).partition_point(|other| other.age < progress.age);
-        self.put_off.insert(at, progress);
-    }
-
     /// Where most of the prompt was read before, and how much of it may be reused.
     fn longest_shared(&self, progress: &Progress) -> (Option<usize>, u32) {
-        if !progress.work.reuse {
+        if !progress.work.reuse || !self.capacity.forgets_ends {
             return (None, 0);
         }
         // As many rows as a piece has at least must remain to be computed.

@@ -1,30 +1,26 @@
-//! What the next batch carries, and what came of the last one.
+//! What the next step computes, and what came of the last one.
 
-use super::admission::cells_wanted;
 use super::{
-    BESIDE_TOKENS, PIECE_TOKENS_MIN, Part, Plan, Prepare, Progress, Scheduler, Slot, WorkId,
+    BESIDE_TOKENS, Filler, PIECE_TOKENS_MIN, Part, Plan, Progress, Scheduler, Slot, WorkId,
     piece_tokens,
 };
 
 impl Scheduler {
-    /// Hands out slots and cells, and says what to compute next.
+    /// Hands out slots, and says what to compute next.
     pub(crate) fn plan(&mut self) -> Plan {
-        let mut started = self.admit();
-        self.grow();
-        // Whoever gave up its slot just now did not start.
-        started.retain(|started| self.slot_of(started.work).is_some());
-        let mut batch = self.written_tokens();
-        let room = self.capacity.batch_tokens - batch.len() as u32;
-        let room = if batch.is_empty() {
-            room
+        let started = self.admit();
+        let written = self.written_tokens();
+        let room = if written.is_empty() {
+            self.capacity.batch_tokens
         } else {
-            room.min(BESIDE_TOKENS)
+            BESIDE_TOKENS
         };
-        self.add_prompts(&mut batch, room);
         Plan {
             started,
             prepare: std::mem::take(&mut self.prepare),
-            batch,
+            fillers: self.fillers(&written),
+            pieces: self.pieces(room),
+            written,
         }
     }
 
@@ -33,7 +29,6 @@ impl Scheduler {
         for (index, slot) in self.slots.iter().enumerate() {
             if let Slot::Busy(progress) = slot
                 && progress.writes()
-                && progress.length() <= progress.reserved
             {
                 batch.push(Part {
                     slot: index as u32,
@@ -49,7 +44,25 @@ impl Scheduler {
         batch
     }
 
-    fn add_prompts(&mut self, batch: &mut Vec<Part>, mut room: u32) {
+    fn fillers(&self, written: &[Part]) -> Vec<Filler> {
+        let (Some(first), Some(last)) = (written.first(), written.last()) else {
+            return Vec::new();
+        };
+        if !self.capacity.forgets_ends {
+            return Vec::new();
+        }
+        let writes = |slot: &u32| written.iter().any(|part| part.slot == *slot);
+        (first.slot..last.slot)
+            .filter(|slot| !writes(slot))
+            .map(|slot| Filler {
+                slot,
+                position: self.slots[slot as usize].computed(),
+            })
+            .collect()
+    }
+
+    fn pieces(&mut self, mut room: u32) -> Vec<Part> {
+        let mut pieces = Vec::new();
         let count = self.slots.len();
         for turn in 0..count {
             let index = (self.first_reader + turn) % count;
@@ -72,7 +85,7 @@ impl Scheduler {
                 continue;
             }
             room -= end - progress.computed;
-            batch.push(Part {
+            pieces.push(Part {
                 slot: index as u32,
                 work: progress.work.id,
                 position: progress.computed,
@@ -83,61 +96,12 @@ impl Scheduler {
             });
         }
         self.first_reader = (self.first_reader + 1) % count.max(1);
+        pieces
     }
 
-    /// Gives cells to those that need more; the youngest gives up its slot when there are none.
-    fn grow(&mut self) {
-        let mut growing: Vec<(u64, usize)> = (self.slots.iter().enumerate())
-            .filter_map(|(index, slot)| match slot {
-                Slot::Busy(progress) if progress.length() > progress.reserved => {
-                    Some((progress.age, index))
-                }
-                _ => None,
-            })
-            .collect();
-        growing.sort_unstable();
-        for (_, index) in growing {
-            while let Slot::Busy(progress) = &self.slots[index] {
-                let more = cells_wanted(progress) - progress.reserved;
-                if self.make_room(more, None) {
-                    if let Slot::Busy(progress) = &mut self.slots[index] {
-                        progress.reserved += more;
-                    }
-                    break;
-                }
-                self.put_off_youngest();
-            }
-        }
-    }
-
-    fn put_off_youngest(&mut self) {
-        let busy = self.slots.iter().enumerate().filter_map(|(index, slot)| {
-            let Slot::Busy(progress) = slot else {
-                return None;
-            };
-            Some((progress.age, index))
-        });
-        let Some((_, index)) = busy.max() else {
-            return;
-        };
-        if let Slot::Busy(progress) = std::mem::take(&mut self.slots[index]) {
-            let mut progress = *progress;
-            progress.to_read = progress.length();
-            progress.computed = 0;
-            progress.reusable = 0;
-            progress.reserved = 0;
-            let at = (self.put_off).partition_point(|other| other.age < progress.age);
-            self.put_off.insert(at, progress);
-        }
-        self.prepare.push(Prepare::Forget {
-            slot: index as u32,
-            position: 0,
-        });
-    }
-
-    /// Says that a batch was computed.
-    pub(crate) fn computed(&mut self, batch: &[Part]) {
-        for part in batch {
+    /// Says that parts of a step were computed.
+    pub(crate) fn computed(&mut self, parts: &[Part]) {
+        for part in parts {
             let Some(progress) = self.find(part.work) else {
                 continue;
             };
@@ -151,7 +115,7 @@ impl Scheduler {
         }
     }
 
-    /// Says which token was chosen for work whose part of the batch chooses one.
+    /// Says which token was chosen for work whose part chooses one.
     pub(crate) fn wrote(&mut self, id: WorkId, token: u32) {
         if let Some(progress) = self.find(id) {
             progress.ids.push(token);

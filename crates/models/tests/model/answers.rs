@@ -12,7 +12,6 @@ pub(crate) fn engine(change: impl FnOnce(&mut EngineOptions)) -> Engine {
     let mut options = EngineOptions {
         threads: 1,
         context_tokens: 2_048,
-        cache_tokens: 4_096,
         ..EngineOptions::default()
     };
     change(&mut options);

@@ -54,10 +54,47 @@ async fn a_prompt_asked_again_gives_the_same_bits() {
     let mut job = job(&engine, &format!("{shared}What does it eat?"), 1);
     job.rule.temperature_millionths = 0;
     job.logprobs = Some(20);
-    let alone = first_logprobs(&engine, job.clone()).await;
-    let again = first_logprobs(&engine, job).await;
+    let (alone, reused) = first_logprobs(&engine, job.clone()).await;
+    assert_eq!(reused, 0);
+    let (again, reused) = first_logprobs(&engine, job.clone()).await;
     assert_eq!(again, alone);
-    assert!(engine.description().reuses_prefixes || again.1 == 0);
+    assert!(reused > 100, "{reused} tokens were reused");
+    // Another prompt with the same beginning, while this one is remembered and after it is gone.
+    let end = engine
+        .vocabulary()
+        .encode(" And who eats it, and when, and where?", false);
+    job.ids.truncate(120);
+    job.ids.extend(end.unwrap().repeat(10));
+    let (shared, reused) = first_logprobs(&engine, job.clone()).await;
+    assert!((64..=120).contains(&reused), "{reused} tokens were reused");
+    let fresh = super::answers::engine(|_| {});
+    assert_eq!(first_logprobs(&fresh, job).await, (shared, 0));
+}
+
+#[tokio::test]
+#[ignore = "needs outside programs"]
+async fn what_is_read_of_a_prompt_does_not_depend_on_who_else_asks() {
+    let engine = engine(|options| options.sequences_max = 3);
+    let mut job = job(&engine, &"Where is the lighthouse? ".repeat(30), 1);
+    job.rule.temperature_millionths = 0;
+    job.logprobs = Some(20);
+    let (alone, _) = first_logprobs(&engine, job.clone()).await;
+    let fresh = super::answers::engine(|options| options.sequences_max = 3);
+    let others: Vec<_> = (0..2)
+        .map(|number| {
+            let mut other =
+                super::answers::job(&fresh, &format!("{number}: tell me a story."), 400);
+            other.rule.logit_bias_millionths = vec![(2, -100_000_000)];
+            other
+        })
+        .collect();
+    let mut writing = Vec::new();
+    for other in others {
+        let mut generation = fresh.submit(other).await.unwrap();
+        while !matches!(generation.next().await, Some(Event::Token { .. })) {}
+        writing.push(generation);
+    }
+    assert_eq!(first_logprobs(&fresh, job).await, (alone, 0));
 }
 
 /// The log-probabilities of the first token to the bit, and how much of the prompt was reused.

@@ -79,7 +79,6 @@ async fn load(
             config.threads
         },
         context_tokens: config.context_tokens,
-        cache_tokens: usual.cache_tokens.max(config.context_tokens),
         sequences_max: config.answers,
         ..usual
     };

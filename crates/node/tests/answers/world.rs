@@ -303,7 +303,6 @@ pub(crate) fn served(prices: Vec<Price>) -> Served {
     let options = EngineOptions {
         threads: 1,
         context_tokens: 2_048,
-        cache_tokens: 8_192,
         ..EngineOptions::default()
     };
     let engine = Engine::load(&model_file(), options).unwrap();
