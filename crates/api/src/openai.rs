@@ -36,6 +36,30 @@ impl OneOrMany {
     }
 }
 
+/// What was said: text, or parts of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Content {
+    /// Text.
+    Text(String),
+    /// Parts that are read one after the other.
+    Parts(Vec<ContentPart>),
+}
+
+/// A part of what was said. Only text is supported.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ContentPart {
+    /// `text` (in responses `input_text` or `output_text`), `refusal`, or what is not supported.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Of a text.
+    #[serde(default)]
+    pub text: Option<String>,
+    /// Of a `refusal`.
+    #[serde(default)]
+    pub refusal: Option<String>,
+}
+
 /// Text to be continued or embedded: text or token ids, one or several.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]

@@ -56,6 +56,19 @@ pub struct Message {
     pub name: Option<String>,
 }
 
+impl Message {
+    /// Words, and nothing else.
+    pub fn said(speaker: Speaker, text: String) -> Self {
+        Self {
+            speaker,
+            text,
+            calls: Vec::new(),
+            call_id: None,
+            name: None,
+        }
+    }
+}
+
 /// A call that the model asks for.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ToolCall {
@@ -256,6 +269,9 @@ pub enum AskError {
         /// The tier.
         tier: String,
     },
+    /// Embeddings are computed by this device's own models only.
+    #[error("embeddings are computed on this device only, and it does not run {0:?}")]
+    NotHere(String),
     /// The question makes no sense.
     #[error("{0}")]
     Senseless(String),

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{AnswerNote, CompletionUsage, OneOrMany, StreamOptions};
+use super::{AnswerNote, CompletionUsage, Content, OneOrMany, StreamOptions};
 
 /// A conversation that shall go on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -108,30 +108,6 @@ pub struct ChatMessage {
     /// Of a tool's message: the call that it answers.
     #[serde(default)]
     pub tool_call_id: Option<String>,
-}
-
-/// What was said: text, or parts of it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
-pub enum Content {
-    /// Text.
-    Text(String),
-    /// Parts that are read one after the other.
-    Parts(Vec<ContentPart>),
-}
-
-/// A part of a message. Only text is supported.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct ContentPart {
-    /// `text`, `refusal`, or what is not supported.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// Of a `text`.
-    #[serde(default)]
-    pub text: Option<String>,
-    /// Of a `refusal`.
-    #[serde(default)]
-    pub refusal: Option<String>,
 }
 
 /// A tool that the model may ask for.

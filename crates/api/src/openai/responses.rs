@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::chat::{TokenLogprob, ToolMode};
-use super::{AnswerNote, ErrorDetail};
+use super::{AnswerNote, Content, ErrorDetail};
 
 /// A conversation that shall go on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -77,7 +77,7 @@ pub struct InputItem {
     pub role: Option<super::chat::Role>,
     /// Of a message.
     #[serde(default)]
-    pub content: Option<ItemText>,
+    pub content: Option<Content>,
     /// Of a call, or of what came of it.
     #[serde(default)]
     pub call_id: Option<String>,
@@ -89,31 +89,7 @@ pub struct InputItem {
     pub arguments: Option<String>,
     /// What came of a call.
     #[serde(default)]
-    pub output: Option<ItemText>,
-}
-
-/// Text, or parts of it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
-pub enum ItemText {
-    /// Text.
-    Text(String),
-    /// Parts that are read one after the other.
-    Parts(Vec<ItemPart>),
-}
-
-/// A part of a message. Only text is supported.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct ItemPart {
-    /// `input_text`, `output_text`, `refusal`, or what is not supported.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// The text.
-    #[serde(default)]
-    pub text: Option<String>,
-    /// Of a `refusal`.
-    #[serde(default)]
-    pub refusal: Option<String>,
+    pub output: Option<Content>,
 }
 
 /// A tool that the model may ask for.

@@ -379,10 +379,7 @@ impl Payer {
     async fn embed_now(&self, model: String, inputs: Vec<Input>) -> Result<Embedded, AskError> {
         let (_, weights) = self.weights_of(&model)?;
         let served = self.parts().provider.find(&weights);
-        let served = served.ok_or_else(|| AskError::BeyondTier {
-            model,
-            tier: "device, where embeddings are computed".to_owned(),
-        })?;
+        let served = served.ok_or(AskError::NotHere(model))?;
         let reader = self.reader(&weights).await?;
         let (mut vectors, mut tokens) = (Vec::new(), 0_u32);
         for input in &inputs {
@@ -392,6 +389,11 @@ impl Payer {
             vectors.push(vector.map_err(senseless)?);
         }
         Ok(Embedded { vectors, tokens })
+    }
+
+    /// What it keeps.
+    pub fn store(&self) -> &Store {
+        &self.parts().store
     }
 
     /// Every receipt that was ever kept.

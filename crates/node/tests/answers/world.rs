@@ -329,13 +329,7 @@ pub(crate) fn question(text: &str, output_tokens: u32) -> Question {
     Question {
         model: MODEL.to_owned(),
         input: Input::Chat {
-            messages: vec![Message {
-                speaker: Speaker::User,
-                text: text.to_owned(),
-                calls: Vec::new(),
-                call_id: None,
-                name: None,
-            }],
+            messages: vec![Message::said(Speaker::User, text.to_owned())],
             tools: Vec::new(),
         },
         sampling: Sampling {

@@ -6,10 +6,10 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use hearth_api::openai::chat::{
     AnswerMessage, CallDelta, ChatChunk, ChatCompletion, ChatMessage, ChatRequest, ChatTool,
-    Choice, ChoiceLogprobs, ChunkChoice, Content, Delta, FinishReason, FunctionCall,
-    ResponseFormat, Role, TokenLogprob, ToolCall, ToolChoice, ToolMode, TopLogprob,
+    Choice, ChoiceLogprobs, ChunkChoice, Delta, FinishReason, FunctionCall, ResponseFormat, Role,
+    TokenLogprob, ToolCall, ToolChoice, ToolMode, TopLogprob,
 };
-use hearth_api::openai::{CompletionUsage, OneOrMany};
+use hearth_api::openai::{CompletionUsage, Content, OneOrMany};
 use serde_json::{Value, json};
 
 use super::answering::{self, Asked, Asking};
@@ -190,9 +190,10 @@ fn message((index, message): (usize, ChatMessage)) -> Result<Message, Failure> {
     });
     Ok(Message {
         speaker,
-        text: message
-            .content
-            .map_or_else(|| Ok(String::new()), |content| text(content, &place))?,
+        text: message.content.map_or_else(
+            || Ok(String::new()),
+            |content| text(content, &place("content")),
+        )?,
         calls: calls.collect::<Result<_, _>>()?,
         call_id: message.tool_call_id,
         name: message.name,
@@ -222,7 +223,8 @@ pub(super) fn past_call(
     })
 }
 
-fn text(content: Content, place: &dyn Fn(&str) -> String) -> Result<String, Failure> {
+/// The text of what was said at `place` of the request.
+pub(super) fn text(content: Content, place: &str) -> Result<String, Failure> {
     let parts = match content {
         Content::Text(text) => return Ok(text),
         Content::Parts(parts) => parts,
@@ -230,9 +232,11 @@ fn text(content: Content, place: &dyn Fn(&str) -> String) -> Result<String, Fail
     let mut texts = Vec::with_capacity(parts.len());
     for (index, part) in parts.into_iter().enumerate() {
         match (part.kind.as_str(), part.text, part.refusal) {
-            ("text", Some(text), _) | ("refusal", _, Some(text)) => texts.push(text),
+            ("text" | "input_text" | "output_text", Some(text), _) | ("refusal", _, Some(text)) => {
+                texts.push(text)
+            }
             (kind, ..) => {
-                let place = place(&format!("content[{index}]"));
+                let place = format!("{place}[{index}]");
                 let message = format!("a part of type {kind:?} is not supported; send text");
                 return Err(Failure::unsupported(place, message));
             }

@@ -79,12 +79,16 @@ impl Failure {
     /// As many answers as may be in progress are.
     pub(super) fn too_many_at_once(answers: u32) -> Self {
         let message = format!(
-            "{answers} answers are in progress for this API key, as many as it may have; ask again \
-             when one has ended"
+            "{answers} answers are in progress for this API key, or for all who pay, as many as may be; \
+             ask again when one has ended"
         );
-        let mut failure = Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_at_once", message);
-        failure.retry_after_s = Some(1);
-        failure
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_at_once", message).retry_after(1)
+    }
+
+    /// When to ask again.
+    pub(super) fn retry_after(mut self, seconds: u32) -> Self {
+        self.retry_after_s = Some(seconds);
+        self
     }
 
     pub(super) fn no_model(model: &str) -> Self {
@@ -110,6 +114,15 @@ impl Failure {
                 failure.param = Some("model".to_owned());
                 failure
             }
+            AskError::NotHere(_) => {
+                let message = format!(
+                    "{error}; fetch the model with `hearth models get`, let this device run it with \
+                     `hearth models serve`, and start the node again"
+                );
+                let mut failure = Self::new(StatusCode::NOT_FOUND, "model_not_here", message);
+                failure.param = Some("model".to_owned());
+                failure
+            }
             AskError::Senseless(message) => {
                 Self::new(StatusCode::BAD_REQUEST, "invalid_request", message)
             }
@@ -130,9 +143,8 @@ impl Failure {
             }
             AskError::Busy { retry_after_s } => {
                 let message = format!("{error}; ask again in {retry_after_s} s");
-                let mut failure = Self::new(StatusCode::TOO_MANY_REQUESTS, "busy", message);
-                failure.retry_after_s = Some(retry_after_s);
-                failure
+                let failure = Self::new(StatusCode::TOO_MANY_REQUESTS, "busy", message);
+                failure.retry_after(retry_after_s)
             }
             AskError::NoProvider(_) => {
                 let message =

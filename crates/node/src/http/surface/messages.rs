@@ -87,7 +87,7 @@ fn question(request: MessagesRequest) -> Result<Asked, Failure> {
     }
     let mut said = Vec::with_capacity(request.messages.len() + 1);
     if let Some(system) = request.system {
-        said.push(plain(Speaker::System, text(system, "system")?));
+        said.push(Message::said(Speaker::System, text(system, "system")?));
     }
     for (index, message) in request.messages.into_iter().enumerate() {
         append(&mut said, index, message)?;
@@ -137,16 +137,6 @@ fn choice(asked: Option<ToolChoice>) -> (Choice, bool) {
     }
 }
 
-fn plain(speaker: Speaker, text: String) -> Message {
-    Message {
-        speaker,
-        text,
-        calls: Vec::new(),
-        call_id: None,
-        name: None,
-    }
-}
-
 /// Adds a message: each result of a tool becomes one of its own, before what the user says.
 fn append(said: &mut Vec<Message>, index: usize, message: MessageParam) -> Result<(), Failure> {
     let speaker = match message.role {
@@ -155,7 +145,7 @@ fn append(said: &mut Vec<Message>, index: usize, message: MessageParam) -> Resul
     };
     let blocks = match message.content {
         Content::Text(text) => {
-            said.push(plain(speaker, text));
+            said.push(Message::said(speaker, text));
             return Ok(());
         }
         Content::Blocks(blocks) => blocks,
@@ -170,7 +160,7 @@ fn append(said: &mut Vec<Message>, index: usize, message: MessageParam) -> Resul
                 had_result = true;
                 said.push(Message {
                     call_id: Some(call_id),
-                    ..plain(Speaker::Tool, text)
+                    ..Message::said(Speaker::Tool, text)
                 });
             }
             Said::Nothing => {}
@@ -179,7 +169,7 @@ fn append(said: &mut Vec<Message>, index: usize, message: MessageParam) -> Resul
     if !(texts.is_empty() && calls.is_empty() && had_result) {
         said.push(Message {
             calls,
-            ..plain(speaker, texts.join("\n"))
+            ..Message::said(speaker, texts.join("\n"))
         });
     }
     Ok(())

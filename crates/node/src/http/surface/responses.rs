@@ -4,14 +4,14 @@ use axum::extract::{Request, State};
 use axum::response::Response as Reply;
 use hearth_api::openai::chat::{Role, ToolMode};
 use hearth_api::openai::responses::{
-    IncompleteDetails, InputItem, ItemText, OutputItem, OutputPart, Response, ResponseEvent,
+    IncompleteDetails, InputItem, OutputItem, OutputPart, Response, ResponseEvent,
     ResponseEventKind as Kind, ResponseUsage, ResponsesInput, ResponsesRequest, ResponsesTool,
     ResponsesToolChoice, Status, TextFormat,
 };
 use serde_json::{Value, json};
 
 use super::answering::{self, Asked, Asking};
-use super::chat::{past_call, unended};
+use super::chat::{past_call, text, unended};
 use super::failure::{Failure, Form};
 use super::reader::{Call, End, Piece, Reader, Reason};
 use super::sampling::{self, Figures};
@@ -112,10 +112,10 @@ fn question(request: ResponsesRequest) -> Result<Asked, Failure> {
     let tooling = tooling(tools, choice, parallel, schema)?;
     let mut messages = Vec::new();
     if let Some(instructions) = request.instructions {
-        messages.push(said(Speaker::System, instructions));
+        messages.push(Message::said(Speaker::System, instructions));
     }
     match request.input {
-        ResponsesInput::Text(text) => messages.push(said(Speaker::User, text)),
+        ResponsesInput::Text(text) => messages.push(Message::said(Speaker::User, text)),
         ResponsesInput::Items(items) => {
             for (index, item) in items.into_iter().enumerate() {
                 append(&mut messages, index, item)?;
@@ -143,16 +143,6 @@ fn tool((index, tool): (usize, ResponsesTool)) -> Result<Tool, Failure> {
     })
 }
 
-fn said(speaker: Speaker, text: String) -> Message {
-    Message {
-        speaker,
-        text,
-        calls: Vec::new(),
-        call_id: None,
-        name: None,
-    }
-}
-
 fn append(messages: &mut Vec<Message>, index: usize, item: InputItem) -> Result<(), Failure> {
     let place = |field: &str| format!("input[{index}].{field}");
     let lacks = |field: &str| Failure::invalid(place(field), "the item lacks this field");
@@ -165,7 +155,7 @@ fn append(messages: &mut Vec<Message>, index: usize, item: InputItem) -> Result<
                 Role::Tool => return Err(lacks("call_id")),
             };
             let content = item.content.ok_or_else(|| lacks("content"))?;
-            messages.push(said(speaker, text(content, &place("content"))?));
+            messages.push(Message::said(speaker, text(content, &place("content"))?));
         }
         "function_call" => {
             let id = item.call_id.ok_or_else(|| lacks("call_id"))?;
@@ -177,7 +167,7 @@ fn append(messages: &mut Vec<Message>, index: usize, item: InputItem) -> Result<
                 Some(last) if last.speaker == Speaker::Assistant => last.calls.push(call),
                 _ => messages.push(Message {
                     calls: vec![call],
-                    ..said(Speaker::Assistant, String::new())
+                    ..Message::said(Speaker::Assistant, String::new())
                 }),
             }
         }
@@ -186,7 +176,7 @@ fn append(messages: &mut Vec<Message>, index: usize, item: InputItem) -> Result<
             let output = item.output.ok_or_else(|| lacks("output"))?;
             messages.push(Message {
                 call_id: Some(call_id),
-                ..said(Speaker::Tool, text(output, &place("output"))?)
+                ..Message::said(Speaker::Tool, text(output, &place("output"))?)
             });
         }
         "reasoning" => {}
@@ -196,22 +186,6 @@ fn append(messages: &mut Vec<Message>, index: usize, item: InputItem) -> Result<
         }
     }
     Ok(())
-}
-
-fn text(given: ItemText, place: &str) -> Result<String, Failure> {
-    let parts = match given {
-        ItemText::Text(text) => return Ok(text),
-        ItemText::Parts(parts) => parts,
-    };
-    let texts = parts.into_iter().enumerate().map(|(index, part)| {
-        let (kind, text) = (part.kind, part.text.or(part.refusal));
-        let is_text = ["input_text", "output_text", "text", "refusal"].contains(&kind.as_str());
-        text.filter(|_| is_text).ok_or_else(|| {
-            let message = format!("a part of type {kind:?} is not supported; send text");
-            Failure::unsupported(format!("{place}[{index}]"), message)
-        })
-    });
-    Ok(texts.collect::<Result<Vec<_>, _>>()?.join("\n"))
 }
 
 /// A whole answer.
