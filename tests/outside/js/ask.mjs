@@ -7,17 +7,24 @@ const { OpenAI, NotFoundError, APIError } = load("openai");
 const { createOpenAICompatible } = load("@ai-sdk/openai-compatible");
 const { generateText, streamText, generateObject, embedMany, tool, jsonSchema } = load("ai");
 
-const { url, key, models } = configuration();
+const { url, key, models, most } = configuration();
 const messages = [{ role: "user", content: "one two three" }];
-const parameters = { type: "object", properties: { city: { type: "string" } }, required: ["city"] };
+const parameters = {
+  type: "object",
+  properties: { city: { type: "string", enum: ["Paris", "Rome"] } },
+  required: ["city"],
+  additionalProperties: false,
+};
+const talk = { model: models.talk, messages, ...(most ? { max_tokens: most } : {}) };
+const answer = { model: models.talk, input: "one two three", ...(most ? { max_output_tokens: most } : {}) };
 const report = (check, value) => emit({ check, value });
 
 const client = new OpenAI({ baseURL: `${url}/v1`, apiKey: key, maxRetries: 0 });
-const whole = await client.chat.completions.create({ model: models.talk, messages });
+const whole = await client.chat.completions.create(talk);
 report("openai whole", [whole.choices[0].message.content, whole.choices[0].finish_reason]);
 
 let text = "";
-for await (const chunk of await client.chat.completions.create({ model: models.talk, messages, stream: true })) {
+for await (const chunk of await client.chat.completions.create({ ...talk, stream: true })) {
   text += chunk.choices[0]?.delta?.content ?? "";
 }
 report("openai stream", text);
@@ -27,9 +34,9 @@ const runner = client.chat.completions.stream({ model: models.call, messages, to
 const called = await runner.finalChatCompletion();
 report("openai tools in a stream", called.choices[0].message.tool_calls[0].function.name);
 
-const response = await client.responses.create({ model: models.talk, input: "one two three" });
+const response = await client.responses.create(answer);
 report("openai response", response.output_text);
-const steps = client.responses.stream({ model: models.talk, input: "one two three" });
+const steps = client.responses.stream(answer);
 report("openai response stream", (await steps.finalResponse()).output_text);
 
 if (models.embed) {
@@ -62,11 +69,12 @@ const provider = createOpenAICompatible({
 });
 const prompt = "one two three";
 const options = { prompt, maxRetries: 0 };
-const generated = await generateText({ model: provider(models.talk), ...options });
+const spoken = { model: provider(models.talk), ...options, ...(most ? { maxOutputTokens: most } : {}) };
+const generated = await generateText(spoken);
 report("ai whole", [generated.text, generated.finishReason]);
 
 text = "";
-for await (const piece of streamText({ model: provider(models.talk), ...options }).textStream) text += piece;
+for await (const piece of streamText(spoken).textStream) text += piece;
 report("ai stream", text);
 
 const weather = tool({ description: "tells it", inputSchema: jsonSchema(parameters) });

@@ -1,10 +1,12 @@
 """Asks a node through unmodified SDKs: openai, anthropic, litellm, langchain-openai.
 
-One JSON argument: {"url", "key", "models": {"talk", "call", "json", "breaks", "none", "embed"}}. Prints one JSON line
-for each check: {"check", "value"}. A check that raises what it should not ends the program.
+One JSON argument: {"url", "key", "models": {"talk", "call", "json", "breaks", "none", "embed"}, "most"?}; `most` is the
+most tokens of an answer, for models that would otherwise talk on. Prints one JSON line for each check: {"check",
+"value"}. A check that raises what it should not ends the program.
 """
 
 import json
+import os
 import sys
 
 import anthropic
@@ -13,7 +15,10 @@ import openai
 CONFIG = json.loads(sys.argv[1])
 URL, KEY, MODELS = CONFIG["url"], CONFIG["key"], CONFIG["models"]
 HELLO = [{"role": "user", "content": "one two three"}]
-PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+MOST = CONFIG.get("most")
+MOST_TOKENS = {"max_tokens": MOST} if MOST else {}
+CITY = {"type": "string", "enum": ["Paris", "Rome"]}
+PARAMETERS = {"type": "object", "properties": {"city": CITY}, "required": ["city"], "additionalProperties": False}
 TOOLS = [{"type": "function", "function": {"name": "weather", "description": "tells it", "parameters": PARAMETERS}}]
 
 
@@ -24,13 +29,20 @@ def emit(check, value):
 def with_openai():
     client = openai.OpenAI(base_url=f"{URL}/v1", api_key=KEY, max_retries=0)
     emit("openai models", [model.id for model in client.models.list()])
-    whole = client.chat.completions.create(model=MODELS["talk"], messages=HELLO, seed=7)
+    whole = client.chat.completions.create(model=MODELS["talk"], messages=HELLO, seed=7, **MOST_TOKENS)
     emit("openai whole", [whole.choices[0].message.content, whole.choices[0].finish_reason, whole.usage.completion_tokens])
     emit("openai note", whole.model_extra["hearth"]["source"])
     chunks = list(client.chat.completions.create(
-        model=MODELS["talk"], messages=HELLO, seed=7, stream=True, stream_options={"include_usage": True}))
+        model=MODELS["talk"], messages=HELLO, seed=7, stream=True, stream_options={"include_usage": True},
+        **MOST_TOKENS))
     text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
     emit("openai stream", [text, chunks[-1].usage.completion_tokens])
+    told = client.chat.completions.create(
+        model=MODELS["talk"], messages=HELLO, logprobs=True, top_logprobs=2, **MOST_TOKENS)
+    tokens = told.choices[0].logprobs.content
+    emit("openai logprobs", [
+        len(tokens) == told.usage.completion_tokens, all(token.logprob <= 0 for token in tokens),
+        {len(token.top_logprobs) for token in tokens} == {2}])
     called = client.chat.completions.create(
         model=MODELS["call"], messages=HELLO, tools=TOOLS, tool_choice="required")
     call = called.choices[0].message.tool_calls[0]
@@ -43,12 +55,14 @@ def with_openai():
     formed = client.chat.completions.create(
         model=MODELS["json"], messages=HELLO, response_format={"type": "json_schema", "json_schema": schema})
     emit("openai schema", "city" in json.loads(formed.choices[0].message.content))
-    response = client.responses.create(model=MODELS["talk"], input="one two three")
+    most_output = {"max_output_tokens": MOST} if MOST else {}
+    response = client.responses.create(model=MODELS["talk"], input="one two three", **most_output)
     emit("openai response", [response.output_text, response.status])
-    with client.responses.stream(model=MODELS["talk"], input="one two three") as stream:
-        for _ in stream:
-            pass
-        emit("openai response stream", stream.get_final_response().output_text)
+    with client.responses.stream(model=MODELS["talk"], input="one two three", **most_output) as stream:
+        deltas = [event.delta for event in stream if event.type == "response.output_text.delta"]
+        # The SDK knows no final response where the answer was cut at its most tokens.
+        final = "".join(deltas) if MOST else stream.get_final_response().output_text
+        emit("openai response stream", final)
     emit("openai completion", client.completions.create(model=MODELS["talk"], prompt="one two").choices[0].text)
     if MODELS.get("embed"):
         embedded = client.embeddings.create(model=MODELS["embed"], input=["a b", "c"])
@@ -86,9 +100,9 @@ def openai_errors(client):
 
 def with_anthropic():
     client = anthropic.Anthropic(base_url=URL, api_key=KEY, max_retries=0)
-    whole = client.messages.create(model=MODELS["talk"], max_tokens=64, messages=HELLO, system="Be brief.")
+    whole = client.messages.create(model=MODELS["talk"], max_tokens=MOST or 64, messages=HELLO, system="Be brief.")
     emit("anthropic whole", [whole.content[0].text, whole.stop_reason, whole.usage.output_tokens])
-    with client.messages.stream(model=MODELS["talk"], max_tokens=64, messages=HELLO) as stream:
+    with client.messages.stream(model=MODELS["talk"], max_tokens=MOST or 64, messages=HELLO) as stream:
         text = "".join(stream.text_stream)
         emit("anthropic stream", [text, stream.get_final_message().stop_reason])
     tools = [{"name": "weather", "description": "tells it", "input_schema": PARAMETERS}]
@@ -117,12 +131,14 @@ def with_anthropic():
 
 
 def with_litellm():
+    # It would ask for its price list on the internet.
+    os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
     import litellm
 
     options = {"api_base": f"{URL}/v1", "api_key": KEY, "messages": HELLO, "num_retries": 0}
-    whole = litellm.completion(model=f"openai/{MODELS['talk']}", **options)
+    whole = litellm.completion(model=f"openai/{MODELS['talk']}", **options, **MOST_TOKENS)
     emit("litellm whole", whole.choices[0].message.content)
-    chunks = litellm.completion(model=f"openai/{MODELS['talk']}", stream=True, **options)
+    chunks = litellm.completion(model=f"openai/{MODELS['talk']}", stream=True, **options, **MOST_TOKENS)
     emit("litellm stream", "".join(chunk.choices[0].delta.content or "" for chunk in chunks))
     called = litellm.completion(model=f"openai/{MODELS['call']}", tools=TOOLS, tool_choice="required", **options)
     emit("litellm tools", called.choices[0].message.tool_calls[0].function.name)
@@ -136,7 +152,7 @@ def with_langchain():
     from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 
     options = {"base_url": f"{URL}/v1", "api_key": KEY, "max_retries": 0}
-    model = ChatOpenAI(model=MODELS["talk"], **options)
+    model = ChatOpenAI(model=MODELS["talk"], **options, **MOST_TOKENS)
     emit("langchain whole", model.invoke("one two three").content)
     emit("langchain stream", "".join(chunk.content for chunk in model.stream("one two three")))
     caller = ChatOpenAI(model=MODELS["call"], **options).bind_tools(TOOLS, tool_choice="weather")

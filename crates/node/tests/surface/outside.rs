@@ -53,6 +53,7 @@ async fn python_sdks_are_answered() {
         ("openai whole", json!([said, "stop", 3])),
         ("openai note", json!("device")),
         ("openai stream", json!([said, 3])),
+        ("openai logprobs", json!([true, true, true])),
         ("openai tools", json!(["weather", ["city"]])),
         ("openai tools in a stream", json!("weather")),
         ("openai schema", json!(true)),
