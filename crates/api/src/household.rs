@@ -19,6 +19,8 @@ pub enum NodeEvent {
 pub struct NodeReady {
     /// Where programs ask.
     pub url: String,
+    /// Where others ask who pay for each answer, if they may.
+    pub sold_at: Option<String>,
     /// Its endpoint key.
     pub device: String,
     /// The household's account.
@@ -128,15 +130,6 @@ pub struct Trade {
 pub struct Invitation {
     /// The line of text that another device joins with.
     pub ticket: String,
-}
-
-/// What claims brought.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Settled {
-    /// Atomic units that reached the household's account, one entry a claim.
-    pub units: Vec<String>,
-    /// What did not succeed.
-    pub problems: Vec<String>,
 }
 
 /// The models of a device.

@@ -100,6 +100,7 @@ for how much, is said in config.toml.
 Examples:
   hearth up
   hearth up --model smollm2-135m-instruct
+  hearth up --sell-at 127.0.0.1:4042              sell answers over HTTP too, to whoever pays with x402
   hearth up --join hearth1… --listen 127.0.0.1:0 --json")]
     Up(up::UpArguments),
 
@@ -194,7 +195,7 @@ Examples:
                                                     put a deposit into a new channel, by a transaction of your own
   hearth channels refund http://127.0.0.1:4021/     ask a service to return what is left
   hearth channels close 0x5c50…                     take it back without the service, in two steps
-  hearth channels claim                             take what was earned (while `serve-paid` is stopped)")]
+  hearth channels claim                             take what was earned (`hearth up` may run, `serve-paid` not)")]
     Channels(channels::ChannelArguments),
 
     /// Look at everything this device needs, and say what mends what is missing

@@ -9,8 +9,10 @@ mod admin;
 pub mod client;
 pub mod keys;
 pub mod models;
+mod selling;
 mod serving;
 mod sharing;
+mod spent;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -18,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use futures::FutureExt;
 use hearth_api::household::{NodeReady, ServedModel};
 use hearth_chain::client::Environment;
 use hearth_models::engine::LoadError;
@@ -45,6 +48,8 @@ use crate::store::{OpenError, Store, StoreError};
 use crate::trade::{self, TradeError};
 
 pub use admin::NodeFile;
+use selling::Shop;
+use spent::Ledger;
 
 /// How often an offer is made anew.
 const OFFER_EVERY: Duration = Duration::from_secs(15);
@@ -138,6 +143,8 @@ impl Advice for UpError {
 pub struct UpOptions {
     /// Where programs ask, instead of what the configuration says.
     pub listen: Option<SocketAddr>,
+    /// Where answers are sold over HTTP, instead of what the configuration says.
+    pub sell_at: Option<SocketAddr>,
     /// Models to run beside those of the configuration, free for everybody.
     pub models: Vec<String>,
     /// Tickets of devices to join.
@@ -153,6 +160,8 @@ pub struct Device {
     ready: NodeReady,
     router: Router,
     listener: TcpListener,
+    shop: Option<Shop>,
+    ledger: Ledger,
     network: Network,
     node_file: NodeFile,
     tasks: Tasks,
@@ -204,11 +213,10 @@ impl Device {
         building.sharing(&provider);
         building.offers(&network, &provider);
         building.join(&network, &options.join);
-        let surface = Surface::new(
-            Arc::new(payer.clone()) as Arc<dyn Answerer>,
-            Arc::clone(&building.environment),
-        );
-        building.api_keys(&surface);
+        let (surface, ledger) = building.surface(&payer)?;
+        let sell_at = options.sell_at;
+        let shop = building.shop(sell_at, till.as_ref(), &provider, &surface);
+        let shop = shop.await?;
         let keyless = config.api.keyless.then(|| ApiKey::new("this machine", ""));
         let door = Door::new(address, [], keyless);
         let node_file = NodeFile::write(home, address)?;
@@ -226,6 +234,7 @@ impl Device {
         let router = surface.router(door).merge(admin);
         let ready = NodeReady {
             url: format!("http://{address}"),
+            sold_at: shop.as_ref().map(|shop| shop.url.clone()),
             device: network.device().to_string(),
             household: keys.address().to_string(),
             ticket: network.ticket(Vec::new()).to_string(),
@@ -236,6 +245,8 @@ impl Device {
             ready,
             router,
             listener,
+            shop,
+            ledger,
             network,
             node_file,
             tasks: building.tasks,
@@ -256,15 +267,32 @@ impl Device {
         mut self,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> Result<(), UpError> {
-        let served = http::serve(self.listener, self.router, Bounds::default(), shutdown);
+        let shutdown = shutdown.shared();
+        let own = http::serve(
+            self.listener,
+            self.router,
+            Bounds::default(),
+            shutdown.clone(),
+        );
+        let sold = async {
+            if let Some(Shop {
+                listener, router, ..
+            }) = self.shop
+            {
+                http::serve(listener, router, Bounds::default(), shutdown).await;
+            }
+        };
+        let served = async { tokio::join!(own, sold) };
         let ended = tokio::select! {
-            () = served => Ok(()),
+            _ = served => Ok(()),
+            () = self.ledger.run() => Ok(()),
             ended = self.tasks.join_next() => {
                 let part = ended.and_then(Result::ok).unwrap_or("a part of the node");
                 Err(TradeError::Stopped(part).into())
             }
         };
         self.node_file.remove();
+        self.ledger.write().await;
         // Others learn at once that nothing is offered here any more.
         if let Err(error) = self.network.withdraw() {
             warn!(%error, "the offer could not be taken back");
@@ -486,6 +514,15 @@ impl Building<'_> {
                 }
             }
         });
+    }
+
+    /// Where the household's programs ask, and what keeps the budgets of their keys.
+    fn surface(&mut self, payer: &Payer) -> Result<(Arc<Surface>, Ledger), UpError> {
+        let answerer: Arc<dyn Answerer> = Arc::new(payer.clone());
+        let surface = Surface::new(answerer, Arc::clone(&self.environment));
+        self.api_keys(&surface);
+        let ledger = Ledger::open(payer.store().clone(), Arc::clone(&surface))?;
+        Ok((surface, ledger))
     }
 
     /// Lets in whoever holds a key of the data folder.

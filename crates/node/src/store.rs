@@ -48,10 +48,12 @@ pub enum Table {
     Sales,
     /// Answers that were asked for, by the answer's id and the number of the provider.
     Bought,
+    /// What API keys have spent, by asset and key.
+    KeysSpent,
 }
 
 impl Table {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::ProviderChannels,
         Self::PayerChannels,
         Self::Spent,
@@ -61,6 +63,7 @@ impl Table {
         Self::IndexStart,
         Self::Sales,
         Self::Bought,
+        Self::KeysSpent,
     ];
 
     const fn definition(self) -> TableDefinition<'static, &'static [u8], &'static [u8]> {
@@ -74,6 +77,7 @@ impl Table {
             Self::IndexStart => "index_start",
             Self::Sales => "sales",
             Self::Bought => "bought",
+            Self::KeysSpent => "keys_spent",
         })
     }
 }

@@ -29,6 +29,7 @@ use crate::store::{OpenError, StoreError};
 use crate::wallet::{money, money_of_units};
 
 pub use books::{Books, list, list_with};
+pub(crate) use books::{claim_all, list_open};
 pub(crate) use payer::spending;
 pub use payer::{Answer, ChannelOffer, Payer, Request};
 pub use service::{AT_ONCE_MAX, FacilitatorOptions, PaidService, ServeOptions};
@@ -159,7 +160,7 @@ impl Advice for TradeError {
             },
             Self::Asked(_) => "See the command's --help".to_owned(),
             Self::Listen { .. } => {
-                "Stop what uses the port, or name another with --listen".to_owned()
+                "Stop what uses the port, or name another with --listen or in config.toml".to_owned()
             }
             Self::NotLoopback(_) => {
                 "Name a loopback address such as 127.0.0.1:4023, or add --facilitator-beyond-loopback if you trust \

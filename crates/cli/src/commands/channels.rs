@@ -4,6 +4,8 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use hearth_api::payments::{Channel, Channels, Claims, Opened, Returned};
+use hearth_node::home::Home;
+use hearth_node::household::client::{get_if_up, post_if_up};
 use hearth_node::keys::{Keystore, Unlocked};
 use hearth_node::trade::{self, Books, ChannelOffer, Payer};
 
@@ -62,9 +64,9 @@ enum ChannelAction {
         yes: bool,
     },
 
-    /// Take what was earned to the household's account (while `serve-paid` is stopped)
+    /// Take what was earned to the household's account, by the node that is up or, where none is, by this command
     Claim {
-        /// The asset, by its name in config.toml or its CAIP-19 id
+        /// The asset, by its name in config.toml or its CAIP-19 id; a node that is up claims in all
         #[arg(long, default_value = "TESTUSD", value_name = "ASSET")]
         asset: String,
     },
@@ -73,7 +75,7 @@ enum ChannelAction {
 /// Does it.
 pub(crate) async fn run(global: &Global, arguments: ChannelArguments) -> Result<ExitCode, Failure> {
     match arguments.action.unwrap_or(ChannelAction::List) {
-        ChannelAction::List => list(global)?,
+        ChannelAction::List => list(global).await?,
         ChannelAction::Look => {
             let home = global.open_home()?;
             let config = home.config()?;
@@ -122,10 +124,14 @@ fn question(offer: &ChannelOffer) -> String {
     )
 }
 
-fn list(global: &Global) -> Result<(), Failure> {
+async fn list(global: &Global) -> Result<(), Failure> {
     let home = global.open_home()?;
-    let config = home.config()?;
-    print(&trade::list(&home, &config)?, global.json)
+    let channels: Option<Channels> = get_if_up(&home, "/hearth/channels").await?;
+    let channels = match channels {
+        Some(channels) => channels,
+        None => trade::list(&home, &home.config()?)?,
+    };
+    print(&channels, global.json)
 }
 
 fn unlocked(global: &Global) -> Result<Unlocked, Failure> {
@@ -143,12 +149,14 @@ async fn payer(global: &Global) -> Result<Payer, Failure> {
 
 async fn claim(global: &Global, asset: &str) -> Result<ExitCode, Failure> {
     let home = global.open_home()?;
-    let config = home.config()?;
-    let keys = unlocked(global)?;
     let spinner = wait::spinner(global.json, "claiming, until it is final");
-    let books = Books::open(&home, &config, &keys, asset).await?;
-    let claims = books.claim().await?;
+    let nothing = serde_json::json!({});
+    let claims: Option<Claims> = post_if_up(&home, "/hearth/claim", &nothing).await?;
     drop(spinner);
+    let claims = match claims {
+        Some(claims) => claims,
+        None => claim_here(global, &home, asset).await?,
+    };
     print(&claims, global.json)?;
     let failed = claims.claims.iter().any(|claim| claim.problem.is_some());
     Ok(if failed {
@@ -156,6 +164,15 @@ async fn claim(global: &Global, asset: &str) -> Result<ExitCode, Failure> {
     } else {
         ExitCode::SUCCESS
     })
+}
+
+/// Claims with the books of a node that is down.
+async fn claim_here(global: &Global, home: &Home, asset: &str) -> Result<Claims, Failure> {
+    let config = home.config()?;
+    let keys = unlocked(global)?;
+    let _spinner = wait::spinner(global.json, "claiming, until it is final");
+    let books = Books::open(home, &config, &keys, asset).await?;
+    Ok(books.claim().await?)
 }
 
 impl Show for Channels {

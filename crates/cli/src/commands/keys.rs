@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use hearth_api::household::{KeyLimit, KeyShown, KeysShown, NewKey};
-use hearth_node::household::client::{Client, ClientError};
+use hearth_node::household::client::post_if_up;
 use hearth_node::household::keys::{Keys, StoredCap, StoredKey};
 
 use crate::args::Global;
@@ -83,19 +83,9 @@ pub(crate) async fn run(global: &Global, command: Option<KeyCommand>) -> Result<
 /// A node that is up takes the keys in at once.
 async fn tell_node(home: &hearth_node::home::Home) -> Result<(), Failure> {
     let nothing = serde_json::json!({});
-    let told = match Client::of(home) {
-        Ok(client) => {
-            client
-                .post::<serde_json::Value>("/hearth/keys", &nothing)
-                .await
-        }
-        Err(error) => Err(error),
-    };
-    match told {
-        // It reads them when it starts.
-        Ok(_) | Err(ClientError::NotUp | ClientError::Silent { .. }) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
+    // One that is not up reads them when it starts.
+    post_if_up::<serde_json::Value>(home, "/hearth/keys", &nothing).await?;
+    Ok(())
 }
 
 fn shown(keys: &Keys) -> KeysShown {

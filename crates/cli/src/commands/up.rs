@@ -20,6 +20,11 @@ pub(crate) struct UpArguments {
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<SocketAddr>,
 
+    /// Sell answers of the models that have a price there, over HTTP to anyone who pays with x402, instead of where
+    /// config.toml says ([api.sold]); port 0 lets the system choose
+    #[arg(long, value_name = "ADDRESS")]
+    sell_at: Option<SocketAddr>,
+
     /// Run this model too, free for everybody; may be said several times
     #[arg(long = "model", value_name = "NAME")]
     models: Vec<String>,
@@ -48,6 +53,7 @@ pub(crate) async fn run(global: &Global, arguments: UpArguments) -> Result<ExitC
     let spinner = wait::spinner(global.json, "loading models and looking for others");
     let options = UpOptions {
         listen: arguments.listen,
+        sell_at: arguments.sell_at,
         models: arguments.models,
         join: arguments.join,
         stall_ms: arguments.stall_ms,
@@ -72,11 +78,12 @@ impl Show for NodeReady {
     fn show(&self, page: &mut Page) {
         let title = page.styled(Style::Strong, "This device is up");
         page.line(&title);
-        page.pairs(&[
-            ("programs ask at", format!("{}/v1", self.url)),
-            ("household", self.household.clone()),
-            ("device", self.device.clone()),
-        ]);
+        let mut rows = vec![("programs ask at", format!("{}/v1", self.url))];
+        let sold = self.sold_at.as_ref();
+        rows.extend(sold.map(|url| ("sold to others at", format!("{url}/v1"))));
+        rows.push(("household", self.household.clone()));
+        rows.push(("device", self.device.clone()));
+        page.pairs(&rows);
         if self.models.is_empty() {
             page.line("It runs no model of its own, and asks others. See `hearth models`.");
         }

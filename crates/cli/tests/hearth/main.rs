@@ -5,6 +5,9 @@
     reason = "what a test helper cannot unwrap, the test cannot go on without"
 )]
 
+mod answers;
+mod asking;
+mod budgets;
 mod buying;
 mod chain_command;
 mod channels;

@@ -13,6 +13,9 @@ use tempfile::TempDir;
 
 pub(crate) const PASSPHRASE: &str = "unmistakable passphrase 4711";
 
+/// The model of the tests, which knows little and is small.
+pub(crate) const MODEL: &str = "smollm2-135m-instruct";
+
 /// How long one command may take. Opening a keystore and a first transaction take seconds on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -127,7 +130,10 @@ impl Home {
 
 /// Runs a command to its end.
 pub(crate) fn finish(mut command: Command, input: &str) -> Outcome {
-    command.stdin(Stdio::piped());
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let name = format!("{command:?}");
     let mut child = command.spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
@@ -194,6 +200,38 @@ impl RunningService {
         Running::start(
             home,
             &[&["serve-paid", "--listen", address, "--json"], more].concat(),
+        )
+    }
+}
+
+/// `hearth up` on free ports of the system's choice.
+pub(crate) struct RunningNode;
+
+impl RunningNode {
+    /// Lets a household run the model of the tests, reaching nobody beyond this machine.
+    pub(crate) fn prepare(home: &Home) {
+        home.edit_config("reach = \"local\"", "reach = \"loopback\"");
+        Self::prepare_models(home);
+    }
+
+    /// Lets a household run the model of the tests, on a machine that does other things too.
+    pub(crate) fn prepare_models(home: &Home) {
+        let file = std::env::var("HEARTH_TEST_MODEL")
+            .expect("HEARTH_TEST_MODEL names the model: run `cargo xtask test`, which fetches it");
+        for (usual, here) in [
+            ("context_tokens = 8192", "context_tokens = 2048"),
+            ("busy_percent = 50", "busy_percent = 100"),
+        ] {
+            home.edit_config(usual, here);
+        }
+        home.run(&["models", "import", &file, "--name", MODEL, "--json"])
+            .json();
+    }
+
+    pub(crate) fn start(home: &Home, more: &[&str]) -> Running {
+        Running::start(
+            home,
+            &[&["up", "--listen", "127.0.0.1:0", "--json"], more].concat(),
         )
     }
 }

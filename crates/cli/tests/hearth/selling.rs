@@ -19,7 +19,7 @@ struct ChainOfItsOwn {
 }
 
 /// A chain of `hearth chain run` on which the outside payer holds [`FUNDS`] of the test token.
-fn chain() -> TestChain {
+pub(crate) fn chain() -> TestChain {
     let home = Home::new();
     let fund = format!("{}={}", keys::PAYER_ADDRESS, FUNDS / 1_000_000);
     let running = RunningChain::start(&home, &["--fund", &fund]);

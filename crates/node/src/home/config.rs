@@ -22,6 +22,7 @@ use crate::keys::{DEVICE_NAME_BYTES_MAX, DeviceIndex};
 
 pub use answers::{
     ApiConfig, EngineConfig, MODELS_MAX, ModelConfig, NetworkConfig, ReachConfig, SharingConfig,
+    SoldConfig,
 };
 
 /// The longest configuration, in bytes.
@@ -644,6 +645,35 @@ mod tests {
             let line = line_of(&text, text.find(bad).unwrap());
             let error = parsed(&text).unwrap_err();
             assert!(error.starts_with(&format!("{line}: ")), "{bad}: {error}");
+            assert!(error.contains(reason), "{bad}: {error}");
+        }
+    }
+
+    /// The default with the section on selling, which it only shows.
+    fn with_sold() -> String {
+        let (before, section) = DEFAULT_CONFIG.split_once("# [api.sold]\n").unwrap();
+        let (section, after) = section.split_once("\n\n").unwrap();
+        let section = section.replace("# ", "");
+        format!("{before}[api.sold]\n{section}\n\n{after}")
+    }
+
+    #[test]
+    fn the_section_on_selling_is_what_it_is_shown_to_be() {
+        assert_eq!(parsed(DEFAULT_CONFIG).unwrap().api.sold, None);
+        let sold = parsed(&with_sold()).unwrap().api.sold.unwrap();
+        let usual = SoldConfig::at("127.0.0.1:4042".parse().unwrap());
+        assert_eq!((sold.listen, sold.at_once), (usual.listen, usual.at_once));
+        assert_eq!(
+            sold.base_url.unwrap().host_str(),
+            Some("answers.example.org")
+        );
+        for (good, bad, reason) in [
+            ("\"127.0.0.1:4042\"", "\"here\"", "4040"),
+            ("at_once = 4", "at_once = 0", "1 to"),
+            ("\"https://answers.example.org\"", "\"answers\"", "https"),
+        ] {
+            let text = with_sold().replacen(good, bad, 1);
+            let error = parsed(&text).unwrap_err();
             assert!(error.contains(reason), "{bad}: {error}");
         }
     }

@@ -1,4 +1,4 @@
-//! What the owner's own commands ask of a running node: offers, earnings, tickets.
+//! What the owner's own commands ask of a running node: offers, earnings, channels, claims, tickets.
 //!
 //! A command finds the node by a file in the data folder that only the owner can read. It holds
 //! the address and a token that is drawn anew each time the node starts; whoever can read the
@@ -16,7 +16,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use hearth_api::error::ErrorBody;
-use hearth_api::household::{Earnings, Invitation, OfferView, Offers, Settled, Trade};
+use hearth_api::household::{Earnings, Invitation, OfferView, Offers, Trade};
 use hearth_api::money::Money;
 use hearth_net::Network;
 use hearth_protocol::id::AssetId;
@@ -38,6 +38,7 @@ use crate::payments::till::Till;
 use crate::roles::payer::{Payer, StoredPurchase};
 use crate::roles::provider::StoredSale;
 use crate::store::{StoreError, Table};
+use crate::trade;
 use crate::wallet::money;
 
 /// The name of the file in the data folder.
@@ -124,6 +125,7 @@ pub(super) fn router(admin: Admin, file: &NodeFile) -> Router {
         .route("/hearth/invite", post(invite))
         .route("/hearth/join", post(join))
         .route("/hearth/claim", post(claim))
+        .route("/hearth/channels", get(channels))
         .route("/hearth/keys", post(take_keys))
         .with_state(Arc::new(admin))
         .layer(middleware::from_fn(move |request, next| {
@@ -325,22 +327,17 @@ async fn claim(State(admin): State<Arc<Admin>>) -> Response {
         let message = "no chain answered when this node started; start it again once one does";
         return refused(StatusCode::CONFLICT, "no_chain", message);
     };
-    let reports = match till.settlement.claim(true).await {
-        Ok(reports) => reports,
-        Err(error) => {
-            let message = error.to_string();
-            return refused(StatusCode::BAD_GATEWAY, "not_claimed", &message);
-        }
-    };
-    let mut settled = Settled {
-        units: Vec::new(),
-        problems: Vec::new(),
-    };
-    for report in reports {
-        match report.outcome {
-            Ok((_, amount)) => settled.units.push(amount.to_string()),
-            Err(error) => settled.problems.push(error.to_string()),
-        }
+    match trade::claim_all(till).await {
+        Ok(claims) => Json(claims).into_response(),
+        Err(error) => refused(StatusCode::BAD_GATEWAY, error.code(), &error.to_string()),
     }
-    Json(settled).into_response()
+}
+
+/// The channels on both sides.
+async fn channels(State(admin): State<Arc<Admin>>) -> Response {
+    let earning = admin.till.as_ref().map(|till| &till.store);
+    match trade::list_open(&admin.config, admin.payer.store(), earning) {
+        Ok(channels) => Json(channels).into_response(),
+        Err(error) => broken(&error),
+    }
 }

@@ -161,6 +161,44 @@ impl Client {
     }
 }
 
+/// Asks the node that uses `home` for something; `None` where none runs.
+///
+/// # Errors
+/// When it runs and does not say it.
+pub async fn get_if_up<T: DeserializeOwned>(
+    home: &Home,
+    path: &str,
+) -> Result<Option<T>, ClientError> {
+    match Client::of(home) {
+        Ok(client) => unless_down(client.get(path).await),
+        Err(error) => unless_down(Err(error)),
+    }
+}
+
+/// Asks the node that uses `home` for something to be done; `None` where none runs.
+///
+/// # Errors
+/// When it runs and does not do it.
+pub async fn post_if_up<T: DeserializeOwned>(
+    home: &Home,
+    path: &str,
+    body: &impl Serialize,
+) -> Result<Option<T>, ClientError> {
+    match Client::of(home) {
+        Ok(client) => unless_down(client.post(path, body).await),
+        Err(error) => unless_down(Err(error)),
+    }
+}
+
+/// A node that was killed has left its file behind, and does not answer.
+fn unless_down<T>(said: Result<T, ClientError>) -> Result<Option<T>, ClientError> {
+    match said {
+        Ok(said) => Ok(Some(said)),
+        Err(ClientError::NotUp | ClientError::Silent { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// An error as the surfaces write it: of our own, or in OpenAI's form.
 #[derive(serde::Deserialize)]
 #[serde(untagged)]

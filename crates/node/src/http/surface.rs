@@ -38,9 +38,10 @@ use hearth_chain::client::Environment;
 use hearth_protocol::id::AssetId;
 use hearth_protocol::money::Amount;
 use http::StatusCode;
+use tokio::sync::Notify;
 
 use crate::answers::Answerer;
-use budget::{Budgets, Reservation};
+use budget::{Budgets, Reservation, TooManyAtOnce};
 use failure::{Failure, Form};
 use metrics::Metrics;
 
@@ -75,6 +76,8 @@ pub struct Surface {
     answerer: Arc<dyn Answerer>,
     keys: RwLock<Arc<KeyTable>>,
     budgets: Mutex<Budgets>,
+    /// Told when what keys have spent may have changed.
+    spent_changed: Notify,
     metrics: Metrics,
     environment: Arc<dyn Environment>,
 }
@@ -100,6 +103,7 @@ impl Surface {
             answerer,
             keys: RwLock::default(),
             budgets: Mutex::default(),
+            spent_changed: Notify::new(),
             metrics: Metrics::default(),
             environment,
         })
@@ -115,9 +119,14 @@ impl Surface {
         *self.budgets() = Budgets::restore(spent, self.now_s());
     }
 
-    /// What keys have spent today, to be kept on disk.
+    /// What keys have spent today, to be kept on disk; answers in progress count with all that was set aside for them.
     pub fn spent(&self) -> Vec<Spent> {
         self.budgets().spent(self.now_s())
+    }
+
+    /// Resolves when [`Surface::spent`] may say something else than before. For one who waits.
+    pub async fn spent_changed(&self) {
+        self.spent_changed.notified().await;
     }
 
     /// Everything that a household's programs may ask, at `door`.
@@ -153,9 +162,21 @@ impl Surface {
         keys.find(secret)
     }
 
+    fn begin(&self, key: &ApiKey) -> Result<Reservation, TooManyAtOnce> {
+        let reservation = self.budgets().begin(key, self.now_s())?;
+        if !reservation.ceilings.is_empty() {
+            self.spent_changed.notify_one();
+        }
+        Ok(reservation)
+    }
+
     fn end(&self, reservation: Reservation, charged: Option<&[(AssetId, Amount)]>) {
         let now_s = self.now_s();
+        let changes = !(reservation.ceilings.is_empty() && charged.is_none_or(<[_]>::is_empty));
         self.budgets().end(reservation, charged, now_s);
+        if changes {
+            self.spent_changed.notify_one();
+        }
     }
 }
 

@@ -7,7 +7,7 @@
 //! Replies of known and moderate length are held until they are complete, and charged before
 //! their headers leave. Streams leave at once: their headers state the most that the charge can
 //! become, the charge follows their last byte, and a payer that asked for trailers gets the true
-//! figure there.
+//! figure there. A payer that goes away is charged what the service had said by then.
 
 mod answer;
 mod body;
@@ -386,11 +386,15 @@ impl Gate {
                 let mut request = Request::from_parts(priced.parts, priced.body);
                 request.extensions_mut().insert(meter.clone());
                 let trailers = answer::wants_trailers(request.headers());
+                let mut serving = Serving {
+                    ticket: Some(ticket),
+                    meter: meter.clone(),
+                };
                 let response = serve(request).await;
                 let charging = Charging {
                     network: asset.chain(),
                     payer,
-                    ticket,
+                    ticket: serving.ended(),
                     meter,
                     trailers,
                 };
@@ -532,6 +536,28 @@ impl Gate {
         slot.keep(head, None, self.now())
             .await
             .map_err(|error| Problem::internal(&error))
+    }
+}
+
+/// A request while the service works on it. A payer that goes away before there is a reply is charged what the service
+/// said until then.
+struct Serving {
+    ticket: Option<Ticket>,
+    meter: Meter,
+}
+
+impl Serving {
+    fn ended(&mut self) -> Ticket {
+        let ticket = self.ticket.take();
+        ticket.expect("a request is served once")
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        if let Some(ticket) = &mut self.ticket {
+            ticket.charge_reading_on_drop(&self.meter, false);
+        }
     }
 }
 

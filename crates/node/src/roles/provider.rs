@@ -150,7 +150,8 @@ impl Provider {
         Timestamp(self.parts().environment.now_ms())
     }
 
-    fn opened(&self) -> watch::Receiver<bool> {
+    /// Whether others may use this device, as it changes.
+    pub fn opened(&self) -> watch::Receiver<bool> {
         self.0.open.subscribe()
     }
 

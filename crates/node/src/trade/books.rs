@@ -14,7 +14,7 @@ use crate::payments::desk::StoredChannel;
 use crate::payments::purse::StoredPayerChannel;
 use crate::payments::settlement::ClaimReport;
 use crate::payments::till::{Tasks, Till};
-use crate::store::{Store, Table};
+use crate::store::{Store, StoreError, Table};
 
 /// Every channel of this device, on both sides, as the stores have them. A store in use is reported, not waited for.
 ///
@@ -24,11 +24,39 @@ pub fn list(home: &Home, config: &Config) -> Result<Channels, TradeError> {
     let mut problems = Vec::new();
     let mut channels = Vec::new();
     if let Some((store, _lock)) = idle_store(home, Part::Payer, &mut problems)? {
-        store.each(Table::PayerChannels, |key, stored: StoredPayerChannel| {
-            channels.push(paying(config, channel_id(key), &stored));
-        })?;
+        channels = paying_in(config, &store)?;
     }
     with_earning(home, config, channels, problems)
+}
+
+/// The same from stores that a running node has open; it may earn nothing.
+pub(crate) fn list_open(
+    config: &Config,
+    payer: &Store,
+    provider: Option<&Store>,
+) -> Result<Channels, StoreError> {
+    let earning = provider.map(|store| earning_in(config, store));
+    Ok(Channels {
+        paying: paying_in(config, payer)?,
+        earning: earning.transpose()?.unwrap_or_default(),
+        problems: Vec::new(),
+    })
+}
+
+fn paying_in(config: &Config, store: &Store) -> Result<Vec<Channel>, StoreError> {
+    let mut channels = Vec::new();
+    store.each(Table::PayerChannels, |key, stored: StoredPayerChannel| {
+        channels.push(paying(config, channel_id(key), &stored));
+    })?;
+    Ok(channels)
+}
+
+fn earning_in(config: &Config, store: &Store) -> Result<Vec<Channel>, StoreError> {
+    let mut channels = Vec::new();
+    store.each(Table::ProviderChannels, |key, stored: StoredChannel| {
+        channels.push(earning(config, key, &stored));
+    })?;
+    Ok(channels)
 }
 
 /// The same where `payer` has the payer's store.
@@ -52,9 +80,7 @@ fn with_earning(
 ) -> Result<Channels, TradeError> {
     let mut channels = Vec::new();
     if let Some((store, _lock)) = idle_store(home, Part::Provider, &mut problems)? {
-        store.each(Table::ProviderChannels, |key, stored: StoredChannel| {
-            channels.push(earning(config, key, &stored));
-        })?;
+        channels = earning_in(config, &store)?;
     }
     Ok(Channels {
         paying,
@@ -172,14 +198,19 @@ impl Books {
     /// # Errors
     /// See [`TradeError`]; what goes wrong on a chain is in its claim.
     pub async fn claim(&self) -> Result<Claims, TradeError> {
-        let reports = self.till.settlement.claim(true).await?;
-        // Who looks at the books next sees what was claimed.
-        let written = self.till.desk.written().await;
-        written.map_err(|_| TradeError::Stopped("the payment desk"))?;
-        Ok(Claims {
-            claims: reports.iter().map(claim).collect(),
-        })
+        claim_all(&self.till).await
     }
+}
+
+/// Claims everything that is due on the channels of `till`.
+pub(crate) async fn claim_all(till: &Till) -> Result<Claims, TradeError> {
+    let reports = till.settlement.claim(true).await?;
+    // Who looks at the books next sees what was claimed.
+    let written = till.desk.written().await;
+    written.map_err(|_| TradeError::Stopped("the payment desk"))?;
+    Ok(Claims {
+        claims: reports.iter().map(claim).collect(),
+    })
 }
 
 fn claim(report: &ClaimReport) -> Claim {

@@ -1,23 +1,27 @@
 //! Models sold over HTTP: the ceiling comes from the request, the charge from what was generated.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
 use hearth_chain::client::SystemEnvironment;
 use hearth_node::answers::{Answerer, Tier};
 use hearth_node::http::surface::{ForSale, PriceTable, Surface, sold};
+use hearth_node::payments::desk::StoredChannel;
 use hearth_node::payments::gate::Gate;
 use hearth_node::payments::offer::Price as Quoted;
 use hearth_node::payments::purse::Purchase;
+use hearth_node::store::Table;
 use hearth_protocol::answer::Price;
 use http::{HeaderMap, Method};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
-use crate::script::{Script, events, said};
+use crate::script::{PATIENCE, Script, events, said};
 use crate::world::{Shop, World, amount, asset};
 
 /// A unit for a token that is read, ten for one that is said, five at least.
-fn prices() -> PriceTable {
+fn prices(open: &watch::Sender<bool>) -> PriceTable {
     let price = Price {
         asset: asset(),
         per_million_prompt: amount(1_000_000),
@@ -29,9 +33,12 @@ fn prices() -> PriceTable {
         context_tokens: 4_096,
     };
     PriceTable {
-        models: ["parrot", "breaks"]
+        models: ["parrot", "breaks", "endless"]
             .map(|name| (name.to_owned(), model()))
             .into(),
+        requests_per_voucher: 1,
+        answers_at_once: 4,
+        open: open.subscribe(),
     }
 }
 
@@ -39,6 +46,7 @@ struct Seller {
     world: World,
     script: Arc<Script>,
     shop: Shop,
+    open: watch::Sender<bool>,
 }
 
 impl Seller {
@@ -51,12 +59,31 @@ impl Seller {
             need: amount(1),
             ceiling: amount(1),
         };
-        let build = |gate: Gate| sold(&surface, prices(), |pricing| Gate { pricing, ..gate });
+        let open = watch::Sender::new(true);
+        let prices = prices(&open);
+        let build = |gate: Gate| sold(&surface, prices, |pricing| Gate { pricing, ..gate });
         let shop = world.shop_of("seller", unused, |_| {}, build).await;
         Self {
             world,
             script,
             shop,
+            open,
+        }
+    }
+
+    /// Waits until so much was charged on the only channel, as the books on disk have it.
+    async fn charges(&self, charged: u128) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let mut found = Vec::new();
+            let table = Table::ProviderChannels;
+            let seen = |_: &[u8], stored: StoredChannel| found.push(stored.record.charged);
+            self.shop.store.each(table, seen).unwrap();
+            if found == [amount(charged)] {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{found:?} for {charged}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 
@@ -146,7 +173,7 @@ async fn what_cannot_be_served_is_refused_before_anything_is_paid() {
         .await
         .unwrap();
     let listed: Value = listed.json().await.unwrap();
-    assert_eq!(listed["data"].as_array().unwrap().len(), 2);
+    assert_eq!(listed["data"].as_array().unwrap().len(), 3);
     let probe = http
         .get(seller.shop.url("/v1/chat/completions"))
         .send()
@@ -165,4 +192,55 @@ async fn what_cannot_be_served_is_refused_before_anything_is_paid() {
     assert_eq!(response.status, 400);
     let record = &purse.channels().unwrap()[0].stored.record;
     assert_eq!(record.charged, amount(0));
+}
+
+#[tokio::test]
+async fn a_payer_that_goes_away_is_charged_what_was_said_until_then_and_no_more() {
+    let seller = Seller::start().await;
+    let purse = seller.world.purse("payer").await;
+    // It says one word and then nothing.
+    let mut body = json!({ "model": "endless", "max_tokens": 20, "stream": true,
+        "messages": said("one two three") });
+    let purchase = seller.ask("/v1/chat/completions", &body);
+    let mut response = purse.buy(&purchase, async |_| true).await.unwrap();
+    let mut heard = String::new();
+    while !heard.contains("word") {
+        let chunk = response.body.chunk().await.unwrap().unwrap();
+        heard.push_str(std::str::from_utf8(&chunk).unwrap());
+    }
+    drop(response);
+    seller.charges(3 + 10).await;
+    // The same where the whole answer was waited for in vain.
+    body["stream"] = json!(false);
+    let purchase = seller.ask("/v1/chat/completions", &body);
+    let begun = async {
+        while seller.script.asked.lock().unwrap().len() < 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::select! {
+        _ = purse.buy(&purchase, async |_| true) => panic!("the answer has no end"),
+        begun = tokio::time::timeout(PATIENCE, begun) => begun.unwrap(),
+    }
+    seller.charges(2 * (3 + 10)).await;
+}
+
+#[tokio::test]
+async fn while_the_owner_needs_the_device_nothing_is_sold() {
+    let seller = Seller::start().await;
+    let http = hearth_node::http::client().unwrap();
+    let ask = || {
+        let body = json!({ "model": "parrot", "messages": said("hello") });
+        http.post(seller.shop.url("/v1/chat/completions"))
+            .json(&body)
+            .send()
+    };
+    seller.open.send_replace(false);
+    let closed = ask().await.unwrap();
+    assert_eq!(closed.status(), 503);
+    assert!(closed.headers().contains_key("retry-after"));
+    let reply: Value = closed.json().await.unwrap();
+    assert_eq!(reply["error"]["code"], "closed");
+    seller.open.send_replace(true);
+    assert_eq!(ask().await.unwrap().status(), 402);
 }

@@ -11,6 +11,7 @@ use toml::Spanned;
 use url::Url;
 
 use super::{AssetConfig, Fault, fault, whole_tokens};
+use crate::trade::AT_ONCE_MAX;
 
 /// The most models in a configuration.
 pub const MODELS_MAX: usize = hearth_protocol::offer::OFFERED_MODELS_MAX;
@@ -26,6 +27,9 @@ const ANSWERS_MAX: u32 = 64;
 const CONTEXT_TOKENS: std::ops::RangeInclusive<u32> = 256..=1_048_576;
 /// The most threads.
 const THREADS_MAX: u32 = 1_024;
+
+/// For how many requests at the same time a quoted ceiling leaves room, unless it is said.
+const SOLD_AT_ONCE: u32 = 4;
 
 /// How far this device reaches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -66,12 +70,36 @@ pub struct EngineConfig {
 }
 
 /// Where programs ask.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiConfig {
     /// Where it listens.
     pub listen: SocketAddr,
     /// Whether programs on this machine may ask without a key.
     pub keyless: bool,
+    /// Where others ask who pay for each answer, if they may.
+    pub sold: Option<SoldConfig>,
+}
+
+/// Where answers are sold over HTTP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SoldConfig {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// The address under which the world knows it, if that is not the one that requests name.
+    pub base_url: Option<Url>,
+    /// For how many requests at the same time a quoted ceiling leaves room.
+    pub at_once: u32,
+}
+
+impl SoldConfig {
+    /// A place to sell with what is usual otherwise.
+    pub fn at(listen: SocketAddr) -> Self {
+        Self {
+            listen,
+            base_url: None,
+            at_once: SOLD_AT_ONCE,
+        }
+    }
 }
 
 /// When others may use this device.
@@ -126,6 +154,15 @@ pub(super) struct RawEngine {
 pub(super) struct RawApi {
     listen: Spanned<String>,
     keyless: bool,
+    sold: Option<RawSold>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawSold {
+    listen: Spanned<String>,
+    base_url: Option<Spanned<String>>,
+    at_once: Option<Spanned<u32>>,
 }
 
 #[derive(Deserialize)]
@@ -212,12 +249,35 @@ pub(super) fn api(raw: Option<RawApi>) -> Result<ApiConfig, Fault> {
         Some(raw) => Ok(ApiConfig {
             listen: address(&raw.listen)?,
             keyless: raw.keyless,
+            sold: raw.sold.map(sold).transpose()?,
         }),
         None => Ok(ApiConfig {
             listen: SocketAddr::from(([127, 0, 0, 1], 4_040)),
             keyless: true,
+            sold: None,
         }),
     }
+}
+
+fn sold(raw: RawSold) -> Result<SoldConfig, Fault> {
+    let base_url = raw.base_url.as_ref().map(|text| {
+        let url = Url::parse(text.get_ref()).ok();
+        url.filter(|url| matches!(url.scheme(), "http" | "https"))
+            .ok_or_else(|| fault(text, "base_url is an http or https URL"))
+    });
+    let at_once = match &raw.at_once {
+        None => SOLD_AT_ONCE,
+        Some(at_once) if (1..=AT_ONCE_MAX).contains(at_once.get_ref()) => *at_once.get_ref(),
+        Some(wrong) => {
+            let reason = format!("a ceiling is quoted for 1 to {AT_ONCE_MAX} requests at once");
+            return Err(fault(wrong, reason));
+        }
+    };
+    Ok(SoldConfig {
+        listen: address(&raw.listen)?,
+        base_url: base_url.transpose()?,
+        at_once,
+    })
 }
 
 pub(super) fn sharing(raw: Option<RawSharing>) -> Result<SharingConfig, Fault> {

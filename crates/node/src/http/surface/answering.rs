@@ -173,7 +173,7 @@ struct Held {
 
 impl Held {
     fn begin(surface: &Arc<Surface>, key: &ApiKey) -> Result<Self, Failure> {
-        let reservation = surface.budgets().begin(key, surface.now_s());
+        let reservation = surface.begin(key);
         let reservation =
             reservation.map_err(|_| Failure::too_many_at_once(key.answers_at_once))?;
         Ok(Self {

@@ -17,14 +17,16 @@ use super::keys::{ApiKey, Cap};
 /// Seconds of a day.
 const DAY_S: u64 = 86_400;
 
-/// What a key has spent today in one asset.
+/// What a key has spent on one day in one asset.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spent {
+    /// The day, counted from 1970 in UTC.
+    pub day: u64,
     /// The key's name.
     pub key: String,
     /// The asset.
     pub asset: AssetId,
-    /// How much.
+    /// How much, with all that was set aside for answers in progress.
     pub amount: Amount,
 }
 
@@ -51,11 +53,12 @@ pub(super) struct Reservation {
 pub(super) struct TooManyAtOnce;
 
 impl Budgets {
-    /// Goes on with what was spent before, on the day of `now_s`.
+    /// Goes on with what was spent before on the day of `now_s`; other days count no more.
     pub(super) fn restore(spent: impl IntoIterator<Item = Spent>, now_s: u64) -> Self {
-        let spent = spent.into_iter();
+        let day = now_s / DAY_S;
+        let spent = spent.into_iter().filter(|spent| spent.day == day);
         Self {
-            day: now_s / DAY_S,
+            day,
             spent: spent
                 .map(|spent| ((spent.key, spent.asset), spent.amount))
                 .collect(),
@@ -63,17 +66,23 @@ impl Budgets {
         }
     }
 
-    /// What was spent on the day of `now_s`.
+    /// What was spent on the day of `now_s`. What is set aside counts whole: whoever goes on with this after a crash
+    /// has not seen how those answers ended.
     pub(super) fn spent(&mut self, now_s: u64) -> Vec<Spent> {
         self.turn_day(now_s);
-        let spent = self.spent.iter();
-        spent
-            .map(|((key, asset), amount)| Spent {
-                key: key.clone(),
-                asset: *asset,
-                amount: *amount,
-            })
-            .collect()
+        let mut sums = self.spent.clone();
+        for (place, reserved) in &self.reserved {
+            let sum = sums.entry(place.clone()).or_default();
+            *sum = sum.saturating_add(*reserved);
+        }
+        let sums = sums.into_iter();
+        sums.map(|((key, asset), amount)| Spent {
+            day: self.day,
+            key,
+            asset,
+            amount,
+        })
+        .collect()
     }
 
     /// Sets aside what an answer may cost: the cap for one request, or what is left of the day.
@@ -262,6 +271,10 @@ mod tests {
         assert!(said.contains("\"phone\""), "{said}");
         assert!(said.contains("0.00006 TUSD for one answer"), "{said}");
         assert!(said.contains("0.0001 TUSD a day"), "{said}");
+        let crashed = again.spent(NOON_S + 1);
+        assert_eq!(crashed[0].amount, Amount::new(100), "nobody saw its end");
         again.end(next, Some(&[]), NOON_S + 1);
+        let tomorrow = Budgets::restore(crashed, NOON_S + DAY_S).spent(NOON_S + DAY_S);
+        assert_eq!(tomorrow, []);
     }
 }

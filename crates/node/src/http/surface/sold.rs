@@ -22,9 +22,11 @@ use axum::routing::get;
 use hearth_protocol::answer;
 use hearth_protocol::answer::request::OUTPUT_TOKENS_MAX;
 use hearth_protocol::id::AssetId;
-use http::Method;
+use hearth_protocol::money::Amount;
 use http::request::Parts;
+use http::{Method, StatusCode};
 use serde::Deserialize;
+use tokio::sync::watch;
 
 use super::failure::{Failure, Form};
 use super::keys::ApiKey;
@@ -37,8 +39,8 @@ use crate::payments::offer::{Price, Pricing};
 pub const OUTPUT_TOKENS_DEFAULT: u32 = 1_024;
 /// What a template may add to a prompt, in tokens.
 const TEMPLATE_TOKENS: u32 = 256;
-/// How many answers are in progress at once for all buyers together.
-const ANSWERS_AT_ONCE: u32 = 256;
+/// When to come again while the owner needs the device, in seconds.
+const CLOSED_RETRY_S: u32 = 30;
 /// The name under which what is sold is asked.
 const BUYER: &str = "sold";
 
@@ -51,11 +53,18 @@ pub struct ForSale {
     pub context_tokens: u32,
 }
 
-/// What models cost, by name.
-#[derive(Debug, Clone, Default)]
+/// What models cost, by name, and how many are answered.
+#[derive(Debug, Clone)]
 pub struct PriceTable {
     /// The models that are sold; others are not there for buyers.
     pub models: BTreeMap<String, ForSale>,
+    /// For how many requests like the one that is priced the quoted ceiling leaves room: clients sign one voucher for
+    /// all that they ask at the same time. At least 1.
+    pub requests_per_voucher: u32,
+    /// How many answers are in progress at once for all buyers together.
+    pub answers_at_once: u32,
+    /// Whether others may use the device now.
+    pub open: watch::Receiver<bool>,
 }
 
 impl PriceTable {
@@ -75,7 +84,8 @@ impl PriceTable {
     /// The least that anything costs: what is quoted where nothing is asked for.
     fn least(&self, asset: &AssetId) -> Option<Price> {
         let prices = self.models.values().filter_map(|model| model.price(asset));
-        prices.map(|price| price.cost(1, 1)).min().map(fixed)
+        let least = prices.map(|price| price.cost(1, 1)).min();
+        least.map(|least| self.quoted(least))
     }
 
     fn of_request(&self, asset: &AssetId, path: &str, body: &Bytes) -> Option<Price> {
@@ -86,14 +96,15 @@ impl PriceTable {
         let output = self.output_tokens(sought.output_tokens(path));
         let context = model.context_tokens;
         let price = model.price(asset)?;
-        Some(fixed(price.cost(prompt.min(context), output.min(context))))
+        Some(self.quoted(price.cost(prompt.min(context), output.min(context))))
     }
-}
 
-fn fixed(amount: hearth_protocol::money::Amount) -> Price {
-    Price {
-        need: amount,
-        ceiling: amount,
+    fn quoted(&self, need: Amount) -> Price {
+        let requests = u128::from(self.requests_per_voucher);
+        Price {
+            need,
+            ceiling: need.saturating_mul(requests),
+        }
     }
 }
 
@@ -155,6 +166,21 @@ impl At {
         let prices = self.prices.as_ref();
         prices.is_none_or(|prices| prices.models.contains_key(model))
     }
+
+    /// Whether others may use the device now.
+    fn is_open(&self) -> bool {
+        let prices = self.prices.as_ref();
+        prices.is_none_or(|prices| *prices.open.borrow())
+    }
+}
+
+/// The owner's other programs come first.
+fn closed() -> Failure {
+    let message = format!(
+        "the owner of this device needs it now; ask again in {CLOSED_RETRY_S} s, or ask another"
+    );
+    let failure = Failure::new(StatusCode::SERVICE_UNAVAILABLE, "closed", message);
+    failure.retry_after(CLOSED_RETRY_S)
 }
 
 /// What one answer is charged by.
@@ -183,7 +209,7 @@ pub fn sold(
     // What is bought here is answered here: it is not bought elsewhere to be sold again.
     let buyer = ApiKey {
         tier: Tier::Device,
-        answers_at_once: ANSWERS_AT_ONCE,
+        answers_at_once: prices.answers_at_once,
         ..ApiKey::new(BUYER, "")
     };
     let at = At {
@@ -211,6 +237,9 @@ async fn check_first(State(at): State<At>, request: Request, next: Next) -> Resp
         return next.run(request).await;
     }
     let form = Form::of(request.uri().path());
+    if !at.is_open() {
+        return closed().into_response_as(form);
+    }
     let (parts, body) = request.into_parts();
     let bytes = match request::bytes(body).await {
         Ok(bytes) => bytes,
@@ -237,7 +266,6 @@ impl fmt::Debug for Sought {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hearth_protocol::money::Amount;
 
     fn asset() -> AssetId {
         "eip155:402402/erc20:0x569b35Ed675c9ca42DBD1b6Dd75bdC2965D5ec8E"
@@ -258,6 +286,9 @@ mod tests {
         };
         PriceTable {
             models: [("m".to_owned(), model)].into(),
+            requests_per_voucher: 3,
+            answers_at_once: 1,
+            open: watch::Sender::new(true).subscribe(),
         }
     }
 
@@ -301,6 +332,10 @@ mod tests {
             .parse()
             .unwrap();
         assert_eq!(table().least(&other), None);
-        assert_eq!(table().least(&asset()).unwrap().need, Amount::new(11));
+        let least = table().least(&asset()).unwrap();
+        assert_eq!(
+            (least.need, least.ceiling),
+            (Amount::new(11), Amount::new(33))
+        );
     }
 }
