@@ -36,7 +36,7 @@ use tracing::{info, warn};
 use crate::advice::Advice;
 use crate::answers::Answerer;
 use crate::home::{Config, Home, HomeError, HomeLock, Part, ReachConfig};
-use crate::http::surface::{ApiKey, Door, Surface};
+use crate::http::surface::{ApiKey, Door, KEYLESS, Surface};
 use crate::http::{self, Bounds};
 use crate::keys::Unlocked;
 use crate::payments::escrow::Escrows;
@@ -217,7 +217,7 @@ impl Device {
         let sell_at = options.sell_at;
         let shop = building.shop(sell_at, till.as_ref(), &provider, &surface);
         let shop = shop.await?;
-        let keyless = config.api.keyless.then(|| ApiKey::new("this machine", ""));
+        let keyless = config.api.keyless.then(|| ApiKey::new(KEYLESS, ""));
         let door = Door::new(address, [], keyless);
         let node_file = NodeFile::write(home, address)?;
         let admin = admin::router(

@@ -129,7 +129,12 @@ impl Home {
 }
 
 /// Runs a command to its end.
-pub(crate) fn finish(mut command: Command, input: &str) -> Outcome {
+pub(crate) fn finish(command: Command, input: &str) -> Outcome {
+    finish_within(command, input, PATIENCE)
+}
+
+/// Runs a command to its end, which may take so long.
+pub(crate) fn finish_within(mut command: Command, input: &str, patience: Duration) -> Outcome {
     command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -143,9 +148,9 @@ pub(crate) fn finish(mut command: Command, input: &str) -> Outcome {
     let stdout = drain(child.stdout.take().unwrap());
     let stderr = drain(child.stderr.take().unwrap());
     let read = |stream: &Receiver<String>, child: &mut Child| {
-        stream.recv_timeout(PATIENCE).unwrap_or_else(|_| {
+        stream.recv_timeout(patience).unwrap_or_else(|_| {
             child.kill().unwrap();
-            panic!("{name} did not end within {PATIENCE:?}");
+            panic!("{name} did not end within {patience:?}");
         })
     };
     let stdout = read(&stdout, &mut child);

@@ -12,7 +12,9 @@ use thiserror::Error;
 use crate::advice::Advice;
 use crate::answers::Tier;
 use crate::home::{Config, ConfigError, Home};
-use crate::http::surface::{ApiKey, Cap, KEYS_MAX, KeyTable, KeyTableError, hash, secret};
+use crate::http::surface::{
+    ApiKey, BUYER, Cap, KEYLESS, KEYS_MAX, KeyTable, KeyTableError, hash, secret,
+};
 
 /// The name of the file in the data folder.
 const FILE: &str = "api-keys.json";
@@ -157,6 +159,12 @@ impl Keys {
                 "a key's name has 1 to {most} bytes"
             )));
         }
+        // Budgets and turns are kept by name: these are taken.
+        if [KEYLESS, BUYER].contains(&name) {
+            return Err(KeysError::Asked(format!(
+                "{name:?} is what the node itself calls those who show no key; choose another name"
+            )));
+        }
         if self.stored.len() >= KEYS_MAX {
             return Err(KeyTableError::TooMany.into());
         }
@@ -299,6 +307,8 @@ mod tests {
             assert!(Keys::open(&home).unwrap().list().is_empty());
         };
         refused("", "network", Vec::new());
+        refused(KEYLESS, "network", Vec::new());
+        refused(BUYER, "network", Vec::new());
         refused("a", "everywhere", Vec::new());
         refused("a", "network", vec![cap("much")]);
         let unknown = StoredCap {

@@ -48,7 +48,8 @@ use metrics::Metrics;
 pub use budget::Spent;
 pub use door::Door;
 pub use keys::{
-    ANSWERS_AT_ONCE, ApiKey, Cap, KEY_PREFIX, KEYS_MAX, KeyTable, KeyTableError, hash, secret,
+    ANSWERS_AT_ONCE, ApiKey, BUYER, Cap, KEY_PREFIX, KEYLESS, KEYS_MAX, KeyTable, KeyTableError,
+    hash, secret,
 };
 pub use openapi::document as openapi_document;
 pub use request::{REQUEST_BYTES_MAX, REQUEST_DEPTH_MAX};

@@ -17,6 +17,10 @@ use crate::answers::Tier;
 
 /// What every key of this node begins with.
 pub const KEY_PREFIX: &str = "hearth-";
+/// Under which name programs of this machine ask that show no key.
+pub const KEYLESS: &str = "this machine";
+/// Under which name those ask who pay for each answer.
+pub const BUYER: &str = "sold";
 /// The most keys in a table.
 pub const KEYS_MAX: usize = 1_024;
 /// How many answers a key may have at once, unless it says otherwise.

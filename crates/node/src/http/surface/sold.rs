@@ -29,7 +29,7 @@ use serde::Deserialize;
 use tokio::sync::watch;
 
 use super::failure::{Failure, Form};
-use super::keys::ApiKey;
+use super::keys::{ApiKey, BUYER};
 use super::{At, Door, Surface, answer_routes, finish, listing, request, wrong_method};
 use crate::answers::Tier;
 use crate::payments::gate::{Gate, Meter, PaidLayer};
@@ -41,8 +41,6 @@ pub const OUTPUT_TOKENS_DEFAULT: u32 = 1_024;
 const TEMPLATE_TOKENS: u32 = 256;
 /// When to come again while the owner needs the device, in seconds.
 const CLOSED_RETRY_S: u32 = 30;
-/// The name under which what is sold is asked.
-const BUYER: &str = "sold";
 
 /// A model that is sold.
 #[derive(Debug, Clone)]
