@@ -51,6 +51,8 @@ async function whole(check) {
 
 await whole("whole");
 await whole("again");
+const together = await Promise.all([1, 2, 3].map(() => openai.chat.completions.create(talk)));
+report("together", { tokens: together.map(({ usage }) => count(usage)) });
 let text = "";
 let usage;
 for await (const chunk of await openai.chat.completions.create({

@@ -53,6 +53,8 @@ async def whole(client, check):
 async def with_openai(client):
     await whole(client, "whole")
     await whole(client, "again")
+    together = await asyncio.gather(*(client.chat.completions.create(**TALK) for _ in range(3)))
+    report("together", tokens=[count(answer.usage) for answer in together])
     text = ""
     async for chunk in await client.chat.completions.create(**TALK, stream=True, stream_options={"include_usage": True}):
         text += (chunk.choices[0].delta.content or "") if chunk.choices else ""

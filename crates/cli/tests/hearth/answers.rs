@@ -117,6 +117,9 @@ fn buys(
             assert_eq!(stated(seen), cost(&seen["tokens"]), "{check}: {seen:#}");
         }
     }
+    let together = seen["together"]["tokens"].as_array().unwrap();
+    assert_eq!(together.len(), 3, "on one voucher");
+    due += together.iter().map(cost).sum::<u128>();
     let stream = &seen["stream"];
     assert_eq!(sent(stream), [None, Some("voucher")], "{stream:#}");
     assert!(stated(stream) >= cost(&stream["tokens"]), "{stream:#}");
