@@ -67,6 +67,7 @@ enum Tool {
     Node,
     Npm,
     Python,
+    Systemd,
 }
 
 impl fmt::Display for Tool {
@@ -79,6 +80,7 @@ impl fmt::Display for Tool {
             Self::Node => "Node.js 22 or later",
             Self::Npm => "npm",
             Self::Python => "Python 3 with venv",
+            Self::Systemd => "systemd-analyze",
         })
     }
 }
@@ -133,6 +135,7 @@ impl Manager {
             (Self::Brew, Tool::Node | Tool::Npm) => "node",
             (_, Tool::Cmake) => "cmake",
             (_, Tool::Npm) => "npm",
+            (_, Tool::Systemd) => "systemd",
         }
     }
 }
@@ -331,6 +334,9 @@ impl Machine {
             wanted.push((Tool::Npm, has("npm")));
             let version = version(path, "node", "--version");
             machine.node_major = version.as_deref().and_then(major);
+            if cfg!(target_os = "linux") {
+                wanted.push((Tool::Systemd, has("systemd-analyze")));
+            }
         }
         if needs.outside || needs.model {
             wanted.push((Tool::Python, has_venv(path)));

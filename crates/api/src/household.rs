@@ -3,11 +3,14 @@
 use serde::{Deserialize, Serialize};
 
 use crate::money::Money;
+use crate::wallet::WalletCreated;
 
 /// A line that `hearth up --json` prints.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum NodeEvent {
+    /// A wallet was made, in the first run; it holds the recovery phrase, this once.
+    Wallet(Box<WalletCreated>),
     /// The device is up.
     Ready(Box<NodeReady>),
     /// The device is down, as it was asked to be.
@@ -31,6 +34,31 @@ pub struct NodeReady {
     pub models: Vec<ServedModel>,
     /// What does not work, and what would mend it.
     pub warnings: Vec<String>,
+}
+
+/// What a machine has for a model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Machine {
+    /// Cores that may be used.
+    pub cores: u32,
+    /// Its memory.
+    pub memory_bytes: u64,
+    /// Of that, what is free.
+    pub memory_free_bytes: u64,
+    /// What is free on the disk of the data folder.
+    pub disk_free_bytes: u64,
+    /// Its graphics processors.
+    pub gpus: Vec<Gpu>,
+}
+
+/// A graphics processor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gpu {
+    /// What it is called.
+    pub name: String,
+    /// Its memory, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
 }
 
 /// A model that a device runs.
@@ -132,6 +160,67 @@ pub struct Invitation {
     pub ticket: String,
 }
 
+/// What an invitation is to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InviteAsked {
+    /// To the household, for one device, within so many hours; without it, only to the network.
+    #[serde(default)]
+    pub household_hours: Option<u32>,
+}
+
+/// What a ticket joined this device to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Joined {
+    /// The household that it belongs to now; nothing where only a network was joined.
+    pub household: Option<String>,
+}
+
+/// The devices of the household.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Devices {
+    /// The household's account.
+    pub household: String,
+    /// Whether this device holds its key, and so can invite and remove.
+    pub is_host: bool,
+    /// Those that belong to it.
+    pub devices: Vec<DeviceView>,
+}
+
+/// A device of the household.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceView {
+    /// Its endpoint key.
+    pub device: String,
+    /// What people call it.
+    pub name: String,
+    /// Whether it is the one that is asked.
+    pub is_this: bool,
+    /// Whether it is connected now.
+    pub is_near: bool,
+    /// When its certificate ends, in milliseconds since 1970. It is made anew long before.
+    pub certified_until_ms: u64,
+}
+
+/// A device that is meant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WhichDevice {
+    /// Its name, its endpoint key, or the beginning of that.
+    pub device: String,
+}
+
+/// The file by which a system runs the node as a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceFile {
+    /// What it says.
+    pub text: String,
+    /// Where it was written; nothing where it was only printed.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub path: String,
+    /// The command that starts it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub start: String,
+}
+
 /// The models of a device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HomeModels {
@@ -162,6 +251,33 @@ pub struct HomeModel {
     /// Where it came from.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub source: String,
+}
+
+/// A model that is meant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WhichModel {
+    /// Its name, or the hash of its weights.
+    pub name: String,
+}
+
+/// How far the fetching of a model is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum FetchEvent {
+    /// It goes on.
+    Progress {
+        /// What is here.
+        done_bytes: u64,
+        /// Of so much.
+        total_bytes: u64,
+    },
+    /// The model is here.
+    Done(Box<HomeModel>),
+    /// It is not.
+    Failed {
+        /// Why.
+        message: String,
+    },
 }
 
 /// An API key that was just made.

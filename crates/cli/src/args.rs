@@ -7,7 +7,7 @@ use hearth_node::chains::ChainChoice;
 use hearth_node::home::Home;
 
 use crate::commands::{
-    chain, channels, chat, keys, models, network, pay, serve, up, wallet, watch,
+    chain, channels, chat, devices, keys, models, network, pay, serve, service, up, wallet, watch,
 };
 use crate::failure::Failure;
 
@@ -21,8 +21,7 @@ use crate::failure::Failure;
 )]
 #[command(after_help = "\
 First steps:
-  hearth wallet new                 make a wallet, and write its recovery phrase down
-  hearth up                         run models, and answer programs and people
+  hearth up                         make a wallet, fetch a model, and answer programs and people
   hearth chat                       talk to it
   hearth chain run                  run a chain of your own in this terminal
   hearth doctor                     see what is missing, and how to get it
@@ -142,11 +141,30 @@ Examples:
     /// Show what this device earned and spent on answers
     Earnings,
 
-    /// Print a ticket by which another device joins this one
-    Invite,
+    /// Print a ticket by which another device joins this household
+    #[command(after_help = "\
+Devices of a household answer each other without pay, and prompts that must not leave the household go to them.
 
-    /// Join another device by its ticket
-    Join(network::JoinArguments),
+Examples:
+  hearth invite
+  hearth invite --hours 1
+  hearth invite --network")]
+    Invite(devices::InviteArguments),
+
+    /// Join another device's household, or network, by its ticket
+    Join(devices::JoinArguments),
+
+    /// Show the devices of the household, remove one, or leave
+    #[command(after_help = "\
+Examples:
+  hearth devices
+  hearth devices remove phone
+  hearth devices leave")]
+    Devices {
+        /// What to do; without it, list
+        #[command(subcommand)]
+        command: Option<devices::DeviceCommand>,
+    },
 
     /// Run a chain of your own, or look at any chain
     #[command(subcommand)]
@@ -197,6 +215,18 @@ Examples:
   hearth channels close 0x5c50…                     take it back without the service, in two steps
   hearth channels claim                             take what was earned (`hearth up` may run, `serve-paid` not)")]
     Channels(channels::ChannelArguments),
+
+    /// Run the node as a service of systemd or launchd
+    #[command(
+        subcommand,
+        after_help = "\
+The passphrase is read from a file that only you can read.
+
+Examples:
+  hearth service install --passphrase-file ~/.config/hearth-passphrase
+  hearth service print --manager launchd --passphrase-file ~/.config/hearth-passphrase"
+    )]
+    Service(service::ServiceCommand),
 
     /// Look at everything this device needs, and say what mends what is missing
     #[command(after_help = "\

@@ -3,12 +3,15 @@
 pub(crate) mod chain;
 pub(crate) mod channels;
 pub(crate) mod chat;
+pub(crate) mod devices;
 pub(crate) mod doctor;
+mod first_run;
 pub(crate) mod keys;
 pub(crate) mod models;
 pub(crate) mod network;
 pub(crate) mod pay;
 pub(crate) mod serve;
+pub(crate) mod service;
 pub(crate) mod up;
 pub(crate) mod wallet;
 pub(crate) mod watch;
@@ -34,8 +37,10 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Keys { command } => keys::run(&global, command).await,
         Command::Offers(arguments) => network::offers(&global, arguments).await,
         Command::Earnings => network::earnings(&global).await,
-        Command::Invite => network::invite(&global).await,
-        Command::Join(arguments) => network::join(&global, arguments).await,
+        Command::Invite(arguments) => devices::invite(&global, arguments).await,
+        Command::Join(arguments) => devices::join(&global, arguments).await,
+        Command::Devices { command } => devices::devices(&global, command).await,
+        Command::Service(command) => service::run(&global, command),
         Command::Doctor => doctor::run(&global).await,
     }
 }

@@ -20,13 +20,7 @@ pub(crate) fn confirm(yes: bool, question: &str) -> Result<(), Failure> {
         )
         .asked_wrongly());
     }
-    let mut stderr = std::io::stderr();
-    drop(write!(stderr, "{question} [y/N] ").and_then(|()| stderr.flush()));
-    let mut answer = String::new();
-    let read =
-        std::io::Read::take(std::io::stdin().lock(), ANSWER_BYTES_MAX).read_line(&mut answer);
-    let agreed = read.is_ok() && matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes");
-    if agreed {
+    if agrees(question, false) {
         Ok(())
     } else {
         Err(Failure::new(
@@ -34,5 +28,20 @@ pub(crate) fn confirm(yes: bool, question: &str) -> Result<(), Failure> {
             "you did not agree, so nothing was done",
             "Run it again if you change your mind",
         ))
+    }
+}
+
+/// Asks the person at the terminal; nothing said means `usual`.
+pub(crate) fn agrees(question: &str, usual: bool) -> bool {
+    let choices = if usual { "[Y/n]" } else { "[y/N]" };
+    let mut stderr = std::io::stderr();
+    drop(write!(stderr, "{question} {choices} ").and_then(|()| stderr.flush()));
+    let mut answer = String::new();
+    let read =
+        std::io::Read::take(std::io::stdin().lock(), ANSWER_BYTES_MAX).read_line(&mut answer);
+    match (read, answer.trim().to_ascii_lowercase().as_str()) {
+        (Err(_) | Ok(0), _) => false,
+        (Ok(_), "") => usual,
+        (Ok(_), answer) => matches!(answer, "y" | "yes"),
     }
 }

@@ -5,6 +5,7 @@
 
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
+use hearth_protocol::offer::DeviceId;
 use iroh::address_lookup::memory::MemoryLookup;
 use iroh::address_lookup::{DnsAddressLookup, PkarrPublisher};
 use iroh::endpoint::{
@@ -42,6 +43,11 @@ fn transport() -> QuicTransportConfig {
         .receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES))
         .send_window(u64::from(CONNECTION_WINDOW_BYTES))
         .build()
+}
+
+/// The device whose endpoint has this secret key.
+pub fn device_of_key(secret_key: &[u8; 32]) -> DeviceId {
+    DeviceId(*SecretKey::from_bytes(secret_key).public().as_bytes())
 }
 
 /// Binds an endpoint by the options.

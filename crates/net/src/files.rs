@@ -158,6 +158,7 @@ type Shared = Arc<Mutex<BTreeMap<ContentHash, SharedFile>>>;
 pub(crate) struct Files {
     store: FsStore,
     shared: Shared,
+    folder: PathBuf,
 }
 
 fn lock(shared: &Shared) -> MutexGuard<'_, BTreeMap<ContentHash, SharedFile>> {
@@ -221,7 +222,12 @@ impl Files {
             transfers: Arc::new(Semaphore::new(TRANSFERS_MAX)),
             free_at: Instant::now(),
         };
-        Ok((Self { store, shared }, protocol, doorkeeper))
+        let files = Self {
+            store,
+            shared,
+            folder: folder.to_owned(),
+        };
+        Ok((files, protocol, doorkeeper))
     }
 
     /// Serves a file from where it is.
@@ -300,6 +306,32 @@ impl Files {
 
     /// Fetches a whole file.
     pub(crate) async fn fetch(
+        &self,
+        hub: &Hub,
+        wanted: &WantedFile<'_>,
+        progress: &mut (dyn FnMut(u64) + Send),
+    ) -> Result<(), FetchError> {
+        let failed = |error: &dyn std::fmt::Display| FetchError::Store(error.to_string());
+        // A store of its own: the file leaves it for good, and what stays of one that broke off is
+        // where the next try finds it.
+        let folder = self.folder.join(format!("fetching-{}", wanted.hash));
+        let store = FsStore::load(&folder).await.map_err(|e| failed(&e))?;
+        let aside = Self {
+            store,
+            shared: Shared::default(),
+            folder: folder.clone(),
+        };
+        let fetched = aside.fetch_whole(hub, wanted, progress).await;
+        let ended = aside.store.shutdown().await;
+        if fetched.is_ok() {
+            ended.map_err(|error| failed(&error))?;
+            // What is left are indices of nothing.
+            drop(tokio::fs::remove_dir_all(&folder).await);
+        }
+        fetched
+    }
+
+    async fn fetch_whole(
         &self,
         hub: &Hub,
         wanted: &WantedFile<'_>,

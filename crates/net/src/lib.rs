@@ -11,13 +11,14 @@
 //! Deliberately absent: what frames mean, prices, payments, models. This crate moves what
 //! `protocol` defines, and knows neither the chain nor the engines.
 //!
-//! Implements sections 7 and 8 of the answers' specification.
+//! Implements sections 7 and 8 of the answers' specification, and section 4 of the household's.
 
 mod admission;
 mod answers;
 pub mod codec;
 mod endpoint;
 mod files;
+mod household;
 pub mod limits;
 mod network;
 pub mod offers;
@@ -28,7 +29,9 @@ mod stream;
 mod ticket;
 
 pub use answers::{ANSWER_ALPN, ConnectError, IncomingAnswer};
+pub use endpoint::device_of_key;
 pub use files::{FetchError, ProviderError, ShareError, SharedFile};
+pub use household::{AnswersHousehold, HOUSEHOLD_ALPN, HouseholdAskError};
 pub use network::{IncomingAnswers, JoinError, Network, OfferChanges, OpenError};
 pub use offers::OfferChange;
 pub use offers::exchange::{ExchangeError, OFFERS_ALPN};

@@ -77,6 +77,11 @@ pub const EXCHANGE_BYTES_MAX: usize = 4 << 20;
 /// Exchanges of offers that are answered at once.
 pub const EXCHANGES_MAX: usize = 16;
 
+/// Questions about the household that are answered at once.
+pub const HOUSEHOLD_ASKS_MAX: usize = 8;
+/// How long a question about the household may take.
+pub const HOUSEHOLD_TIME_MAX: Duration = Duration::from_secs(10);
+
 /// Peers that are remembered.
 pub const PEERS_MAX: usize = 256;
 /// Addresses of one peer.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hearth_protocol::content::ContentHash;
+use hearth_protocol::household::{HouseholdAsk, HouseholdReply};
 use hearth_protocol::offer::{DeviceId, Offer, SignedOffer};
 use iroh::protocol::Router;
 use iroh_gossip::net::{GOSSIP_ALPN, Gossip};
@@ -18,6 +19,9 @@ use crate::answers::{ANSWER_ALPN, AnswerProtocol, Asker, ConnectError, IncomingA
 use crate::codec::{ANNOUNCEMENT_BYTES_MAX, AnnouncementError};
 use crate::endpoint::{self, Bound};
 use crate::files::{FetchError, Files, ShareError, SharedFile, WantedFile};
+use crate::household::{
+    self, AnswersHousehold, HOUSEHOLD_ALPN, HouseholdAskError, HouseholdProtocol,
+};
 use crate::limits::{INCOMING_ANSWERS_MAX, KEPT_CONNECTION_IDLE};
 use crate::offers::driver::{Driver, Hub, HubParts};
 use crate::offers::exchange::{self, ExchangeError, ExchangeProtocol, OFFERS_ALPN};
@@ -105,6 +109,7 @@ struct Inner {
     hub: Arc<Hub>,
     asker: Arc<Asker>,
     files: Files,
+    household: HouseholdProtocol,
     router: Router,
     membership: Membership,
     stop: watch::Sender<bool>,
@@ -147,9 +152,11 @@ impl Network {
             .max_message_size(ANNOUNCEMENT_BYTES_MAX + GOSSIP_OVERHEAD_BYTES)
             .spawn(endpoint.clone());
         let (arrived, incoming) = mpsc::channel(INCOMING_ANSWERS_MAX);
+        let household = HouseholdProtocol::new();
         let router = Router::builder(endpoint.clone())
             .accept(ANSWER_ALPN, AnswerProtocol::new(arrived, options.patience))
             .accept(OFFERS_ALPN, ExchangeProtocol::new(hub.clone()))
+            .accept(HOUSEHOLD_ALPN, household.clone())
             .accept(GOSSIP_ALPN, gossip.clone())
             .accept(iroh_blobs::ALPN, blobs)
             .spawn();
@@ -168,6 +175,7 @@ impl Network {
             hub,
             asker,
             files,
+            household,
             router,
             membership: options.membership,
             stop,
@@ -300,6 +308,27 @@ impl Network {
             self.inner.hub.welcome(&ticket.peer);
         }
         Ok(asked?)
+    }
+
+    /// Lets `desk` answer what others ask about the household. Until then they are turned away.
+    pub fn answer_household(&self, desk: Arc<dyn AnswersHousehold>) {
+        self.inner.household.answer_by(desk);
+    }
+
+    /// Asks a device about the household. What is known of where it is is used beside `hint`.
+    ///
+    /// # Errors
+    /// When it cannot be reached, or does not answer.
+    pub async fn ask_household(
+        &self,
+        hint: PeerAddress,
+        question: &HouseholdAsk,
+    ) -> Result<HouseholdReply, HouseholdAskError> {
+        let hub = &self.inner.hub;
+        let device = hint.device;
+        let located = hub.locate(hint);
+        let address = located.ok_or(ConnectError::NoDevice(device))?;
+        household::ask(&hub.endpoint, address, question).await
     }
 
     /// Serves a file from where it is, to whoever asks for its hash. The first time it is read

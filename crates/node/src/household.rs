@@ -7,9 +7,14 @@
 
 mod admin;
 pub mod client;
+mod from_peers;
 pub mod keys;
+pub mod machine;
+mod members;
 pub mod models;
+mod power;
 mod selling;
+pub mod service;
 mod serving;
 mod sharing;
 mod spent;
@@ -24,7 +29,7 @@ use futures::FutureExt;
 use hearth_api::household::{NodeReady, ServedModel};
 use hearth_chain::client::Environment;
 use hearth_models::engine::LoadError;
-use hearth_net::{Network, NetworkOptions, OfferChange, OpenError as NetworkError, Reach};
+use hearth_net::{Network, NetworkOptions, OfferChange, OpenError as NetworkError, Reach, Ticket};
 use hearth_protocol::answer::payer::Patience;
 use hearth_protocol::offer::Offer;
 use hearth_protocol::time::Timestamp;
@@ -42,12 +47,15 @@ use crate::keys::Unlocked;
 use crate::payments::escrow::Escrows;
 use crate::payments::purse::{PayerKeys, Purse};
 use crate::payments::till::{ChainAccess, Tasks, Till, TillKeys, open_escrows};
-use crate::roles::payer::{Payer, PayerParts, Readers};
-use crate::roles::provider::{IsHousehold, Provider, ProviderParts, Sales};
+use crate::roles::payer::{Payer, PayerParts, Readers, StoredPurchase};
+use crate::roles::provider::{IsHousehold, Provider, ProviderParts, Sales, StoredSale};
+use crate::roles::retention::{self, Kept};
 use crate::store::{OpenError, Store, StoreError};
 use crate::trade::{self, TradeError};
 
 pub use admin::NodeFile;
+pub use members::{Member, Members, MembersError, MembersParts, invitation};
+pub use power::Unmeasurable;
 use selling::Shop;
 use spent::Ledger;
 
@@ -79,6 +87,12 @@ pub enum UpError {
     /// The network.
     #[error(transparent)]
     Network(#[from] NetworkError),
+    /// The household's devices.
+    #[error(transparent)]
+    Members(#[from] MembersError),
+    /// A limit in watts that cannot be kept.
+    #[error(transparent)]
+    Power(#[from] Unmeasurable),
     /// A model cannot be run.
     #[error("the model {name} cannot be run: {source}")]
     Model {
@@ -114,6 +128,8 @@ impl Advice for UpError {
             Self::Open(_) | Self::Store(_) => "store",
             Self::Trade(error) => error.code(),
             Self::Network(_) => "network",
+            Self::Members(error) => error.code(),
+            Self::Power(_) => "watts_unmeasurable",
             Self::Model { .. } | Self::File { .. } => "model",
             Self::NodeFile { .. } => "home_io",
         }
@@ -126,6 +142,11 @@ impl Advice for UpError {
                 "Check the disk with `hearth doctor`, then start again".to_owned()
             }
             Self::Trade(error) => error.next_step(),
+            Self::Members(error) => error.next_step(),
+            Self::Power(_) => {
+                "Take `watts` out of [sharing] in config.toml, or let this user read those counters"
+                    .to_owned()
+            }
             Self::Network(_) => {
                 "Check the section [network] of config.toml, then start again".to_owned()
             }
@@ -200,19 +221,18 @@ impl Device {
             tasks: Tasks::new(),
             warnings: Vec::new(),
         };
-        // Devices join the network, not yet the household: every other device is a stranger.
-        let is_household: IsHousehold = Arc::new(|_| false);
+        let store = Store::open(&home.store_path(Part::Provider))?;
+        let (members, is_household) = building.members(&store).await?;
         let chains = trade::reachable_chains(config).await;
-        let till = building.till(chains.clone())?;
+        let till = building.till(store, chains.clone())?;
         let provider = building.provider(till.as_ref(), &is_household);
         let readers = Readers::default();
         let models = building.serve(&provider, &readers, &options.models).await?;
         let network = building.network(&provider).await?;
         let payer = building.payer(&provider, &network, readers, is_household, chains, &options)?;
         building.market(&network, &payer);
-        building.sharing(&provider);
-        building.offers(&network, &provider);
-        building.join(&network, &options.join);
+        building.offering(&network, &provider).await?;
+        building.join(&network, &members, &options.join);
         let (surface, ledger) = building.surface(&payer)?;
         let sell_at = options.sell_at;
         let shop = building.shop(sell_at, till.as_ref(), &provider, &surface);
@@ -226,6 +246,7 @@ impl Device {
                 home: home.clone(),
                 surface: Arc::clone(&surface),
                 network: network.clone(),
+                members,
                 till,
                 config: config.clone(),
             },
@@ -303,9 +324,40 @@ impl Device {
 }
 
 impl Building<'_> {
+    /// Who belongs to this device's household.
+    async fn members(&mut self, store: &Store) -> Result<(Members, IsHousehold), UpError> {
+        let device = &self.config.device;
+        let parts = MembersParts {
+            own: hearth_net::device_of_key(&self.keys.endpoint_key(device.index)),
+            name: members::shown_name(&device.name),
+            account: self.keys.household(),
+            store: store.clone(),
+            environment: Arc::clone(&self.environment),
+        };
+        let members = Members::open(parts, &mut self.tasks).await?;
+        let known = members.clone();
+        Ok((members, Arc::new(move |device| known.is_member(device))))
+    }
+
+    /// Lets old receipts go, now and then.
+    fn retention<T: Kept + 'static>(&mut self, store: &Store) {
+        let store = store.clone();
+        let environment = Arc::clone(&self.environment);
+        self.tasks.spawn(async move {
+            let mut again = tokio::time::interval(retention::PRUNE_EVERY);
+            loop {
+                again.tick().await;
+                let now = Timestamp(environment.now_ms());
+                if let Err(error) = retention::prune::<T>(&store, now).await {
+                    warn!(%error, "old receipts could not be let go");
+                }
+            }
+        });
+    }
+
     /// What is needed to be paid; nothing where no chain answers.
-    fn till(&mut self, chains: Vec<ChainAccess>) -> Result<Option<Till>, UpError> {
-        let store = Store::open(&self.home.store_path(Part::Provider))?;
+    fn till(&mut self, store: Store, chains: Vec<ChainAccess>) -> Result<Option<Till>, UpError> {
+        self.retention::<StoredSale>(&store);
         if chains.is_empty() {
             let named = self.config.chains.keys().map(ToString::to_string);
             let named: Vec<_> = named.collect();
@@ -405,6 +457,7 @@ impl Building<'_> {
         options: &UpOptions,
     ) -> Result<Payer, UpError> {
         let store = Store::open(&self.home.store_path(Part::Payer))?;
+        self.retention::<StoredPurchase>(&store);
         let session = self.keys.session(self.config.device.index);
         let till_keys = TillKeys {
             account: self.keys.household(),
@@ -480,6 +533,13 @@ impl Building<'_> {
         });
     }
 
+    /// Offers what is served, as far as the owner's limits allow.
+    async fn offering(&mut self, network: &Network, provider: &Provider) -> Result<(), UpError> {
+        self.sharing(provider).await?;
+        self.offers(network, provider);
+        Ok(())
+    }
+
     /// Publishes what is offered, as it changes.
     fn offers(&mut self, network: &Network, provider: &Provider) {
         let (network, provider) = (network.clone(), provider.clone());
@@ -537,17 +597,19 @@ impl Building<'_> {
         }
     }
 
-    /// Joins the devices of tickets; one that does not answer is asked again by the network.
-    fn join(&mut self, network: &Network, tickets: &[String]) {
+    /// Meets the household's devices, and joins the networks and households of tickets; a device that does not answer is asked again by
+    /// the network.
+    fn join(&mut self, network: &Network, members: &Members, tickets: &[String]) {
+        members.attach(network, &mut self.tasks);
         for text in tickets {
             match text.parse() {
                 Err(error) => self.warnings.push(format!("A ticket is left out: {error}")),
                 Ok(ticket) => {
-                    let network = network.clone();
+                    let (network, members) = (network.clone(), members.clone());
                     // Not one of the node's parts: it ends when it is done.
                     tokio::spawn(async move {
-                        if let Err(error) = network.join(&ticket).await {
-                            warn!(%error, "a ticket's device was not reached");
+                        if let Err(error) = join(&network, &members, &ticket).await {
+                            warn!(%error, next = error.next_step(), "a ticket was of no use");
                         }
                     });
                 }
@@ -562,5 +624,16 @@ impl Building<'_> {
         more: &[String],
     ) -> Result<Vec<ServedModel>, UpError> {
         serving::serve(self, provider, readers, more).await
+    }
+}
+
+/// Joins what a ticket invites to: a household, or only a network. A household that the device
+/// belongs to already is not joined twice.
+async fn join(network: &Network, members: &Members, ticket: &Ticket) -> Result<(), MembersError> {
+    match invitation(ticket) {
+        Some(invitation) if members.household() != (invitation.household, false) => {
+            members.join(network, ticket).await
+        }
+        _ => Ok(network.join(ticket).await?),
     }
 }

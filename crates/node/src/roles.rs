@@ -5,4 +5,5 @@
 
 pub mod payer;
 pub mod provider;
+pub mod retention;
 pub mod served;

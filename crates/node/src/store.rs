@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
@@ -50,10 +50,16 @@ pub enum Table {
     Bought,
     /// What API keys have spent, by asset and key.
     KeysSpent,
+    /// What this device knows of its household, under one key.
+    Household,
+    /// What sales came to whose receipts are gone, by model and token.
+    SoldSums,
+    /// What purchases came to whose receipts are gone, by model and token.
+    BoughtSums,
 }
 
 impl Table {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 13] = [
         Self::ProviderChannels,
         Self::PayerChannels,
         Self::Spent,
@@ -64,6 +70,9 @@ impl Table {
         Self::Sales,
         Self::Bought,
         Self::KeysSpent,
+        Self::Household,
+        Self::SoldSums,
+        Self::BoughtSums,
     ];
 
     const fn definition(self) -> TableDefinition<'static, &'static [u8], &'static [u8]> {
@@ -78,6 +87,9 @@ impl Table {
             Self::Sales => "sales",
             Self::Bought => "bought",
             Self::KeysSpent => "keys_spent",
+            Self::Household => "household",
+            Self::SoldSums => "sold_sums",
+            Self::BoughtSums => "bought_sums",
         })
     }
 }
@@ -273,10 +285,34 @@ impl Store {
     pub fn each<T: DeserializeOwned>(
         &self,
         table: Table,
+        visit: impl FnMut(&[u8], T),
+    ) -> Result<(), StoreError> {
+        self.view()?.each(table, visit)
+    }
+
+    /// What the store holds now, whatever is written meanwhile.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn view(&self) -> Result<View, StoreError> {
+        Ok(View(self.database.begin_read()?))
+    }
+}
+
+/// A store as it was at one moment.
+pub struct View(ReadTransaction);
+
+impl View {
+    /// Visits every value of a table in the order of the keys.
+    ///
+    /// # Errors
+    /// When the disk fails, or a value is in another format.
+    pub fn each<T: DeserializeOwned>(
+        &self,
+        table: Table,
         mut visit: impl FnMut(&[u8], T),
     ) -> Result<(), StoreError> {
-        let read = self.database.begin_read()?;
-        let table = read.open_table(table.definition())?;
+        let table = self.0.open_table(table.definition())?;
         for entry in table.iter()? {
             let (key, value) = entry?;
             visit(key.value(), decode(value.value())?);

@@ -14,6 +14,7 @@ pub mod claim;
 pub mod content;
 pub mod eip712;
 pub mod exact;
+pub mod household;
 pub mod id;
 pub mod market;
 pub mod money;

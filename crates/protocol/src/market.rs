@@ -261,11 +261,17 @@ impl Market {
     ) -> Weighed {
         let none = Experience::default();
         let seen = self.seen.get(&offer.device).unwrap_or(&none);
-        let (price, cost, cost_millionths, mut passed) = priced(wish, spending, model);
+        let of_household = is_household(offer);
+        // Devices of one household answer each other for nothing, whatever they ask of others.
+        let (price, cost, cost_millionths, mut passed) = if of_household {
+            (None, Amount::ZERO, 0, None)
+        } else {
+            priced(wish, spending, model)
+        };
         if model.context_tokens < wish.prompt_tokens.saturating_add(1) {
             passed = Some(Passed::Context(model.context_tokens));
         }
-        if wish.household_only && !is_household(offer) {
+        if wish.household_only && !of_household {
             passed = Some(Passed::BeyondTier);
         }
         if let Some((at, distrust)) = seen.distrusted

@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Args, Subcommand};
-use hearth_api::household::{HomeModel, HomeModels};
+use hearth_api::household::{FetchEvent, HomeModel, HomeModels, WhichModel};
+use hearth_node::home::Home;
+use hearth_node::household::client::Client;
 use hearth_node::household::models::{Asked, Models, Progress, Stage, Watch};
 
 use crate::args::Global;
@@ -19,10 +21,14 @@ pub(crate) enum ModelCommand {
     /// Show the models that are here, and those that can be had
     List,
 
-    /// Fetch a model of the catalogue; without a name, the best that fits this device
+    /// Fetch a model: of the catalogue, or from devices that offer it; without a name, the best that fits this device
     Get {
-        /// Its name
+        /// Its name, or the hash of its weights
         name: Option<String>,
+
+        /// Fetch it from devices that offer it, through the node that is up
+        #[arg(long, requires = "name")]
+        from_peers: bool,
     },
 
     /// Take a GGUF file of this machine in
@@ -82,7 +88,14 @@ pub(crate) async fn run(
     let models = Models::open(&home)?;
     match command.unwrap_or(ModelCommand::List) {
         ModelCommand::List => print(&models.list()?, global.json)?,
-        ModelCommand::Get { name } => {
+        ModelCommand::Get {
+            name: Some(name),
+            from_peers,
+        } if from_peers || !models.is_known(&name) => {
+            let model = from_peers_of(&home, name, global.json).await?;
+            print(&model, global.json)?;
+        }
+        ModelCommand::Get { name, .. } => {
             let name = match name {
                 Some(name) => name,
                 None => {
@@ -112,6 +125,38 @@ pub(crate) async fn run(
     Ok(ExitCode::SUCCESS)
 }
 
+/// Lets the node that is up fetch a model from others.
+async fn from_peers_of(home: &Home, name: String, json: bool) -> Result<HomeModel, Failure> {
+    let bar = wait::bytes(json);
+    bar.set_message("from other devices");
+    let mut ended = None;
+    let client = Client::of(home)?;
+    let which = WhichModel { name };
+    let told = client.events("/hearth/models/fetch", &which, |data| {
+        match serde_json::from_str(data) {
+            Ok(FetchEvent::Progress {
+                done_bytes,
+                total_bytes,
+            }) => {
+                bar.set_length(total_bytes);
+                bar.set_position(done_bytes);
+                return true;
+            }
+            Ok(FetchEvent::Done(model)) => ended = Some(Ok(*model)),
+            Ok(FetchEvent::Failed { message }) => ended = Some(Err(message)),
+            Err(error) => ended = Some(Err(error.to_string())),
+        }
+        false
+    });
+    told.await?;
+    bar.finish_and_clear();
+    let broken = || Err("the node stopped in between".to_owned());
+    ended.unwrap_or_else(broken).map_err(|message| {
+        let next = "See `hearth offers` for what is offered, then try again: what was fetched so far is kept";
+        Failure::new("not_fetched", message, next)
+    })
+}
+
 fn serve(models: &Models, arguments: &ServeArguments) -> Result<(), Failure> {
     let price = match (&arguments.asset, &arguments.prompt, &arguments.output) {
         (Some(asset), Some(prompt), Some(output)) => Some(Asked {
@@ -126,7 +171,7 @@ fn serve(models: &Models, arguments: &ServeArguments) -> Result<(), Failure> {
 }
 
 /// Shows how far it is, if a person is looking.
-fn watch(json: bool) -> Watch {
+pub(super) fn watch(json: bool) -> Watch {
     let bar = wait::bytes(json);
     Arc::new(move |progress: Progress| {
         let what = match progress.stage {
@@ -141,7 +186,7 @@ fn watch(json: bool) -> Watch {
 }
 
 /// A size for people.
-fn size(bytes: u64) -> String {
+pub(super) fn size(bytes: u64) -> String {
     let mib = bytes.div_ceil(1 << 20);
     if mib < 1_024 {
         format!("{mib} MiB")

@@ -1,9 +1,9 @@
-//! `hearth offers`, `hearth earnings`, `hearth invite` and `hearth join`: what the running node knows.
+//! `hearth offers` and `hearth earnings`: what the running node knows of others.
 
 use std::process::ExitCode;
 
 use clap::Args;
-use hearth_api::household::{Earnings, Invitation, OfferView, Offers, Trade};
+use hearth_api::household::{Earnings, OfferView, Offers, Trade};
 use hearth_api::money::Money;
 use hearth_node::household::client::Client;
 
@@ -17,13 +17,6 @@ use crate::screen::{Page, Show, Style, print};
 pub(crate) struct OfferArguments {
     /// Only offers of this model, by name or by the hash of its weights
     model: Option<String>,
-}
-
-/// A ticket.
-#[derive(Debug, Args)]
-pub(crate) struct JoinArguments {
-    /// The line that `hearth invite` printed on the other device
-    ticket: String,
 }
 
 fn client(global: &Global) -> Result<Client, Failure> {
@@ -51,28 +44,6 @@ pub(crate) async fn earnings(global: &Global) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Prints a ticket.
-pub(crate) async fn invite(global: &Global) -> Result<ExitCode, Failure> {
-    let nothing = serde_json::json!({});
-    let invitation: Invitation = client(global)?.post("/hearth/invite", &nothing).await?;
-    print(&invitation, global.json)?;
-    Ok(ExitCode::SUCCESS)
-}
-
-/// Joins another device.
-pub(crate) async fn join(global: &Global, arguments: JoinArguments) -> Result<ExitCode, Failure> {
-    let invitation = Invitation {
-        ticket: arguments.ticket,
-    };
-    let joined: Invitation = client(global)?.post("/hearth/join", &invitation).await?;
-    if global.json {
-        print(&joined, true)?;
-    } else {
-        println!("Joined. `hearth offers` shows what is offered, in a few seconds.");
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
 fn sum(money: &[Money]) -> String {
     if money.is_empty() {
         return "nothing".to_owned();
@@ -81,12 +52,6 @@ fn sum(money: &[Money]) -> String {
         .iter()
         .map(|one| format!("{} {}", one.amount, one.symbol));
     said.collect::<Vec<_>>().join(", ")
-}
-
-impl Show for Invitation {
-    fn show(&self, page: &mut Page) {
-        page.line(&self.ticket);
-    }
 }
 
 impl Show for Offers {

@@ -6,12 +6,12 @@ use std::process::ExitCode;
 use clap::Args;
 use hearth_api::household::{ModelPrice, NodeEvent, NodeReady};
 use hearth_node::household::{Device, UpOptions};
-use hearth_node::keys::Keystore;
 
+use super::first_run::{self, Consent};
 use crate::args::Global;
 use crate::failure::Failure;
 use crate::screen::{Page, Show, Style, print, print_line};
-use crate::{secrets, wait};
+use crate::wait;
 
 /// How to bring this device up.
 #[derive(Debug, Args)]
@@ -40,14 +40,28 @@ pub(crate) struct UpArguments {
     /// Promise at most so many output tokens ahead
     #[arg(long, value_name = "TOKENS")]
     window_tokens: Option<u32>,
+
+    /// Agree to everything the first run would ask: make a wallet, fetch a model that fits
+    #[arg(long)]
+    yes: bool,
+
+    /// Do not offer to fetch a model
+    #[arg(long)]
+    no_model: bool,
 }
 
 /// Runs until SIGINT or SIGTERM.
 pub(crate) async fn run(global: &Global, arguments: UpArguments) -> Result<ExitCode, Failure> {
     let home = global.open_home()?;
+    home.config()?;
+    let consent = Consent {
+        yes: arguments.yes,
+        no_model: arguments.no_model || !arguments.models.is_empty(),
+    };
+    let keys = first_run::wallet(global, &home, consent)?;
+    let note = first_run::model(global, &home, consent).await?;
+    // A model that was just fetched stands in it.
     let config = home.config()?;
-    let keystore = Keystore::read(&home.keystore_path())?;
-    let keys = secrets::unlock(global, &keystore)?;
     // Before the node is ready to be asked, so that no signal is missed.
     let stop = crate::commands::interrupted()?;
     let spinner = wait::spinner(global.json, "loading models and looking for others");
@@ -61,7 +75,8 @@ pub(crate) async fn run(global: &Global, arguments: UpArguments) -> Result<ExitC
     };
     let device = Device::up(&home, &config, &keys, options).await?;
     drop(spinner);
-    let ready = device.ready().clone();
+    let mut ready = device.ready().clone();
+    ready.warnings.extend(note);
     if global.json {
         print_line(&NodeEvent::Ready(Box::new(ready)))?;
     } else {
@@ -106,7 +121,8 @@ impl Show for NodeReady {
             let warning = page.styled(Style::Warning, warning);
             page.line(&warning);
         }
-        page.line("Talk to it with `hearth chat`; stop it with Ctrl-C.");
+        page.line("Talk to it with `hearth chat`, add a device with `hearth invite`, run it always with `hearth service`.");
+        page.line("Stop it with Ctrl-C.");
     }
 }
 

@@ -12,12 +12,15 @@ mod buying;
 mod chain_command;
 mod channels;
 mod doctor;
+mod first_run;
 mod help;
+mod household;
 mod kill;
 mod program;
 mod secrecy;
 mod seller;
 mod selling;
+mod service;
 mod trade;
 mod wallet;
 

@@ -254,7 +254,7 @@ impl RunningWatch {
 }
 
 impl Running {
-    fn start(home: &Home, arguments: &[&str]) -> Self {
+    pub(crate) fn start(home: &Home, arguments: &[&str]) -> Self {
         let mut command = home.command(arguments);
         command.stderr(Stdio::inherit());
         Self::spawn(command)
@@ -268,7 +268,12 @@ impl Running {
         Self::spawn(command)
     }
 
-    fn spawn(mut command: Command) -> Self {
+    fn spawn(command: Command) -> Self {
+        Self::spawn_first(command, "ready")
+    }
+
+    /// A command whose first line says `event`; that line stands in `ready`.
+    pub(crate) fn spawn_first(mut command: Command, event: &str) -> Self {
         let mut child = command.spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let (sender, lines) = channel();
@@ -284,8 +289,8 @@ impl Running {
             lines,
             ready: Value::Null,
         };
-        chain.ready = chain.line("the ready line");
-        assert_eq!(chain.ready["event"], "ready");
+        chain.ready = chain.line("the first line");
+        assert_eq!(chain.ready["event"], event);
         chain
     }
 

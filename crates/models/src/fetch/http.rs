@@ -27,6 +27,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How many redirects are followed.
 const REDIRECTS_MAX: usize = 5;
+/// How often a server is tried that was never there: a device that is offline shall not be kept waiting.
+const UNREACHED_MAX: u32 = 3;
 
 /// In which header a hub states the SHA-256 of a large file.
 const LINKED_ETAG: &str = "x-linked-etag";
@@ -88,6 +90,8 @@ struct Download<'a> {
     summing: Summing,
     state: State,
     stated: Option<Digest>,
+    /// Whether the server was ever there.
+    reached: bool,
 }
 
 impl Fetcher {
@@ -147,17 +151,21 @@ impl<'a> Download<'a> {
             }),
             url,
             stated: None,
+            reached: false,
         })
     }
 
     async fn run(&mut self, watch: &Watch) -> Result<(), SourceError> {
         let mut pause = self.fetcher.pause;
         let mut reason = String::new();
-        for _ in 0..=RESUMES_MAX {
+        for resumes in 0..=RESUMES_MAX {
             let before = self.summing.bytes();
             match self.connection(watch).await? {
                 End::Whole => return Ok(()),
                 End::Broken(why) => reason = why,
+            }
+            if !self.reached && resumes + 1 >= UNREACHED_MAX {
+                break;
             }
             if self.summing.bytes() > before {
                 pause = self.fetcher.pause;
@@ -222,9 +230,13 @@ impl<'a> Download<'a> {
             let sent = tokio::time::timeout(self.fetcher.stall_timeout, request.send()).await;
             let response = match sent {
                 Err(_) => return Ok(Err("the server does not answer".to_owned())),
-                Ok(Err(error)) => return Ok(Err(plain(&error))),
+                Ok(Err(error)) => {
+                    self.reached |= !error.is_connect();
+                    return Ok(Err(plain(&error)));
+                }
                 Ok(Ok(response)) => response,
             };
+            self.reached = true;
             if let Some(stated) = linked_etag(response.headers()) {
                 self.stated.get_or_insert(stated);
             }

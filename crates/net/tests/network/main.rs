@@ -360,6 +360,14 @@ async fn a_file_is_fetched_whole_or_its_head_alone() {
     assert_eq!(std::fs::read(&whole).unwrap(), content);
     assert!(told.is_sorted(), "{told:?}");
     assert_eq!(told.last(), Some(&wanted.1));
+    // Its owner does with it what they want; the store does not miss it.
+    std::fs::remove_file(&whole).unwrap();
+    let fetched = a.network.fetch(wanted.0, wanted.1, &from, &whole, |_| ());
+    soon("the file again", fetched).await.unwrap();
+    let fetched = a
+        .network
+        .fetch_head(wanted.0, wanted.1, 200_000, &from, &head);
+    soon("a longer head", fetched).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

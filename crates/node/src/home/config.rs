@@ -21,8 +21,8 @@ use crate::advice::Advice;
 use crate::keys::{DEVICE_NAME_BYTES_MAX, DeviceIndex};
 
 pub use answers::{
-    ApiConfig, EngineConfig, MODELS_MAX, ModelConfig, NetworkConfig, ReachConfig, SharingConfig,
-    SoldConfig,
+    ApiConfig, EngineConfig, HoursError, HoursWindow, MODELS_MAX, ModelConfig, NetworkConfig,
+    ReachConfig, SharingConfig, SoldConfig,
 };
 
 /// The longest configuration, in bytes.
@@ -578,6 +578,26 @@ mod tests {
         assert!(config.asset("EUR").is_none() && config.chain("eip155:1").is_none());
     }
 
+    /// The line of the default that shows how hours are said.
+    const HOURS: &str = "# hours = [\"22:00-07:00\", \"12:30-13:30\"]";
+
+    #[test]
+    fn the_limits_that_the_default_shows_are_right() {
+        assert_eq!(parsed(DEFAULT_CONFIG).unwrap().sharing.hours, []);
+        let text = DEFAULT_CONFIG.replacen("# hours", "hours", 1);
+        let sharing = parsed(&text.replacen("# watts", "watts", 1))
+            .unwrap()
+            .sharing;
+        assert!(sharing.hours[0].covers(0) && !sharing.hours[0].covers(7 * 60));
+        assert!(sharing.hours[1].covers(13 * 60) && sharing.watts == Some(65));
+        assert!(
+            "00:00-24:00"
+                .parse::<super::HoursWindow>()
+                .unwrap()
+                .covers(1_439)
+        );
+    }
+
     #[test]
     fn a_wrong_line_is_named_with_the_reason() {
         let cases = [
@@ -639,6 +659,11 @@ mod tests {
             ),
             ("[provider]", "[provider", ""),
         ];
+        assert_all_refused(&cases);
+    }
+
+    /// Each of `(good, bad, reason)`, put into the default, is refused at its line.
+    fn assert_all_refused(cases: &[(&str, &str, &str)]) {
         for (good, bad, reason) in cases {
             assert!(DEFAULT_CONFIG.contains(good), "{good}");
             let text = DEFAULT_CONFIG.replacen(good, bad, 1);
@@ -676,6 +701,18 @@ mod tests {
             let error = parsed(&text).unwrap_err();
             assert!(error.contains(reason), "{bad}: {error}");
         }
+    }
+
+    #[test]
+    fn a_limit_of_sharing_that_makes_no_sense_is_refused() {
+        assert_all_refused(&[
+            ("busy_percent = 50", "busy_percent = 101", "0 to 100"),
+            (HOURS, "hours = [\"22-7\"]", "22:00-07:00"),
+            (HOURS, "hours = [\"07:00-07:00\"]", "differ"),
+            (HOURS, "hours = [\"22:60-24:01\"]", "22:00-07:00"),
+            (HOURS, "hours = []", "enabled = false"),
+            ("# watts = 65", "watts = 0", "1 to"),
+        ]);
     }
 
     #[test]

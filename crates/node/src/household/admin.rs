@@ -16,7 +16,10 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use hearth_api::error::ErrorBody;
-use hearth_api::household::{Earnings, Invitation, OfferView, Offers, Trade};
+use hearth_api::household::{
+    DeviceView, Devices, Earnings, Invitation, InviteAsked, Joined, OfferView, Offers, Trade,
+    WhichDevice,
+};
 use hearth_api::money::Money;
 use hearth_net::Network;
 use hearth_protocol::id::AssetId;
@@ -28,6 +31,7 @@ use serde::{Deserialize, Serialize};
 
 use super::UpError;
 use super::keys::Keys;
+use super::members::{self, Member, Members, MembersError};
 use super::serving::shown_prices;
 use crate::advice::Advice;
 use crate::answers::{AskError, Tier};
@@ -35,14 +39,17 @@ use crate::home::{Config, Home};
 use crate::http::surface::Surface;
 use crate::payments::desk::StoredChannel;
 use crate::payments::till::Till;
-use crate::roles::payer::{Payer, StoredPurchase};
+use crate::roles::payer::Payer;
 use crate::roles::provider::StoredSale;
+use crate::roles::retention::{self, Sum};
 use crate::store::{StoreError, Table};
 use crate::trade;
 use crate::wallet::money;
 
 /// The name of the file in the data folder.
 const NODE_FILE: &str = "node.json";
+/// An hour, in milliseconds.
+const HOUR_MS: u64 = 3_600_000;
 /// The longest such file, in bytes.
 const NODE_FILE_BYTES_MAX: u64 = 4_096;
 
@@ -112,6 +119,7 @@ pub(super) struct Admin {
     pub(super) home: Home,
     pub(super) surface: Arc<Surface>,
     pub(super) network: Network,
+    pub(super) members: Members,
     pub(super) till: Option<Till>,
     pub(super) config: Config,
 }
@@ -124,6 +132,10 @@ pub(super) fn router(admin: Admin, file: &NodeFile) -> Router {
         .route("/hearth/earnings", get(earnings))
         .route("/hearth/invite", post(invite))
         .route("/hearth/join", post(join))
+        .route("/hearth/devices", get(devices))
+        .route("/hearth/devices/remove", post(remove_device))
+        .route("/hearth/devices/leave", post(leave))
+        .route("/hearth/models/fetch", post(super::from_peers::fetch))
         .route("/hearth/claim", post(claim))
         .route("/hearth/channels", get(channels))
         .route("/hearth/keys", post(take_keys))
@@ -215,33 +227,26 @@ fn view(admin: &Admin, weighed: &Weighed) -> OfferView {
     }
 }
 
-/// Sums by model.
-#[derive(Default)]
-struct Sums(BTreeMap<String, (u64, u64, BTreeMap<AssetId, Amount>)>);
-
-impl Sums {
-    fn add(&mut self, model: String, output_tokens: u32, charge: Option<(AssetId, Amount)>) {
-        let (answers, tokens, charged) = self.0.entry(model).or_default();
-        *answers += 1;
-        *tokens += u64::from(output_tokens);
-        if let Some((asset, amount)) = charge {
-            let sum = charged.entry(asset).or_default();
-            *sum = sum.saturating_add(amount);
+/// Sums by model, over all tokens.
+fn by_model(config: &Config, sums: Vec<Sum>) -> Vec<Trade> {
+    let mut models: BTreeMap<String, (u64, u64, BTreeMap<AssetId, Amount>)> = BTreeMap::new();
+    for sum in sums {
+        let (answers, tokens, charged) = models.entry(sum.model).or_default();
+        *answers = answers.saturating_add(sum.answers);
+        *tokens = tokens.saturating_add(sum.output_tokens);
+        if let Some(asset) = sum.asset {
+            charged.insert(asset, sum.charge);
         }
     }
-
-    fn shown(self, config: &Config) -> Vec<Trade> {
-        let shown = self
-            .0
-            .into_iter()
-            .map(|(model, (answers, output_tokens, charged))| Trade {
-                model,
-                answers,
-                output_tokens,
-                charged: shown_sums(config, charged),
-            });
-        shown.collect()
-    }
+    let shown = models
+        .into_iter()
+        .map(|(model, (answers, output_tokens, charged))| Trade {
+            model,
+            answers,
+            output_tokens,
+            charged: shown_sums(config, charged),
+        });
+    shown.collect()
 }
 
 fn shown_sums(config: &Config, sums: BTreeMap<AssetId, Amount>) -> Vec<Money> {
@@ -260,14 +265,10 @@ async fn earnings(State(admin): State<Arc<Admin>>) -> Response {
 }
 
 fn summed(admin: &Admin) -> Result<Earnings, StoreError> {
-    let (mut sold, mut bought) = (Sums::default(), Sums::default());
+    let mut sold = Vec::new();
     let mut unclaimed: BTreeMap<AssetId, Amount> = BTreeMap::new();
     if let Some(till) = &admin.till {
-        till.store.each(Table::Sales, |_, sale: StoredSale| {
-            let receipt = &sale.receipt.receipt;
-            let charge = Some((sale.asset, receipt.charge));
-            sold.add(sale.model.clone(), receipt.output_tokens, charge);
-        })?;
+        sold = retention::sums::<StoredSale>(&till.store)?;
         till.store
             .each(Table::ProviderChannels, |_, stored: StoredChannel| {
                 let asset = AssetId {
@@ -278,21 +279,33 @@ fn summed(admin: &Admin) -> Result<Earnings, StoreError> {
                 *sum = sum.saturating_add(stored.record.unclaimed());
             })?;
     }
-    admin.payer.each_purchase(|purchase: StoredPurchase| {
-        let receipt = &purchase.receipt.receipt;
-        let charge = purchase.asset.map(|asset| (asset, receipt.charge));
-        bought.add(purchase.model.clone(), receipt.output_tokens, charge);
-    })?;
     Ok(Earnings {
-        sold: sold.shown(&admin.config),
-        bought: bought.shown(&admin.config),
+        sold: by_model(&admin.config, sold),
+        bought: by_model(&admin.config, admin.payer.bought()?),
         unclaimed: shown_sums(&admin.config, unclaimed),
     })
 }
 
-async fn invite(State(admin): State<Arc<Admin>>) -> Response {
-    let ticket = admin.network.ticket(Vec::new()).to_string();
-    Json(Invitation { ticket }).into_response()
+async fn invite(State(admin): State<Arc<Admin>>, Json(asked): Json<InviteAsked>) -> Response {
+    let Some(hours) = asked.household_hours else {
+        let ticket = admin.network.ticket(Vec::new()).to_string();
+        return Json(Invitation { ticket }).into_response();
+    };
+    let ttl_ms = u64::from(hours).saturating_mul(HOUR_MS);
+    let invited = admin.members.invite(ttl_ms).await;
+    match invited.and_then(|invitation| members::ticket(&admin.network, &invitation)) {
+        Ok(ticket) => {
+            let ticket = ticket.to_string();
+            Json(Invitation { ticket }).into_response()
+        }
+        Err(error) => unjoined(&error),
+    }
+}
+
+/// What was wrong, and what to do about it.
+fn unjoined(error: &MembersError) -> Response {
+    let message = format!("{error}. {}", error.next_step());
+    refused(StatusCode::CONFLICT, error.code(), &message)
 }
 
 async fn join(State(admin): State<Arc<Admin>>, Json(invitation): Json<Invitation>) -> Response {
@@ -303,9 +316,54 @@ async fn join(State(admin): State<Arc<Admin>>, Json(invitation): Json<Invitation
             return refused(StatusCode::BAD_REQUEST, "bad_ticket", &error.to_string());
         }
     };
-    match admin.network.join(&ticket).await {
-        Ok(()) => Json(invitation).into_response(),
-        Err(error) => refused(StatusCode::BAD_GATEWAY, "not_joined", &error.to_string()),
+    match super::join(&admin.network, &admin.members, &ticket).await {
+        Ok(()) => {
+            let (household, _) = admin.members.household();
+            let joined = members::invitation(&ticket).is_some();
+            let household = joined.then(|| household.to_string());
+            Json(Joined { household }).into_response()
+        }
+        Err(error) => unjoined(&error),
+    }
+}
+
+async fn devices(State(admin): State<Arc<Admin>>) -> Response {
+    let (household, is_host) = admin.members.household();
+    let own = admin.network.device();
+    let reachable = admin.network.neighbours().borrow().clone();
+    let view = |member: Member| DeviceView {
+        is_this: member.device == own,
+        is_near: member.device == own || reachable.contains(&member.device),
+        device: member.device.to_string(),
+        name: member.name,
+        certified_until_ms: member.expires_at.0,
+    };
+    Json(Devices {
+        household: household.to_string(),
+        is_host,
+        devices: admin.members.list().into_iter().map(view).collect(),
+    })
+    .into_response()
+}
+
+async fn remove_device(
+    State(admin): State<Arc<Admin>>,
+    Json(which): Json<WhichDevice>,
+) -> Response {
+    match admin.members.remove(&which.device).await {
+        Ok(()) => {
+            // The others learn of it now where they can be reached, and else when they ask.
+            admin.members.compare_all(&admin.network).await;
+            devices(State(admin)).await
+        }
+        Err(error) => unjoined(&error),
+    }
+}
+
+async fn leave(State(admin): State<Arc<Admin>>) -> Response {
+    match admin.members.leave().await {
+        Ok(()) => devices(State(admin)).await,
+        Err(error) => unjoined(&error),
     }
 }
 

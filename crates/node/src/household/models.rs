@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hearth_api::household::{HomeModel, HomeModels};
-use hearth_models::catalogue::{Catalogue, CatalogueError, Model, Room};
+use hearth_models::catalogue::{Catalogue, CatalogueError, Model};
 use hearth_models::fetch::{FetchError, Fetcher};
 use hearth_models::library::{Entry, Label, Library, LibraryError};
 use thiserror::Error;
 use toml_edit::{Array, DocumentMut, InlineTable, Item, Table, value};
 
+use super::machine;
 use crate::advice::Advice;
 use crate::home::{Config, ConfigError, Home};
 
@@ -84,7 +85,10 @@ impl Advice for ModelError {
             Self::Library(_) | Self::Unknown(_) => {
                 "See `hearth models` for what is here and what can be had".to_owned()
             }
-            Self::Fetch(_) => "Try again: what was fetched so far is kept".to_owned(),
+            Self::Fetch(_) => {
+                "Try again: what was fetched so far is kept; or add --from-peers, where a device that you know has it"
+                    .to_owned()
+            }
             Self::Config(error) => error.next_step(),
             Self::Catalogue { path, .. } => format!("Correct that line of {}", path.display()),
             Self::Io { .. } => "Check that the folder belongs to you".to_owned(),
@@ -160,11 +164,7 @@ impl Models {
     /// # Errors
     /// When none fits.
     pub fn pick(&self) -> Result<(String, String), ModelError> {
-        let room = Room {
-            memory_bytes: memory_bytes(),
-            disk_bytes: free_bytes(self.home.root()),
-            gpu_bytes: 0,
-        };
+        let room = machine::room(&machine::detect(self.home.root()));
         let pick = self.catalogue.pick(room).ok_or(ModelError::NothingFits)?;
         Ok((pick.model.name.clone(), pick.reason))
     }
@@ -189,6 +189,16 @@ impl Models {
         Ok(shown(&entry, &config))
     }
 
+    /// The model of the catalogue with that name.
+    pub(super) fn known(&self, name: &str) -> Option<&Model> {
+        self.catalogue.find(name)
+    }
+
+    /// Whether the catalogue says where a model comes from.
+    pub fn is_known(&self, name: &str) -> bool {
+        self.known(name).is_some()
+    }
+
     /// Takes a file of this machine in.
     ///
     /// # Errors
@@ -199,16 +209,28 @@ impl Models {
         name: Option<String>,
         watch: &Watch,
     ) -> Result<HomeModel, ModelError> {
-        let config = self.home.config()?;
         let stem = file
             .file_stem()
             .map(|stem| stem.to_string_lossy().to_lowercase());
-        let name = name.or(stem).unwrap_or_default();
         let label = Label {
-            name,
+            name: name.or(stem).unwrap_or_default(),
             source: format!("imported from {}", file.display()),
             ..Label::default()
         };
+        self.take(file, label, watch).await
+    }
+
+    /// Takes a file in as a label says.
+    ///
+    /// # Errors
+    /// When it is no model, or not the one that the label names, or the name is taken.
+    pub(super) async fn take(
+        &self,
+        file: &Path,
+        label: Label,
+        watch: &Watch,
+    ) -> Result<HomeModel, ModelError> {
+        let config = self.home.config()?;
         let (library, file, watch) = (self.library.clone(), file.to_owned(), Arc::clone(watch));
         let imported =
             tokio::task::spawn_blocking(move || library.import(&file, &label, &watch)).await;
@@ -334,18 +356,4 @@ fn offered(model: &Model) -> HomeModel {
         served: false,
         source: String::new(),
     }
-}
-
-/// Room on the disk of a folder, in bytes.
-fn free_bytes(folder: &Path) -> u64 {
-    rustix::fs::statvfs(folder).map_or(0, |found| found.f_bavail.saturating_mul(found.f_frsize))
-}
-
-/// Memory that is free for a model, in bytes, as the system says it.
-fn memory_bytes() -> u64 {
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let line = text.lines().find(|line| line.starts_with("MemAvailable:"));
-    let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
-    // Where the system does not say, enough for the smallest is assumed.
-    kib.map_or(2 << 30, |kib| kib * 1_024)
 }

@@ -17,7 +17,7 @@ use thiserror::Error;
 use crate::advice::Advice;
 
 /// The longest name of a device, in bytes of UTF-8.
-pub const DEVICE_NAME_BYTES_MAX: usize = 64;
+pub const DEVICE_NAME_BYTES_MAX: usize = hearth_protocol::household::DEVICE_NAME_BYTES_MAX;
 
 /// A signed statement: until `valid_before_s`, `key` acts for `household` on `chain`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -32,6 +32,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use super::provider::{IsHousehold, Provider};
+use super::retention::{self, Sum};
 use crate::answers::{
     Answer, Answerer, AskError, Embedded, Ending, Input, ModelCard, Part, Question, Tier,
 };
@@ -396,13 +397,12 @@ impl Payer {
         &self.parts().store
     }
 
-    /// Every receipt that was ever kept.
+    /// What answers came to that were ever asked of others, by model and token.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn each_purchase(&self, mut seen: impl FnMut(StoredPurchase)) -> Result<(), StoreError> {
-        let store = &self.parts().store;
-        store.each(Table::Bought, |_, purchase| seen(purchase))
+    pub fn bought(&self) -> Result<Vec<Sum>, StoreError> {
+        retention::sums::<StoredPurchase>(&self.parts().store)
     }
 
     /// The receipts of an answer, in the order of its providers.

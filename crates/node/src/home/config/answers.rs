@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::str::FromStr;
 
 use hearth_protocol::answer::Price;
 use hearth_protocol::money::Amount;
 use hearth_protocol::offer::PRICES_MAX;
 use serde::Deserialize;
+use thiserror::Error;
 use toml::Spanned;
 use url::Url;
 
@@ -25,6 +27,12 @@ const MODEL_NAME_BYTES_MAX: usize = hearth_protocol::offer::NAME_BYTES_MAX;
 const ANSWERS_MAX: u32 = 64;
 /// The bounds of a context, in tokens.
 const CONTEXT_TOKENS: std::ops::RangeInclusive<u32> = 256..=1_048_576;
+/// The most windows of hours.
+const HOURS_MAX: usize = 16;
+/// The most watts that make sense to say.
+const WATTS_MAX: u32 = 100_000;
+/// The minutes of a day.
+const DAY_MINUTES: u16 = 24 * 60;
 /// The most threads.
 const THREADS_MAX: u32 = 1_024;
 
@@ -110,6 +118,68 @@ pub struct SharingConfig {
     /// The share of the processor that other programs may use before this device is its owner's
     /// alone, in percent.
     pub busy_percent: u8,
+    /// The hours in which others may use it; none at all means always.
+    pub hours: Vec<HoursWindow>,
+    /// What the device may draw before others are sent elsewhere, in watts.
+    pub watts: Option<u32>,
+}
+
+/// Hours of a day, where the device is: from a minute on, until before another. They may pass midnight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HoursWindow {
+    from_minute: u16,
+    until_minute: u16,
+}
+
+/// Why a text says no hours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("hours are written like \"22:00-07:00\", and differ")]
+pub struct HoursError;
+
+impl HoursWindow {
+    /// Whether a minute since midnight is in it.
+    pub fn covers(&self, minute: u16) -> bool {
+        let (from, until) = (self.from_minute, self.until_minute);
+        if from < until {
+            (from..until).contains(&minute)
+        } else {
+            minute >= from || minute < until
+        }
+    }
+}
+
+impl FromStr for HoursWindow {
+    type Err = HoursError;
+
+    fn from_str(text: &str) -> Result<Self, HoursError> {
+        let (from, until) = text.split_once('-').ok_or(HoursError)?;
+        let window = Self {
+            from_minute: minute(from)?,
+            until_minute: minute(until)?,
+        };
+        // From 24:00 on, and from a time until the same, could mean always or never.
+        if window.from_minute == window.until_minute || window.from_minute == DAY_MINUTES {
+            return Err(HoursError);
+        }
+        Ok(window)
+    }
+}
+
+fn minute(text: &str) -> Result<u16, HoursError> {
+    let two = |digits: &str| match digits.as_bytes() {
+        [a, b] if a.is_ascii_digit() && b.is_ascii_digit() => {
+            Ok(u16::from(a - b'0') * 10 + u16::from(b - b'0'))
+        }
+        _ => Err(HoursError),
+    };
+    let (hour, minute) = text.trim().split_once(':').ok_or(HoursError)?;
+    let (hour, minute) = (two(hour)?, two(minute)?);
+    let minutes = hour * 60 + minute;
+    if minute < 60 && minutes <= DAY_MINUTES {
+        Ok(minutes)
+    } else {
+        Err(HoursError)
+    }
 }
 
 /// A model that this device runs.
@@ -170,6 +240,8 @@ struct RawSold {
 pub(super) struct RawSharing {
     enabled: bool,
     busy_percent: Spanned<u8>,
+    hours: Option<Spanned<Vec<Spanned<String>>>>,
+    watts: Option<Spanned<u32>>,
 }
 
 #[derive(Deserialize)]
@@ -285,15 +357,37 @@ pub(super) fn sharing(raw: Option<RawSharing>) -> Result<SharingConfig, Fault> {
         return Ok(SharingConfig {
             enabled: true,
             busy_percent: 50,
+            hours: Vec::new(),
+            watts: None,
         });
     };
     if *raw.busy_percent.get_ref() > 100 {
         return Err(fault(&raw.busy_percent, "busy_percent is 0 to 100"));
     }
+    if let Some(watts) = &raw.watts
+        && !(1..=WATTS_MAX).contains(watts.get_ref())
+    {
+        return Err(fault(watts, format!("watts is 1 to {WATTS_MAX}")));
+    }
     Ok(SharingConfig {
         enabled: raw.enabled,
         busy_percent: raw.busy_percent.into_inner(),
+        hours: raw.hours.as_ref().map_or(Ok(Vec::new()), hours)?,
+        watts: raw.watts.map(Spanned::into_inner),
     })
+}
+
+fn hours(raw: &Spanned<Vec<Spanned<String>>>) -> Result<Vec<HoursWindow>, Fault> {
+    if !(1..=HOURS_MAX).contains(&raw.get_ref().len()) {
+        let reason =
+            format!("hours has 1 to {HOURS_MAX} entries; say enabled = false to share at no time");
+        return Err(fault(raw, reason));
+    }
+    let window = |text: &Spanned<String>| {
+        let parsed = text.get_ref().parse();
+        parsed.map_err(|error: HoursError| fault(text, error.to_string()))
+    };
+    raw.get_ref().iter().map(window).collect()
 }
 
 pub(super) fn models(

@@ -1,0 +1,183 @@
+//! What devices of a household ask each other about it (ALPN `hearth/household/1`).
+//!
+//! ```text
+//! asks                          answers
+//! length, HouseholdAsk   ---->
+//!                        <----  length, HouseholdReply
+//! ```
+//! A length is a little-endian `u32`, a message is postcard, and a connection carries one question.
+//! Both sides know with whom they speak, because the connection is authenticated by the endpoint
+//! keys. Anybody may ask; what is answered is for the node to say, which is given the question by
+//! [`AnswersHousehold`]. Implements section 4 of the household's specification.
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use futures::future::BoxFuture;
+use hearth_protocol::household::{HouseholdAsk, HouseholdReply, MESSAGE_BYTES_MAX, STATEMENTS_MAX};
+use hearth_protocol::offer::DeviceId;
+use iroh::endpoint::{Connection, RecvStream, SendStream, VarInt};
+use iroh::protocol::{AcceptError, ProtocolHandler};
+use iroh::{Endpoint, EndpointAddr};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use thiserror::Error;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use crate::admission::device_of;
+use crate::answers::{ConnectError, connect};
+use crate::limits::{HOUSEHOLD_ASKS_MAX, HOUSEHOLD_TIME_MAX};
+
+/// The protocol's name on the wire.
+pub const HOUSEHOLD_ALPN: &[u8] = b"hearth/household/1";
+/// The code with which one too many is turned away.
+const TOO_MANY: u32 = 31;
+/// The code with which a question that is none is turned away.
+const GARBAGE: u32 = 32;
+
+/// Answers what devices ask about the household.
+pub trait AnswersHousehold: Send + Sync {
+    /// The answer to what `device` asks.
+    fn answer(&self, device: DeviceId, ask: HouseholdAsk) -> BoxFuture<'_, HouseholdReply>;
+}
+
+/// Why a device gave no answer.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum HouseholdAskError {
+    /// It cannot be reached.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// It broke off, or took too long.
+    #[error("the device broke off: {0}")]
+    BrokenOff(String),
+    /// It sent what no honest device sends.
+    #[error("the device sent garbage")]
+    Garbage,
+    /// The question is longer than it may be.
+    #[error("the question is longer than {MESSAGE_BYTES_MAX} bytes")]
+    TooLong,
+}
+
+impl HouseholdAskError {
+    /// Whether it may be worth to try again.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Connect(error) => error.is_retryable(),
+            Self::BrokenOff(_) => true,
+            Self::Garbage | Self::TooLong => false,
+        }
+    }
+}
+
+fn broken(error: impl fmt::Display) -> HouseholdAskError {
+    HouseholdAskError::BrokenOff(error.to_string())
+}
+
+async fn send<T: Serialize>(to: &mut SendStream, message: &T) -> Result<(), HouseholdAskError> {
+    let bytes = postcard::to_stdvec(message).map_err(|_| HouseholdAskError::TooLong)?;
+    if bytes.len() > MESSAGE_BYTES_MAX {
+        return Err(HouseholdAskError::TooLong);
+    }
+    let length = u32::try_from(bytes.len()).map_err(|_| HouseholdAskError::TooLong)?;
+    to.write_all(&length.to_le_bytes()).await.map_err(broken)?;
+    to.write_all(&bytes).await.map_err(broken)?;
+    to.finish().map_err(broken)
+}
+
+async fn receive<T: DeserializeOwned>(from: &mut RecvStream) -> Result<T, HouseholdAskError> {
+    let mut length = [0; 4];
+    from.read_exact(&mut length).await.map_err(broken)?;
+    let length = u32::from_le_bytes(length) as usize;
+    if !(1..=MESSAGE_BYTES_MAX).contains(&length) {
+        return Err(HouseholdAskError::Garbage);
+    }
+    let mut bytes = vec![0; length];
+    from.read_exact(&mut bytes).await.map_err(broken)?;
+    match postcard::take_from_bytes(&bytes) {
+        Ok((message, [])) => Ok(message),
+        _ => Err(HouseholdAskError::Garbage),
+    }
+}
+
+/// Asks the device at `address`.
+pub(crate) async fn ask(
+    endpoint: &Endpoint,
+    address: EndpointAddr,
+    question: &HouseholdAsk,
+) -> Result<HouseholdReply, HouseholdAskError> {
+    let connection = connect(endpoint, address, HOUSEHOLD_ALPN).await?;
+    let asked = timeout(HOUSEHOLD_TIME_MAX, async {
+        let (mut to, mut from) = connection.open_bi().await.map_err(broken)?;
+        send(&mut to, question).await?;
+        receive::<HouseholdReply>(&mut from).await
+    });
+    let reply = asked
+        .await
+        .unwrap_or_else(|_| Err(broken("it took too long")));
+    connection.close(VarInt::from_u32(0), b"done");
+    match reply? {
+        HouseholdReply::Statements(all) if all.len() > STATEMENTS_MAX => {
+            Err(HouseholdAskError::Garbage)
+        }
+        reply => Ok(reply),
+    }
+}
+
+/// Answers those who ask, once the node said how.
+#[derive(Clone)]
+pub(crate) struct HouseholdProtocol {
+    desk: Arc<OnceLock<Arc<dyn AnswersHousehold>>>,
+    at_once: Arc<Semaphore>,
+}
+
+impl fmt::Debug for HouseholdProtocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HouseholdProtocol").finish_non_exhaustive()
+    }
+}
+
+impl HouseholdProtocol {
+    pub(crate) fn new() -> Self {
+        Self {
+            desk: Arc::default(),
+            at_once: Arc::new(Semaphore::new(HOUSEHOLD_ASKS_MAX)),
+        }
+    }
+
+    /// Lets `desk` answer. The first one that is named stays.
+    pub(crate) fn answer_by(&self, desk: Arc<dyn AnswersHousehold>) {
+        let _ = self.desk.set(desk);
+    }
+
+    async fn serve(&self, connection: &Connection) -> Result<(), u32> {
+        let _permit = self.at_once.try_acquire().map_err(|_| TOO_MANY)?;
+        let desk = self.desk.get().ok_or(TOO_MANY)?;
+        let (mut to, mut from) = connection.accept_bi().await.map_err(|_| GARBAGE)?;
+        let question: HouseholdAsk = receive(&mut from).await.map_err(|_| GARBAGE)?;
+        if matches!(&question, HouseholdAsk::Compare(all) if all.len() > STATEMENTS_MAX) {
+            return Err(GARBAGE);
+        }
+        let reply = desk.answer(device_of(connection), question).await;
+        send(&mut to, &reply).await.map_err(|_| GARBAGE)?;
+        // The asker closes the connection when it has read the answer.
+        connection.closed().await;
+        Ok(())
+    }
+}
+
+impl ProtocolHandler for HouseholdProtocol {
+    async fn accept(&self, connection: Connection) -> Result<(), AcceptError> {
+        connection.set_max_concurrent_uni_streams(VarInt::from_u32(0));
+        connection.set_max_concurrent_bi_streams(VarInt::from_u32(1));
+        let served = timeout(HOUSEHOLD_TIME_MAX, self.serve(&connection)).await;
+        let code = match served {
+            Ok(Ok(())) => 0,
+            Ok(Err(code)) => code,
+            Err(_) => TOO_MANY,
+        };
+        connection.close(VarInt::from_u32(code), b"");
+        Ok(())
+    }
+}

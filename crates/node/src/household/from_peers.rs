@@ -1,0 +1,222 @@
+//! Fetching a whole model from devices that offer it, as a file verified by its hash.
+//!
+//! What a name stands for is believed of nobody: the catalogue's hash decides where it states one,
+//! and else the owner, when different files are offered under one name. What arrived of a transfer
+//! that broke off is kept by the network's store, and the next try goes on with it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use futures::StreamExt;
+use hearth_api::household::{FetchEvent, HomeModel, WhichModel};
+use hearth_models::library::Label;
+use hearth_net::{Network, PeerAddress};
+use hearth_protocol::content::ContentHash;
+use hearth_protocol::offer::{DeviceId, Offer, OfferedModel};
+use tokio::sync::mpsc;
+
+use super::admin::Admin;
+use super::models::{ModelError, Models};
+
+/// Events that wait for a slow reader; progress beyond is left out.
+const EVENTS_MAX: usize = 64;
+/// The most devices that are asked for one file.
+const SOURCES_MAX: usize = 16;
+
+/// What is fetched, and from whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Wanted {
+    name: String,
+    weights: ContentHash,
+    /// Who offers it, by the size that they state.
+    by_bytes: BTreeMap<u64, Vec<DeviceId>>,
+}
+
+/// Finds the model of a name, or of a hash, among the offers. `stated` is the hash that the
+/// catalogue states for the name.
+fn find<'a>(
+    asked: &str,
+    stated: Option<ContentHash>,
+    offers: impl Iterator<Item = &'a Offer>,
+) -> Result<Wanted, String> {
+    let mut found: BTreeMap<ContentHash, Wanted> = BTreeMap::new();
+    let fits = |model: &OfferedModel| {
+        let weights = model.serving.weights;
+        match stated {
+            Some(stated) => weights == stated,
+            None => model.name.eq_ignore_ascii_case(asked) || weights.to_string() == asked,
+        }
+    };
+    for offer in offers {
+        for model in offer.models.iter().filter(|model| fits(model)) {
+            let weights = model.serving.weights;
+            let wanted = found.entry(weights).or_insert_with(|| Wanted {
+                name: stated.map_or_else(|| model.name.clone(), |_| asked.to_owned()),
+                weights,
+                by_bytes: BTreeMap::new(),
+            });
+            let devices = wanted.by_bytes.entry(model.weights_bytes).or_default();
+            if devices.len() < SOURCES_MAX {
+                devices.push(offer.device);
+            }
+        }
+    }
+    let mut found = found.into_values();
+    match (found.next(), found.next()) {
+        (None, _) => Err(format!("nobody that this device knows offers {asked:?}")),
+        (Some(one), None) => Ok(one),
+        (Some(one), Some(other)) => Err(format!(
+            "different models are offered under the name {asked:?}; name the one you mean by its hash, such as {} or {}",
+            one.weights, other.weights
+        )),
+    }
+}
+
+/// Fetches a model, and tells how far it is; the last event says how it ended.
+pub(super) async fn fetch(
+    State(admin): State<Arc<Admin>>,
+    Json(which): Json<WhichModel>,
+) -> Response {
+    let (events, told) = mpsc::channel(EVENTS_MAX);
+    // Ends when the file is here or nobody gives it; who asked may go, and ask again.
+    tokio::spawn(async move {
+        let last = match fetched(&admin, &which.name, &events).await {
+            Ok(model) => FetchEvent::Done(Box::new(model)),
+            Err(message) => FetchEvent::Failed { message },
+        };
+        // Who asked may be gone.
+        let _ = events.send(last).await;
+    });
+    let lines = futures::stream::unfold(told, |mut told| async move {
+        let event = told.recv().await?;
+        let json = serde_json::to_string(&event).ok()?;
+        let line = Bytes::from(format!("data: {json}\n\n"));
+        Some((Ok::<_, std::convert::Infallible>(line), told))
+    });
+    let headers = [(http::header::CONTENT_TYPE, "text/event-stream")];
+    (headers, Body::from_stream(lines.fuse())).into_response()
+}
+
+async fn fetched(
+    admin: &Admin,
+    name: &str,
+    events: &mpsc::Sender<FetchEvent>,
+) -> Result<HomeModel, String> {
+    let models = Models::open(&admin.home).map_err(|error| error.to_string())?;
+    let known = models.known(name);
+    let stated = known.and_then(|model| model.blake3);
+    let stated = stated.map(|digest| ContentHash(digest.0));
+    let offers = admin.network.offers();
+    let wanted = find(name, stated, offers.iter().map(|one| &one.offer))?;
+    let file = admin
+        .home
+        .root()
+        .join(format!("{}.fetching", wanted.weights));
+    from_any(&admin.network, &wanted, &file, events).await?;
+    let label = Label {
+        name: wanted.name.clone(),
+        title: known.map(|model| model.title.clone()),
+        licence: known.map(|model| model.licence.clone()),
+        sha256: known.and_then(|model| model.sha256),
+        source: "fetched from devices that offer it".to_owned(),
+    };
+    let kept = models.take(&file, label, &quiet()).await;
+    // It has another name now, or is not wanted.
+    drop(std::fs::remove_file(&file));
+    kept.map_err(|error: ModelError| error.to_string())
+}
+
+fn quiet() -> super::models::Watch {
+    Arc::new(|_| ())
+}
+
+async fn from_any(
+    network: &Network,
+    wanted: &Wanted,
+    file: &Path,
+    events: &mpsc::Sender<FetchEvent>,
+) -> Result<(), String> {
+    let mut last = String::new();
+    for (bytes, devices) in &wanted.by_bytes {
+        let from: Vec<_> = devices.iter().copied().map(PeerAddress::of).collect();
+        let progress = |done_bytes| {
+            let total_bytes = *bytes;
+            // A reader that is slow misses some of it.
+            let _ = events.try_send(FetchEvent::Progress {
+                done_bytes,
+                total_bytes,
+            });
+        };
+        let fetched = network.fetch(wanted.weights, *bytes, &from, file, progress);
+        match fetched.await {
+            Ok(()) => return Ok(()),
+            Err(error) => last = error.to_string(),
+        }
+    }
+    Err(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use alloy_primitives::Address;
+    use hearth_protocol::answer::{BackendClass, KvType, Serving};
+    use hearth_protocol::time::Timestamp;
+
+    use super::*;
+
+    fn offer(device: u8, weights: u8, bytes: u64) -> Offer {
+        Offer {
+            device: DeviceId([device; 32]),
+            household: Address::ZERO,
+            session_key: Address::ZERO,
+            withdraw_delay_s: 900,
+            issued_at: Timestamp(0),
+            expires_at: Timestamp(1),
+            models: vec![OfferedModel {
+                name: "A-model".to_owned(),
+                serving: Serving {
+                    adapter: None,
+                    backend: BackendClass::CpuAvx2,
+                    engine: "llama.cpp".to_owned(),
+                    flash_attention: false,
+                    kv_type: KvType::F16,
+                    micro_batch_tokens: 512,
+                    template: ContentHash([4; 32]),
+                    weights: ContentHash([weights; 32]),
+                },
+                weights_bytes: bytes,
+                head_bytes: 1,
+                context_tokens: 1,
+                prices: Vec::new(),
+                slots: 1,
+                free_slots: 1,
+                output_tokens_per_s: 1,
+                prompt_tokens_per_s: 1,
+            }],
+        }
+    }
+
+    #[test]
+    fn a_name_is_believed_only_where_nobody_says_otherwise() {
+        let offers = [offer(1, 5, 100), offer(2, 5, 100), offer(3, 5, 7)];
+        let wanted = find("a-model", None, offers.iter()).unwrap();
+        assert_eq!(wanted.weights, ContentHash([5; 32]));
+        assert_eq!(wanted.by_bytes[&100].len(), 2);
+        let more = [offer(1, 5, 100), offer(4, 6, 100)];
+        let doubt = find("a-model", None, more.iter()).unwrap_err();
+        assert!(doubt.contains("different models"), "{doubt}");
+        let hash = ContentHash([6; 32]);
+        let by_hash = find(&hash.to_string(), None, more.iter()).unwrap();
+        assert_eq!((by_hash.weights, &*by_hash.name), (hash, "A-model"));
+        // What the catalogue states counts for more than what is said.
+        let stated = find("a-model", Some(hash), more.iter()).unwrap();
+        assert_eq!((stated.weights, &*stated.name), (hash, "a-model"));
+        let nobody = find("a-model", Some(ContentHash([7; 32])), more.iter());
+        assert!(nobody.unwrap_err().contains("nobody"));
+    }
+}
