@@ -28,6 +28,7 @@ pub struct Meter {
     output_tokens_max: u32,
     delivered_tokens: u32,
     charged: Amount,
+    covered_tokens: u32,
     parts: VecDeque<Part>,
 }
 
@@ -40,6 +41,7 @@ impl Meter {
             output_tokens_max,
             delivered_tokens: 0,
             charged: Amount::ZERO,
+            covered_tokens: 0,
             parts: VecDeque::new(),
         }
     }
@@ -61,36 +63,38 @@ impl Meter {
 
     /// Output tokens that promises cover.
     pub fn covered_tokens(&self) -> u32 {
-        self.parts.back().map_or(0, |part| part.until_tokens)
+        self.covered_tokens
     }
 
-    /// Takes a promise of `amount` beyond what is charged. Returns what is to be reserved for each
-    /// part that it adds, in order: nothing where it covers no further token.
-    pub fn cover(&mut self, amount: Amount) -> Vec<Amount> {
-        let before = self.covered_tokens();
-        let until = self.tokens_for(self.charged.saturating_add(amount));
+    /// Takes a promise of `total` for the whole answer, what was charged of it included. Returns what is to
+    /// be reserved for each part that it adds, in order: nothing where it covers no further token.
+    ///
+    /// The sum is for the whole because a promise and a charge may pass each other on their way: a
+    /// promise of what comes next would mean more to a provider that charged meanwhile.
+    pub fn cover(&mut self, total: Amount) -> Vec<Amount> {
+        let before = self.covered_tokens;
+        let until = self.tokens_for(total);
         if until <= before {
             return Vec::new();
         }
-        let is_first = self.parts.is_empty() && self.charged.is_zero();
-        let half = until / 2;
-        let ends = if is_first && until < self.output_tokens_max && half > 0 {
+        let half = before + (until - before) / 2;
+        let ends = if self.parts.is_empty() && until < self.output_tokens_max && half > before {
             vec![half, until]
         } else {
             vec![until]
         };
-        let mut reached = before;
         let mut needs = Vec::new();
         for until_tokens in ends {
+            let reached = self.covered_tokens;
             let paid = if reached == 0 {
-                self.charged
+                Amount::ZERO
             } else {
                 self.cost(reached)
             };
             let need = self.cost(until_tokens).saturating_sub(paid);
             self.parts.push_back(Part { until_tokens, need });
             needs.push(need);
-            reached = until_tokens;
+            self.covered_tokens = until_tokens;
         }
         needs
     }
@@ -102,7 +106,7 @@ impl Meter {
 
     /// What is to be charged now, because the oldest part is used up and more is to come.
     pub fn charge_part(&mut self) -> Option<Amount> {
-        let more = self.covered_tokens() < self.output_tokens_max;
+        let more = self.covered_tokens < self.output_tokens_max;
         let used_up = |part: &&Part| self.delivered_tokens >= part.until_tokens;
         let need = self.parts.front().filter(used_up).filter(|_| more)?.need;
         self.parts.pop_front();
@@ -198,10 +202,10 @@ mod tests {
         assert_eq!(meter.charge_part(), Some(Amount::new(50)));
         assert_eq!(meter.charge_part(), None);
         // The payer promises 40 tokens beyond what it was charged for: 20 of them are new.
-        assert_eq!(meter.cover(Amount::new(80)), [Amount::new(40)]);
+        assert_eq!(meter.cover(Amount::new(130)), [Amount::new(40)]);
         assert_eq!(meter.covered_tokens(), 60);
         assert_eq!(
-            meter.cover(Amount::new(80)),
+            meter.cover(Amount::new(130)),
             [],
             "the same promise again adds nothing"
         );
@@ -209,6 +213,24 @@ mod tests {
         assert_eq!(meter.charge_part(), Some(Amount::new(40)));
         assert_eq!(meter.charge_rest(), [Amount::new(10)]);
         assert_eq!(meter.charged(), Amount::new(100));
+    }
+
+    #[test]
+    fn a_promise_that_passes_a_charge_on_its_way_covers_what_its_payer_meant() {
+        let mut meter = Meter::new(price(1_000_000, 2_000_000, 0), 10, 100);
+        assert_eq!(meter.cover(Amount::new(90)).len(), 2);
+        meter.deliver(40);
+        assert_eq!(meter.charge_part(), Some(Amount::new(50)));
+        assert_eq!(meter.charge_part(), Some(Amount::new(40)));
+        assert_eq!(meter.covered_tokens(), 40, "everything is used up");
+        // Made when 20 tokens were charged, for 40 more.
+        let twice = [Amount::new(20), Amount::new(20)];
+        assert_eq!(meter.cover(Amount::new(130)), twice, "halves again");
+        assert_eq!(meter.covered_tokens(), 60);
+        meter.deliver(10);
+        assert_eq!(meter.charge_part(), Some(Amount::new(20)));
+        assert_eq!(meter.charge_rest(), [Amount::ZERO]);
+        assert_eq!(meter.charged(), Amount::new(110));
     }
 
     #[test]
@@ -241,8 +263,7 @@ mod tests {
                     prop_assert_eq!(Some(part), reserved.pop_front());
                     charged = charged.saturating_add(part);
                     let until = meter.delivered_tokens().saturating_add(window).min(most);
-                    let promise = price.cost(prompt, until).saturating_sub(charged);
-                    reserved.extend(meter.cover(promise));
+                    reserved.extend(meter.cover(price.cost(prompt, until)));
                 }
             }
             let delivered = meter.delivered_tokens();

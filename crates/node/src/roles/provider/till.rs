@@ -37,6 +37,8 @@ struct Paying {
     asset: AcceptedAsset,
     payer: Address,
     channel: ChannelId,
+    /// What the channel had been charged when the answer began, by the payer's first promise.
+    before: Amount,
     meter: Meter,
     tickets: VecDeque<Ticket>,
 }
@@ -158,7 +160,8 @@ impl<'a> Tab<'a> {
             ));
         }
         let before = paying.meter.clone();
-        let needs = paying.meter.cover(accepted.amount);
+        let total = checked.voucher.max_claimable.saturating_sub(paying.before);
+        let needs = paying.meter.cover(total);
         let admitted = self.admit(&mut paying, &accepted, checked, &needs).await?;
         let promised = match admitted {
             None => Promised::Until(paying.meter.covered_tokens()),
@@ -168,7 +171,7 @@ impl<'a> Tab<'a> {
             }
         };
         // What nothing was ever promised for may be promised from another channel.
-        if paying.meter.covered_tokens() > 0 || !paying.tickets.is_empty() {
+        if paying.meter.covered_tokens() > 0 {
             self.paying = Some(paying);
         }
         Ok(promised)
@@ -182,6 +185,10 @@ impl<'a> Tab<'a> {
             asset: asset.clone(),
             payer: checked.config.payer,
             channel: checked.channel,
+            before: checked
+                .voucher
+                .max_claimable
+                .saturating_sub(accepted.amount),
             meter,
             tickets: VecDeque::new(),
         })
@@ -216,22 +223,50 @@ impl<'a> Tab<'a> {
         needs: &[Amount],
     ) -> Result<Option<Refusal>, DeskStopped> {
         let mut tickets = Vec::new();
-        for need in needs {
-            let quote = Quote {
-                ceiling: accepted.amount,
-                need: *need,
-            };
-            let chain = paying.asset.chain();
-            let admission = self.sales.desk.pay(chain, checked.clone(), quote).await?;
-            match admission {
-                Admission::Admitted(ticket) => tickets.push(ticket),
-                Admission::Refused(refusal) => return Ok(Some(refusal)),
-                Admission::Refunded(_) => unreachable!("refunds are not read here"),
+        if needs.len() > 1 {
+            // The parts must hold together before one is taken: where the payer does not know all
+            // that was charged, the last would wait for the room that the first one reserves.
+            let whole = needs
+                .iter()
+                .fold(Amount::ZERO, |sum, need| sum.saturating_add(*need));
+            match self
+                .admit_one(paying, accepted, &mut checked, whole)
+                .await?
+            {
+                Ok(ticket) => drop(ticket),
+                Err(refusal) => return Ok(Some(refusal)),
             }
-            checked.kind = PaymentKind::Voucher;
+        }
+        for need in needs {
+            match self
+                .admit_one(paying, accepted, &mut checked, *need)
+                .await?
+            {
+                Ok(ticket) => tickets.push(ticket),
+                Err(refusal) => return Ok(Some(refusal)),
+            }
         }
         paying.tickets.extend(tickets);
         Ok(None)
+    }
+
+    async fn admit_one(
+        &self,
+        paying: &Paying,
+        accepted: &PaymentRequirements,
+        checked: &mut CheckedPayment,
+        need: Amount,
+    ) -> Result<Result<Ticket, Refusal>, DeskStopped> {
+        let ceiling = accepted.amount;
+        let chain = paying.asset.chain();
+        let quote = Quote { ceiling, need };
+        let admission = self.sales.desk.pay(chain, checked.clone(), quote).await?;
+        checked.kind = PaymentKind::Voucher;
+        match admission {
+            Admission::Admitted(ticket) => Ok(Ok(ticket)),
+            Admission::Refused(refusal) => Ok(Err(refusal)),
+            Admission::Refunded(_) => unreachable!("refunds are not read here"),
+        }
     }
 
     fn refused(&self, paying: &Paying, refusal: Refusal) -> Promised {
