@@ -7,9 +7,10 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use hearth_protocol::offer::DeviceId;
-use iroh::endpoint::{Connection, VarInt};
+use iroh::endpoint::{ConnectOptions, Connection, VarInt};
 use iroh::protocol::{AcceptError, ProtocolHandler};
 use iroh::{Endpoint, EndpointAddr};
 use thiserror::Error;
@@ -17,8 +18,10 @@ use tokio::sync::{OnceCell, mpsc};
 use tokio::time::{Instant, timeout};
 
 use crate::admission::device_of;
+use crate::endpoint::transport;
 use crate::limits::{
-    CONNECT_TIME_MAX, CONNECTION_STREAMS_MAX, KEPT_CONNECTION_IDLE, KEPT_CONNECTIONS_MAX,
+    ANSWER_KEEP_ALIVE_INTERVAL, CONNECT_TIME_MAX, CONNECTION_STREAMS_MAX, KEPT_CONNECTION_IDLE,
+    KEPT_CONNECTIONS_MAX,
 };
 use crate::options::Patience;
 use crate::stream::{EndReason, PayerStream, Permit, ProviderStream};
@@ -66,20 +69,26 @@ pub struct IncomingAnswer {
     pub stream: ProviderStream,
 }
 
-/// Connects to `address`, within [`CONNECT_TIME_MAX`].
+/// Connects to `address`, within [`CONNECT_TIME_MAX`], and shows a sign of life every `keep_alive`.
 pub(crate) async fn connect(
     endpoint: &Endpoint,
     address: EndpointAddr,
     alpn: &[u8],
+    keep_alive: Duration,
 ) -> Result<Connection, ConnectError> {
     if address.id == endpoint.id() {
         return Err(ConnectError::Itself);
     }
-    match timeout(CONNECT_TIME_MAX, endpoint.connect(address, alpn)).await {
-        Ok(Ok(connection)) => Ok(connection),
-        Ok(Err(error)) => Err(ConnectError::Unreachable(error.to_string())),
-        Err(_) => Err(ConnectError::Slow),
-    }
+    let options = ConnectOptions::new().with_transport_config(transport(keep_alive));
+    let connecting = async {
+        let unreachable =
+            |error: &dyn std::fmt::Display| ConnectError::Unreachable(error.to_string());
+        let begun = endpoint.connect_with_opts(address, alpn, options).await;
+        let begun = begun.map_err(|error| unreachable(&error))?;
+        begun.await.map_err(|error| unreachable(&error))
+    };
+    let connected = timeout(CONNECT_TIME_MAX, connecting).await;
+    connected.unwrap_or(Err(ConnectError::Slow))
 }
 
 /// One kept connection.
@@ -104,7 +113,7 @@ impl Kept {
     }
 
     /// Broken, or unused for long.
-    fn is_stale(&self, idle: std::time::Duration) -> bool {
+    fn is_stale(&self, idle: Duration) -> bool {
         let used = *self.used.lock().unwrap_or_else(PoisonError::into_inner);
         let unused = self.streams.load(Ordering::Relaxed) == 0 && used.elapsed() > idle;
         let broken = self
@@ -165,20 +174,11 @@ impl Asker {
         device: DeviceId,
         address: EndpointAddr,
     ) -> Result<PayerStream, ConnectError> {
-        let kept = self.slot(device);
-        let connecting = || connect(&self.endpoint, address, ANSWER_ALPN);
-        let connection = match kept.connection.get_or_try_init(connecting).await {
-            Ok(connection) => connection,
-            Err(error) => {
-                self.remove(device, &kept);
-                return Err(error);
-            }
-        };
-        kept.note_use();
+        let (kept, connection) = self.connected(device, address).await?;
         kept.streams.fetch_add(1, Ordering::Relaxed);
         let permit: Permit = Arc::new(Counted(kept.streams.clone()));
         match timeout(CONNECT_TIME_MAX, connection.open_bi()).await {
-            Ok(Ok(halves)) => Ok(PayerStream::new(connection, halves, self.patience, permit)),
+            Ok(Ok(halves)) => Ok(PayerStream::new(&connection, halves, self.patience, permit)),
             Ok(Err(error)) => {
                 self.remove(device, &kept);
                 Err(ConnectError::Refused(error.to_string()))
@@ -187,6 +187,32 @@ impl Asker {
                 "as many streams are open as it allows".to_owned(),
             )),
         }
+    }
+
+    /// The connection that is kept for a device, made where there is none.
+    async fn connected(
+        &self,
+        device: DeviceId,
+        address: EndpointAddr,
+    ) -> Result<(Arc<Kept>, Connection), ConnectError> {
+        let kept = self.slot(device);
+        let keep_alive = ANSWER_KEEP_ALIVE_INTERVAL;
+        let connecting = || connect(&self.endpoint, address, ANSWER_ALPN, keep_alive);
+        let connection = match kept.connection.get_or_try_init(connecting).await {
+            Ok(connection) => connection.clone(),
+            Err(error) => {
+                self.remove(device, &kept);
+                return Err(error);
+            }
+        };
+        kept.note_use();
+        Ok((kept, connection))
+    }
+
+    /// Has a connection ready for the next question to a device.
+    pub(crate) async fn prepare(&self, address: EndpointAddr) -> Result<(), ConnectError> {
+        let device = DeviceId(*address.id.as_bytes());
+        self.connected(device, address).await.map(drop)
     }
 
     fn slot(&self, device: DeviceId) -> Arc<Kept> {
@@ -198,7 +224,7 @@ impl Asker {
         }
         if kept.len() >= KEPT_CONNECTIONS_MAX {
             // Those in use stay open through their streams; only the reuse is lost.
-            kept.retain(|_, slot| !slot.is_stale(std::time::Duration::ZERO));
+            kept.retain(|_, slot| !slot.is_stale(Duration::ZERO));
             if kept.len() >= KEPT_CONNECTIONS_MAX {
                 kept.pop_first();
             }

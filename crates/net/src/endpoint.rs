@@ -3,6 +3,8 @@
 //! Nothing is taken from iroh's presets for public use: no relay and no lookup that the options do
 //! not name. What is left of iroh's defaults is asking nobody.
 
+use std::time::Duration;
+
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 use hearth_protocol::offer::DeviceId;
@@ -33,11 +35,12 @@ pub(crate) struct Bound {
     pub(crate) discovered: BoxStream<'static, PeerAddress>,
 }
 
-fn transport() -> QuicTransportConfig {
+/// How QUIC is spoken, with a sign of life every so often.
+pub(crate) fn transport(keep_alive: Duration) -> QuicTransportConfig {
     let silence = IdleTimeout::try_from(CONNECTION_SILENCE_MAX).ok();
     QuicTransportConfig::builder()
         .max_idle_timeout(silence)
-        .keep_alive_interval(KEEP_ALIVE_INTERVAL)
+        .keep_alive_interval(keep_alive)
         .max_concurrent_bidi_streams(VarInt::from_u32(CONNECTION_STREAMS_MAX))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
         .receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES))
@@ -58,7 +61,7 @@ pub(crate) async fn bind(
     let lookup = MemoryLookup::new();
     let mut builder = Endpoint::builder(presets::Minimal)
         .secret_key(SecretKey::from_bytes(&options.secret_key))
-        .transport_config(transport())
+        .transport_config(transport(KEEP_ALIVE_INTERVAL))
         .hooks(admission)
         .clear_address_lookup()
         .address_lookup(lookup.clone())

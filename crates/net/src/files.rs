@@ -35,7 +35,9 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
 
 use crate::answers::{ConnectError, connect};
-use crate::limits::{FETCH_SILENCE_MAX, HEAD_BYTES_MAX, SHARED_FILES_MAX, TRANSFERS_MAX};
+use crate::limits::{
+    FETCH_SILENCE_MAX, HEAD_BYTES_MAX, KEEP_ALIVE_INTERVAL, SHARED_FILES_MAX, TRANSFERS_MAX,
+};
 use crate::offers::driver::Hub;
 use crate::peers::PeerAddress;
 
@@ -436,7 +438,13 @@ impl Files {
     ) -> Result<(), ProviderError> {
         let address = hub.locate(provider.clone());
         let address = address.ok_or(ConnectError::NoDevice(provider.device))?;
-        let connection = connect(&hub.endpoint, address, iroh_blobs::ALPN).await?;
+        let connection = connect(
+            &hub.endpoint,
+            address,
+            iroh_blobs::ALPN,
+            KEEP_ALIVE_INTERVAL,
+        )
+        .await?;
         let items = self.store.remote().execute_get(connection.clone(), request);
         let mut items = std::pin::pin!(items.stream());
         loop {

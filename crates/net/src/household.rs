@@ -27,7 +27,7 @@ use tokio::time::timeout;
 
 use crate::admission::device_of;
 use crate::answers::{ConnectError, connect};
-use crate::limits::{HOUSEHOLD_ASKS_MAX, HOUSEHOLD_TIME_MAX};
+use crate::limits::{HOUSEHOLD_ASKS_MAX, HOUSEHOLD_TIME_MAX, KEEP_ALIVE_INTERVAL};
 
 /// The protocol's name on the wire.
 pub const HOUSEHOLD_ALPN: &[u8] = b"hearth/household/1";
@@ -107,7 +107,7 @@ pub(crate) async fn ask(
     address: EndpointAddr,
     question: &HouseholdAsk,
 ) -> Result<HouseholdReply, HouseholdAskError> {
-    let connection = connect(endpoint, address, HOUSEHOLD_ALPN).await?;
+    let connection = connect(endpoint, address, HOUSEHOLD_ALPN, KEEP_ALIVE_INTERVAL).await?;
     let asked = timeout(HOUSEHOLD_TIME_MAX, async {
         let (mut to, mut from) = connection.open_bi().await.map_err(broken)?;
         send(&mut to, question).await?;

@@ -25,6 +25,11 @@ pub const CONNECT_TIME_MAX: Duration = Duration::from_secs(8);
 pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(3);
 /// How long a connection may be silent before it counts as broken.
 pub const CONNECTION_SILENCE_MAX: Duration = Duration::from_secs(10);
+/// How often a connection to a provider shows that it is alive, so that its end is noticed soon.
+pub const ANSWER_KEEP_ALIVE_INTERVAL: Duration = Duration::from_millis(300);
+/// How long nothing at all may come from a provider's device before it counts as gone: two signs of
+/// life and their answers may be lost one after the other.
+pub const PROVIDER_SILENCE_MAX: Duration = Duration::from_millis(1_200);
 /// How long a frame may take to arrive once its first byte has: what a megabyte takes at 40 kB/s.
 pub const FRAME_TIME_MAX: Duration = Duration::from_secs(25);
 /// How long an answer's stream may be silent in both directions.
@@ -94,6 +99,9 @@ pub const TICKET_CHARS_MAX: usize = 4_096;
 pub const TICKET_PAYLOAD_BYTES_MAX: usize = 1_024;
 /// The longest address of a relay, in bytes.
 pub const RELAY_URL_BYTES_MAX: usize = 256;
+
+/// Connections to a relay at once, unless its household says otherwise.
+pub const RELAY_CONNECTIONS_MAX: usize = 1_024;
 
 /// Transfers of files that are served at once; one more is told to come back later.
 pub const TRANSFERS_MAX: usize = 16;

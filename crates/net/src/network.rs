@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::household::{HouseholdAsk, HouseholdReply};
 use hearth_protocol::offer::{DeviceId, Offer, SignedOffer};
+use iroh::EndpointAddr;
 use iroh::protocol::Router;
 use iroh_gossip::net::{GOSSIP_ALPN, Gossip};
 use thiserror::Error;
@@ -144,6 +145,7 @@ impl Network {
             topic: options.membership.topic(),
             reach: options.reach,
             relay_only: options.relay_only,
+            relays: options.relays.clone(),
             admission,
             lookup,
             book,
@@ -212,6 +214,25 @@ impl Network {
         device: DeviceId,
         hint: Option<&PeerAddress>,
     ) -> Result<PayerStream, ConnectError> {
+        let address = self.locate(device, hint)?;
+        self.inner.asker.ask(address).await
+    }
+
+    /// Has a connection to a device ready for the next question to it, so that asking costs no
+    /// handshake then.
+    ///
+    /// # Errors
+    /// When it cannot be reached.
+    pub async fn prepare(&self, device: DeviceId) -> Result<(), ConnectError> {
+        let address = self.locate(device, None)?;
+        self.inner.asker.prepare(address).await
+    }
+
+    fn locate(
+        &self,
+        device: DeviceId,
+        hint: Option<&PeerAddress>,
+    ) -> Result<EndpointAddr, ConnectError> {
         if self.inner.hub.admission.is_banned(device) {
             return Err(ConnectError::ShutOut);
         }
@@ -220,8 +241,7 @@ impl Network {
             _ => PeerAddress::of(device),
         };
         let address = self.inner.hub.locate(hint);
-        let address = address.ok_or(ConnectError::NoDevice(device))?;
-        self.inner.asker.ask(address).await
+        address.ok_or(ConnectError::NoDevice(device))
     }
 
     /// Dials a device anew for the next question, because the connection that is kept for it

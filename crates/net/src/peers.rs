@@ -30,6 +30,9 @@ pub struct PeerAddress {
     pub relays: Vec<String>,
 }
 
+/// Relays of one peer that others are told.
+pub(crate) const PEER_RELAYS_MAX: usize = 2;
+
 impl PeerAddress {
     /// A device of which nothing but its id is known.
     pub fn of(device: DeviceId) -> Self {
@@ -68,9 +71,9 @@ impl PeerAddress {
             direct: address
                 .ip_addrs()
                 .copied()
-                .take(PEER_ADDRESSES_MAX - 2)
+                .take(PEER_ADDRESSES_MAX - PEER_RELAYS_MAX)
                 .collect(),
-            relays: relays.take(2).collect(),
+            relays: relays.take(PEER_RELAYS_MAX).collect(),
         }
     }
 

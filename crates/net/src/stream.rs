@@ -24,6 +24,7 @@ use thiserror::Error;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::codec::{self, Frame, FrameError, LENGTH_BYTES};
+use crate::liveness::Liveness;
 use crate::options::Patience;
 
 /// How many bytes of a frame are made room for before they arrive.
@@ -224,6 +225,7 @@ pub type ProviderStream = AnswerStream<ProviderFrame, PayerFrame>;
 #[derive(Debug)]
 pub struct AnswerStream<Out, In> {
     device: DeviceId,
+    connection: Connection,
     sender: FrameSender<Out>,
     receiver: FrameReceiver<In>,
 }
@@ -238,6 +240,7 @@ impl<Out: Frame, In: Frame> AnswerStream<Out, In> {
         let activity = Activity::new();
         Self {
             device: DeviceId(*connection.remote_id().as_bytes()),
+            connection: connection.clone(),
             sender: FrameSender {
                 stream: send,
                 stall: patience.stall,
@@ -263,6 +266,11 @@ impl<Out: Frame, In: Frame> AnswerStream<Out, In> {
     /// The device at the other end. Its connection is authenticated with this key.
     pub fn device(&self) -> DeviceId {
         self.device
+    }
+
+    /// Tells when the other device is gone.
+    pub fn liveness(&self) -> Liveness {
+        Liveness::new(self.connection.clone())
     }
 
     /// Sends a frame; see [`FrameSender::send`].

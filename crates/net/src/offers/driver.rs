@@ -24,6 +24,7 @@ use tokio::sync::{Notify, broadcast, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::{debug, warn};
+use url::Url;
 
 use super::exchange;
 use super::signing::announce;
@@ -35,7 +36,7 @@ use crate::limits::{
     OFFER_TTL_MS,
 };
 use crate::options::Reach;
-use crate::peers::{PeerAddress, PeerBook};
+use crate::peers::{PEER_RELAYS_MAX, PeerAddress, PeerBook};
 
 /// Announcements that wait to be passed on; what does not fit is healed by an exchange.
 const FORWARDS_MAX: usize = 1_024;
@@ -57,6 +58,8 @@ pub(crate) struct Hub {
     pub(crate) reach: Reach,
     pub(crate) relay_only: bool,
     pub(crate) admission: Admission,
+    /// Those of the options.
+    relays: Vec<Url>,
     key: SecretKey,
     lookup: MemoryLookup,
     table: Mutex<Table>,
@@ -82,6 +85,7 @@ pub(crate) struct HubParts {
     pub(crate) topic: ContentHash,
     pub(crate) reach: Reach,
     pub(crate) relay_only: bool,
+    pub(crate) relays: Vec<Url>,
     pub(crate) admission: Admission,
     pub(crate) lookup: MemoryLookup,
     pub(crate) book: PeerBook,
@@ -104,6 +108,7 @@ impl Hub {
             topic: parts.topic,
             reach: parts.reach,
             relay_only: parts.relay_only,
+            relays: parts.relays,
             admission: parts.admission,
             key: parts.endpoint.secret_key().clone(),
             lookup: parts.lookup,
@@ -203,6 +208,11 @@ impl Hub {
         // the direct path is found through the relay.
         if self.relay_only || (self.reach == Reach::World && !address.relays.is_empty()) {
             address.direct.clear();
+        }
+        if address.relays.is_empty() {
+            // The first connection to a relay takes a moment; a ticket that is made before stays right.
+            let named = self.relays.iter().take(PEER_RELAYS_MAX);
+            address.relays = named.map(ToString::to_string).collect();
         }
         address
     }

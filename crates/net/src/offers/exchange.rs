@@ -29,7 +29,8 @@ use crate::admission::device_of;
 use crate::answers::{ConnectError, connect};
 use crate::codec::ANNOUNCEMENT_BYTES_MAX;
 use crate::limits::{
-    EXCHANGE_BYTES_MAX, EXCHANGE_TIME_MAX, EXCHANGES_MAX, NEIGHBOURS_MAX, OFFERS_MAX,
+    EXCHANGE_BYTES_MAX, EXCHANGE_TIME_MAX, EXCHANGES_MAX, KEEP_ALIVE_INTERVAL, NEIGHBOURS_MAX,
+    OFFERS_MAX,
 };
 use crate::options::hash;
 use crate::peers::PeerAddress;
@@ -74,7 +75,7 @@ const REPLY: &[u8] = b"hearth offers reply";
 pub(crate) async fn ask(hub: &Hub, address: &PeerAddress) -> Result<(), ExchangeError> {
     let unknown = ConnectError::NoDevice(address.device);
     let dialled = address.clone().within(hub.reach).to_iroh().ok_or(unknown)?;
-    let connection = connect(&hub.endpoint, dialled, OFFERS_ALPN).await?;
+    let connection = connect(&hub.endpoint, dialled, OFFERS_ALPN, KEEP_ALIVE_INTERVAL).await?;
     let result = timeout(EXCHANGE_TIME_MAX, receive(hub, &connection)).await;
     connection.close(VarInt::from_u32(0), b"done");
     result.unwrap_or_else(|_| Err(ExchangeError::BrokenOff("it took too long".to_owned())))

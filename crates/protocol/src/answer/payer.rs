@@ -97,6 +97,8 @@ pub enum Event {
         /// It was the peer's doing: what came could not be read.
         garbage: bool,
     },
+    /// Nothing at all comes from the provider's device any more, not even that it is alive.
+    Unheard,
     /// Whoever asked has gone, or wants no more.
     Cancel,
     /// Time passed.
@@ -116,6 +118,9 @@ pub enum Effect {
     },
     /// Begin to make tokens with this device's own model.
     Make(Box<AnswerRequest>),
+    /// Have a link ready to this candidate, which is the next to be asked. Nothing is asked or
+    /// promised yet, and nothing is answered to this.
+    Prepare(Box<Candidate>),
     /// Say this to the provider.
     Send(PayerFrame),
     /// Sign a promise of this amount, and answer with [`Event::Promised`] or [`Event::NotPaid`].
@@ -308,6 +313,7 @@ impl Answer {
             Event::Refused(refusal) => self.refused(now, refusal, out),
             Event::Closed { garbage: true } => self.distrust(now, Distrust::Garbage, out),
             Event::Closed { garbage: false } => self.closed(now, out),
+            Event::Unheard => self.unheard(now, out),
             Event::Cancel => self.cancel(now, out),
             Event::Tick => self.tick(now, out),
         }
@@ -395,7 +401,9 @@ impl Answer {
     }
 
     fn promised(&mut self, payment: Vec<u8>, out: &mut Vec<Effect>) {
-        if self.attempt.as_ref().is_some_and(Attempt::is_on) {
+        // Also before the question is accepted: then it answers a correction.
+        let is_asked = |attempt: &Attempt| attempt.stage != Stage::Opening;
+        if self.attempt.as_ref().is_some_and(is_asked) {
             out.push(Effect::Send(PayerFrame::Pay(payment)));
         }
     }
@@ -494,6 +502,10 @@ impl Answer {
         }
         if attempt.candidate.device.is_some() {
             attempt.until = now.plus_ms(stall_ms);
+            let next = self.candidates.front();
+            if let Some(next) = next.filter(|next| delivered == 0 && next.device.is_some()) {
+                out.push(Effect::Prepare(Box::new(next.clone())));
+            }
         }
         self.noise_spec.get_or_insert(attempt.asked.noise_spec);
         self.ids.extend_from_slice(&tokens.ids);
@@ -627,6 +639,15 @@ impl Answer {
             self.end(End::Cancelled, out);
         } else {
             self.leave(now, Departure::Lost, out);
+        }
+    }
+
+    /// A device that is gone is left without waiting for the stall rule, which is for devices that
+    /// are slow; where nobody else could go on, it may yet come back within that time.
+    fn unheard(&mut self, now: Timestamp, out: &mut Vec<Effect>) {
+        let is_peer = |attempt: &Attempt| attempt.candidate.device.is_some();
+        if self.attempt.as_ref().is_some_and(is_peer) && !self.candidates.is_empty() {
+            self.closed(now, out);
         }
     }
 

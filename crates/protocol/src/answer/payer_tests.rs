@@ -71,6 +71,7 @@ enum Nature {
     Unreachable,
     Refuses,
     FallsSilent(u32),
+    Vanishes(u32),
     BreaksOff(u32),
     SendsGarbage(u32),
     SkipsToken(u32),
@@ -171,6 +172,7 @@ impl Provider {
             Nature::SendsGarbage(at) if delivered >= at => {
                 return Some(Event::Closed { garbage: true });
             }
+            Nature::Vanishes(at) if delivered >= at => return Some(Event::Unheard),
             Nature::SkipsToken(at) if delivered >= at => {
                 let position = self.asked.answered_tokens as usize + self.delivered.len() + 1;
                 return Some(tokens(position, vec![5]));
@@ -322,9 +324,16 @@ impl World {
                 self.at = None;
                 self.left.push((candidate.device.unwrap().0[0], why));
             }
+            Effect::Prepare(candidate) => self.expect_next(&candidate),
             Effect::Ended(end) => self.end = Some(end),
             Effect::Make(_) | Effect::Correct { .. } => panic!("not in this world"),
         }
+    }
+
+    fn expect_next(&self, candidate: &Candidate) {
+        let number = candidate.device.unwrap().0[0];
+        let asked = self.at.as_ref().unwrap().asked.spec.0[0];
+        assert_eq!(number, asked + 1, "the next one, while this one answers");
     }
 
     /// Half of what is covered is used up: the provider charges, and asks for more.
@@ -355,7 +364,10 @@ impl World {
                         continue;
                     }
                     self.tell(event);
-                    if self.effects.iter().all(|e| matches!(e, Effect::Deliver(_)))
+                    if self
+                        .effects
+                        .iter()
+                        .all(|e| matches!(e, Effect::Deliver(_) | Effect::Prepare(_)))
                         && let Some(event) = self.renew()
                     {
                         self.tell(event);
@@ -427,6 +439,19 @@ fn a_busy_provider_that_says_so_is_waited_for_but_not_for_ever() {
 }
 
 #[test]
+fn a_device_that_is_gone_is_left_at_once_where_another_can_go_on() {
+    let mut world = World::new(&[Nature::Vanishes(20), Nature::Honest]);
+    assert_eq!(world.run(), End::Stopped(StopReason::Length));
+    world.holds("gone");
+    assert_eq!(world.left[0], (1, Departure::Lost));
+    assert_eq!(world.waits, 0);
+    // The last one is waited for as long as one that is slow.
+    let mut last = World::new(&[Nature::Vanishes(20)]);
+    assert!(matches!(last.run(), End::Broken { .. }));
+    assert!(last.now.0 >= patience().stall_ms, "{:?}", last.now);
+}
+
+#[test]
 fn with_nobody_left_the_answer_says_so_and_keeps_what_came() {
     let mut world = World::new(&[Nature::BreaksOff(5)]);
     let end = world.run();
@@ -477,6 +502,27 @@ fn a_limit_of_the_household_ends_the_answer() {
 }
 
 #[test]
+fn a_correction_before_the_question_is_accepted_is_answered_by_another_promise() {
+    let mut answer = Answer::new(question(), vec![candidate(1)], patience());
+    let mut out = Vec::new();
+    answer.start(Timestamp(0), &mut out);
+    let opened = Event::Opened {
+        payment: Some(vec![1]),
+        deposits: false,
+    };
+    answer.handle(Timestamp(0), opened, &mut out);
+    out.clear();
+    let corrected = frame(ProviderFrame::PaymentRequired(vec![7]));
+    answer.handle(Timestamp(1), corrected, &mut out);
+    let promise = price().cost(count(PROMPT.len()), 16);
+    let required = vec![7];
+    assert_eq!(out, [Effect::Correct { required, promise }]);
+    out.clear();
+    answer.handle(Timestamp(2), Event::Promised(vec![2]), &mut out);
+    assert_eq!(out, [Effect::Send(PayerFrame::Pay(vec![2]))]);
+}
+
+#[test]
 fn lies_are_told_from_bad_luck() {
     let cases = [
         (Nature::SendsGarbage(3), Distrust::Garbage),
@@ -507,6 +553,7 @@ fn nature() -> impl Strategy<Value = Nature> {
         Just(Nature::Unreachable),
         Just(Nature::Refuses),
         at.clone().prop_map(Nature::FallsSilent),
+        at.clone().prop_map(Nature::Vanishes),
         at.clone().prop_map(Nature::BreaksOff),
         at.clone().prop_map(Nature::SendsGarbage),
         at.clone().prop_map(Nature::SkipsToken),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hearth_models::engine::{Event as Made, Generation};
-use hearth_net::{FrameReceiver, FrameSender, RecvError};
+use hearth_net::{FrameReceiver, FrameSender, Liveness, RecvError};
 use hearth_protocol::answer::frame::{RefusalCode, TokenLogprobs};
 use hearth_protocol::answer::payer::{Answer as Machine, Candidate, Departure, Effect, End, Event};
 use hearth_protocol::answer::{
@@ -44,6 +44,7 @@ enum Link {
 struct Peer {
     sender: FrameSender<PayerFrame>,
     receiver: FrameReceiver<ProviderFrame>,
+    liveness: Liveness,
 }
 
 /// What is measured of a provider.
@@ -182,6 +183,7 @@ impl Asking {
                 self.tell(event);
             }
             Effect::Make(request) => self.make(&request).await,
+            Effect::Prepare(candidate) => self.prepare(&candidate),
             Effect::Send(frame) => self.send(&frame).await,
             Effect::Promise(amount) => {
                 let event = self.promise(amount).await;
@@ -222,8 +224,13 @@ impl Asking {
             }
             Err(_) => return Event::NotOpened,
         };
+        let liveness = stream.liveness();
         let (sender, receiver) = stream.split();
-        self.link = Link::Peer(Box::new(Peer { sender, receiver }));
+        self.link = Link::Peer(Box::new(Peer {
+            sender,
+            receiver,
+            liveness,
+        }));
         self.current = Some(candidate.clone());
         let Some(amount) = promise else {
             return Event::Opened {
@@ -238,6 +245,20 @@ impl Asking {
             },
             Err(error) => Event::NotPaid(error.to_string()),
         }
+    }
+
+    /// Has a connection made to whoever is asked next, while the answer goes on.
+    fn prepare(&self, candidate: &Candidate) {
+        let (Some(network), Some(device)) = (&self.payer.parts().network, candidate.device) else {
+            return;
+        };
+        let network = network.clone();
+        // Not waited for: it ends when the connection stands, or after the time that one may take.
+        tokio::spawn(async move {
+            if let Err(error) = network.prepare(device).await {
+                info!(%device, %error, "the next provider cannot be reached now");
+            }
+        });
     }
 
     async fn open_tab(
@@ -560,15 +581,22 @@ pub(super) fn receipt_key(answer: AnswerId, number: usize) -> [u8; 17] {
 async fn heard(link: &mut Link, position: u32, cached_tokens: &mut u32) -> Event {
     match link {
         Link::Nobody => pending().await,
-        Link::Peer(peer) => match peer.receiver.recv().await {
-            Ok(Some(frame)) => Event::Frame(Box::new(frame)),
-            Ok(None) => Event::Closed { garbage: false },
-            Err(error) => {
-                info!(%error, "a provider's stream ended");
-                let garbage = matches!(error, RecvError::Garbage { .. });
-                Event::Closed { garbage }
+        Link::Peer(peer) => {
+            let received = tokio::select! {
+                biased;
+                received = peer.receiver.recv() => received,
+                () = peer.liveness.lost() => return Event::Unheard,
+            };
+            match received {
+                Ok(Some(frame)) => Event::Frame(Box::new(frame)),
+                Ok(None) => Event::Closed { garbage: false },
+                Err(error) => {
+                    info!(%error, "a provider's stream ended");
+                    let garbage = matches!(error, RecvError::Garbage { .. });
+                    Event::Closed { garbage }
+                }
             }
-        },
+        }
         Link::Here(generation) => made(generation, position, cached_tokens).await,
     }
 }
