@@ -17,6 +17,27 @@ pub enum NodeEvent {
     Stopped,
 }
 
+/// A line that `hearth relay --json` prints.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum RelayEvent {
+    /// The relay forwards.
+    Ready(RelayReady),
+    /// It has stopped, as it was asked to.
+    Stopped,
+}
+
+/// A relay that forwards.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelayReady {
+    /// Where it listens; the address of a machine whose every address it listens on is 0.0.0.0 or [::].
+    pub url: String,
+    /// Connections at once.
+    pub connections: usize,
+    /// The devices that it is for; an empty list means everybody.
+    pub only: Vec<String>,
+}
+
 /// A device that is up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeReady {

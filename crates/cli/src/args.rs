@@ -8,6 +8,7 @@ use hearth_node::home::Home;
 
 use crate::commands::{
     chain, channels, chat, devices, keys, models, network, pay, serve, service, up, wallet, watch,
+    chain, channels, chat, keys, models, network, pay, relay, serve, up, wallet, watch,
 };
 use crate::failure::Failure;
 
@@ -165,6 +166,17 @@ Examples:
         #[command(subcommand)]
         command: Option<devices::DeviceCommand>,
     },
+
+    /// Run a relay: a way between devices that cannot reach each other directly
+    #[command(after_help = "\
+It forwards packets that only their receivers can read. Devices use it when its URL is in `relays` of [network] in
+their config.toml; tickets and offers then say so to others. Without a certificate it speaks plain HTTP.
+
+Examples:
+  hearth relay
+  hearth relay --listen 0.0.0.0:443 --certificate fullchain.pem --key privkey.pem
+  hearth relay --listen 127.0.0.1:0 --json")]
+    Relay(relay::RelayArguments),
 
     /// Run a chain of your own, or look at any chain
     #[command(subcommand)]

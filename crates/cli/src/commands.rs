@@ -10,6 +10,7 @@ pub(crate) mod keys;
 pub(crate) mod models;
 pub(crate) mod network;
 pub(crate) mod pay;
+pub(crate) mod relay;
 pub(crate) mod serve;
 pub(crate) mod service;
 pub(crate) mod up;
@@ -41,6 +42,9 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Join(arguments) => devices::join(&global, arguments).await,
         Command::Devices { command } => devices::devices(&global, command).await,
         Command::Service(command) => service::run(&global, command),
+        Command::Invite => network::invite(&global).await,
+        Command::Join(arguments) => network::join(&global, arguments).await,
+        Command::Relay(arguments) => relay::run(&global, arguments).await,
         Command::Doctor => doctor::run(&global).await,
     }
 }

@@ -3,18 +3,27 @@
 //! A relay sees who talks to whom and how much, and cannot read or change any of it: connections
 //! are encrypted and authenticated end to end. Without a certificate it serves plain HTTP, which is
 //! enough on a local network; browsers and some firewalls of the wider internet want HTTPS.
+//!
+//! How many devices are connected at once and how much each may send are bounded; a relay may also be for
+//! certain devices alone. A device proves its key before it is counted.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use hearth_protocol::offer::DeviceId;
+use iroh::EndpointId;
 use iroh_relay::server::{
-    CertConfig, ClientRateLimit, DEFAULT_CERT_RELOAD_INTERVAL, RelayConfig, Server, ServerConfig,
-    TlsConfig, reloading_resolver,
+    Access, AccessControl, CertConfig, ClientRateLimit, ClientRequest, ConnectionId,
+    DEFAULT_CERT_RELOAD_INTERVAL, RelayConfig, Server, ServerConfig, TlsConfig, reloading_resolver,
 };
 use thiserror::Error;
 use url::Url;
+
+use crate::limits::RELAY_CONNECTIONS_MAX;
 
 /// What a relay is started with.
 #[derive(Debug, Clone)]
@@ -24,8 +33,59 @@ pub struct RelayOptions {
     pub http: SocketAddr,
     /// Where it listens with HTTPS, and with what certificate.
     pub https: Option<RelayCertificate>,
-    /// The most bytes a second that one device may send.
+    /// The most bytes a second that one connection may send.
     pub device_bytes_per_s: Option<NonZeroU32>,
+    /// Connections at once; one more is refused.
+    pub connections_max: usize,
+    /// The devices that it is for; none at all means that it is for everybody.
+    pub only: BTreeSet<DeviceId>,
+}
+
+impl RelayOptions {
+    /// For everybody, with plain HTTP, and without a limit of bytes.
+    pub fn new(http: SocketAddr) -> Self {
+        Self {
+            http,
+            https: None,
+            device_bytes_per_s: None,
+            connections_max: RELAY_CONNECTIONS_MAX,
+            only: BTreeSet::new(),
+        }
+    }
+}
+
+/// Who is let in.
+#[derive(Debug)]
+struct Gate {
+    connections_max: usize,
+    only: BTreeSet<DeviceId>,
+    open: AtomicUsize,
+}
+
+fn denied(reason: &str) -> Access {
+    let reason = Some(reason.to_owned());
+    Access::Deny { reason }
+}
+
+impl AccessControl for Gate {
+    async fn on_connect(&self, request: &ClientRequest) -> Access {
+        let device = DeviceId(*request.endpoint_id().as_bytes());
+        if !self.only.is_empty() && !self.only.contains(&device) {
+            return denied("this relay is for other devices");
+        }
+        let room = |open: usize| (open < self.connections_max).then(|| open + 1);
+        let taken = self
+            .open
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, room);
+        match taken {
+            Ok(_) => Access::Allow,
+            Err(_) => denied("this relay is full"),
+        }
+    }
+
+    fn on_disconnect(&self, _: EndpointId, _: ConnectionId) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// A certificate in files, read again once a day.
@@ -75,6 +135,11 @@ impl Relay {
     pub async fn start(options: RelayOptions) -> Result<Self, RelayError> {
         let mut relay = RelayConfig::new(options.http);
         relay.limits.client_rx = options.device_bytes_per_s.map(ClientRateLimit::new);
+        relay.access = Arc::new(Gate {
+            connections_max: options.connections_max,
+            only: options.only,
+            open: AtomicUsize::new(0),
+        });
         if let Some(certificate) = &options.https {
             relay.tls = Some(tls(certificate).await?);
         }

@@ -14,6 +14,7 @@ pub mod http;
 pub mod keys;
 pub mod local_chain;
 pub mod payments;
+pub mod relay;
 pub mod roles;
 pub mod store;
 pub mod trade;

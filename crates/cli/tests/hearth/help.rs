@@ -28,6 +28,7 @@ const COMMANDS: &[&[&str]] = &[
     &["service"],
     &["service", "print"],
     &["service", "install"],
+    &["relay"],
     &["pay"],
     &["channels"],
     &["channels", "list"],

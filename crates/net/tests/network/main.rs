@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod files;
 mod hostile;
 
 use std::future::Future;
@@ -411,11 +412,7 @@ async fn only_what_is_shared_is_given_and_wrong_bytes_are_refused() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn devices_that_reach_only_a_relay_talk_through_it() {
-    let relay = Relay::start(RelayOptions {
-        http: "127.0.0.1:0".parse().unwrap(),
-        https: None,
-        device_bytes_per_s: None,
-    });
+    let relay = Relay::start(RelayOptions::new("127.0.0.1:0".parse().unwrap()));
     let relay = soon("the relay", relay).await.unwrap();
     let url = relay.url().unwrap();
     let relayed = |options: &mut NetworkOptions| {
