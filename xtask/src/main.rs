@@ -16,6 +16,7 @@ mod demo;
 mod fuzz;
 mod households;
 mod model;
+mod namespaces;
 mod npm;
 mod phases;
 mod pinned;

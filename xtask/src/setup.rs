@@ -68,6 +68,7 @@ enum Tool {
     Npm,
     Python,
     Systemd,
+    Ip,
 }
 
 impl fmt::Display for Tool {
@@ -81,6 +82,7 @@ impl fmt::Display for Tool {
             Self::Npm => "npm",
             Self::Python => "Python 3 with venv",
             Self::Systemd => "systemd-analyze",
+            Self::Ip => "ip of iproute2",
         })
     }
 }
@@ -133,9 +135,11 @@ impl Manager {
             (Self::Brew, Tool::CCompiler | Tool::CxxCompiler) => "gcc",
             (Self::Brew, Tool::Libclang) => "llvm",
             (Self::Brew, Tool::Node | Tool::Npm) => "node",
+            (Self::Dnf, Tool::Ip) => "iproute",
             (_, Tool::Cmake) => "cmake",
             (_, Tool::Npm) => "npm",
             (_, Tool::Systemd) => "systemd",
+            (_, Tool::Ip) => "iproute2",
         }
     }
 }
@@ -340,6 +344,10 @@ impl Machine {
         }
         if needs.outside || needs.model {
             wanted.push((Tool::Python, has_venv(path)));
+        }
+        // Whoever may not install it may not make network namespaces either: those tests are left out.
+        if needs.outside && cfg!(target_os = "linux") && machine.may_install {
+            wanted.push((Tool::Ip, has("ip")));
         }
         machine.missing = wanted
             .into_iter()

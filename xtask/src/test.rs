@@ -11,7 +11,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use crate::phases::Phases;
-use crate::{bench, contracts, fuzz, model, npm, python, tidy, workspace};
+use crate::{bench, contracts, fuzz, model, namespaces, npm, python, tidy, workspace};
 
 /// How long each decoder is fuzzed within a run of all tests, in seconds.
 const FUZZ_SECONDS: u32 = 10;
@@ -97,6 +97,10 @@ fn outside_tests(phases: &mut Phases, root: &Path, inside: bool) {
         phases.skip(name, "--inside");
         return;
     }
+    let namespaces = namespaces::missing();
+    if let Some(why) = &namespaces {
+        phases.skip("nodes in network namespaces", why);
+    }
     phases.step(name, "cargo xtask test", || {
         let pins = root.join("tests/outside");
         let packages = npm::install(&pins)?;
@@ -104,8 +108,15 @@ fn outside_tests(phases: &mut Phases, root: &Path, inside: bool) {
         let mut tests = cargo(root);
         if is_installed("cargo-nextest") {
             tests.args(["nextest", "run", "--workspace", "--run-ignored", "only"]);
+            if namespaces.is_some() {
+                tests.arg("-E");
+                tests.arg(format!("not test(/^{}/)", namespaces::TESTS));
+            }
         } else {
             tests.args(["test", "--workspace", "--", "--ignored"]);
+            if namespaces.is_some() {
+                tests.args(["--skip", namespaces::TESTS]);
+            }
         }
         tests
             .env("HEARTH_OUTSIDE", &packages)

@@ -7,8 +7,8 @@ use hearth_node::chains::ChainChoice;
 use hearth_node::home::Home;
 
 use crate::commands::{
-    chain, channels, chat, devices, keys, models, network, pay, serve, service, up, wallet, watch,
-    chain, channels, chat, keys, models, network, pay, relay, serve, up, wallet, watch,
+    chain, channels, chat, devices, keys, models, network, pay, relay, serve, service, up, wallet,
+    watch,
 };
 use crate::failure::Failure;
 

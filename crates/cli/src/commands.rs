@@ -42,8 +42,6 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Join(arguments) => devices::join(&global, arguments).await,
         Command::Devices { command } => devices::devices(&global, command).await,
         Command::Service(command) => service::run(&global, command),
-        Command::Invite => network::invite(&global).await,
-        Command::Join(arguments) => network::join(&global, arguments).await,
         Command::Relay(arguments) => relay::run(&global, arguments).await,
         Command::Doctor => doctor::run(&global).await,
     }

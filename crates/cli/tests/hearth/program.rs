@@ -22,6 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// A data folder, and the program to use it with.
 pub(crate) struct Home {
     folder: TempDir,
+    /// The network namespace that the program runs in; none means this machine's own.
+    namespace: Option<String>,
 }
 
 /// How a command ended.
@@ -66,6 +68,15 @@ impl Home {
     pub(crate) fn new() -> Self {
         Self {
             folder: tempfile::tempdir().unwrap(),
+            namespace: None,
+        }
+    }
+
+    /// A folder whose program runs in a network namespace.
+    pub(crate) fn within(namespace: &str) -> Self {
+        Self {
+            namespace: Some(namespace.to_owned()),
+            ..Self::new()
         }
     }
 
@@ -93,7 +104,16 @@ impl Home {
 
     /// The program with the passphrase in its environment and nothing else of ours.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_hearth"));
+        let hearth = env!("CARGO_BIN_EXE_hearth");
+        let mut command = match &self.namespace {
+            None => Command::new(hearth),
+            Some(namespace) => {
+                // It becomes the program, so a kill of the process reaches it.
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", namespace, hearth]);
+                command
+            }
+        };
         command
             .args(arguments)
             .env("HEARTH_HOME", self.path())

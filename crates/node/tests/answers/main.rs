@@ -3,6 +3,7 @@
 // Clippy knows the tests themselves, not what they share.
 #![allow(clippy::unwrap_used)]
 
+mod hostile;
 mod world;
 
 use hearth_node::answers::Ending;

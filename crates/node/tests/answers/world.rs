@@ -39,7 +39,7 @@ use tempfile::TempDir;
 
 const CHAIN: u64 = hearth_chain::embedded::DEFAULT_CHAIN_ID;
 /// How long anything may take.
-const LONG: Duration = Duration::from_secs(120);
+pub(crate) const LONG: Duration = Duration::from_secs(120);
 pub(crate) const MODEL: &str = "smollm2-135m-instruct";
 
 pub(crate) fn asset() -> AssetId {
@@ -58,7 +58,7 @@ pub(crate) fn price() -> Price {
     }
 }
 
-fn key(byte: u8) -> PrivateKeySigner {
+pub(crate) fn key(byte: u8) -> PrivateKeySigner {
     PrivateKeySigner::from_bytes(&B256::repeat_byte(byte)).unwrap()
 }
 
@@ -74,6 +74,16 @@ fn accepted(receiver: Address, receiver_authorizer: Address) -> AcceptedAsset {
         batch: true,
         exact: false,
     }
+}
+
+/// What a payer may spend.
+fn spending() -> Spending {
+    let limit = AssetLimit {
+        per_payment: Amount::new(100_000),
+        per_deposit: Amount::new(1_000_000),
+        per_day: Amount::new(10_000_000),
+    };
+    Spending([(asset(), limit)].into())
 }
 
 fn model_file() -> PathBuf {
@@ -116,7 +126,7 @@ impl World {
         }
     }
 
-    fn store(&self, name: &str) -> Store {
+    pub(crate) fn store(&self, name: &str) -> Store {
         Store::open(&self.folder.path().join(name)).unwrap()
     }
 
@@ -126,7 +136,7 @@ impl World {
         Amount::new(units.unwrap().to())
     }
 
-    async fn network(&self, number: u8) -> (Network, hearth_net::IncomingAnswers) {
+    pub(crate) async fn network(&self, number: u8) -> (Network, hearth_net::IncomingAnswers) {
         let folder = self.folder.path().join(format!("blobs {number}"));
         let options = NetworkOptions::loopback([number; 32], folder);
         Network::open(options).await.unwrap()
@@ -209,25 +219,23 @@ impl World {
         shops: &[&Shop],
         window_tokens: u32,
     ) -> Payer {
-        let keys = PayerKeys {
-            household: key(1),
-            session: key(101),
-        };
-        let limit = AssetLimit {
-            per_payment: Amount::new(100_000),
-            per_deposit: Amount::new(1_000_000),
-            per_day: Amount::new(10_000_000),
-        };
-        let spending = Spending([(asset(), limit)].into());
+        let sellers: Vec<_> = shops
+            .iter()
+            .map(|shop| (&shop.network, self.offer(shop)))
+            .collect();
+        self.payer_of(name, &sellers, window_tokens).await
+    }
+
+    /// The same, that knows the devices and offers of whoever sells.
+    pub(crate) async fn payer_of(
+        &self,
+        name: &str,
+        sellers: &[(&Network, Offer)],
+        window_tokens: u32,
+    ) -> Payer {
+        let spending = spending();
         let store = self.store(name);
-        let purse = Purse::new(
-            keys,
-            spending.clone(),
-            store.clone(),
-            Escrows::default(),
-            hearth_node::http::client().unwrap(),
-            Arc::clone(&self.environment),
-        );
+        let purse = self.purse(&store);
         let number = name.bytes().fold(200, u8::wrapping_add);
         let (network, _) = self.network(number).await;
         let provider = Provider::new(ProviderParts {
@@ -241,7 +249,7 @@ impl World {
         let payer = Payer::new(PayerParts {
             provider,
             network: Some(network.clone()),
-            purse: Some(purse.unwrap()),
+            purse: Some(purse),
             readers: Readers::new(vec![hearth_node::roles::payer::ModelFile {
                 name: MODEL.to_owned(),
                 weights,
@@ -258,22 +266,38 @@ impl World {
             },
             environment: Arc::clone(&self.environment),
         });
-        for shop in shops {
-            network
-                .join(&shop.network.ticket(Vec::new()))
-                .await
-                .unwrap();
-            let offer = self.offer(shop);
-            payer.market().observe(self.now(), offer).unwrap();
+        for (seller, offer) in sellers {
+            network.join(&seller.ticket(Vec::new())).await.unwrap();
+            payer.market().observe(self.now(), offer.clone()).unwrap();
         }
         payer
     }
 
-    fn now(&self) -> Timestamp {
+    /// A purse of the household that has money, with books in `store`.
+    pub(crate) fn purse(&self, store: &Store) -> Purse {
+        let keys = PayerKeys {
+            household: key(1),
+            session: key(101),
+        };
+        let client = hearth_node::http::client().unwrap();
+        let environment = Arc::clone(&self.environment);
+        let escrows = Escrows::default();
+        Purse::new(
+            keys,
+            spending(),
+            store.clone(),
+            escrows,
+            client,
+            environment,
+        )
+        .unwrap()
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
         Timestamp(self.environment.now_ms())
     }
 
-    fn offer(&self, shop: &Shop) -> Offer {
+    pub(crate) fn offer(&self, shop: &Shop) -> Offer {
         Offer {
             device: shop.network.device(),
             household: shop.household.address(),
