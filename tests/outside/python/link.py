@@ -100,14 +100,34 @@ class Household:
         mac = ":".join(f"{byte:02x}" for byte in other.mac)
         ip("-n", self.namespace, "neighbour", "add", other.address, "lladdr", mac, "dev", "eth0", "nud", "permanent")
 
-    def remove(self):
-        found = subprocess.run(["ip", "netns", "pids", self.namespace], capture_output=True, text=True)
-        for pid in found.stdout.split():
-            try:
-                os.kill(int(pid), signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-        subprocess.run(["ip", "netns", "delete", self.namespace])
+
+def remove(namespace):
+    """Ends what runs in a namespace, and deletes it."""
+    found = subprocess.run(["ip", "netns", "pids", namespace], capture_output=True, text=True)
+    for pid in found.stdout.split():
+        try:
+            os.kill(int(pid), signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+    subprocess.run(["ip", "netns", "delete", namespace], capture_output=True)
+
+
+def keeper():
+    """Forks a process that outlives this one, even if it is killed, and then removes the namespaces whose names it was
+    told. Returns the pipe by which it is told."""
+    reading, writing = os.pipe()
+    if os.fork():
+        os.close(reading)
+        return os.fdopen(writing, "w")
+    os.setsid()
+    os.close(writing)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for standard in range(3):
+        os.dup2(nothing, standard)
+    with os.fdopen(reading) as names:
+        for namespace in names.read().split():
+            remove(namespace)
+    os._exit(0)
 
 
 class Switch:
@@ -252,8 +272,11 @@ def say(value):
     print(json.dumps(value), flush=True)
 
 
-async def run(config, households):
+async def run(config, told):
+    households = {}
     for number, name in enumerate(config["households"], 1):
+        # Before it is made: a name without a namespace does no harm.
+        print(f"hearth-{os.getpid()}-{name}", file=told, flush=True)
         households[name] = Household(name, number)
     for household in households.values():
         for other in households.values():
@@ -279,13 +302,8 @@ async def run(config, households):
 
 
 def main():
-    config = json.loads(sys.argv[1])
-    households = {}
-    try:
-        asyncio.run(run(config, households))
-    finally:
-        for household in households.values():
-            household.remove()
+    told = keeper()
+    asyncio.run(run(json.loads(sys.argv[1]), told))
 
 
 main()
