@@ -39,10 +39,20 @@ struct Run {
     tokens_per_s: f64,
     /// To the first token of any answer.
     first_ms: f64,
+    /// Of the processor's time, by all processes that took part but the one that asks.
+    cpu_ms_per_token: f64,
 }
 
 /// Someone who generates.
-enum Side {
+struct Side {
+    name: &'static str,
+    asked: Asked,
+    /// The processes that take part.
+    processes: Vec<u32>,
+}
+
+/// How a side is asked.
+enum Asked {
     Bare(Bare),
     /// Where it is asked, and what is only said to this one.
     Server(String, Value),
@@ -50,9 +60,17 @@ enum Side {
 
 impl Side {
     fn run(&mut self, streams: usize, tokens: u64, round: u64) -> Result<Run> {
-        match self {
-            Self::Bare(bare) => bare.run(streams, tokens, round),
-            Self::Server(url, extra) => {
+        let before = cpu_ms(&self.processes)?;
+        let mut run = self.ask(streams, tokens, round)?;
+        let spent_ms = cpu_ms(&self.processes)? - before;
+        run.cpu_ms_per_token = spent_ms / (streams as u64 * tokens) as f64;
+        Ok(run)
+    }
+
+    fn ask(&mut self, streams: usize, tokens: u64, round: u64) -> Result<Run> {
+        match &mut self.asked {
+            Asked::Bare(bare) => bare.run(streams, tokens, round),
+            Asked::Server(url, extra) => {
                 let asks = (0..streams).map(|stream| {
                     let mut question = question(&prompt(round, stream), tokens);
                     merge(&mut question, extra);
@@ -76,7 +94,7 @@ pub(super) fn run(smoke: bool) -> Result<Vec<Figure>> {
 
 /// The sides, and what keeps them running.
 struct World {
-    sides: Vec<(&'static str, Side)>,
+    sides: Vec<Side>,
     buyer: Up,
     _seller: Up,
     _chain: Program,
@@ -119,17 +137,29 @@ impl World {
         let seller = Up::start("the seller", seller, &[], &[])?;
         let buyer = Up::start("the buyer", buyer, &[&seller.ticket], &[])?;
         buyer.wait_for_offers(1)?;
+        let bare = Bare::start(&bare, &file)?;
+        let bare_id = bare.child.id();
+        let (seller_id, buyer_id) = (seller.program.id(), buyer.program.id());
+        let side = |name, asked, processes| Side {
+            name,
+            asked,
+            processes,
+        };
+        let alike = json!({"top_k": 0, "min_p": 0, "cache_prompt": false});
+        let server_asked = Asked::Server(server_url.to_owned(), alike);
         let sides = vec![
-            ("llama.cpp", Side::Bare(Bare::start(&bare, &file)?)),
-            (
-                "llama.cpp's server",
-                Side::Server(
-                    server_url.to_owned(),
-                    json!({"top_k": 0, "min_p": 0, "cache_prompt": false}),
-                ),
+            side("llama.cpp, bare loop", Asked::Bare(bare), vec![bare_id]),
+            side("llama.cpp's server", server_asked, vec![server.id()]),
+            side(
+                "Hearth, asked at home",
+                Asked::Server(seller.url.clone(), json!({})),
+                vec![seller_id],
             ),
-            ("asked at home", Side::Server(seller.url.clone(), json!({}))),
-            ("paid", Side::Server(buyer.url.clone(), json!({}))),
+            side(
+                "Hearth, paid over the network",
+                Asked::Server(buyer.url.clone(), json!({})),
+                vec![seller_id, buyer_id],
+            ),
         ];
         Ok(Self {
             sides,
@@ -148,7 +178,8 @@ impl World {
             self.round(streams, 8, 1_000)?;
             let runs = (0..rounds).map(|round| self.round(streams, tokens, round));
             let runs = runs.collect::<Result<Vec<_>>>()?;
-            figures.extend(compare(streams, tokens, &runs));
+            let names: Vec<_> = self.sides.iter().map(|side| side.name).collect();
+            figures.extend(compare(&names, streams, tokens, &runs));
         }
         let bought = self.buyer.household.ask(&["earnings"])?;
         let answers = bought["bought"].as_array().map_or(0, Vec::len);
@@ -162,33 +193,34 @@ impl World {
         let mut runs = vec![None; count];
         for turn in 0..count {
             let index = (turn + round as usize) % count;
-            let (name, side) = &mut self.sides[index];
+            let side = &mut self.sides[index];
             let run = side.run(streams, tokens, round);
-            runs[index] = Some(run.with_context(|| format!("{name} failed"))?);
+            runs[index] = Some(run.with_context(|| format!("{} failed", side.name))?);
         }
         Ok(runs.into_iter().flatten().collect())
     }
 }
 
 /// The figures of some rounds, in the order of [`World::sides`].
-fn compare(streams: usize, tokens: u64, rounds: &[Vec<Run>]) -> Vec<Figure> {
+fn compare(names: &[&str], streams: usize, tokens: u64, rounds: &[Vec<Run>]) -> Vec<Figure> {
     let note = format!(
         "{streams} at a time, {tokens} tokens each, temperature 1; median of {} rounds",
         rounds.len()
     );
     let each = |value: &dyn Fn(&[Run]) -> f64| median(rounds.iter().map(|runs| value(runs)));
     let mut figures = Vec::new();
-    let named = [
-        "llama.cpp, bare loop",
-        "llama.cpp's server",
-        "Hearth, asked at home",
-        "Hearth, paid over the network",
-    ];
-    for (index, name) in named.into_iter().enumerate() {
+    for (index, name) in names.iter().enumerate() {
         let speed = each(&|runs| runs[index].tokens_per_s);
         figures.push(figure(&format!("{name}: output"), speed, "tokens/s", &note));
         let first = each(&|runs| runs[index].first_ms);
         figures.push(figure(&format!("{name}: first token"), first, "ms", &note));
+        let cpu = each(&|runs| runs[index].cpu_ms_per_token);
+        figures.push(figure(
+            &format!("{name}: processor"),
+            cpu,
+            "ms/token",
+            &note,
+        ));
     }
     let target = if streams == 1 { 0.97 } else { 0.95 };
     for (peer, name) in [(0, "the bare loop"), (1, "llama.cpp's server")] {
@@ -253,7 +285,27 @@ fn ask_together(url: &str, questions: Vec<Value>) -> Result<Run> {
     Ok(Run {
         tokens_per_s: tokens as f64 / seconds,
         first_ms: first_s * 1e3,
+        cpu_ms_per_token: 0.0,
     })
+}
+
+/// What some processes have had of the processor's time so far, in milliseconds.
+fn cpu_ms(processes: &[u32]) -> Result<f64> {
+    // Linux counts in hundredths of a second, whatever the machine.
+    const TICK_MS: f64 = 10.0;
+    let mut ticks = 0;
+    for id in processes {
+        let stat = fs::read_to_string(format!("/proc/{id}/stat"))
+            .context("the processor's time is measured on Linux only")?;
+        // The name, in parentheses, may hold anything; after it, user and system time are the 12th and 13th field.
+        let (_, fields) = stat.rsplit_once(')').context("a process has a name")?;
+        let fields: Vec<&str> = fields.split_whitespace().collect();
+        for index in [11, 12] {
+            let field = fields.get(index).context("a process has its times")?;
+            ticks += field.parse::<u64>()?;
+        }
+    }
+    Ok(ticks as f64 * TICK_MS)
 }
 
 /// `bench_engine --bare`, which answers a line with a line.
@@ -295,6 +347,7 @@ impl Bare {
         Ok(Run {
             tokens_per_s: read("tokens_per_s")?,
             first_ms: read("first_ms")?,
+            cpu_ms_per_token: 0.0,
         })
     }
 }
