@@ -23,11 +23,11 @@ use crate::{model, python, workspace};
 /// Answers at the same time at most.
 const STREAMS_MAX: usize = 8;
 /// Tokens of each answer.
-const TOKENS: u64 = 128;
+const TOKENS: u64 = 96;
 /// The longest prompt and answer together.
 const CONTEXT_TOKENS: &str = "512";
 /// Rounds that count.
-const ROUNDS: u64 = 9;
+const ROUNDS: u64 = 5;
 /// What the seller asks for a million tokens of prompts and of answers.
 const PRICES: (&str, &str) = ("20", "60");
 /// What the buyer has, in whole tokens.
