@@ -586,7 +586,7 @@ mod tests {
         assert!(!machine.may_install);
         assert_eq!(
             machine.missing,
-            [Tool::CxxCompiler, Tool::Npm, Tool::Python]
+            [Tool::CxxCompiler, Tool::Npm, Tool::Systemd, Tool::Python]
         );
     }
 

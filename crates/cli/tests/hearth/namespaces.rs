@@ -159,7 +159,7 @@ struct Up {
 
 impl Up {
     fn start(home: Home, join: &[&str]) -> Self {
-        let mut arguments = vec!["up", "--window-tokens", "24", "--json"];
+        let mut arguments = vec!["up", "--no-model", "--window-tokens", "24", "--json"];
         for ticket in join {
             arguments.extend(["--join", ticket]);
         }
