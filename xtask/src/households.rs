@@ -216,6 +216,8 @@ impl Up {
 pub(crate) struct Heard {
     pub(crate) text: String,
     pub(crate) tokens: u64,
+    /// What was read, by the server's count.
+    pub(crate) prompt_tokens: u64,
     /// From the question to the end of the answer.
     pub(crate) seconds: f64,
     /// From the question to the first piece of text.
@@ -280,6 +282,7 @@ pub(crate) fn ask_openai(
         }
         if let Some(tokens) = event["usage"]["completion_tokens"].as_u64() {
             heard.tokens = tokens;
+            heard.prompt_tokens = event["usage"]["prompt_tokens"].as_u64().unwrap_or_default();
         }
         if let Some(why) = choice["finish_reason"].as_str() {
             heard.finish = Some(why.to_owned());

@@ -35,7 +35,9 @@ const PROMPT_TOKENS: usize = 60;
 const LONG_PROMPT_TOKENS: usize = 1_000;
 /// Cells of either context.
 const CELLS: u32 = 16_384;
+/// Tokens that are computed together; the bare loop puts all prompts into one batch.
 const MICRO_BATCH: u32 = 512;
+const BARE_BATCH: u32 = 2_048;
 
 /// How much is measured.
 struct Size {
@@ -320,7 +322,7 @@ fn serve_bare(path: &Path) -> Result<()> {
     let threads = available_parallelism()?.get() as i32;
     let params = LlamaContextParams::default()
         .with_n_ctx(NonZeroU32::new(CELLS))
-        .with_n_batch(MICRO_BATCH)
+        .with_n_batch(BARE_BATCH)
         .with_n_ubatch(MICRO_BATCH)
         .with_n_seq_max(8)
         .with_n_threads(threads)
@@ -331,7 +333,7 @@ fn serve_bare(path: &Path) -> Result<()> {
     serve(&mut BareSide {
         model: &model,
         context,
-        batch: LlamaBatch::new(MICRO_BATCH as usize, 8),
+        batch: LlamaBatch::new(BARE_BATCH as usize, 8),
     })
 }
 
@@ -340,6 +342,7 @@ impl Run for BareSide<'_> {
         let number = |name: &str| task[name].as_u64().context("a figure is missing");
         let (streams, round) = (number("streams")?, number("round")?);
         let most = number("tokens")? as u32;
+        let length = number("prompt_tokens").map_or(PROMPT_TOKENS, |tokens| tokens as usize);
         let chain = |stream: u64| {
             if task["sampler"] == "greedy" {
                 LlamaSampler::greedy()
@@ -353,8 +356,8 @@ impl Run for BareSide<'_> {
         let started = Instant::now();
         self.batch.clear();
         for stream in 0..streams {
-            for (position, id) in prompt(PROMPT_TOKENS, stream, round).into_iter().enumerate() {
-                let last = position + 1 == PROMPT_TOKENS;
+            for (position, id) in prompt(length, stream, round).into_iter().enumerate() {
+                let last = position + 1 == length;
                 let token = LlamaToken(id as i32);
                 self.batch
                     .add(token, position as i32, &[stream as i32], last)?;
@@ -362,7 +365,7 @@ impl Run for BareSide<'_> {
         }
         self.context.decode(&mut self.batch)?;
         let mut rows: Vec<(usize, i32)> = (0..streams as usize)
-            .map(|stream| (stream, ((stream + 1) * PROMPT_TOKENS - 1) as i32))
+            .map(|stream| (stream, ((stream + 1) * length - 1) as i32))
             .collect();
         let (mut tokens, mut first_s) = (0, 0.0);
         for step in 0..most {
@@ -383,7 +386,7 @@ impl Run for BareSide<'_> {
             self.batch.clear();
             rows = Vec::new();
             for (row, (stream, token)) in next.into_iter().enumerate() {
-                let position = PROMPT_TOKENS as i32 + step as i32;
+                let position = (length + step as usize) as i32;
                 self.batch.add(token, position, &[stream as i32], true)?;
                 rows.push((stream, row as i32));
             }

@@ -137,7 +137,8 @@ impl World {
         let seller = Up::start("the seller", seller, &[], &[])?;
         let buyer = Up::start("the buyer", buyer, &[&seller.ticket], &[])?;
         buyer.wait_for_offers(1)?;
-        let bare = Bare::start(&bare, &file)?;
+        let one = ask_openai(&seller.url, &question(&prompt(2_000, 0), 1), |_| Ok(()))?;
+        let bare = Bare::start(&bare, &file, one.prompt_tokens)?;
         let bare_id = bare.child.id();
         let (seller_id, buyer_id) = (seller.program.id(), buyer.program.id());
         let side = |name, asked, processes| Side {
@@ -313,10 +314,12 @@ struct Bare {
     child: Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
+    /// As many as the others read.
+    prompt_tokens: u64,
 }
 
 impl Bare {
-    fn start(program: &Path, model_file: &Path) -> Result<Self> {
+    fn start(program: &Path, model_file: &Path, prompt_tokens: u64) -> Result<Self> {
         let mut child = Command::new(program)
             .arg("--bare")
             .env(model::VARIABLE, model_file)
@@ -331,12 +334,13 @@ impl Bare {
             child,
             input,
             output: BufReader::new(output),
+            prompt_tokens,
         })
     }
 
     fn run(&mut self, streams: usize, tokens: u64, round: u64) -> Result<Run> {
-        let task =
-            json!({"streams": streams, "tokens": tokens, "sampler": "temperature", "round": round});
+        let task = json!({"streams": streams, "tokens": tokens, "sampler": "temperature", "round": round,
+                          "prompt_tokens": self.prompt_tokens});
         writeln!(self.input, "{task}")?;
         let mut line = String::new();
         if self.output.read_line(&mut line)? == 0 {
