@@ -180,8 +180,11 @@ struct Call<'a> {
     params: Value,
 }
 
+/// An id is sent back as it came, so it must be one that others can read: JSON allows numbers beyond any float.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
-    <&RawValue>::deserialize(deserializer).map(Some)
+    let raw = <&RawValue>::deserialize(deserializer)?;
+    serde_json::from_str::<Value>(raw.get()).map_err(serde::de::Error::custom)?;
+    Ok(Some(raw))
 }
 
 #[derive(Serialize)]
@@ -454,6 +457,14 @@ mod tests {
                 Err(_) => check_reply(&reply)?,
             }
         }
+    }
+
+    #[test]
+    fn an_id_that_no_reader_takes_is_not_sent_back() {
+        let body = br#"{"jsonrpc":"2.0","id":-8E891,"method":"eth_chainId"}"#;
+        let reply: Value = serde_json::from_slice(&chain().answer(body).unwrap()).unwrap();
+        assert_eq!(reply["id"], Value::Null);
+        assert_eq!(reply["error"]["code"], RpcError::INVALID_REQUEST);
     }
 
     #[test]
