@@ -45,8 +45,8 @@ pub(crate) struct Capacity {
     pub(crate) queue: u32,
     /// Tokens of one step.
     pub(crate) batch_tokens: u32,
-    /// Whether the cache can drop the end of a sequence. Where it cannot, nothing is reused, and
-    /// no [`Filler`] is computed.
+    /// Whether the cache can drop the end of a sequence. Where it cannot, no [`Filler`] is computed,
+    /// and no work may say `reuse`.
     pub(crate) forgets_ends: bool,
 }
 
@@ -342,7 +342,7 @@ impl Scheduler {
         let Slot::Busy(progress) = std::mem::take(&mut self.slots[slot]) else {
             return;
         };
-        let keep = if progress.work.reuse && self.capacity.forgets_ends {
+        let keep = if progress.work.reuse {
             progress.reusable
         } else {
             0

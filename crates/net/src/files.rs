@@ -29,7 +29,7 @@ use iroh_blobs::store::fs::FsStore;
 use iroh_blobs::{BlobFormat, BlobsProtocol, Hash};
 use thiserror::Error;
 use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
@@ -43,6 +43,9 @@ use crate::peers::PeerAddress;
 
 /// Requests that wait for a decision.
 const EVENTS_MAX: usize = 256;
+
+/// How long the end of a device waits for what is being fetched to be on the disk.
+const CLOSING_MAX: Duration = Duration::from_secs(10);
 
 /// A file that is served.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -161,6 +164,61 @@ pub(crate) struct Files {
     store: FsStore,
     shared: Shared,
     folder: PathBuf,
+    /// Held by whoever fetches the file, and after it until its store is closed.
+    fetching: Mutex<BTreeMap<ContentHash, Arc<AsyncMutex<()>>>>,
+}
+
+/// A store of one file that is being fetched: the file leaves it for good, and what stays of one
+/// that broke off is where the next try finds it.
+///
+/// It is closed also when the fetch is dropped: until it is, its database cannot be opened again,
+/// and what arrived last is not on the disk.
+struct Aside {
+    files: Files,
+    turn: Option<OwnedMutexGuard<()>>,
+    is_closed: bool,
+}
+
+impl Aside {
+    async fn open(folder: PathBuf, turn: OwnedMutexGuard<()>) -> Result<Self, FetchError> {
+        let store = FsStore::load(&folder).await;
+        let store = store.map_err(|error| FetchError::Store(format!("{error:#}")))?;
+        Ok(Self {
+            files: Files::new(store, folder),
+            turn: Some(turn),
+            is_closed: false,
+        })
+    }
+
+    /// Closes the store, and removes what is left in it: indices of a file that is elsewhere now.
+    async fn remove(mut self) -> Result<(), FetchError> {
+        let closed = self.files.store.shutdown().await;
+        self.is_closed = true;
+        closed.map_err(|error| FetchError::Store(format!("{error:#}")))?;
+        // What cannot be removed now is found by the next fetch of the file.
+        drop(tokio::fs::remove_dir_all(&self.files.folder).await);
+        Ok(())
+    }
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        let turn = self.turn.take();
+        if self.is_closed {
+            return;
+        }
+        // Without a runtime the process ends, and the disk keeps what it has.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
+        let store = self.files.store.clone();
+        runtime.spawn(async move {
+            if let Err(error) = store.shutdown().await {
+                debug!(%error, "the store of a file that was being fetched did not close");
+            }
+            drop(turn);
+        });
+    }
 }
 
 fn lock(shared: &Shared) -> MutexGuard<'_, BTreeMap<ContentHash, SharedFile>> {
@@ -225,11 +283,44 @@ impl Files {
             free_at: Instant::now(),
         };
         let files = Self {
-            store,
             shared,
-            folder: folder.to_owned(),
+            ..Self::new(store, folder.to_owned())
         };
         Ok((files, protocol, doorkeeper))
+    }
+
+    fn new(store: FsStore, folder: PathBuf) -> Self {
+        Self {
+            store,
+            shared: Shared::default(),
+            folder,
+            fetching: Mutex::default(),
+        }
+    }
+
+    /// Waits until nobody fetches the file, and keeps others from it.
+    async fn turn(&self, hash: ContentHash) -> OwnedMutexGuard<()> {
+        let turn = {
+            let mut fetching = self.turns();
+            fetching.retain(|_, turn| Arc::strong_count(turn) > 1);
+            fetching.entry(hash).or_default().clone()
+        };
+        turn.lock_owned().await
+    }
+
+    fn turns(&self) -> MutexGuard<'_, BTreeMap<ContentHash, Arc<AsyncMutex<()>>>> {
+        // A map of locks; a panic elsewhere leaves it usable.
+        self.fetching.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until what was being fetched is on the disk.
+    pub(crate) async fn settle(&self) {
+        let turns: Vec<_> = self.turns().values().cloned().collect();
+        for turn in turns {
+            if timeout(CLOSING_MAX, turn.lock()).await.is_err() {
+                debug!("a file is still being fetched");
+            }
+        }
     }
 
     /// Serves a file from where it is.
@@ -313,24 +404,11 @@ impl Files {
         wanted: &WantedFile<'_>,
         progress: &mut (dyn FnMut(u64) + Send),
     ) -> Result<(), FetchError> {
-        let failed = |error: &dyn std::fmt::Display| FetchError::Store(error.to_string());
-        // A store of its own: the file leaves it for good, and what stays of one that broke off is
-        // where the next try finds it.
+        let turn = self.turn(wanted.hash).await;
         let folder = self.folder.join(format!("fetching-{}", wanted.hash));
-        let store = FsStore::load(&folder).await.map_err(|e| failed(&e))?;
-        let aside = Self {
-            store,
-            shared: Shared::default(),
-            folder: folder.clone(),
-        };
-        let fetched = aside.fetch_whole(hub, wanted, progress).await;
-        let ended = aside.store.shutdown().await;
-        if fetched.is_ok() {
-            ended.map_err(|error| failed(&error))?;
-            // What is left are indices of nothing.
-            drop(tokio::fs::remove_dir_all(&folder).await);
-        }
-        fetched
+        let aside = Aside::open(folder, turn).await?;
+        aside.files.fetch_whole(hub, wanted, progress).await?;
+        aside.remove().await
     }
 
     async fn fetch_whole(

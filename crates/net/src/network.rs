@@ -441,6 +441,7 @@ impl Network {
         if let Err(error) = self.inner.router.shutdown().await {
             tracing::warn!(%error, "the network did not shut down cleanly");
         }
+        self.inner.files.settle().await;
     }
 }
 

@@ -93,7 +93,7 @@ impl Scheduler {
 
     /// Where most of the prompt was read before, and how much of it may be reused.
     fn longest_shared(&self, progress: &Progress) -> (Option<usize>, u32) {
-        if !progress.work.reuse || !self.capacity.forgets_ends {
+        if !progress.work.reuse {
             return (None, 0);
         }
         // As many rows as a piece has at least must remain to be computed.

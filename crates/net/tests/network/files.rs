@@ -80,16 +80,19 @@ async fn a_fetch_goes_on_where_the_link_or_the_process_broke() {
 
     let b = sharing(41, address).await;
     b.network.share(&path, Some(wanted.hash)).await.unwrap();
-    let (first, _) = fetch_until(&a, &b, &wanted, &to, 5_000_000, async || ()).await;
-    assert!(first >= 1_500_000, "it began again: {first}");
+    let (first, ended) = fetch_until(&a, &b, &wanted, &to, 5_000_000, async || ()).await;
+    assert!(first >= 1_500_000, "it began again: {first}, {ended:?}");
     assert!(!to.exists());
+    // The next try follows one that was dropped at once.
+    let (first, ended) = fetch_until(&a, &b, &wanted, &to, 5_500_000, async || ()).await;
+    assert!(first >= 4_000_000, "it began again: {first}, {ended:?}");
     // This device ends in the middle.
     a.network.shutdown().await;
     drop(a);
 
     let a = fetching().await;
     let (first, ended) = fetch_until(&a, &b, &wanted, &to, u64::MAX, async || ()).await;
-    assert!(first >= 4_000_000, "it began again: {first}");
+    assert!(first >= 4_500_000, "it began again: {first}, {ended:?}");
     ended.expect("it ends").unwrap();
     assert_eq!(std::fs::read(&to).unwrap(), content);
 }

@@ -51,6 +51,17 @@ impl Sum {
         self.charge = self.charge.saturating_add(other.charge);
     }
 
+    /// What one answer came to.
+    fn of(model: &str, asset: Option<AssetId>, receipt: &Receipt) -> Self {
+        Self {
+            model: model.to_owned(),
+            asset,
+            answers: 1,
+            output_tokens: receipt.output_tokens.into(),
+            charge: receipt.charge,
+        }
+    }
+
     fn key(&self) -> (String, Option<AssetId>) {
         (self.model.clone(), self.asset)
     }
@@ -77,14 +88,7 @@ impl Kept for StoredSale {
     }
 
     fn sum(&self) -> Sum {
-        let receipt = &self.receipt.receipt;
-        Sum {
-            model: self.model.clone(),
-            asset: Some(self.asset),
-            answers: 1,
-            output_tokens: receipt.output_tokens.into(),
-            charge: receipt.charge,
-        }
+        Sum::of(&self.model, Some(self.asset), &self.receipt.receipt)
     }
 }
 
@@ -97,14 +101,7 @@ impl Kept for StoredPurchase {
     }
 
     fn sum(&self) -> Sum {
-        let receipt = &self.receipt.receipt;
-        Sum {
-            model: self.model.clone(),
-            asset: self.asset,
-            answers: 1,
-            output_tokens: receipt.output_tokens.into(),
-            charge: receipt.charge,
-        }
+        Sum::of(&self.model, self.asset, &self.receipt.receipt)
     }
 }
 

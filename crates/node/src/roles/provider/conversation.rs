@@ -86,6 +86,8 @@ struct Work<'a> {
     started_at: Timestamp,
     /// Tokens that the engine has read.
     read_tokens: u32,
+    /// Those of them that it had read before, for another answer.
+    cached_tokens: u32,
     delivered: Vec<u32>,
     /// When the first tokens were sent, and how many they were.
     first: Option<(Timestamp, u32)>,
@@ -187,6 +189,7 @@ impl<'a> Conversation<'a> {
             spec,
             started_at: self.provider.now(),
             read_tokens: 0,
+            cached_tokens: 0,
             delivered: Vec::new(),
             first: None,
             tab,
@@ -367,8 +370,12 @@ impl<'a> Conversation<'a> {
                     let frame = ProviderFrame::Accepted { waiting };
                     self.sender.send(&frame).await?;
                 }
-                Made::Prompt { tokens_read, .. } if gathered.len() == 0 => {
+                Made::Prompt {
+                    tokens_read,
+                    cached,
+                } if gathered.len() == 0 => {
                     work.read_tokens = tokens_read;
+                    work.cached_tokens = cached;
                     self.say_working(tokens_read).await?;
                 }
                 other => {
@@ -508,10 +515,9 @@ impl Work<'_> {
             return;
         };
         let pace = &self.served.pace;
-        pace.note_prompt(
-            count(self.request.ids.len()),
-            first_at.ms_since(self.started_at),
-        );
+        // What was read before takes no time, and says nothing of the next prompt.
+        let read = count(self.request.ids.len()).saturating_sub(self.cached_tokens);
+        pace.note_prompt(read, first_at.ms_since(self.started_at));
         let rest = count(self.delivered.len()).saturating_sub(tokens);
         pace.note_output(rest, now.ms_since(first_at));
     }
