@@ -82,6 +82,16 @@ pub struct Gpu {
     pub memory_bytes: Option<u64>,
 }
 
+/// Whom a model answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Audience {
+    /// The devices of the household, for nothing.
+    Household,
+    /// Everybody who pays one of its prices; without prices, everybody for nothing.
+    Everyone,
+}
+
 /// A model that a device runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServedModel {
@@ -91,7 +101,9 @@ pub struct ServedModel {
     pub weights: String,
     /// Tokens of prompt and answer together.
     pub context_tokens: u32,
-    /// What answers cost others; an empty list means that they are free.
+    /// Whom it answers.
+    pub audience: Audience,
+    /// What answers cost other households; an empty list means that they are free.
     pub prices: Vec<ModelPrice>,
 }
 
@@ -128,7 +140,9 @@ pub struct OfferView {
     pub backend: String,
     /// Tokens of prompt and answer together.
     pub context_tokens: u32,
-    /// The prices.
+    /// Whom it answers.
+    pub audience: Audience,
+    /// What answers cost other households; an empty list means that they are free.
     pub prices: Vec<ModelPrice>,
     /// What such an answer would cost, where it is to be paid in a token that is spent.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -7,6 +7,7 @@
 
 mod bucket;
 pub(crate) mod driver;
+mod entries;
 pub(crate) mod exchange;
 mod signing;
 pub(crate) mod table;

@@ -166,7 +166,7 @@ pub struct UpOptions {
     pub listen: Option<SocketAddr>,
     /// Where answers are sold over HTTP, instead of what the configuration says.
     pub sell_at: Option<SocketAddr>,
-    /// Models to run beside those of the configuration, free for everybody.
+    /// Models to run beside those of the configuration, for this household only.
     pub models: Vec<String>,
     /// Tickets of devices to join.
     pub join: Vec<String>,

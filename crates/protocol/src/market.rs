@@ -16,7 +16,7 @@ use crate::answer::payer::Distrust;
 use crate::answer::{Price, Serving, Spec};
 use crate::content::ContentHash;
 use crate::money::Amount;
-use crate::offer::{DeviceId, Offer, OfferError, OfferedModel};
+use crate::offer::{Audience, DeviceId, Offer, OfferError, OfferedModel};
 use crate::spending::Spending;
 use crate::time::Timestamp;
 
@@ -74,6 +74,9 @@ pub enum Passed {
     /// It belongs to another household, and the prompt may not leave ours.
     #[error("the prompt may not leave the household")]
     BeyondTier,
+    /// It answers its own household only.
+    #[error("it answers its own household only")]
+    Private,
     /// The prompt and the answer do not fit.
     #[error("its context of {0} tokens is too short")]
     Context(u32),
@@ -271,6 +274,9 @@ impl Market {
         if model.context_tokens < wish.prompt_tokens.saturating_add(1) {
             passed = Some(Passed::Context(model.context_tokens));
         }
+        if model.audience == Audience::Household && !of_household {
+            passed = Some(Passed::Private);
+        }
         if wish.household_only && !of_household {
             passed = Some(Passed::BeyondTier);
         }
@@ -425,6 +431,7 @@ mod tests {
                 weights_bytes: 1,
                 head_bytes: 1,
                 context_tokens: 2_048,
+                audience: Audience::Everyone,
                 prices,
                 slots: 2,
                 free_slots: 2,
@@ -470,6 +477,12 @@ mod tests {
             one.and_then(|one| one.passed)
         };
         assert_eq!(why(&market, &wish(), 1), Some(Passed::Asset));
+        let mut private = offer(4, Vec::new(), 50);
+        private.models[0].audience = Audience::Household;
+        market.observe(NOW, private).unwrap();
+        assert_eq!(why(&market, &wish(), 4), Some(Passed::Private));
+        let ours = market.weigh(NOW, &wish(), &spending(), |offer| offer.device.0[0] == 4);
+        assert!(ours.iter().all(|one| one.passed != Some(Passed::Private)));
         let too_dear = Passed::TooDear {
             asked: Amount::new(20_200),
             limit: Amount::new(10_000),

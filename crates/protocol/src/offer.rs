@@ -72,6 +72,17 @@ impl<'de> Deserialize<'de> for DeviceId {
     }
 }
 
+/// Whom a model answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Audience {
+    /// The devices of the household that offers, for nothing.
+    #[default]
+    Household,
+    /// Everybody who pays one of its prices; without prices, everybody for nothing.
+    Everyone,
+}
+
 /// One model in an offer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OfferedModel {
@@ -85,7 +96,10 @@ pub struct OfferedModel {
     pub head_bytes: u64,
     /// Tokens of prompt and output together, at most.
     pub context_tokens: u32,
-    /// What answers cost; in any one of these assets. Nothing at all means that they are free.
+    /// Whom it answers.
+    pub audience: Audience,
+    /// What answers cost other households, in any one of these assets. Nothing at all means that
+    /// they are free.
     pub prices: Vec<Price>,
     /// Answers that are worked on at once.
     pub slots: u16,
@@ -232,6 +246,7 @@ mod tests {
                 weights_bytes: 98_362_432,
                 head_bytes: 1_700_000,
                 context_tokens: 8_192,
+                audience: Audience::Everyone,
                 prices: Vec::new(),
                 slots: 4,
                 free_slots: 4,

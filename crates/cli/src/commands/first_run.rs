@@ -10,7 +10,7 @@ use hearth_api::wallet::WalletCreated;
 use hearth_node::advice::Advice;
 use hearth_node::home::Home;
 use hearth_node::household::machine;
-use hearth_node::household::models::Models;
+use hearth_node::household::models::{Models, Terms};
 use hearth_node::keys::{Keystore, RecoveryPhrase, Unlocked, WordCount};
 
 use super::models::{size, watch};
@@ -102,14 +102,10 @@ pub(crate) async fn model(
     }
     match models.get(&name, &watch(global.json)).await {
         Ok(_) => {
-            models.serve(&name, None)?;
+            models.serve(&name, &Terms::Household)?;
             if !global.json {
-                println!(
-                    "It is here. Devices that reach this one may use it for free while you do not;"
-                );
-                println!(
-                    "`hearth models serve --help` says how to set a price, config.toml how to keep it to yourself.\n"
-                );
+                println!("It is here, and answers the devices of your household.");
+                println!("`hearth models serve --help` says how to sell its answers to others.\n");
             }
             Ok(None)
         }

@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use hearth_api::household::{FetchEvent, HomeModel, HomeModels, WhichModel};
 use hearth_node::home::Home;
 use hearth_node::household::client::Client;
-use hearth_node::household::models::{Asked, Models, Progress, Stage, Watch};
+use hearth_node::household::models::{Asked, Models, Progress, Stage, Terms, Watch};
 
 use crate::args::Global;
 use crate::failure::Failure;
@@ -46,12 +46,13 @@ pub(crate) enum ModelCommand {
         name: String,
     },
 
-    /// Run a model whenever the device is up, and say what it costs others
+    /// Run a model whenever the device is up, and say whom it answers
     #[command(after_help = "\
-It writes a section into config.toml; a node that is up takes it in when it starts again.
+It answers the devices of this household for nothing; with a price also everybody who pays it. It writes a section into config.toml; a node that is up takes it in when it starts again.
 
 Examples:
   hearth models serve smollm2-135m-instruct
+  hearth models serve smollm2-135m-instruct --free
   hearth models serve smollm2-135m-instruct --asset TESTUSD --prompt 0.02 --output 0.06 --floor 0.000001")]
     Serve(ServeArguments),
 }
@@ -62,7 +63,11 @@ pub(crate) struct ServeArguments {
     /// The model's name
     name: String,
 
-    /// The asset in which others pay; without it, answers are free
+    /// Answer everybody, for nothing
+    #[arg(long, conflicts_with = "asset")]
+    free: bool,
+
+    /// The asset in which others pay; without it, the model answers this household only
     #[arg(long, value_name = "ASSET", requires_all = ["prompt", "output"])]
     asset: Option<String>,
 
@@ -158,16 +163,17 @@ async fn from_peers_of(home: &Home, name: String, json: bool) -> Result<HomeMode
 }
 
 fn serve(models: &Models, arguments: &ServeArguments) -> Result<(), Failure> {
-    let price = match (&arguments.asset, &arguments.prompt, &arguments.output) {
-        (Some(asset), Some(prompt), Some(output)) => Some(Asked {
+    let terms = match (&arguments.asset, &arguments.prompt, &arguments.output) {
+        (Some(asset), Some(prompt), Some(output)) => Terms::Sold(Asked {
             asset: asset.clone(),
             per_million_prompt: prompt.clone(),
             per_million_output: output.clone(),
             floor: arguments.floor.clone(),
         }),
-        _ => None,
+        _ if arguments.free => Terms::Free,
+        _ => Terms::Household,
     };
-    Ok(models.serve(&arguments.name, price.as_ref())?)
+    Ok(models.serve(&arguments.name, &terms)?)
 }
 
 /// Shows how far it is, if a person is looking.

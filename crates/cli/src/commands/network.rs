@@ -93,7 +93,7 @@ fn row(offer: &OfferView) -> Vec<String> {
     vec![
         offer.model.clone(),
         device,
-        prices(&offer.prices),
+        prices(offer.audience, &offer.prices),
         cost,
         format!(
             "{:.1} s",

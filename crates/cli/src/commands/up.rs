@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use clap::Args;
-use hearth_api::household::{ModelPrice, NodeEvent, NodeReady};
+use hearth_api::household::{Audience, ModelPrice, NodeEvent, NodeReady};
 use hearth_node::household::{Device, UpOptions};
 
 use super::first_run::{self, Consent};
@@ -25,7 +25,7 @@ pub(crate) struct UpArguments {
     #[arg(long, value_name = "ADDRESS")]
     sell_at: Option<SocketAddr>,
 
-    /// Run this model too, free for everybody; may be said several times
+    /// Run this model too, for this household only; may be said several times
     #[arg(long = "model", value_name = "NAME")]
     models: Vec<String>,
 
@@ -109,7 +109,7 @@ impl Show for NodeReady {
                 vec![
                     model.name.clone(),
                     model.context_tokens.to_string(),
-                    prices(&model.prices),
+                    prices(model.audience, &model.prices),
                 ]
             })
             .collect();
@@ -127,9 +127,11 @@ impl Show for NodeReady {
 }
 
 /// Prices in one cell.
-pub(super) fn prices(prices: &[ModelPrice]) -> String {
-    if prices.is_empty() {
-        return "free".to_owned();
+pub(super) fn prices(audience: Audience, prices: &[ModelPrice]) -> String {
+    match audience {
+        Audience::Household => return "household only".to_owned(),
+        Audience::Everyone if prices.is_empty() => return "free".to_owned(),
+        Audience::Everyone => {}
     }
     let said = prices.iter().map(|price| {
         let (prompt, output) = (&price.per_million_prompt, &price.per_million_output);

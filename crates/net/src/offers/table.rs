@@ -20,6 +20,7 @@ use hearth_protocol::offer::{DeviceId, OfferError, SignedOffer};
 use hearth_protocol::time::Timestamp;
 
 use super::bucket::Bucket;
+use super::entries::{Entries, Entry};
 use super::signing::is_signed;
 use crate::codec::{Announcement, decode_announcement};
 use crate::limits::{
@@ -80,20 +81,6 @@ pub enum OfferChange {
 }
 
 #[derive(Debug)]
-struct Entry {
-    offer: Arc<SignedOffer>,
-    bytes: Vec<u8>,
-    by: DeviceId,
-    rate: Bucket,
-}
-
-impl Entry {
-    fn stands(&self) -> bool {
-        !self.offer.offer.models.is_empty()
-    }
-}
-
-#[derive(Debug)]
 struct Neighbour {
     messages: Bucket,
     overflow: Bucket,
@@ -105,7 +92,7 @@ struct Neighbour {
 #[derive(Debug)]
 pub struct Table {
     own: DeviceId,
-    entries: BTreeMap<DeviceId, Entry>,
+    entries: Entries,
     neighbours: BTreeMap<DeviceId, Neighbour>,
     signatures: Bucket,
 }
@@ -116,7 +103,7 @@ impl Table {
         let per_s_milli = u64::from(SIGNATURES_PER_S) * 1_000;
         Self {
             own,
-            entries: BTreeMap::new(),
+            entries: Entries::default(),
             neighbours: BTreeMap::new(),
             signatures: Bucket::new(now, SIGNATURES_BURST, per_s_milli),
         }
@@ -133,13 +120,13 @@ impl Table {
 
     /// The offers that stand.
     pub fn offers(&self) -> impl Iterator<Item = &Arc<SignedOffer>> {
-        let standing = self.entries.values().filter(|entry| entry.stands());
+        let standing = self.entries.iter().filter(|entry| entry.stands());
         standing.map(|entry| &entry.offer)
     }
 
     /// Every announcement, also of offers that were taken back, for a newcomer.
     pub fn announcements(&self) -> impl Iterator<Item = &[u8]> {
-        self.entries.values().map(|entry| entry.bytes.as_slice())
+        self.entries.iter().map(|entry| entry.bytes.as_slice())
     }
 
     fn delivered(&mut self, now: Timestamp, by: DeviceId, bytes: &[u8], out: &mut Vec<Effect>) {
@@ -226,17 +213,7 @@ impl Table {
         if self.entries.len() < OFFERS_MAX {
             return;
         }
-        let mut brought: BTreeMap<DeviceId, usize> = BTreeMap::new();
-        for entry in self.entries.values() {
-            *brought.entry(entry.by).or_default() += 1;
-        }
-        let most = brought.into_iter().max_by_key(|(_, count)| *count);
-        let victim = most.and_then(|(by, _)| {
-            let of_it = self.entries.iter().filter(|(_, entry)| entry.by == by);
-            let first = of_it.min_by_key(|(_, entry)| entry.offer.offer.expires_at);
-            first.map(|(device, _)| *device)
-        });
-        if let Some(device) = victim {
+        if let Some(device) = self.entries.first_of_the_largest_share() {
             self.drop_device(device, out);
         }
     }
@@ -251,10 +228,9 @@ impl Table {
     }
 
     fn expire(&mut self, now: Timestamp, out: &mut Vec<Effect>) {
-        let ended = |entry: &Entry| entry.offer.offer.expires_at <= now;
-        let ended = self.entries.iter().filter(|(_, entry)| ended(entry));
-        let ended: Vec<DeviceId> = ended.map(|(device, _)| *device).collect();
-        for device in ended {
+        while let Some((ends_at, device)) = self.entries.first_to_end()
+            && ends_at <= now
+        {
             self.drop_device(device, out);
         }
     }
@@ -287,12 +263,12 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec::encode_announcement;
+    use crate::codec::{ANNOUNCEMENT_BYTES_MAX, encode_announcement};
     use crate::limits::{OFFER_TTL_MS, SIGNATURES_BURST};
     use crate::offers::signing::announce;
     use hearth_protocol::answer::{BackendClass, KvType, Serving};
     use hearth_protocol::content::ContentHash;
-    use hearth_protocol::offer::{Offer, OfferedModel};
+    use hearth_protocol::offer::{Audience, Offer, OfferedModel};
     use iroh::SecretKey;
 
     const NOW: Timestamp = Timestamp(1_000_000_000);
@@ -324,6 +300,7 @@ mod tests {
             weights_bytes: 1,
             head_bytes: 1,
             context_tokens: 1,
+            audience: Audience::Everyone,
             prices: Vec::new(),
             slots: 1,
             free_slots: 1,
@@ -505,6 +482,40 @@ mod tests {
         assert_eq!(banned_at, Some(NEIGHBOUR_BURST + NEIGHBOUR_OVERFLOW_MAX));
         assert_eq!(table.offers().count(), 1);
         const { assert!(SIGNATURES_BURST < NEIGHBOUR_BURST) };
+    }
+
+    #[test]
+    fn a_million_offers_of_many_neighbours_stay_within_the_table() {
+        const NEIGHBOURS: u64 = 300;
+        const DEVICES: u64 = 20_000;
+        let mut table = Table::new(NOW, id(0));
+        for n in 1..=10 {
+            deliver(&mut table, NOW, 900_000, &bytes(n, offer(NOW, "honest")));
+        }
+        let flood: Vec<_> = (0..DEVICES)
+            .map(|n| bytes(10_000 + n, offer(NOW, "flood")))
+            .collect();
+        let neighbours: Vec<_> = (0..NEIGHBOURS).map(|n| id(1_000_000 + n)).collect();
+        let (mut out, mut taken) = (Vec::new(), 0);
+        for n in 0..1_000_000 {
+            // Each neighbour as often as its rate allows and more.
+            let now = NOW.plus_ms(n / 20);
+            let by = neighbours[(n * 7 % NEIGHBOURS) as usize];
+            let bytes = &flood[(n % DEVICES) as usize];
+            table.handle(now, Event::Delivered { by, bytes }, &mut out);
+            taken += out
+                .drain(..)
+                .filter(|it| matches!(it, Effect::Forward(_)))
+                .count();
+            assert!(table.entries.len() <= OFFERS_MAX && table.neighbours.len() <= NEIGHBOURS_MAX);
+        }
+        assert!(taken > 2 * OFFERS_MAX, "the flood was not one: {taken}");
+        let held: usize = table.announcements().map(<[u8]>::len).sum();
+        assert!(held <= OFFERS_MAX * ANNOUNCEMENT_BYTES_MAX);
+        let honest = table
+            .offers()
+            .filter(|o| o.offer.models[0].name == "honest");
+        assert_eq!(honest.count(), 10, "a flood displaces only its own");
     }
 
     #[test]

@@ -22,7 +22,7 @@ use hearth_protocol::answer::{
     AnswerRequest, BackendClass, KvType, PayerFrame, ProviderFrame, Sampling, Serving, Tokens,
 };
 use hearth_protocol::content::ContentHash;
-use hearth_protocol::offer::{DeviceId, Offer, OfferedModel};
+use hearth_protocol::offer::{Audience, DeviceId, Offer, OfferedModel};
 use hearth_protocol::time::Timestamp;
 use tempfile::TempDir;
 
@@ -107,6 +107,7 @@ fn model(name: &str) -> OfferedModel {
         weights_bytes: 98_362_432,
         head_bytes: 1_700_000,
         context_tokens: 8_192,
+        audience: Audience::Everyone,
         prices: Vec::new(),
         slots: 4,
         free_slots: 4,

@@ -557,6 +557,7 @@ fn provider(raw: RawProvider) -> Result<ProviderConfig, Fault> {
 mod tests {
     use super::*;
     use crate::home::DEFAULT_CONFIG;
+    use hearth_protocol::offer::Audience;
 
     fn parsed(text: &str) -> Result<Config, String> {
         Config::parse(text)
@@ -701,6 +702,21 @@ mod tests {
             let error = parsed(&text).unwrap_err();
             assert!(error.contains(reason), "{bad}: {error}");
         }
+    }
+
+    #[test]
+    fn a_model_answers_the_household_unless_it_says_otherwise() {
+        let (before, shown) = DEFAULT_CONFIG.split_once("# [models.").unwrap();
+        let with = |lines: &str| parsed(&format!("{before}[models.\"a-model\"]\n{lines}\n"));
+        let audience = |lines: &str| with(lines).unwrap().models["a-model"].audience;
+        let (_, prices) = shown.split_once("# ").unwrap();
+        assert_eq!(audience(""), Audience::Household);
+        assert_eq!(audience("audience = \"everyone\""), Audience::Everyone);
+        assert_eq!(audience(prices), Audience::Everyone);
+        let both = with(&format!("audience = \"household\"\n{prices}")).unwrap_err();
+        assert!(both.contains("household pays nothing"), "{both}");
+        let unknown = with("audience = \"friends\"").unwrap_err();
+        assert!(unknown.contains("everyone"), "{unknown}");
     }
 
     #[test]

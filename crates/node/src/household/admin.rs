@@ -32,7 +32,7 @@ use serde::{Deserialize, Serialize};
 use super::UpError;
 use super::keys::Keys;
 use super::members::{self, Member, Members, MembersError};
-use super::serving::shown_prices;
+use super::serving::{shown_audience, shown_prices};
 use crate::advice::Advice;
 use crate::answers::{AskError, Tier};
 use crate::home::{Config, Home};
@@ -215,6 +215,7 @@ fn view(admin: &Admin, weighed: &Weighed) -> OfferView {
         household: weighed.offer.household.to_string(),
         backend: model.serving.backend.to_string(),
         context_tokens: model.context_tokens,
+        audience: shown_audience(model.audience),
         prices: shown_prices(&admin.config, &model.prices),
         cost,
         time_ms: weighed.time_ms,

@@ -165,6 +165,7 @@ async fn from_any(
 mod tests {
     use alloy_primitives::Address;
     use hearth_protocol::answer::{BackendClass, KvType, Serving};
+    use hearth_protocol::offer::Audience;
     use hearth_protocol::time::Timestamp;
 
     use super::*;
@@ -192,6 +193,7 @@ mod tests {
                 weights_bytes: bytes,
                 head_bytes: 1,
                 context_tokens: 1,
+                audience: Audience::Everyone,
                 prices: Vec::new(),
                 slots: 1,
                 free_slots: 1,

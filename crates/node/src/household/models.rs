@@ -101,6 +101,17 @@ impl Advice for ModelError {
     }
 }
 
+/// Whom a model answers, and for what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Terms {
+    /// The devices of this household, for nothing.
+    Household,
+    /// Everybody, for nothing.
+    Free,
+    /// Everybody who pays.
+    Sold(Asked),
+}
+
 /// What answers of a model shall cost others, in whole tokens of an asset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Asked {
@@ -251,12 +262,11 @@ impl Models {
         })
     }
 
-    /// Says in the configuration that a model is run when the device is up, and what it costs
-    /// others; without a price it is free.
+    /// Says in the configuration that a model is run when the device is up, and whom it answers.
     ///
     /// # Errors
     /// When the model is not here, or the price makes no sense.
-    pub fn serve(&self, name: &str, price: Option<&Asked>) -> Result<(), ModelError> {
+    pub fn serve(&self, name: &str, terms: &Terms) -> Result<(), ModelError> {
         self.library.resolve(name)?;
         self.edit(|document| {
             let models = document.entry("models").or_insert_with(implicit_table);
@@ -264,10 +274,16 @@ impl Models {
                 return;
             };
             let mut section = Table::new();
-            if let Some(asked) = price {
-                let mut prices = Array::new();
-                prices.push(inline(asked));
-                section.insert("prices", value(prices));
+            match terms {
+                Terms::Household => {}
+                Terms::Free => {
+                    section.insert("audience", value("everyone"));
+                }
+                Terms::Sold(asked) => {
+                    let mut prices = Array::new();
+                    prices.push(inline(asked));
+                    section.insert("prices", value(prices));
+                }
             }
             models.insert(name, Item::Table(section));
         })

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use hearth_api::household::{ModelPrice, ServedModel};
+use hearth_api::household::{self as api, ModelPrice, ServedModel};
 use hearth_models::engine::{Engine, EngineOptions, LoadError};
 use hearth_models::library::{Entry, Library};
 use hearth_protocol::answer::Price;
 use hearth_protocol::content::ContentHash;
+use hearth_protocol::offer::Audience;
 
 use super::{Building, UpError};
 use crate::home::{Config, EngineConfig, ModelConfig};
@@ -48,15 +49,14 @@ pub(super) async fn serve(
     }
     let mut wanted: BTreeMap<String, ModelConfig> = building.config.models.clone();
     for name in more {
-        let free = || ModelConfig { prices: Vec::new() };
-        wanted.entry(name.clone()).or_insert_with(free);
+        wanted.entry(name.clone()).or_default();
     }
     let mut served = Vec::new();
     for (name, model) in wanted {
         let entry = library
             .resolve(&name)
             .map_err(|error| file_fault(&name, error.to_string()))?;
-        let one = load(&entry, model.prices, building.config.engine).await;
+        let one = load(&entry, model, building.config.engine).await;
         let one = one.map_err(|source| UpError::Model { name, source })?;
         served.push(shown(building.config, &one));
         provider.serve(one);
@@ -67,7 +67,7 @@ pub(super) async fn serve(
 /// Loads one model, beside the runtime.
 async fn load(
     entry: &Entry,
-    prices: Vec<Price>,
+    model: ModelConfig,
     config: EngineConfig,
 ) -> Result<Served, LoadError> {
     let path: PathBuf = entry.path.clone();
@@ -98,7 +98,8 @@ async fn load(
         path: entry.path.clone(),
         weights_bytes: manifest.weights_bytes,
         head_bytes: manifest.head_bytes,
-        prices,
+        audience: model.audience,
+        prices: model.prices,
         pace: Pace::new(SPEED_BEFORE_MEASURED),
     })
 }
@@ -109,7 +110,16 @@ pub(super) fn shown(config: &Config, served: &Served) -> ServedModel {
         name: served.name.clone(),
         weights: served.serving.weights.to_string(),
         context_tokens: served.engine.description().context_tokens,
+        audience: shown_audience(served.audience),
         prices: shown_prices(config, &served.prices),
+    }
+}
+
+/// Whom a model answers, as it is shown.
+pub(super) fn shown_audience(audience: Audience) -> api::Audience {
+    match audience {
+        Audience::Household => api::Audience::Household,
+        Audience::Everyone => api::Audience::Everyone,
     }
 }
 

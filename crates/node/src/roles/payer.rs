@@ -25,7 +25,7 @@ use hearth_protocol::answer::{AnswerId, AnswerRequest, Sampling, SignedReceipt, 
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::id::AssetId;
 use hearth_protocol::market::{Market, Passed, Weighed, Wish};
-use hearth_protocol::offer::{DeviceId, Offer};
+use hearth_protocol::offer::{Audience, DeviceId, Offer, OfferedModel};
 use hearth_protocol::spending::Spending;
 use hearth_protocol::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -437,7 +437,14 @@ impl Answerer for Payer {
             cards.insert(served.name, card);
         }
         let market = self.market();
-        for model in market.offers().flat_map(|offer| &offer.models) {
+        let is_household = |offer: &Offer| (self.parts().is_household)(&offer.device);
+        let answers_us = |(offer, model): &(&Offer, &OfferedModel)| {
+            model.audience == Audience::Everyone || is_household(offer)
+        };
+        let offered = market
+            .offers()
+            .flat_map(|offer| offer.models.iter().map(move |model| (offer, model)));
+        for (_, model) in offered.filter(answers_us) {
             let card = cards
                 .entry(model.name.clone())
                 .or_insert_with(|| ModelCard {

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use hearth_protocol::answer::Receipt;
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::id::AssetId;
 use hearth_protocol::money::Amount;

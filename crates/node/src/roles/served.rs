@@ -11,7 +11,7 @@ use hearth_protocol::answer::{
     AnswerRequest, BackendClass, Grammar, KvType, Price, Sampling, Serving, StopReason, Tokens,
 };
 use hearth_protocol::content::ContentHash;
-use hearth_protocol::offer::OfferedModel;
+use hearth_protocol::offer::{Audience, OfferedModel};
 
 /// A model in memory, ready to answer.
 #[derive(Debug, Clone)]
@@ -28,7 +28,9 @@ pub struct Served {
     pub weights_bytes: u64,
     /// How many of them hold vocabulary and template.
     pub head_bytes: u64,
-    /// What answers cost others; nothing at all means that they are free.
+    /// Whom it answers.
+    pub audience: Audience,
+    /// What answers cost other households; nothing at all means that they are free.
     pub prices: Vec<Price>,
     /// How fast it is, as measured from the answers it gave.
     pub pace: Pace,
@@ -98,6 +100,7 @@ impl Served {
             weights_bytes: self.weights_bytes,
             head_bytes: self.head_bytes,
             context_tokens: self.engine.description().context_tokens,
+            audience: self.audience,
             prices: self.prices.clone(),
             slots,
             free_slots: slots.saturating_sub(busy),

@@ -5,6 +5,7 @@ use hearth_net::{IncomingAnswers, Network, PayerStream, RecvError};
 use hearth_node::answers::{Answerer, AskError, Ending, Tier};
 use hearth_node::payments::purse::{Purse, Tab};
 use hearth_node::payments::signing::sign;
+use hearth_node::roles::served::Served;
 use hearth_protocol::answer::frame::RefusalCode;
 use hearth_protocol::answer::payer::Distrust;
 use hearth_protocol::answer::{
@@ -15,7 +16,7 @@ use hearth_protocol::content::ContentHash;
 use hearth_protocol::id::ChannelId;
 use hearth_protocol::market::Passed;
 use hearth_protocol::money::Amount;
-use hearth_protocol::offer::{DeviceId, Offer, OfferError};
+use hearth_protocol::offer::{Audience, DeviceId, Offer, OfferError};
 use hearth_protocol::x402::{BatchExtra, PaymentRequirements, Scheme};
 
 use crate::world::{LONG, MODEL, Shop, World, ask, asset, charges, key, price, question};
@@ -248,6 +249,40 @@ async fn a_replayed_voucher_buys_nothing() {
     assert_eq!(refusal.code, RefusalCode::PaymentRefused, "{refusal:?}");
     shop.till.settlement.claim(true).await.unwrap();
     assert_eq!(world.balance(&shop).await, cost(10));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs outside programs"]
+async fn a_stranger_gets_nothing_of_a_model_for_the_household() {
+    let world = World::start().await;
+    let shop = world.shop(2, Vec::new()).await;
+    let private = Served {
+        audience: Audience::Household,
+        ..shop.provider.served()[0].clone()
+    };
+    shop.provider.serve(private);
+    // One that asks although the offer says no.
+    let robber = Robber::new(&world).await;
+    let mut stream = robber.open(&shop).await;
+    let request = Box::new(Robber::request(1, &shop, 10));
+    let asked = PayerFrame::Ask {
+        request,
+        payment: None,
+    };
+    stream.send(&asked).await.unwrap();
+    match soon("a refusal", stream.recv()).await.unwrap() {
+        Some(ProviderFrame::Refused(refusal)) => {
+            assert_eq!(refusal.code, RefusalCode::ModelNotServed, "{refusal:?}");
+        }
+        other => panic!("{other:?}"),
+    }
+    // One that heeds the offer is told why nobody answers.
+    let payer = world.payer(&[&shop], 32).await;
+    assert!(payer.models().is_empty(), "{:?}", payer.models());
+    match payer.ask(question("Hello", 8)).await {
+        Err(AskError::NoProvider(why)) => assert!(why.contains("its own household"), "{why}"),
+        other => panic!("{:?}", other.map(|_| "an answer")),
+    }
 }
 
 /// What a lying provider does once it has sent a few tokens.

@@ -32,7 +32,7 @@ use hearth_protocol::claim::ClaimPolicy;
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::id::{AssetId, ChainId};
 use hearth_protocol::money::Amount;
-use hearth_protocol::offer::{DeviceId, Offer};
+use hearth_protocol::offer::{Audience, DeviceId, Offer};
 use hearth_protocol::spending::{AssetLimit, Spending};
 use hearth_protocol::time::Timestamp;
 use tempfile::TempDir;
@@ -341,6 +341,7 @@ pub(crate) fn served(prices: Vec<Price>) -> Served {
         path: model_file(),
         weights_bytes: 98_362_432,
         head_bytes: 2_000_000,
+        audience: Audience::Everyone,
         prices,
         pace: Pace::new(Speed {
             output_tokens_per_s: 50,

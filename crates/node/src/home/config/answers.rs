@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use hearth_protocol::answer::Price;
 use hearth_protocol::money::Amount;
-use hearth_protocol::offer::PRICES_MAX;
+use hearth_protocol::offer::{Audience, PRICES_MAX};
 use serde::Deserialize;
 use thiserror::Error;
 use toml::Spanned;
@@ -183,9 +183,11 @@ fn minute(text: &str) -> Result<u16, HoursError> {
 }
 
 /// A model that this device runs.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ModelConfig {
-    /// What answers cost others, in any one of these; nothing at all means that they are free.
+    /// Whom it answers.
+    pub audience: Audience,
+    /// What answers cost other households, in any one of these.
     pub prices: Vec<Price>,
 }
 
@@ -247,6 +249,7 @@ pub(super) struct RawSharing {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawModel {
+    audience: Option<Spanned<Audience>>,
     prices: Option<Spanned<Vec<RawPrice>>>,
 }
 
@@ -425,9 +428,24 @@ pub(super) fn models(
                 prices.collect::<Result<_, _>>()?
             }
         };
-        models.insert(name.into_inner(), ModelConfig { prices });
+        let audience = audience(model.audience, &prices)?;
+        models.insert(name.into_inner(), ModelConfig { audience, prices });
     }
     Ok(models)
+}
+
+/// Whom a model answers: what its owner says, or else everybody if it has a price.
+fn audience(said: Option<Spanned<Audience>>, prices: &[Price]) -> Result<Audience, Fault> {
+    let is_sold = !prices.is_empty();
+    match said {
+        None if is_sold => Ok(Audience::Everyone),
+        None => Ok(Audience::Household),
+        Some(said) if is_sold && *said.get_ref() == Audience::Household => {
+            let reason = "the household pays nothing: leave the prices out, or say \"everyone\"";
+            Err(fault(&said, reason))
+        }
+        Some(said) => Ok(said.into_inner()),
+    }
 }
 
 fn price(raw: &RawPrice, assets: &BTreeMap<String, AssetConfig>) -> Result<Price, Fault> {

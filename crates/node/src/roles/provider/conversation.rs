@@ -12,7 +12,7 @@ use hearth_protocol::answer::{
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::id::ChannelId;
 use hearth_protocol::money::Amount;
-use hearth_protocol::offer::DeviceId;
+use hearth_protocol::offer::{Audience, DeviceId};
 use hearth_protocol::time::Timestamp;
 use hearth_protocol::x402::ErrorCode;
 use thiserror::Error;
@@ -154,6 +154,11 @@ impl<'a> Conversation<'a> {
             let message = "the model is not served here";
             refusal(RefusalCode::ModelNotServed, None, message)
         })?;
+        let is_household = || (self.provider.parts().is_household)(&self.device);
+        if served.audience == Audience::Household && !is_household() {
+            let message = "the model answers its own household only";
+            return Err(refusal(RefusalCode::ModelNotServed, None, message));
+        }
         let spec = Spec {
             sampling: request.sampling.clone(),
             serving: served.serving.clone(),
