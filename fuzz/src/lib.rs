@@ -20,6 +20,7 @@ use hearth_net::codec::{
     Frame, LENGTH_BYTES, decode, decode_announcement, encode, encode_announcement, frame_length,
 };
 use hearth_net::offers::{Event, Table};
+use hearth_net::{HouseholdMessage, decode_household, encode_household, household_length};
 use hearth_node::home::Config;
 use hearth_node::keys::Keystore;
 use hearth_node::payments::watchtower::Handover;
@@ -27,6 +28,9 @@ use hearth_protocol::answer::frame::FRAME_BYTES_MAX;
 use hearth_protocol::answer::{PayerFrame, ProviderFrame};
 use hearth_protocol::channel::{Terms, check};
 use hearth_protocol::eip712::{ChannelConfig, SettlementDomain, TokenDomain};
+use hearth_protocol::household::{
+    Household, HouseholdAsk, HouseholdReply, InviteTicket, MESSAGE_BYTES_MAX, Statement,
+};
 use hearth_protocol::id::{AccountId, AssetId, ChainId, ChannelId};
 use hearth_protocol::money::Amount;
 use hearth_protocol::offer::DeviceId;
@@ -52,6 +56,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("gguf", gguf),
     ("handovers", handovers),
     ("headers", headers),
+    ("household", household),
     ("identifiers", identifiers),
     ("offers", offers),
     ("payloads", payloads),
@@ -251,6 +256,50 @@ pub fn offers(input: &[u8]) -> bool {
         assert_eq!(decode_announcement(&written), Ok(read));
     }
     true
+}
+
+/// What devices tell each other about their household (spec: household, sections 3 and 4): a message
+/// of either side, the payload of a ticket, and the first four bytes as a length. Whatever is told,
+/// nobody becomes a member whom the household's account did not name.
+pub fn household(input: &[u8]) -> bool {
+    if let Some(length) = input.first_chunk()
+        && let Ok(bytes) = household_length(*length)
+    {
+        assert!((1..=MESSAGE_BYTES_MAX).contains(&bytes), "{bytes}");
+    }
+    let ask = message::<HouseholdAsk>(input);
+    let reply = message::<HouseholdReply>(input);
+    match (&ask, &reply) {
+        (Some(HouseholdAsk::Compare(told)), _) | (_, Some(HouseholdReply::Statements(told))) => {
+            is_believed_of_nobody(told);
+        }
+        _ => {}
+    }
+    // A ticket comes from whoever pasted it.
+    let ticket = postcard::take_from_bytes::<InviteTicket>(input);
+    let ticket = ticket.is_ok_and(|(_, rest)| rest.is_empty());
+    ask.is_some() || reply.is_some() || ticket
+}
+
+/// What is read can be sent, and is then read as the same message.
+fn message<M: HouseholdMessage + PartialEq + Debug>(input: &[u8]) -> Option<M> {
+    let read: M = decode_household(input).ok()?;
+    let sent = encode_household(&read).expect("a message within its bounds can be sent");
+    let again: M = decode_household(&sent[LENGTH_BYTES..]).expect("what was sent can be read");
+    assert_eq!(again, read);
+    Some(read)
+}
+
+/// No key signed for the household of this test, so nothing that is told about it holds.
+fn is_believed_of_nobody(told: &[Statement]) {
+    let now = Timestamp::from_secs(NOW_S);
+    let own = DeviceId([1; 32]);
+    let nobodys = Address::repeat_byte(0x11);
+    let mut household = Household::new(own, nobodys, None, now);
+    let _ = household.compare(now, told.to_vec());
+    assert_eq!(household.roster().statements(), [], "it was believed");
+    let joined = household.adopt(now, nobodys, told.to_vec());
+    assert!(joined.is_err(), "it was let in by nobody");
 }
 
 /// The body of a request at the port of the embedded chain (spec: embedded chain, section 10). All

@@ -8,26 +8,32 @@
 //! A length is a little-endian `u32`, a message is postcard, and a connection carries one question.
 //! Both sides know with whom they speak, because the connection is authenticated by the endpoint
 //! keys. Anybody may ask; what is answered is for the node to say, which is given the question by
-//! [`AnswersHousehold`]. Implements section 4 of the household's specification.
+//! [`AnswersHousehold`]. What the bytes are is in [`message`]. Implements section 4 of the
+//! household's specification.
+
+mod message;
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use futures::future::BoxFuture;
-use hearth_protocol::household::{HouseholdAsk, HouseholdReply, MESSAGE_BYTES_MAX, STATEMENTS_MAX};
+use hearth_protocol::household::{HouseholdAsk, HouseholdReply, MESSAGE_BYTES_MAX};
 use hearth_protocol::offer::DeviceId;
 use iroh::endpoint::{Connection, RecvStream, SendStream, VarInt};
 use iroh::protocol::{AcceptError, ProtocolHandler};
 use iroh::{Endpoint, EndpointAddr};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::admission::device_of;
 use crate::answers::{ConnectError, connect};
+use crate::codec::LENGTH_BYTES;
 use crate::limits::{HOUSEHOLD_ASKS_MAX, HOUSEHOLD_TIME_MAX, KEEP_ALIVE_INTERVAL};
+
+pub use message::{
+    HouseholdMessage, HouseholdMessageError, decode_household, encode_household, household_length,
+};
 
 /// The protocol's name on the wire.
 pub const HOUSEHOLD_ALPN: &[u8] = b"hearth/household/1";
@@ -75,30 +81,22 @@ fn broken(error: impl fmt::Display) -> HouseholdAskError {
     HouseholdAskError::BrokenOff(error.to_string())
 }
 
-async fn send<T: Serialize>(to: &mut SendStream, message: &T) -> Result<(), HouseholdAskError> {
-    let bytes = postcard::to_stdvec(message).map_err(|_| HouseholdAskError::TooLong)?;
-    if bytes.len() > MESSAGE_BYTES_MAX {
-        return Err(HouseholdAskError::TooLong);
-    }
-    let length = u32::try_from(bytes.len()).map_err(|_| HouseholdAskError::TooLong)?;
-    to.write_all(&length.to_le_bytes()).await.map_err(broken)?;
+async fn send<M: HouseholdMessage>(
+    to: &mut SendStream,
+    message: &M,
+) -> Result<(), HouseholdAskError> {
+    let bytes = encode_household(message).map_err(|_| HouseholdAskError::TooLong)?;
     to.write_all(&bytes).await.map_err(broken)?;
     to.finish().map_err(broken)
 }
 
-async fn receive<T: DeserializeOwned>(from: &mut RecvStream) -> Result<T, HouseholdAskError> {
-    let mut length = [0; 4];
+async fn receive<M: HouseholdMessage>(from: &mut RecvStream) -> Result<M, HouseholdAskError> {
+    let mut length = [0; LENGTH_BYTES];
     from.read_exact(&mut length).await.map_err(broken)?;
-    let length = u32::from_le_bytes(length) as usize;
-    if !(1..=MESSAGE_BYTES_MAX).contains(&length) {
-        return Err(HouseholdAskError::Garbage);
-    }
+    let length = household_length(length).map_err(|_| HouseholdAskError::Garbage)?;
     let mut bytes = vec![0; length];
     from.read_exact(&mut bytes).await.map_err(broken)?;
-    match postcard::take_from_bytes(&bytes) {
-        Ok((message, [])) => Ok(message),
-        _ => Err(HouseholdAskError::Garbage),
-    }
+    decode_household(&bytes).map_err(|_| HouseholdAskError::Garbage)
 }
 
 /// Asks the device at `address`.
@@ -117,12 +115,7 @@ pub(crate) async fn ask(
         .await
         .unwrap_or_else(|_| Err(broken("it took too long")));
     connection.close(VarInt::from_u32(0), b"done");
-    match reply? {
-        HouseholdReply::Statements(all) if all.len() > STATEMENTS_MAX => {
-            Err(HouseholdAskError::Garbage)
-        }
-        reply => Ok(reply),
-    }
+    reply
 }
 
 /// Answers those who ask, once the node said how.
@@ -156,9 +149,6 @@ impl HouseholdProtocol {
         let desk = self.desk.get().ok_or(TOO_MANY)?;
         let (mut to, mut from) = connection.accept_bi().await.map_err(|_| GARBAGE)?;
         let question: HouseholdAsk = receive(&mut from).await.map_err(|_| GARBAGE)?;
-        if matches!(&question, HouseholdAsk::Compare(all) if all.len() > STATEMENTS_MAX) {
-            return Err(GARBAGE);
-        }
         let reply = desk.answer(device_of(connection), question).await;
         send(&mut to, &reply).await.map_err(|_| GARBAGE)?;
         // The asker closes the connection when it has read the answer.

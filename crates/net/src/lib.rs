@@ -32,7 +32,10 @@ mod ticket;
 pub use answers::{ANSWER_ALPN, ConnectError, IncomingAnswer};
 pub use endpoint::device_of_key;
 pub use files::{FetchError, ProviderError, ShareError, SharedFile};
-pub use household::{AnswersHousehold, HOUSEHOLD_ALPN, HouseholdAskError};
+pub use household::{
+    AnswersHousehold, HOUSEHOLD_ALPN, HouseholdAskError, HouseholdMessage, HouseholdMessageError,
+    decode_household, encode_household, household_length,
+};
 pub use liveness::Liveness;
 pub use network::{IncomingAnswers, JoinError, Network, OfferChanges, OpenError};
 pub use offers::OfferChange;

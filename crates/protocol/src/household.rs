@@ -479,3 +479,5 @@ impl Household {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod vectors;
