@@ -18,7 +18,9 @@ use crate::model;
 use crate::workspace::{self, Metadata};
 
 mod answers;
+mod bare;
 mod footprint;
+mod waiting;
 
 /// How the example of a benchmark is called, before its name.
 const PREFIX: &str = "bench_";
@@ -27,10 +29,11 @@ const PREFIX: &str = "bench_";
 type Whole = fn(bool) -> Result<Vec<Figure>>;
 
 /// The benchmarks of whole programs.
-const WHOLE: [(&str, Whole); 2] = [("answers", answers::run), ("footprint", footprint::run)];
-
-/// Threads of a model that wait must not keep the processor from what is compared.
-const PASSIVE: (&str, &str) = ("OMP_WAIT_POLICY", "passive");
+const WHOLE: [(&str, Whole); 3] = [
+    ("answers", answers::run),
+    ("footprint", footprint::run),
+    ("waiting", waiting::run),
+];
 
 /// Where the figures are published, relative to the root.
 const DOCUMENT: &str = "docs/benchmarks.md";
@@ -125,7 +128,7 @@ fn run_example(root: &Path, name: &str, smoke: bool) -> Result<Vec<Figure>> {
     command
         .current_dir(root)
         .env(model::VARIABLE, model::fetch(root)?)
-        .env(PASSIVE.0, PASSIVE.1);
+        .env(model::SPINS.0, model::SPINS.1);
     if smoke {
         command.arg("--smoke");
     }

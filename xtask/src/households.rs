@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
+use crate::model;
+
 /// The model that answers.
 pub(crate) const MODEL: &str = "smollm2-135m-instruct";
 /// How long any one step may take.
@@ -83,6 +85,10 @@ impl Household {
 
     pub(crate) fn hearth(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.hearth);
+        // It decides itself how the threads of its models wait.
+        for name in model::WAITING {
+            command.env_remove(name);
+        }
         command
             .arg("--home")
             .arg(&self.folder)

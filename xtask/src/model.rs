@@ -15,6 +15,12 @@ use crate::{python, workspace};
 /// The variable by which tests and programs find the model: the path of its file.
 pub(crate) const VARIABLE: &str = "HEARTH_TEST_MODEL";
 
+/// How the threads of a model wait for each other when a test or benchmark runs it: as `hearth up` lets them.
+pub(crate) const SPINS: (&str, &str) = ("GOMP_SPINCOUNT", "1000");
+
+/// The variables by which that may be said.
+pub(crate) const WAITING: [&str; 2] = ["GOMP_SPINCOUNT", "OMP_WAIT_POLICY"];
+
 /// The file's name in the cache folder: the model's name in the catalogue.
 const FILE: &str = "models/smollm2-135m-instruct.gguf";
 

@@ -122,8 +122,7 @@ fn outside_tests(phases: &mut Phases, root: &Path, inside: bool) {
             .env("HEARTH_OUTSIDE", &packages)
             .env("HEARTH_PYTHON", python.join("bin/python"))
             .env(model::VARIABLE, model::fetch(root)?)
-            // Threads of a model that wait for each other must not keep the processor from the others.
-            .env("OMP_WAIT_POLICY", "passive");
+            .env(model::SPINS.0, model::SPINS.1);
         println!("    again: {}", workspace::shown(&tests));
         workspace::run(&mut tests)
     });

@@ -12,6 +12,7 @@ mod confirm;
 mod failure;
 mod screen;
 mod secrets;
+mod spinning;
 mod wait;
 
 use std::process::ExitCode;
@@ -28,6 +29,9 @@ fn main() -> ExitCode {
         Err(error) => return failure::usage(&error),
     };
     log_to_stderr(&arguments.command);
+    if let Command::Up(_) = &arguments.command {
+        spinning::settle();
+    }
     let json = arguments.global.json;
     match run(arguments) {
         Ok(code) => code,

@@ -4,19 +4,20 @@
 //! llama.cpp as a bare loop in a process of its own (`bench_engine --bare`), llama.cpp's HTTP server, a Hearth device
 //! that is asked at its own address, and a Hearth device without a model that buys from the other one, by the token,
 //! over the peer-to-peer link and on a chain. Whoever is not asked waits. A figure is the median over the rounds of the
-//! ratio, or difference, within a round; who begins a round changes.
+//! ratio, or difference, within a round; who begins a round changes. Hearth and the server run as their users run them;
+//! the bare loop waits for its threads as Hearth does.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use super::{Figure, PASSIVE, figure, median};
+use super::bare::{Bare, Pace};
+use super::{Figure, figure, median};
 use crate::households::{Heard, Household, Program, Up, ask_openai, question};
 use crate::{model, python, workspace};
 
@@ -36,9 +37,7 @@ const FUNDS: &str = "1000";
 /// What one side did in one round.
 #[derive(Debug, Clone, Copy)]
 struct Run {
-    tokens_per_s: f64,
-    /// To the first token of any answer.
-    first_ms: f64,
+    pace: Pace,
     /// Of the processor's time, by all processes that took part but the one that asks.
     cpu_ms_per_token: f64,
 }
@@ -61,13 +60,15 @@ enum Asked {
 impl Side {
     fn run(&mut self, streams: usize, tokens: u64, round: u64) -> Result<Run> {
         let before = cpu_ms(&self.processes)?;
-        let mut run = self.ask(streams, tokens, round)?;
+        let pace = self.ask(streams, tokens, round)?;
         let spent_ms = cpu_ms(&self.processes)? - before;
-        run.cpu_ms_per_token = spent_ms / (streams as u64 * tokens) as f64;
-        Ok(run)
+        Ok(Run {
+            pace,
+            cpu_ms_per_token: spent_ms / (streams as u64 * tokens) as f64,
+        })
     }
 
-    fn ask(&mut self, streams: usize, tokens: u64, round: u64) -> Result<Run> {
+    fn ask(&mut self, streams: usize, tokens: u64, round: u64) -> Result<Pace> {
         match &mut self.asked {
             Asked::Bare(bare) => bare.run(streams, tokens, round),
             Asked::Server(url, extra) => {
@@ -109,11 +110,13 @@ impl World {
         let threads = thread::available_parallelism()?.to_string();
         let python = python::install(&root.join("xtask/peers/requirements.txt"))?;
         let mut server = Command::new(python.join("bin/python"));
+        for name in model::WAITING {
+            server.env_remove(name);
+        }
         server
             .arg(root.join("xtask/peers/llama_server.py"))
             .arg(&file)
             .args([&threads, &STREAMS_MAX.to_string(), CONTEXT_TOKENS])
-            .env(PASSIVE.0, PASSIVE.1)
             // It waits for its end there.
             .stdin(Stdio::piped())
             .stderr(Stdio::null());
@@ -138,8 +141,8 @@ impl World {
         let buyer = Up::start("the buyer", buyer, &[&seller.ticket], &[])?;
         buyer.wait_for_offers(1)?;
         let one = ask_openai(&seller.url, &question(&prompt(2_000, 0), 1), |_| Ok(()))?;
-        let bare = Bare::start(&bare, &file, one.prompt_tokens)?;
-        let bare_id = bare.child.id();
+        let bare = Bare::start(&bare, &file, one.prompt_tokens, Some(model::SPINS))?;
+        let bare_id = bare.id();
         let (seller_id, buyer_id) = (seller.program.id(), buyer.program.id());
         let side = |name, asked, processes| Side {
             name,
@@ -211,9 +214,9 @@ fn compare(names: &[&str], streams: usize, tokens: u64, rounds: &[Vec<Run>]) -> 
     let each = |value: &dyn Fn(&[Run]) -> f64| median(rounds.iter().map(|runs| value(runs)));
     let mut figures = Vec::new();
     for (index, name) in names.iter().enumerate() {
-        let speed = each(&|runs| runs[index].tokens_per_s);
+        let speed = each(&|runs| runs[index].pace.tokens_per_s);
         figures.push(figure(&format!("{name}: output"), speed, "tokens/s", &note));
-        let first = each(&|runs| runs[index].first_ms);
+        let first = each(&|runs| runs[index].pace.first_ms);
         figures.push(figure(&format!("{name}: first token"), first, "ms", &note));
         let cpu = each(&|runs| runs[index].cpu_ms_per_token);
         figures.push(figure(
@@ -226,8 +229,8 @@ fn compare(names: &[&str], streams: usize, tokens: u64, rounds: &[Vec<Run>]) -> 
     let target = if streams == 1 { 0.97 } else { 0.95 };
     for (peer, name) in [(0, "the bare loop"), (1, "llama.cpp's server")] {
         for (ours, how) in [(2, "asked at home"), (3, "paid")] {
-            let ratio = each(&|runs| runs[ours].tokens_per_s / runs[peer].tokens_per_s);
-            let later = each(&|runs| runs[ours].first_ms - runs[peer].first_ms);
+            let ratio = each(&|runs| runs[ours].pace.tokens_per_s / runs[peer].pace.tokens_per_s);
+            let later = each(&|runs| runs[ours].pace.first_ms - runs[peer].pace.first_ms);
             let title = format!("{how} against {name}, output");
             figures.push(figure(
                 &title,
@@ -265,7 +268,7 @@ fn merge(question: &mut Value, extra: &Value) {
 }
 
 /// Asks all at once, a connection each.
-fn ask_together(url: &str, questions: Vec<Value>) -> Result<Run> {
+fn ask_together(url: &str, questions: Vec<Value>) -> Result<Pace> {
     let started = Instant::now();
     let heard: Vec<Result<Heard>> = thread::scope(|scope| {
         let asking: Vec<_> = questions
@@ -283,10 +286,9 @@ fn ask_together(url: &str, questions: Vec<Value>) -> Result<Run> {
     let first = heard.iter().filter_map(|heard| heard.first_s);
     let first_s = first.fold(f64::INFINITY, f64::min);
     ensure!(first_s.is_finite(), "{url} answered without a word");
-    Ok(Run {
+    Ok(Pace {
         tokens_per_s: tokens as f64 / seconds,
         first_ms: first_s * 1e3,
-        cpu_ms_per_token: 0.0,
     })
 }
 
@@ -307,59 +309,4 @@ fn cpu_ms(processes: &[u32]) -> Result<f64> {
         }
     }
     Ok(ticks as f64 * TICK_MS)
-}
-
-/// `bench_engine --bare`, which answers a line with a line.
-struct Bare {
-    child: Child,
-    input: ChildStdin,
-    output: BufReader<ChildStdout>,
-    /// As many as the others read.
-    prompt_tokens: u64,
-}
-
-impl Bare {
-    fn start(program: &Path, model_file: &Path, prompt_tokens: u64) -> Result<Self> {
-        let mut child = Command::new(program)
-            .arg("--bare")
-            .env(model::VARIABLE, model_file)
-            .env(PASSIVE.0, PASSIVE.1)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("cannot start the bare loop")?;
-        let input = child.stdin.take().context("a child has an input")?;
-        let output = child.stdout.take().context("a child has an output")?;
-        Ok(Self {
-            child,
-            input,
-            output: BufReader::new(output),
-            prompt_tokens,
-        })
-    }
-
-    fn run(&mut self, streams: usize, tokens: u64, round: u64) -> Result<Run> {
-        let task = json!({"streams": streams, "tokens": tokens, "sampler": "temperature", "round": round,
-                          "prompt_tokens": self.prompt_tokens});
-        writeln!(self.input, "{task}")?;
-        let mut line = String::new();
-        if self.output.read_line(&mut line)? == 0 {
-            bail!("the bare loop ended");
-        }
-        let said: Value = serde_json::from_str(&line).context("the bare loop gave no figures")?;
-        let read = |name: &str| said[name].as_f64().context("a figure is missing");
-        Ok(Run {
-            tokens_per_s: read("tokens_per_s")?,
-            first_ms: read("first_ms")?,
-            cpu_ms_per_token: 0.0,
-        })
-    }
-}
-
-impl Drop for Bare {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
 }
