@@ -72,7 +72,7 @@ pub struct Entry {
 #[non_exhaustive]
 pub enum LibraryError {
     /// The folder or a file cannot be used.
-    #[error("{path} cannot be used: check that it exists, and its owner and permissions")]
+    #[error("{path} cannot be used: {source}")]
     Io {
         /// Which.
         path: PathBuf,
@@ -81,8 +81,11 @@ pub enum LibraryError {
         source: io::Error,
     },
     /// The file is no model that can be run safely.
-    #[error("the file cannot be used as a model")]
+    #[error("the file cannot be used as a model: {0}")]
     Gguf(#[from] GgufError),
+    /// It is a folder, a pipe or a device, which could be read for ever.
+    #[error("{0} is no file")]
+    NotAFile(PathBuf),
     /// The name cannot be one.
     #[error("`{0}` is no name for a model: use lower case letters, digits, `-` and `.`")]
     Name(String),
@@ -197,6 +200,9 @@ impl Library {
         check_name(&label.name)?;
         // A second name of a link would be a second link, and not the file.
         let file = &fs::canonicalize(file).map_err(at(file))?;
+        if !fs::metadata(file).map_err(at(file))?.is_file() {
+            return Err(LibraryError::NotAFile(file.clone()));
+        }
         // Before gigabytes are copied.
         Header::of_file(file)?;
         let copy = self

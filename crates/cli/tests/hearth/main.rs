@@ -15,6 +15,7 @@ mod doctor;
 mod first_run;
 mod help;
 mod household;
+mod importing;
 mod kill;
 mod namespaces;
 mod program;

@@ -68,6 +68,7 @@ pub enum ModelError {
 impl Advice for ModelError {
     fn code(&self) -> &'static str {
         match self {
+            Self::Library(LibraryError::Gguf(_) | LibraryError::NotAFile(_)) => "not_a_model",
             Self::Library(_) => "library",
             Self::Fetch(_) => "not_fetched",
             Self::Config(error) => error.code(),
@@ -82,6 +83,18 @@ impl Advice for ModelError {
 
     fn next_step(&self) -> String {
         match self {
+            Self::Library(LibraryError::Gguf(_) | LibraryError::Hash { .. }) => {
+                "Fetch the file again, or choose another GGUF file of the model".to_owned()
+            }
+            Self::Library(LibraryError::NotAFile(_)) => {
+                "Name the model's own file, which ends in .gguf".to_owned()
+            }
+            Self::Library(LibraryError::Io { .. }) => {
+                "Check that it exists, that it belongs to you, and that the disk has room".to_owned()
+            }
+            Self::Library(LibraryError::Taken(_)) => {
+                "See `hearth models`; `--name` gives the new one another name".to_owned()
+            }
             Self::Library(_) | Self::Unknown(_) => {
                 "See `hearth models` for what is here and what can be had".to_owned()
             }
@@ -220,11 +233,8 @@ impl Models {
         name: Option<String>,
         watch: &Watch,
     ) -> Result<HomeModel, ModelError> {
-        let stem = file
-            .file_stem()
-            .map(|stem| stem.to_string_lossy().to_lowercase());
         let label = Label {
-            name: name.or(stem).unwrap_or_default(),
+            name: name.unwrap_or_else(|| name_of(file)),
             source: format!("imported from {}", file.display()),
             ..Label::default()
         };
@@ -311,6 +321,18 @@ impl Models {
         file.persist(&path).map_err(|error| io(error.error))?;
         Ok(())
     }
+}
+
+/// A model's name after its file's: `Some_Model.Q4_K_M.gguf` is `some-model.q4-k-m`.
+fn name_of(file: &Path) -> String {
+    let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+    let allowed = |c: char| match c.to_ascii_lowercase() {
+        c if c.is_ascii_alphanumeric() || c == '.' => c,
+        _ => '-',
+    };
+    let name: String = stem.chars().map(allowed).collect();
+    let name = name.trim_matches(|c: char| !c.is_ascii_alphanumeric());
+    name.to_owned()
 }
 
 fn implicit_table() -> Item {
