@@ -234,8 +234,7 @@ impl Device {
         building.offering(&network, &provider).await?;
         building.join(&network, &members, &options.join);
         let (surface, ledger) = building.surface(&payer)?;
-        let sell_at = options.sell_at;
-        let shop = building.shop(sell_at, till.as_ref(), &provider, &surface);
+        let shop = building.shop(options.sell_at, till.as_ref(), &provider, &surface);
         let shop = shop.await?;
         let keyless = config.api.keyless.then(|| ApiKey::new(KEYLESS, ""));
         let door = Door::new(address, [], keyless);
@@ -247,6 +246,7 @@ impl Device {
                 surface: Arc::clone(&surface),
                 network: network.clone(),
                 members,
+                fetches: from_peers::Fetches::default(),
                 till,
                 config: config.clone(),
             },

@@ -13,6 +13,7 @@ mod chain_command;
 mod channels;
 mod doctor;
 mod first_run;
+mod from_peers;
 mod help;
 mod household;
 mod importing;

@@ -30,6 +30,7 @@ use http::header::AUTHORIZATION;
 use serde::{Deserialize, Serialize};
 
 use super::UpError;
+use super::from_peers::Fetches;
 use super::keys::Keys;
 use super::members::{self, Member, Members, MembersError};
 use super::serving::{shown_audience, shown_prices};
@@ -120,6 +121,7 @@ pub(super) struct Admin {
     pub(super) surface: Arc<Surface>,
     pub(super) network: Network,
     pub(super) members: Members,
+    pub(super) fetches: Fetches,
     pub(super) till: Option<Till>,
     pub(super) config: Config,
 }

@@ -3,10 +3,13 @@
 //! What a name stands for is believed of nobody: the catalogue's hash decides where it states one,
 //! and else the owner, when different files are offered under one name. What arrived of a transfer
 //! that broke off is kept by the network's store, and the next try goes on with it.
+//!
+//! A file is fetched once at a time. Who asks while it is on its way, such as a command whose
+//! forerunner was killed, is told how far that one is.
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Json;
 use axum::body::{Body, Bytes};
@@ -18,13 +21,11 @@ use hearth_models::library::Label;
 use hearth_net::{Network, PeerAddress};
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::offer::{DeviceId, Offer, OfferedModel};
-use tokio::sync::mpsc;
+use tokio::sync::watch;
 
 use super::admin::Admin;
 use super::models::{ModelError, Models};
 
-/// Events that wait for a slow reader; progress beyond is left out.
-const EVENTS_MAX: usize = 64;
 /// The most devices that are asked for one file.
 const SOURCES_MAX: usize = 16;
 
@@ -77,47 +78,96 @@ fn find<'a>(
     }
 }
 
+/// The files that are on their way, and how far each is. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Fetches(Arc<Mutex<BTreeMap<ContentHash, watch::Receiver<FetchEvent>>>>);
+
+impl Fetches {
+    /// How far the fetch of a file is; `begin` begins it where none is under way.
+    fn follow(
+        &self,
+        wanted: ContentHash,
+        begin: impl FnOnce() -> watch::Receiver<FetchEvent>,
+    ) -> watch::Receiver<FetchEvent> {
+        // A map of receivers; a panic elsewhere leaves it usable.
+        let mut running = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Who tells is gone when the fetch has ended.
+        running.retain(|_, told| told.has_changed().is_ok());
+        running.entry(wanted).or_insert_with(begin).clone()
+    }
+}
+
 /// Fetches a model, and tells how far it is; the last event says how it ended.
 pub(super) async fn fetch(
     State(admin): State<Arc<Admin>>,
     Json(which): Json<WhichModel>,
 ) -> Response {
-    let (events, told) = mpsc::channel(EVENTS_MAX);
-    // Ends when the file is here or nobody gives it; who asked may go, and ask again.
-    tokio::spawn(async move {
-        let last = match fetched(&admin, &which.name, &events).await {
-            Ok(model) => FetchEvent::Done(Box::new(model)),
-            Err(message) => FetchEvent::Failed { message },
-        };
-        // Who asked may be gone.
-        let _ = events.send(last).await;
+    let told = begin(&admin, &which.name).unwrap_or_else(|message| {
+        let failed = FetchEvent::Failed { message };
+        watch::channel(failed).1
     });
-    let lines = futures::stream::unfold(told, |mut told| async move {
-        let event = told.recv().await?;
+    let lines = futures::stream::unfold(Some((told, true)), |state| async move {
+        let (mut told, is_first) = state?;
+        if !is_first {
+            // Ends without a last event only where the node stops.
+            told.changed().await.ok()?;
+        }
+        // What comes between two looks of a slow reader is left out; the last event is not.
+        let event = told.borrow_and_update().clone();
         let json = serde_json::to_string(&event).ok()?;
         let line = Bytes::from(format!("data: {json}\n\n"));
-        Some((Ok::<_, std::convert::Infallible>(line), told))
+        let goes_on = matches!(event, FetchEvent::Progress { .. });
+        Some((
+            Ok::<_, std::convert::Infallible>(line),
+            goes_on.then_some((told, false)),
+        ))
     });
     let headers = [(http::header::CONTENT_TYPE, "text/event-stream")];
     (headers, Body::from_stream(lines.fuse())).into_response()
 }
 
-async fn fetched(
-    admin: &Admin,
-    name: &str,
-    events: &mpsc::Sender<FetchEvent>,
-) -> Result<HomeModel, String> {
+/// Begins to fetch a model, or finds the fetch that is under way.
+fn begin(admin: &Arc<Admin>, name: &str) -> Result<watch::Receiver<FetchEvent>, String> {
     let models = Models::open(&admin.home).map_err(|error| error.to_string())?;
-    let known = models.known(name);
-    let stated = known.and_then(|model| model.blake3);
+    let stated = models.known(name).and_then(|model| model.blake3);
     let stated = stated.map(|digest| ContentHash(digest.0));
     let offers = admin.network.offers();
     let wanted = find(name, stated, offers.iter().map(|one| &one.offer))?;
+    let spawn = || {
+        let (tell, told) = watch::channel(FetchEvent::Progress {
+            done_bytes: 0,
+            total_bytes: wanted.by_bytes.keys().next().copied().unwrap_or(0),
+        });
+        let (admin, wanted, name) = (Arc::clone(admin), wanted.clone(), name.to_owned());
+        // Ends when the file is here or nobody gives it; who asked may go, and ask again.
+        tokio::spawn(async move {
+            let last = match fetched(&admin, &models, (&name, &wanted), &tell).await {
+                Ok(model) => FetchEvent::Done(Box::new(model)),
+                Err(message) => FetchEvent::Failed { message },
+            };
+            tell.send_replace(last);
+        });
+        told
+    };
+    Ok(admin.fetches.follow(wanted.weights, spawn))
+}
+
+async fn fetched(
+    admin: &Admin,
+    models: &Models,
+    (name, wanted): (&str, &Wanted),
+    tell: &watch::Sender<FetchEvent>,
+) -> Result<HomeModel, String> {
+    let here = models.with_weights(&wanted.weights);
+    if let Some(model) = here.map_err(|error| error.to_string())? {
+        return Ok(model);
+    }
     let file = admin
         .home
         .root()
         .join(format!("{}.fetching", wanted.weights));
-    from_any(&admin.network, &wanted, &file, events).await?;
+    from_any(&admin.network, wanted, &file, tell).await?;
+    let known = models.known(name);
     let label = Label {
         name: wanted.name.clone(),
         title: known.map(|model| model.title.clone()),
@@ -139,15 +189,14 @@ async fn from_any(
     network: &Network,
     wanted: &Wanted,
     file: &Path,
-    events: &mpsc::Sender<FetchEvent>,
+    tell: &watch::Sender<FetchEvent>,
 ) -> Result<(), String> {
     let mut last = String::new();
     for (bytes, devices) in &wanted.by_bytes {
         let from: Vec<_> = devices.iter().copied().map(PeerAddress::of).collect();
         let progress = |done_bytes| {
             let total_bytes = *bytes;
-            // A reader that is slow misses some of it.
-            let _ = events.try_send(FetchEvent::Progress {
+            tell.send_replace(FetchEvent::Progress {
                 done_bytes,
                 total_bytes,
             });
@@ -201,6 +250,23 @@ mod tests {
                 prompt_tokens_per_s: 1,
             }],
         }
+    }
+
+    #[test]
+    fn a_file_is_fetched_once_and_again_when_that_ended() {
+        let fetches = Fetches::default();
+        let (tell, told) = watch::channel(FetchEvent::Progress {
+            done_bytes: 1,
+            total_bytes: 2,
+        });
+        let file = ContentHash([5; 32]);
+        fetches.follow(file, || told);
+        let second = fetches.follow(file, || unreachable!("it is on its way"));
+        assert!(second.same_channel(&tell.subscribe()));
+        drop(tell);
+        let (_tell, told) = watch::channel(second.borrow().clone());
+        let third = fetches.follow(file, || told);
+        assert!(!third.same_channel(&second));
     }
 
     #[test]

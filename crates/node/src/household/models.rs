@@ -7,6 +7,7 @@ use hearth_api::household::{HomeModel, HomeModels};
 use hearth_models::catalogue::{Catalogue, CatalogueError, Model};
 use hearth_models::fetch::{FetchError, Fetcher};
 use hearth_models::library::{Entry, Label, Library, LibraryError};
+use hearth_protocol::content::ContentHash;
 use thiserror::Error;
 use toml_edit::{Array, DocumentMut, InlineTable, Item, Table, value};
 
@@ -211,6 +212,20 @@ impl Models {
         let kept = tokio::task::spawn_blocking(move || library.keep(&fetched, &model, &watch));
         let entry = kept.await.map_err(|_| ModelError::Broken)??;
         Ok(shown(&entry, &config))
+    }
+
+    /// The model with these weights, if it is here.
+    ///
+    /// # Errors
+    /// When the folder or the configuration cannot be read.
+    pub(super) fn with_weights(
+        &self,
+        weights: &ContentHash,
+    ) -> Result<Option<HomeModel>, ModelError> {
+        let entries = self.library.list()?.into_iter();
+        let mut alike = entries.filter(|entry| entry.manifest.weights.0 == weights.0);
+        let config = self.home.config()?;
+        Ok(alike.next().map(|entry| shown(&entry, &config)))
     }
 
     /// The model of the catalogue with that name.
