@@ -1,5 +1,6 @@
 //! When others may use this device: within its hours, below its watts, and while its owner's other
-//! programs leave it alone.
+//! programs leave it alone. The household's own devices are no others: like the programs that ask
+//! this device itself they are answered at any hour, unless the owner shares it with nobody.
 //!
 //! The rule is a pure function of readings. What cannot be read keeps nobody waiting, except power:
 //! a limit in watts that cannot be measured is refused when the device comes up ([`super::power`]).
@@ -12,7 +13,7 @@ use tracing::info;
 use super::power::Meter;
 use super::{Building, UpError};
 use crate::home::SharingConfig;
-use crate::roles::provider::Provider;
+use crate::roles::provider::{Openness, Provider};
 
 /// How often the device is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -95,6 +96,15 @@ enum Closed {
     Busy,
 }
 
+/// Who may use the device: its household does what its owner does.
+fn openness(closed: Option<Closed>) -> Openness {
+    match closed {
+        None => Openness::Everyone,
+        Some(Closed::Hours | Closed::Watts | Closed::Busy) => Openness::Household,
+        Some(Closed::Never) => Openness::Nobody,
+    }
+}
+
 /// The owner's rule, and what has to be remembered for it.
 #[derive(Debug)]
 struct Rule {
@@ -161,7 +171,7 @@ impl Building<'_> {
             ..Reading::default()
         };
         let mut was = rule.look(first);
-        provider.set_open(was.is_none());
+        provider.set_open(openness(was));
         if was == Some(Closed::Never) {
             return Ok(());
         }
@@ -188,7 +198,7 @@ impl Building<'_> {
                 let is = rule.look(reading);
                 if is != was {
                     info!(closed = ?is, "whether others may use this device has changed");
-                    provider.set_open(is.is_none());
+                    provider.set_open(openness(is));
                 }
                 (was, before) = (is, ticks);
             }
@@ -258,6 +268,18 @@ mod tests {
         };
         let shut = Rule::new(shut).look(Reading::default());
         assert_eq!(shut, Some(Closed::Never));
+    }
+
+    #[test]
+    fn what_keeps_others_away_lets_the_household_in_unless_nothing_is_shared() {
+        for closed in [Closed::Hours, Closed::Watts, Closed::Busy] {
+            let open = openness(Some(closed));
+            assert!(open.admits(true) && !open.admits(false), "{closed:?}");
+        }
+        let never = openness(Some(Closed::Never));
+        assert!(!never.admits(true) && !never.admits(false));
+        let always = openness(None);
+        assert!(always.admits(true) && always.admits(false));
     }
 
     #[test]

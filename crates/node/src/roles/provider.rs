@@ -20,7 +20,7 @@ use hearth_protocol::answer::frame::{REFUSAL_BYTES_MAX, RefusalCode};
 use hearth_protocol::answer::{Refusal, SignedReceipt};
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::id::AssetId;
-use hearth_protocol::offer::{DeviceId, OfferedModel};
+use hearth_protocol::offer::{Audience, DeviceId, OfferedModel};
 use hearth_protocol::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -44,6 +44,28 @@ pub struct Sales {
 /// Which devices belong to this household, and are answered for nothing.
 pub type IsHousehold = Arc<dyn Fn(&DeviceId) -> bool + Send + Sync>;
 
+/// Who may use this device now, besides the programs that ask it itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Openness {
+    /// Whoever its models answer.
+    Everyone,
+    /// The household's own devices; others are sent elsewhere.
+    Household,
+    /// Nobody.
+    Nobody,
+}
+
+impl Openness {
+    /// Whether a device may use this one; `is_household` says whether it is one of the household.
+    pub fn admits(self, is_household: bool) -> bool {
+        match self {
+            Self::Everyone => true,
+            Self::Household => is_household,
+            Self::Nobody => false,
+        }
+    }
+}
+
 /// What a provider is made of.
 #[derive(Clone)]
 pub struct ProviderParts {
@@ -64,8 +86,8 @@ pub struct Provider(Arc<Shared>);
 struct Shared {
     parts: ProviderParts,
     served: RwLock<BTreeMap<ContentHash, Served>>,
-    /// Whether others may use this device now.
-    open: watch::Sender<bool>,
+    /// Who may use this device now.
+    open: watch::Sender<Openness>,
 }
 
 impl std::fmt::Debug for Provider {
@@ -95,7 +117,7 @@ impl Provider {
         Self(Arc::new(Shared {
             parts,
             served: RwLock::default(),
-            open: watch::Sender::new(true),
+            open: watch::Sender::new(Openness::Everyone),
         }))
     }
 
@@ -120,17 +142,26 @@ impl Provider {
         self.read().values().cloned().collect()
     }
 
-    /// What is offered now: nothing while the owner has the device to themselves.
+    /// What is offered now: to the household alone while the owner keeps others away.
     pub fn offered(&self) -> Vec<OfferedModel> {
-        if !*self.0.open.borrow() {
-            return Vec::new();
+        let open = *self.0.open.borrow();
+        let served = self.read();
+        let offered = served.values().map(Served::offered);
+        match open {
+            Openness::Everyone => offered.collect(),
+            Openness::Household => offered
+                .map(|model| OfferedModel {
+                    audience: Audience::Household,
+                    ..model
+                })
+                .collect(),
+            Openness::Nobody => Vec::new(),
         }
-        self.read().values().map(Served::offered).collect()
     }
 
-    /// Lets others use this device, or takes it back: answers to others end at once then, charged
+    /// Says who may use this device from now on. Answers to those who may not end at once, charged
     /// for what was delivered.
-    pub fn set_open(&self, open: bool) {
+    pub fn set_open(&self, open: Openness) {
         self.0.open.send_replace(open);
     }
 
@@ -150,8 +181,8 @@ impl Provider {
         Timestamp(self.parts().environment.now_ms())
     }
 
-    /// Whether others may use this device, as it changes.
-    pub fn opened(&self) -> watch::Receiver<bool> {
+    /// Who may use this device, as it changes.
+    pub fn opened(&self) -> watch::Receiver<Openness> {
         self.0.open.subscribe()
     }
 

@@ -11,6 +11,7 @@ use hearth_node::payments::desk::StoredChannel;
 use hearth_node::payments::gate::Gate;
 use hearth_node::payments::offer::Price as Quoted;
 use hearth_node::payments::purse::Purchase;
+use hearth_node::roles::provider::Openness;
 use hearth_node::store::Table;
 use hearth_protocol::answer::Price;
 use http::{HeaderMap, Method};
@@ -21,7 +22,7 @@ use crate::script::{PATIENCE, Script, events, said};
 use crate::world::{Shop, World, amount, asset};
 
 /// A unit for a token that is read, ten for one that is said, five at least.
-fn prices(open: &watch::Sender<bool>) -> PriceTable {
+fn prices(open: &watch::Sender<Openness>) -> PriceTable {
     let price = Price {
         asset: asset(),
         per_million_prompt: amount(1_000_000),
@@ -46,7 +47,7 @@ struct Seller {
     world: World,
     script: Arc<Script>,
     shop: Shop,
-    open: watch::Sender<bool>,
+    open: watch::Sender<Openness>,
 }
 
 impl Seller {
@@ -59,7 +60,7 @@ impl Seller {
             need: amount(1),
             ceiling: amount(1),
         };
-        let open = watch::Sender::new(true);
+        let open = watch::Sender::new(Openness::Everyone);
         let prices = prices(&open);
         let build = |gate: Gate| sold(&surface, prices, |pricing| Gate { pricing, ..gate });
         let shop = world.shop_of("seller", unused, |_| {}, build).await;
@@ -235,12 +236,12 @@ async fn while_the_owner_needs_the_device_nothing_is_sold() {
             .json(&body)
             .send()
     };
-    seller.open.send_replace(false);
+    seller.open.send_replace(Openness::Household);
     let closed = ask().await.unwrap();
     assert_eq!(closed.status(), 503);
     assert!(closed.headers().contains_key("retry-after"));
     let reply: Value = closed.json().await.unwrap();
     assert_eq!(reply["error"]["code"], "closed");
-    seller.open.send_replace(true);
+    seller.open.send_replace(Openness::Everyone);
     assert_eq!(ask().await.unwrap().status(), 402);
 }

@@ -34,6 +34,7 @@ use super::{At, Door, Surface, answer_routes, finish, listing, request, wrong_me
 use crate::answers::Tier;
 use crate::payments::gate::{Gate, Meter, PaidLayer};
 use crate::payments::offer::{Price, Pricing};
+use crate::roles::provider::Openness;
 
 /// The output that is paid for where a request does not say how much it wants, in tokens.
 pub const OUTPUT_TOKENS_DEFAULT: u32 = 1_024;
@@ -61,8 +62,8 @@ pub struct PriceTable {
     pub requests_per_voucher: u32,
     /// How many answers are in progress at once for all buyers together.
     pub answers_at_once: u32,
-    /// Whether others may use the device now.
-    pub open: watch::Receiver<bool>,
+    /// Who may use the device now. Buyers may where everybody may.
+    pub open: watch::Receiver<Openness>,
 }
 
 impl PriceTable {
@@ -168,7 +169,7 @@ impl At {
     /// Whether others may use the device now.
     fn is_open(&self) -> bool {
         let prices = self.prices.as_ref();
-        prices.is_none_or(|prices| *prices.open.borrow())
+        prices.is_none_or(|prices| prices.open.borrow().admits(false))
     }
 }
 
@@ -286,7 +287,7 @@ mod tests {
             models: [("m".to_owned(), model)].into(),
             requests_per_voucher: 3,
             answers_at_once: 1,
-            open: watch::Sender::new(true).subscribe(),
+            open: watch::Sender::new(Openness::Everyone).subscribe(),
         }
     }
 

@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, Interval, interval_at, sleep_until, timeout};
 
 use super::till::{Promised, Tab};
-use super::{Provider, refusal};
+use super::{Openness, Provider, refusal};
 use crate::payments::desk::DeskStopped;
 use crate::payments::signing::sign;
 use crate::roles::served::{Gathered, Served, stop_reason};
@@ -146,16 +146,17 @@ impl<'a> Conversation<'a> {
         request
             .check()
             .map_err(|error| refusal(RefusalCode::BadRequest, None, &error.to_string()))?;
-        if !*self.provider.opened().borrow() {
-            let message = "the owner uses this device now";
+        let is_household = (self.provider.parts().is_household)(&self.device);
+        let open = *self.provider.opened().borrow();
+        if !open.admits(is_household) {
+            let message = "the owner keeps this device to the household now";
             return Err(refusal(RefusalCode::NotNow, None, message));
         }
         let served = self.provider.find(&request.weights).ok_or_else(|| {
             let message = "the model is not served here";
             refusal(RefusalCode::ModelNotServed, None, message)
         })?;
-        let is_household = || (self.provider.parts().is_household)(&self.device);
-        if served.audience == Audience::Household && !is_household() {
+        if served.audience == Audience::Household && !is_household {
             let message = "the model answers its own household only";
             return Err(refusal(RefusalCode::ModelNotServed, None, message));
         }
@@ -316,7 +317,7 @@ impl<'a> Conversation<'a> {
     async fn next(
         &mut self,
         generation: &mut Generation,
-        open: &mut watch::Receiver<bool>,
+        open: &mut watch::Receiver<Openness>,
         unpaid_at: Option<Instant>,
         quiet: Option<&mut Interval>,
     ) -> Next {
@@ -326,9 +327,11 @@ impl<'a> Conversation<'a> {
                 None => pending().await,
             }
         };
+        let is_household = (self.provider.parts().is_household)(&self.device);
         let closed = async {
             // Where the sender is gone the node stops, and the task with it.
-            if open.wait_for(|open| !open).await.is_err() {
+            let may_not = |open: &Openness| !open.admits(is_household);
+            if open.wait_for(may_not).await.is_err() {
                 pending::<()>().await;
             }
         };
