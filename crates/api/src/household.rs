@@ -221,6 +221,16 @@ pub struct Devices {
     pub devices: Vec<DeviceView>,
 }
 
+/// This device left the household that it had joined.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Left {
+    /// The account of the household that it left.
+    pub household: String,
+    /// Whether the household's host let it go. Where the host could not be reached, the household
+    /// counts this device until it is removed there.
+    pub is_host_told: bool,
+}
+
 /// A device of the household.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceView {

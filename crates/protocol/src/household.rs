@@ -52,6 +52,8 @@ pub enum HouseholdAsk {
     },
     /// To compare what is known.
     Compare(Vec<Statement>),
+    /// To be let go: the asker belongs to the household no more.
+    Leave,
 }
 
 impl std::fmt::Debug for HouseholdAsk {
@@ -60,6 +62,7 @@ impl std::fmt::Debug for HouseholdAsk {
         match self {
             Self::Join { name, .. } => f.debug_struct("Join").field("name", name).finish(),
             Self::Compare(statements) => f.debug_tuple("Compare").field(&statements.len()).finish(),
+            Self::Leave => f.write_str("Leave"),
         }
     }
 }
@@ -67,7 +70,8 @@ impl std::fmt::Debug for HouseholdAsk {
 /// What it is answered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HouseholdReply {
-    /// What is known. To one that was let in, its own certificate is among it.
+    /// What is known. To one that was let in, its own certificate is among it; to one that leaves,
+    /// it is its removal alone.
     Statements(Vec<Statement>),
     /// No.
     Refused(JoinRefusal),
@@ -421,6 +425,44 @@ impl Household {
         // Its invitation would let it in again.
         self.invitations.burn(device);
         Ok(())
+    }
+
+    /// Lets a device go that says so itself. It may say so again, when the answer did not reach it.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn release(
+        &mut self,
+        now: Timestamp,
+        device: DeviceId,
+        sign: Sign<'_>,
+    ) -> Result<Statement, JoinRefusal> {
+        if !self.is_host() {
+            return Err(JoinRefusal::NotHost);
+        }
+        if self.roster.is_member(now, &device) {
+            self.remove(now, device, sign)
+                .map_err(|error| match error {
+                    HouseholdError::Itself => JoinRefusal::Stranger,
+                    _ => JoinRefusal::Unable,
+                })?;
+        }
+        let removal = self.roster.removal(&device).cloned();
+        let removal = removal.ok_or(JoinRefusal::Stranger)?;
+        Ok(Statement::Removal(removal))
+    }
+
+    /// Whether an answer says that the household let this device go.
+    pub fn is_released_by(&self, now: Timestamp, reply: &HouseholdReply) -> bool {
+        let HouseholdReply::Statements(told) = reply else {
+            return false;
+        };
+        told.iter().any(|statement| match statement {
+            Statement::Removal(one) => {
+                one.removal.device == self.own && statement.check(self.account(), now).is_ok()
+            }
+            Statement::Certificate(_) => false,
+        })
     }
 
     /// Belongs to its own household again.

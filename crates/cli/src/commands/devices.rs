@@ -3,7 +3,9 @@
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use hearth_api::household::{DeviceView, Devices, Invitation, InviteAsked, Joined, WhichDevice};
+use hearth_api::household::{
+    DeviceView, Devices, Invitation, InviteAsked, Joined, Left, WhichDevice,
+};
 use hearth_node::household::client::Client;
 
 use crate::args::Global;
@@ -41,7 +43,7 @@ pub(crate) enum DeviceCommand {
         device: String,
     },
 
-    /// Leave the household that this device joined
+    /// Leave the household that this device joined, and tell its host
     Leave,
 }
 
@@ -91,7 +93,11 @@ pub(crate) async fn devices(
             let which = WhichDevice { device };
             client.post("/hearth/devices/remove", &which).await?
         }
-        DeviceCommand::Leave => client.post("/hearth/devices/leave", &nothing).await?,
+        DeviceCommand::Leave => {
+            let left: Left = client.post("/hearth/devices/leave", &nothing).await?;
+            print(&left, global.json)?;
+            return Ok(ExitCode::SUCCESS);
+        }
     };
     print(&devices, global.json)?;
     Ok(ExitCode::SUCCESS)
@@ -113,6 +119,20 @@ impl Show for Joined {
             "This device belongs to the household {household} now."
         ));
         page.line("Its devices answer each other without pay. `hearth devices` shows them; `hearth devices leave` ends it.");
+    }
+}
+
+impl Show for Left {
+    fn show(&self, page: &mut Page) {
+        page.line(&format!(
+            "This device left the household {}.",
+            self.household
+        ));
+        page.line(if self.is_host_told {
+            "Its host knows, and counts this device no more."
+        } else {
+            "Its host could not be reached, and counts this device until you remove it there, with `hearth devices remove`."
+        });
     }
 }
 

@@ -170,3 +170,57 @@ fn a_prompt_of_tier_household_is_answered_by_the_other_device_without_pay() {
         ask(&member, "household").0 != "200"
     });
 }
+
+/// A minute of the day that is far from now, by this machine's clock.
+fn another_time() -> String {
+    let now = Command::new("date").arg("+%H").output().unwrap();
+    let hour: u8 = String::from_utf8(now.stdout)
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap();
+    let hour = (hour + 12) % 24;
+    format!("hours = [\"{hour:02}:00-{hour:02}:01\"]")
+}
+
+#[test]
+#[ignore = "needs outside programs"]
+fn a_device_that_is_closed_to_others_answers_its_household() {
+    let (tower, phone, other) = (device("tower"), device("phone"), device("other"));
+    tower.edit_config(
+        "# hours = [\"22:00-07:00\", \"12:30-13:30\"]",
+        &another_time(),
+    );
+    let file = test_model();
+    let import = ["models", "import", file.to_str().unwrap(), "--name", MODEL];
+    tower.run(&[&import[..], &["--json"]].concat()).json();
+    let free = ["models", "serve", MODEL, "--free", "--json"];
+    tower.run(&free).json();
+    let host = up(&tower, &[]);
+    let member = up(&phone, &["--join", &invite(&tower)]);
+    let stranger = up(&other, &["--join", host.ready["ticket"].as_str().unwrap()]);
+    for home in [&phone, &other] {
+        until("the offer stands for the household alone", || {
+            let offers = home.run(&["offers", "--json"]).json();
+            offers["offers"][0]["audience"] == "household"
+        });
+    }
+    let (status, answer) = ask(&member, "household");
+    assert_eq!(status, "200", "{answer}");
+    let (status, refused) = ask(&stranger, "network");
+    assert_ne!(status, "200", "{refused}");
+
+    // Who leaves is told whether the host knows.
+    let left = phone.run(&["devices", "leave", "--json"]).json();
+    assert_eq!(left["is_host_told"], true, "{left}");
+    assert_eq!(left["household"], tower.household());
+    assert_eq!(names(&tower), ["tower"]);
+    let (status, refused) = ask(&member, "network");
+    assert_ne!(status, "200", "{refused}");
+    phone.run(&["join", &invite(&tower), "--json"]).json();
+    drop(host);
+    let left = phone.run(&["devices", "leave"]);
+    assert_eq!(left.code, 0, "{left:?}");
+    assert!(left.stdout.contains("could not be reached"), "{left:?}");
+    assert!(left.stdout.contains("hearth devices remove"), "{left:?}");
+}

@@ -49,7 +49,7 @@ mod sealed {
 impl HouseholdMessage for HouseholdAsk {
     fn statements(&self) -> usize {
         match self {
-            Self::Join { .. } => 0,
+            Self::Join { .. } | Self::Leave => 0,
             Self::Compare(all) => all.len(),
         }
     }
@@ -203,6 +203,7 @@ mod tests {
                     };
                     is_vector(vector, &join);
                 }
+                "Leave" => is_vector(vector, &HouseholdAsk::Leave),
                 "Compare" => is_vector(vector, &HouseholdAsk::Compare(told(vector))),
                 "Statements" => is_vector(vector, &HouseholdReply::Statements(told(vector))),
                 "Refused" => {

@@ -17,7 +17,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use hearth_api::error::ErrorBody;
 use hearth_api::household::{
-    DeviceView, Devices, Earnings, Invitation, InviteAsked, Joined, OfferView, Offers, Trade,
+    DeviceView, Devices, Earnings, Invitation, InviteAsked, Joined, Left, OfferView, Offers, Trade,
     WhichDevice,
 };
 use hearth_api::money::Money;
@@ -364,8 +364,13 @@ async fn remove_device(
 }
 
 async fn leave(State(admin): State<Arc<Admin>>) -> Response {
-    match admin.members.leave().await {
-        Ok(()) => devices(State(admin)).await,
+    let (household, _) = admin.members.household();
+    match admin.members.leave(&admin.network).await {
+        Ok(is_host_told) => Json(Left {
+            household: household.to_string(),
+            is_host_told,
+        })
+        .into_response(),
         Err(error) => unjoined(&error),
     }
 }

@@ -23,6 +23,7 @@ use hearth_protocol::time::Timestamp;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::advice::Advice;
@@ -37,6 +38,8 @@ const UNNAMED: &str = "this device";
 const ORDERS_MAX: usize = 64;
 /// How often the other devices are asked what they know.
 const COMPARE_EVERY: Duration = Duration::from_secs(20);
+/// How long a device that leaves waits for its host.
+const LEAVE_TIME_MAX: Duration = Duration::from_secs(10);
 /// Devices that are asked at once.
 const COMPARED_AT_ONCE: usize = 8;
 
@@ -265,12 +268,49 @@ impl Members {
         self.order(|done| Order::Remove(which, done)).await
     }
 
-    /// Belongs to its own household again.
+    /// Belongs to its own household again, and tells the host of the one that it leaves. True when
+    /// that one let it go; it leaves also where the host is away, and is counted there until then.
     ///
     /// # Errors
     /// See [`MembersError`].
-    pub async fn leave(&self) -> Result<(), MembersError> {
-        self.order(Order::Leave).await
+    pub async fn leave(&self, network: &Network) -> Result<bool, MembersError> {
+        let (_, is_host) = self.household();
+        if is_host {
+            return Err(HouseholdError::NotJoined.into());
+        }
+        let told = timeout(LEAVE_TIME_MAX, self.ask_to_be_released(network)).await;
+        let left = self.order(Order::Leave).await;
+        match (told, left) {
+            (Ok(true), Ok(()) | Err(MembersError::Household(HouseholdError::NotJoined))) => {
+                // A member may have told of the removal before the order came.
+                Ok(true)
+            }
+            (_, left) => left.map(|()| false),
+        }
+    }
+
+    /// Asks all members that can be reached, because only the host knows that it is the host.
+    async fn ask_to_be_released(&self, network: &Network) -> bool {
+        let own = network.device();
+        let others: Vec<_> = self.list().into_iter().map(|one| one.device).collect();
+        let known = self.known().clone();
+        let mut asked = JoinSet::new();
+        // At most as many as a household has devices.
+        for device in others.into_iter().filter(|device| *device != own) {
+            let network = network.clone();
+            asked.spawn(async move {
+                let peer = PeerAddress::of(device);
+                network.ask_household(peer, &HouseholdAsk::Leave).await
+            });
+        }
+        while let Some(answered) = asked.join_next().await {
+            if let Ok(Ok(reply)) = answered
+                && known.is_released_by(self.now(), &reply)
+            {
+                return true;
+            }
+        }
+        false
     }
 
     async fn order<T>(&self, order: impl FnOnce(Done<T>) -> Order) -> Result<T, MembersError> {
@@ -513,6 +553,10 @@ impl Keeper {
         let answered = match ask {
             HouseholdAsk::Join { secret, name } => {
                 next.admit(now, device, &name, &secret, &self.signer())
+            }
+            HouseholdAsk::Leave => {
+                let released = next.release(now, device, &self.signer());
+                released.map(|removal| vec![removal])
             }
             HouseholdAsk::Compare(statements) => match next.compare(now, statements) {
                 Err(_) => Err(JoinRefusal::Forged),

@@ -257,3 +257,39 @@ fn a_household_is_bounded() {
 fn json_len(statements: &[Statement]) -> usize {
     serde_json::to_vec(statements).unwrap().len()
 }
+
+#[test]
+fn a_device_that_leaves_is_let_go_by_the_host_and_by_nobody_else() {
+    let (mut host, key, mut phone) = joined();
+    let sign = signs(&key);
+    let nobody = host.release(NOW, OTHER, &sign);
+    assert_eq!(nobody, Err(JoinRefusal::Stranger));
+    assert_eq!(host.release(NOW, HOST, &sign), Err(JoinRefusal::Stranger));
+    // A member has no key to let anybody go with.
+    let member = phone.release(NOW, HOST, &signs(&Key::new(9)));
+    assert_eq!(member, Err(JoinRefusal::NotHost));
+    assert!(host.is_member(NOW, &PHONE) && phone.is_member(NOW, &HOST));
+    let told = host.release(NOW, PHONE, &sign).unwrap();
+    assert!(!host.is_member(NOW, &PHONE));
+    // The answer may have been lost; who asks again gets the same one.
+    assert_eq!(host.release(NOW, PHONE, &sign), Ok(told.clone()));
+    let reply = |one: &Statement| HouseholdReply::Statements(vec![one.clone()]);
+    assert!(phone.is_released_by(NOW, &reply(&told)));
+    assert!(!host.is_released_by(NOW, &reply(&told)), "it is another's");
+    let Statement::Removal(mut forged) = told else {
+        panic!("{told:?}");
+    };
+    forged.removal.removed_at = NOW.plus_ms(1);
+    assert!(!phone.is_released_by(NOW, &reply(&Statement::Removal(forged))));
+    let refused = HouseholdReply::Refused(JoinRefusal::Stranger);
+    assert!(!phone.is_released_by(NOW, &refused));
+    phone.leave().unwrap();
+    // Its invitation is burnt; a new one lets it in again.
+    let back = host.admit(NOW, PHONE, "phone", &Secret([5; 32]), &sign);
+    assert_eq!(back, Err(JoinRefusal::Unknown));
+    let secret = Secret([6; 32]);
+    let ticket = host.invite(NOW, &secret, HOUR_MS).unwrap();
+    let told = host.admit(NOW, PHONE, "phone", &secret, &sign).unwrap();
+    phone.adopt(NOW, ticket.household, told).unwrap();
+    assert!(phone.is_member(NOW, &HOST) && host.is_member(NOW, &PHONE));
+}

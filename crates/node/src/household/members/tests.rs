@@ -142,6 +142,40 @@ async fn devices_that_never_met_learn_of_each_other_and_of_a_removal() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_host_learns_that_a_device_left_and_who_leaves_learns_whether_it_did() {
+    let folder = folder();
+    let host = Device::up(folder.path(), 1, "host").await;
+    let phone = Device::up(folder.path(), 2, "phone").await;
+    let tablet = Device::up(folder.path(), 3, "tablet").await;
+    for one in [&phone, &tablet] {
+        let ticket = host.ticket().await;
+        one.members.join(&one.network, &ticket).await.unwrap();
+    }
+    phone.members.compare_all(&phone.network).await;
+    until(|| phone.members.is_member(&tablet.device())).await;
+    let refused = host.members.leave(&host.network).await.unwrap_err();
+    assert_eq!(refused.code(), "not_joined");
+    assert!(phone.members.leave(&phone.network).await.unwrap());
+    assert!(!host.members.is_member(&phone.device()));
+    assert_eq!(phone.members.household(), (account(2).address(), true));
+    tablet.members.compare_all(&tablet.network).await;
+    until(|| !tablet.members.is_member(&phone.device())).await;
+    // A device that is up, and is not the host, lets nobody go.
+    let ticket = host.ticket().await;
+    let joined = phone.members.join(&phone.network, &ticket).await;
+    joined.unwrap();
+    tablet.members.compare_all(&tablet.network).await;
+    until(|| tablet.members.is_member(&phone.device())).await;
+    host.down().await;
+    assert!(!phone.members.leave(&phone.network).await.unwrap());
+    assert_eq!(phone.members.household(), (account(2).address(), true));
+    assert!(
+        tablet.members.is_member(&phone.device()),
+        "nobody removed it"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn strangers_and_forgers_are_told_nothing() {
     let folder = folder();
     let host = Device::up(folder.path(), 1, "host").await;
