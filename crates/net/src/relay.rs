@@ -10,7 +10,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -20,6 +20,10 @@ use iroh_relay::server::{
     Access, AccessControl, CertConfig, ClientRateLimit, ClientRequest, ConnectionId,
     DEFAULT_CERT_RELOAD_INTERVAL, RelayConfig, Server, ServerConfig, TlsConfig, reloading_resolver,
 };
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
 use thiserror::Error;
 use url::Url;
 
@@ -175,6 +179,34 @@ impl Relay {
     }
 }
 
+/// Whether the key is that of the certificate: a relay with another one would run, and nobody could
+/// connect to it.
+async fn fits(certificate: &RelayCertificate, provider: &CryptoProvider) -> Result<(), String> {
+    let read = async |path: &Path| {
+        tokio::fs::read(path)
+            .await
+            .map_err(|error| error.to_string())
+    };
+    let (chain, key) = (
+        read(&certificate.chain).await?,
+        read(&certificate.key).await?,
+    );
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&chain).collect();
+    let chain = chain.map_err(|error| error.to_string())?;
+    if chain.is_empty() {
+        return Err("the first file holds no certificate".to_owned());
+    }
+    let key = PrivateKeyDer::from_pem_slice(&key);
+    let key = key.map_err(|_| "the second file holds no private key".to_owned())?;
+    match CertifiedKey::from_der(chain, key, provider) {
+        Ok(_) => Ok(()),
+        Err(rustls::Error::InconsistentKeys(_)) => {
+            Err("the key belongs to another certificate".to_owned())
+        }
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 async fn tls(certificate: &RelayCertificate) -> Result<TlsConfig, RelayError> {
     let failed = |reason: String| RelayError::Certificate {
         chain: certificate.chain.clone(),
@@ -182,6 +214,7 @@ async fn tls(certificate: &RelayCertificate) -> Result<TlsConfig, RelayError> {
         reason,
     };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
+    fits(certificate, &provider).await.map_err(failed)?;
     let resolver = reloading_resolver(
         &provider,
         certificate.chain.clone(),
