@@ -78,10 +78,14 @@ impl Show for RelayReady {
             ("for", only),
             ("connections at once", self.connections.to_string()),
         ]);
-        page.line(
-            "Write its URL, with an address by which others reach this machine, into `relays` of [network] in their \
-             config.toml.",
-        );
+        let place = if self.url.starts_with("https:") {
+            "the name that its certificate is for"
+        } else {
+            "an address by which others reach this machine"
+        };
+        page.line(&format!(
+            "Write its URL, with {place}, into `relays` of [network] in their config.toml."
+        ));
         page.line("Stop it with Ctrl-C. It cannot read what it forwards.");
     }
 }
