@@ -68,7 +68,7 @@ pub struct Machine {
     pub memory_free_bytes: u64,
     /// What is free on the disk of the data folder.
     pub disk_free_bytes: u64,
-    /// Its graphics processors.
+    /// Its graphics processors: those that models run on, or else those that the system shows.
     pub gpus: Vec<Gpu>,
 }
 
@@ -80,6 +80,10 @@ pub struct Gpu {
     /// Its memory, where that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_bytes: Option<u64>,
+    /// Whether models run on it.
+    pub used: bool,
+    /// The memory of its own that is free for models: zero where none run on it, and where its memory is the machine's.
+    pub room_bytes: u64,
 }
 
 /// Whom a model answers.
@@ -99,6 +103,8 @@ pub struct ServedModel {
     pub name: String,
     /// The hash of its weights (BLAKE3).
     pub weights: String,
+    /// What computes it: the processor, or the names of graphics processors.
+    pub runs_on: String,
     /// Tokens of prompt and answer together.
     pub context_tokens: u32,
     /// Whom it answers.

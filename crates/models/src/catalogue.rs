@@ -165,7 +165,7 @@ pub struct Room {
     pub memory_bytes: u64,
     /// Free disk space where models are kept, in bytes.
     pub disk_bytes: u64,
-    /// The memory of the graphics processor that the program was built for, in bytes; zero without one.
+    /// The free memory of the graphics processors that models run on, in bytes; zero without one.
     pub gpu_bytes: u64,
 }
 

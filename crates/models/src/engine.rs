@@ -245,19 +245,40 @@ impl Drop for Inner {
 
 impl Engine {
     /// Loads a model file. The weights are mapped into memory, not read, so this takes little
-    /// time; it blocks.
+    /// time; it blocks. Where graphics processors compute, the weights are copied to them; if they have too little
+    /// memory for all layers, some layers stay on the processor.
     ///
     /// # Errors
     /// When the file is no model, the options make no sense, or there is too little memory.
     pub fn load(path: &Path, options: EngineOptions) -> Result<Self, LoadError> {
-        let model = load::open(path, &options)?;
+        let mut placement = load::Placement::first(&options);
+        loop {
+            match Self::load_placed(path, &options, &placement) {
+                Ok(engine) => {
+                    let description = engine.description();
+                    tracing::info!(path = %path.display(), runs_on = description.runs_on, "a model is loaded");
+                    return Ok(engine);
+                }
+                Err(error) => placement = placement.fewer(path, &error).ok_or(error)?,
+            }
+        }
+    }
+
+    /// Loads a model file with its layers where `placement` says.
+    fn load_placed(
+        path: &Path,
+        options: &EngineOptions,
+        placement: &load::Placement,
+    ) -> Result<Self, LoadError> {
+        let model = load::open(path, placement)?;
         let vocabulary = Vocabulary::of(model.clone());
-        let plan = load::plan(&model, &options)?;
+        let plan = load::plan(&model, options, placement)?;
         let scheduler = Scheduler::new(Capacity {
             slots: plan.sequences,
             queue: options.queue_max,
             batch_tokens: plan.batch_tokens,
             forgets_ends: plan.forgets_ends,
+            on_grid: plan.description.gpu_layers > 0,
         });
         let shared = Arc::new(Shared::new(State::new(scheduler)));
         let thread = worker::start(model, vocabulary.clone(), plan.clone(), shared.clone())?;

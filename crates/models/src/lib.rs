@@ -6,6 +6,7 @@ pub mod digest;
 pub mod engine;
 pub mod fetch;
 pub mod gguf;
+pub mod gpu;
 pub mod grammar;
 pub mod library;
 pub mod sampling;

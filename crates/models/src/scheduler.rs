@@ -16,6 +16,11 @@
 //! one at a time do not). So only what was read in such pieces is remembered, and a new prompt
 //! reuses at most so much that as many rows remain to be computed.
 //!
+//! On a graphics processor no number of rows is enough: how a sum is shared out among its cores, and with it the
+//! rounding, may change with the number of rows. There every prompt is cut at the same places
+//! ([`GRID_TOKENS`]), whatever else is computed, and only whole pieces are reused, so that each token is computed among
+//! the same rows again.
+//!
 //! Nothing here computes, waits, or knows what a token means.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -26,8 +31,8 @@ mod piece;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use piece::PIECE_TOKENS_MIN;
-use piece::piece_tokens;
+pub(crate) use piece::{GRID_TOKENS, PIECE_TOKENS_MIN};
+use piece::{grid_end, piece_tokens};
 
 /// Tokens of a prompt that are read beside answers that are being written, in one batch.
 const BESIDE_TOKENS: u32 = 128;
@@ -48,6 +53,8 @@ pub(crate) struct Capacity {
     /// Whether the cache can drop the end of a sequence. Where it cannot, no [`Filler`] is computed,
     /// and no work may say `reuse`.
     pub(crate) forgets_ends: bool,
+    /// Whether rounding depends on how many rows are computed together, as on a graphics processor.
+    pub(crate) on_grid: bool,
 }
 
 /// Something to compute.

@@ -89,6 +89,9 @@ pub(crate) async fn model(
     let (bytes, licence) = bytes.map_or((0, ""), |one| (one.bytes, &*one.licence));
     if !global.json {
         println!("{}", told(&machine));
+        if let Some(idle) = machine::idle_gpu(&machine) {
+            println!("{idle}");
+        }
         println!(
             "{name} fits it: {} to fetch, licence {licence}.",
             size(bytes)
@@ -120,10 +123,10 @@ fn told(machine: &Machine) -> String {
     let gigabytes = |bytes: u64| format!("{:.1} GB", bytes as f64 / 1e9);
     let gpu = match machine.gpus.first() {
         None => "no graphics processor that is known".to_owned(),
-        Some(gpu) => format!(
-            "{} (this program was built for the processor alone)",
-            gpu.name
-        ),
+        Some(gpu) => match gpu.memory_bytes {
+            Some(bytes) => format!("{} with {}", gpu.name, gigabytes(bytes)),
+            None => gpu.name.clone(),
+        },
     };
     format!(
         "This machine has {} cores, {} of memory ({} free), {} of free disk, and {gpu}.",

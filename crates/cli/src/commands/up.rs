@@ -109,13 +109,19 @@ impl Show for NodeReady {
                 vec![
                     model.name.clone(),
                     model.context_tokens.to_string(),
+                    model.runs_on.clone(),
                     prices(model.audience, &model.prices),
                 ]
             })
             .collect();
         if !rows.is_empty() {
-            let headings = ["model", "context", "for others, a million tokens"];
-            page.table(&headings, &[false, true, false], &rows);
+            let headings = [
+                "model",
+                "context",
+                "runs on",
+                "for others, a million tokens",
+            ];
+            page.table(&headings, &[false, true, false, false], &rows);
         }
         for warning in &self.warnings {
             let warning = page.styled(Style::Warning, warning);

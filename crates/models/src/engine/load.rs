@@ -9,7 +9,8 @@ use llama_cpp_2::model::params::LlamaModelParams;
 use thiserror::Error;
 
 use crate::backend::{self, OpenError};
-use crate::scheduler::PIECE_TOKENS_MIN;
+use crate::gpu::{self, Gpu};
+use crate::scheduler::{GRID_TOKENS, PIECE_TOKENS_MIN};
 
 /// The engine's name, with the version of the bindings, which pins llama.cpp's own source.
 const ENGINE: &str = "llama.cpp (llama-cpp-sys-2 0.1.161)";
@@ -36,7 +37,7 @@ pub struct EngineOptions {
     pub queue_max: u32,
     /// Tokens that are computed together at most.
     pub micro_batch_tokens: u32,
-    /// Layers that a GPU computes; has no effect without a GPU backend.
+    /// The most layers that a GPU computes; fewer are where its memory holds no more. Has no effect without a GPU.
     pub gpu_layers: u32,
 }
 
@@ -94,8 +95,13 @@ pub enum LoadError {
 pub struct EngineDescription {
     /// The engine and its version.
     pub engine: String,
-    /// The class of backends: `cpu-avx2`, `cpu-neon`, `cuda`, `metal` or `vulkan`.
+    /// The class of backends: `cpu-avx2`, `cpu-neon`, `cuda`, `metal` or `vulkan`. A model that is shared between a
+    /// GPU and the processor is of the GPU's class.
     pub backend: &'static str,
+    /// What computes, in words for the owner.
+    pub runs_on: String,
+    /// Layers of the model that a GPU computes, the output counted as one of them.
+    pub gpu_layers: u32,
     /// How keys and values are kept.
     pub kv_type: &'static str,
     /// Whether attention is computed in the fused way.
@@ -127,24 +133,120 @@ pub(super) struct LoadPlan {
     pub(super) description: EngineDescription,
 }
 
-/// The class of backends that this build computes with.
-fn backend_class(gpu_layers: u32) -> &'static str {
-    let metal = cfg!(feature = "metal") || cfg!(all(target_os = "macos", target_arch = "aarch64"));
-    match gpu_layers {
-        1.. if cfg!(feature = "cuda") => "cuda",
-        1.. if cfg!(feature = "vulkan") => "vulkan",
-        1.. if metal => "metal",
+/// The class of backends that computes.
+fn backend_class(gpus: &[Gpu], gpu_layers: u32) -> &'static str {
+    match gpus.first() {
+        Some(gpu) if gpu_layers > 0 => gpu.backend,
         _ if cfg!(target_arch = "aarch64") => "cpu-neon",
         _ => "cpu-avx2",
     }
 }
 
-pub(super) fn open(path: &Path, options: &EngineOptions) -> Result<Arc<LlamaModel>, LoadError> {
-    let params = LlamaModelParams::default().with_n_gpu_layers(options.gpu_layers);
+/// What computes, in words; `layers` are those of the model, the output counted as one.
+fn runs_on(gpus: &[Gpu], gpu_layers: u32, layers: u32) -> String {
+    if gpus.is_empty() || gpu_layers == 0 {
+        return "the processor".to_owned();
+    }
+    let names: Vec<&str> = gpus.iter().map(|gpu| gpu.name.as_str()).collect();
+    let (names, backend) = (names.join(" and "), gpus[0].backend);
+    if gpu_layers < layers {
+        format!(
+            "{names} by {backend}: {gpu_layers} of {layers} layers, the others on the processor"
+        )
+    } else {
+        format!("{names} by {backend}")
+    }
+}
+
+/// What a model is opened for. Where graphics processors have too little memory, [`Placement::fewer`] is tried next.
+#[derive(Debug)]
+pub(super) struct Placement {
+    gpus: Vec<Gpu>,
+    gpu_layers: u32,
+}
+
+impl Placement {
+    /// As many layers on graphics processors as the options ask for.
+    pub(super) fn first(options: &EngineOptions) -> Self {
+        let gpus = if options.gpu_layers > 0 {
+            gpu::gpus()
+        } else {
+            Vec::new()
+        };
+        let gpu_layers = if gpus.is_empty() {
+            0
+        } else {
+            options.gpu_layers
+        };
+        Self { gpus, gpu_layers }
+    }
+
+    /// About a quarter of the model's layers fewer on graphics processors, if loading failed for a reason that this
+    /// may mend; nothing when the processor has all of them already.
+    ///
+    /// llama.cpp does not say why a file could not be loaded, so whether it is a model at all is asked first: its
+    /// vocabulary is read without the weights.
+    pub(super) fn fewer(self, path: &Path, error: &LoadError) -> Option<Self> {
+        let of_memory = matches!(
+            error,
+            LoadError::Open(OpenError::Unreadable { .. }) | LoadError::Memory { .. }
+        );
+        if self.gpu_layers == 0 || !of_memory {
+            return None;
+        }
+        let head = params(0).ok()?.with_vocab_only(true);
+        let layers = layers(&backend::open(path, &head).ok()?);
+        let gpu_layers = fewer_layers(self.gpu_layers, layers);
+        tracing::warn!(
+            gpu_layers,
+            layers,
+            "the graphics processor has too little memory for the model: the processor computes the other layers"
+        );
+        Some(Self {
+            gpus: self.gpus,
+            gpu_layers,
+        })
+    }
+}
+
+/// About a quarter of `layers` fewer than `tried`, so that a few tries end at none.
+fn fewer_layers(tried: u32, layers: u32) -> u32 {
+    tried.min(layers).saturating_sub(layers.div_ceil(4).max(1))
+}
+
+/// The layers of a model that can be on a graphics processor: llama.cpp counts the output as one.
+fn layers(model: &LlamaModel) -> u32 {
+    let architecture = model.meta_val_str("general.architecture");
+    let key = architecture.map(|name| format!("{name}.block_count"));
+    let count = key.and_then(|key| model.meta_val_str(&key));
+    count
+        .ok()
+        .and_then(|count| count.parse::<u32>().ok())
+        .unwrap_or(0)
+        .saturating_add(1)
+}
+
+pub(super) fn open(path: &Path, placement: &Placement) -> Result<Arc<LlamaModel>, LoadError> {
+    let params = params(placement.gpu_layers)?;
     Ok(Arc::new(backend::open(path, &params)?))
 }
 
-pub(super) fn plan(model: &LlamaModel, options: &EngineOptions) -> Result<LoadPlan, LoadError> {
+/// How llama.cpp shall open a model. Without a layer on graphics processors they are left out altogether: otherwise it
+/// computes large batches on them even so, and the bits would be neither of the processor's class nor of theirs.
+fn params(gpu_layers: u32) -> Result<LlamaModelParams, OpenError> {
+    let params = LlamaModelParams::default().with_n_gpu_layers(gpu_layers);
+    if gpu_layers > 0 {
+        return Ok(params);
+    }
+    backend::backend()?;
+    params.with_devices(&[]).map_err(OpenError::Backend)
+}
+
+pub(super) fn plan(
+    model: &LlamaModel,
+    options: &EngineOptions,
+    placement: &Placement,
+) -> Result<LoadPlan, LoadError> {
     let within = |name, value: u32, min, max| {
         let sound = (min..=max).contains(&value);
         sound
@@ -154,7 +256,7 @@ pub(super) fn plan(model: &LlamaModel, options: &EngineOptions) -> Result<LoadPl
     let threads = within("threads", options.threads, 1, 512)?;
     let sequences = within("sequences_max", options.sequences_max, 1, SEQUENCES_MAX)?;
     within("queue_max", options.queue_max, 0, 65_536)?;
-    let least = 2 * PIECE_TOKENS_MIN + SEQUENCES_MAX;
+    let least = GRID_TOKENS.max(2 * PIECE_TOKENS_MIN + SEQUENCES_MAX);
     let most = MICRO_BATCH_TOKENS_MAX;
     let batch = within(
         "micro_batch_tokens",
@@ -168,6 +270,8 @@ pub(super) fn plan(model: &LlamaModel, options: &EngineOptions) -> Result<LoadPl
     let cells = context.next_multiple_of(CELLS_MULTIPLE) * sequences;
     // A recurrent state holds all that was read at once, and cannot be turned back.
     let forgets_ends = !model.is_recurrent() && !model.is_hybrid();
+    let layers = layers(model);
+    let gpu_layers = placement.gpu_layers.min(layers);
     Ok(LoadPlan {
         threads: threads as i32,
         sequences,
@@ -177,7 +281,9 @@ pub(super) fn plan(model: &LlamaModel, options: &EngineOptions) -> Result<LoadPl
         embedding_tokens: context.min(EMBEDDING_TOKENS_MAX),
         description: EngineDescription {
             engine: ENGINE.to_owned(),
-            backend: backend_class(options.gpu_layers),
+            backend: backend_class(&placement.gpus, gpu_layers),
+            runs_on: runs_on(&placement.gpus, gpu_layers, layers),
+            gpu_layers,
             kv_type: "f16",
             flash_attention: false,
             micro_batch_tokens: batch,
@@ -207,5 +313,52 @@ mod tests {
             "{version}"
         );
         assert!(ENGINE.len() <= 64);
+    }
+
+    fn gpu(name: &str) -> Gpu {
+        Gpu {
+            name: name.to_owned(),
+            backend: "vulkan",
+            memory_bytes: 8 << 30,
+            memory_free_bytes: 7 << 30,
+            integrated: false,
+        }
+    }
+
+    #[test]
+    fn what_computes_is_what_is_there_and_not_what_was_built() {
+        let processor = backend_class(&[], 0);
+        assert!(processor.starts_with("cpu-"), "{processor}");
+        // A build for a GPU on a machine without one, and a GPU that holds no layer.
+        assert_eq!(backend_class(&[], 31), processor);
+        assert_eq!(backend_class(&[gpu("one")], 0), processor);
+        assert_eq!(backend_class(&[gpu("one")], 1), "vulkan");
+    }
+
+    #[test]
+    fn the_owner_is_told_what_computes() {
+        assert_eq!(runs_on(&[], 0, 31), "the processor");
+        assert_eq!(runs_on(&[gpu("one")], 0, 31), "the processor");
+        assert_eq!(runs_on(&[gpu("one")], 31, 31), "one by vulkan");
+        let both = [gpu("one"), gpu("two")];
+        assert_eq!(
+            runs_on(&both, 23, 31),
+            "one and two by vulkan: 23 of 31 layers, the others on the processor"
+        );
+    }
+
+    #[test]
+    fn a_few_tries_end_with_no_layer_on_a_gpu() {
+        for layers in [1, 2, 3, 4, 31, 32, 33, 65] {
+            let (mut tried, mut tries) = (u32::MAX, 0);
+            while tried > 0 {
+                let next = fewer_layers(tried, layers);
+                assert!(next < tried, "{next} of {layers} after {tried}");
+                (tried, tries) = (next, tries + 1);
+            }
+            assert!(tries <= 4, "{tries} tries for {layers} layers");
+        }
+        assert_eq!(fewer_layers(u32::MAX, 31), 23);
+        assert_eq!(fewer_layers(10, 31), 2);
     }
 }

@@ -1,6 +1,6 @@
 //! Who gets a slot, and which.
 
-use super::{PIECE_TOKENS_MIN, Prepare, Progress, Scheduler, Slot, Started};
+use super::{GRID_TOKENS, PIECE_TOKENS_MIN, Prepare, Progress, Scheduler, Slot, Started};
 
 /// A slot for work, and whose beginning it shares.
 struct Place {
@@ -96,11 +96,18 @@ impl Scheduler {
         if !progress.work.reuse {
             return (None, 0);
         }
-        // As many rows as a piece has at least must remain to be computed.
-        let limit = progress.ids.len().saturating_sub(PIECE_TOKENS_MIN as usize);
+        // As many rows as a piece has at least must remain to be computed; on the grid, the last piece.
+        let on_grid = self.capacity.on_grid;
+        let remain = if on_grid { 1 } else { PIECE_TOKENS_MIN };
+        let limit = progress.ids.len().saturating_sub(remain as usize);
         let shared = |slot: &Slot| {
             let same = slot.reusable().iter().zip(&progress.ids[..limit]);
-            same.take_while(|(a, b)| a == b).count() as u32
+            let same = same.take_while(|(a, b)| a == b).count() as u32;
+            if on_grid {
+                same - same % GRID_TOKENS
+            } else {
+                same
+            }
         };
         let best = (self.slots.iter().enumerate())
             .map(|(index, slot)| (shared(slot), index))

@@ -1,8 +1,8 @@
 //! What the next step computes, and what came of the last one.
 
 use super::{
-    BESIDE_TOKENS, Filler, PIECE_TOKENS_MIN, Part, Plan, Progress, Scheduler, Slot, WorkId,
-    piece_tokens,
+    BESIDE_TOKENS, Filler, GRID_TOKENS, PIECE_TOKENS_MIN, Part, Plan, Progress, Scheduler, Slot,
+    WorkId, grid_end, piece_tokens,
 };
 
 impl Scheduler {
@@ -10,10 +10,10 @@ impl Scheduler {
     pub(crate) fn plan(&mut self) -> Plan {
         let started = self.admit();
         let written = self.written_tokens();
-        let room = if written.is_empty() {
-            self.capacity.batch_tokens
-        } else {
-            BESIDE_TOKENS
+        let room = match (written.is_empty(), self.capacity.on_grid) {
+            (true, _) => self.capacity.batch_tokens,
+            (false, true) => GRID_TOKENS,
+            (false, false) => BESIDE_TOKENS,
         };
         Plan {
             started,
@@ -69,18 +69,10 @@ impl Scheduler {
             let Slot::Busy(progress) = &self.slots[index] else {
                 continue;
             };
-            if !progress.reads() || held_back(progress) || room == 0 {
+            if !progress.reads() {
                 continue;
             }
-            let remaining = progress.to_read - progress.computed;
-            let piece = piece_tokens(remaining, room);
-            let end = progress.computed + piece;
-            // The end is read only when a token may be chosen from it.
-            let end = if end == progress.to_read && waits_to_write(progress) {
-                end - remaining.min(PIECE_TOKENS_MIN)
-            } else {
-                end
-            };
+            let end = self.piece_end(progress, room);
             if end <= progress.computed {
                 continue;
             }
@@ -99,15 +91,46 @@ impl Scheduler {
         pieces
     }
 
+    /// Where the next piece of a prompt ends; where it begins, if there is none for this step.
+    ///
+    /// The end of the prompt is read only when a token may be chosen from it.
+    fn piece_end(&self, progress: &Progress, room: u32) -> u32 {
+        let (computed, to_read) = (progress.computed, progress.to_read);
+        if self.capacity.on_grid {
+            let end = grid_end(computed, to_read);
+            let held_back = end == to_read && waits_to_write(progress);
+            return if held_back || end - computed > room {
+                computed
+            } else {
+                end
+            };
+        }
+        if held_back(progress) || room == 0 {
+            return computed;
+        }
+        let remaining = to_read - computed;
+        let end = computed + piece_tokens(remaining, room);
+        if end == to_read && waits_to_write(progress) {
+            end - remaining.min(PIECE_TOKENS_MIN)
+        } else {
+            end
+        }
+    }
+
     /// Says that parts of a step were computed.
     pub(crate) fn computed(&mut self, parts: &[Part]) {
+        let least = if self.capacity.on_grid {
+            GRID_TOKENS
+        } else {
+            PIECE_TOKENS_MIN
+        };
         for part in parts {
             let Some(progress) = self.find(part.work) else {
                 continue;
             };
             let end = part.position + part.tokens.len() as u32;
             let joins = progress.reusable == part.position;
-            let large = part.tokens.len() >= PIECE_TOKENS_MIN as usize;
+            let large = part.tokens.len() >= least as usize;
             if !part.written && joins && large {
                 progress.reusable = end;
             }

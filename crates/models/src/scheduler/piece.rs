@@ -3,6 +3,15 @@
 /// From this many rows on, matrix kernels round a row the same way whatever is beside it.
 pub(crate) const PIECE_TOKENS_MIN: u32 = 64;
 
+/// Where prompts are cut on a graphics processor: at each multiple of this. Larger pieces are read faster, smaller ones
+/// waste less of what a new prompt shares with an old one.
+pub(crate) const GRID_TOKENS: u32 = 256;
+
+/// Where the piece ends that begins at `computed`, in a prompt of `to_read` tokens that is cut on the grid.
+pub(super) fn grid_end(computed: u32, to_read: u32) -> u32 {
+    to_read.min((computed / GRID_TOKENS + 1) * GRID_TOKENS)
+}
+
 /// How many of the `remaining` tokens are read next when there is room for `room`: as many as
 /// fit, but none of the pieces shorter than [`PIECE_TOKENS_MIN`] if that can be helped.
 pub(super) fn piece_tokens(remaining: u32, room: u32) -> u32 {

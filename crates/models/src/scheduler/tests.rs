@@ -11,6 +11,15 @@ fn capacity(slots: u32, queue: u32) -> Capacity {
         queue,
         batch_tokens: 256,
         forgets_ends: true,
+        on_grid: false,
+    }
+}
+
+/// The same on a graphics processor.
+fn grid(slots: u32, queue: u32) -> Capacity {
+    Capacity {
+        on_grid: true,
+        ..capacity(slots, queue)
     }
 }
 
@@ -34,6 +43,8 @@ struct World {
     written: BTreeMap<WorkId, u32>,
     output_max: BTreeMap<WorkId, u32>,
     ended: Vec<WorkId>,
+    /// The pieces of prompts that were computed for work: where each began, and its rows.
+    pieces: BTreeMap<WorkId, Vec<(u32, usize)>>,
 }
 
 impl World {
@@ -45,6 +56,7 @@ impl World {
             written: BTreeMap::new(),
             output_max: BTreeMap::new(),
             ended: Vec::new(),
+            pieces: BTreeMap::new(),
         }
     }
 
@@ -108,6 +120,10 @@ impl World {
             let cache = self.cache.entry(part.slot).or_default();
             assert_eq!(cache.len(), part.position as usize, "no gap, no overlap");
             cache.extend(&part.tokens);
+            if !part.written {
+                let pieces = self.pieces.entry(part.work).or_default();
+                pieces.push((part.position, part.tokens.len()));
+            }
         }
         self.scheduler.computed(&parts);
         for part in &parts {
@@ -217,6 +233,24 @@ fn what_was_read_is_read_once() {
 }
 
 #[test]
+fn on_a_graphics_processor_whole_pieces_are_reused() {
+    let mut world = World::new(grid(2, 4));
+    world.ask(work(1, 1, 600, 2)).unwrap();
+    world.run(8);
+    assert_eq!(world.pieces[&WorkId(1)], [(0, 256), (256, 256), (512, 88)]);
+    // The last piece was none of the whole ones, and the next prompt differs within the second.
+    let mut other = work(2, 1, 700, 2);
+    other.prompt[300] = 99;
+    world.ask(other).unwrap();
+    world.run(8);
+    assert_eq!(world.pieces[&WorkId(2)], [(256, 256), (512, 188)]);
+    // A prompt that was read to its end reads its last piece again.
+    world.ask(work(3, 1, 512, 1)).unwrap();
+    world.run(8);
+    assert_eq!(world.pieces[&WorkId(3)], [(256, 256)]);
+}
+
+#[test]
 fn who_may_not_write_holds_its_place_and_computes_nothing() {
     let mut world = World::new(capacity(1, 4));
     let mut paid = work(1, 1, 10, 10);
@@ -296,8 +330,9 @@ proptest! {
     fn whatever_happens_all_that_is_paid_for_ends(
         acts in prop::collection::vec(any_act(), 1..60),
         slots in 1..5u32,
+        on_grid in any::<bool>(),
     ) {
-        let mut world = World::new(capacity(slots, 8));
+        let mut world = World::new(Capacity { on_grid, ..capacity(slots, 8) });
         let (mut last, mut living) = (0, BTreeSet::new());
         for act in acts {
             match act {
@@ -329,6 +364,12 @@ proptest! {
         prop_assert_eq!((world.scheduler.busy(), world.scheduler.waiting()), (0, 0));
         for id in living {
             prop_assert!(world.ended.contains(&id), "{:?} never ended", id);
+        }
+        // On the grid, where a prompt is cut depends on nothing but the prompt.
+        let pieces = world.pieces.values().flatten().filter(|_| on_grid);
+        for (position, rows) in pieces {
+            prop_assert_eq!(position % GRID_TOKENS, 0);
+            prop_assert!(*rows <= GRID_TOKENS as usize);
         }
     }
 }

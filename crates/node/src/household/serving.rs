@@ -109,6 +109,7 @@ pub(super) fn shown(config: &Config, served: &Served) -> ServedModel {
     ServedModel {
         name: served.name.clone(),
         weights: served.serving.weights.to_string(),
+        runs_on: served.engine.description().runs_on.clone(),
         context_tokens: served.engine.description().context_tokens,
         audience: shown_audience(served.audience),
         prices: shown_prices(config, &served.prices),
