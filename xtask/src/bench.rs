@@ -292,7 +292,7 @@ mod tests {
             names(&Metadata {
                 packages: vec![package]
             }),
-            ["answers", "chain", "footprint", "payments"]
+            ["answers", "chain", "footprint", "payments", "waiting"]
         );
     }
 

@@ -14,6 +14,7 @@ mod bench;
 mod contracts;
 mod demo;
 mod fuzz;
+mod gpu;
 mod households;
 mod model;
 mod namespaces;
@@ -50,6 +51,14 @@ enum Task {
         #[arg(long, default_value_t = 60)]
         seconds: u32,
     },
+    /// Check that the program compiles for graphics processors, and test a model on the one that is here.
+    Gpu {
+        /// What to build for.
+        backend: gpu::Backend,
+        /// Test on Mesa's software device, where there is no graphics processor (Vulkan on Linux).
+        #[arg(long)]
+        software: bool,
+    },
     /// Show the main job: a chain, a paid service that is killed in the middle, a payer, and what each has.
     Demo,
     /// Measure, and write what was found to docs/benchmarks.md.
@@ -83,6 +92,7 @@ impl Task {
                 model: true,
                 ..setup::Needs::of(&root, false, false)?
             }),
+            Self::Gpu { backend, software } => gpu::needs(&root, *backend, *software),
             Self::Test { inside } => setup::Needs::of(&root, !inside, true),
             Self::Tidy => Ok(setup::Needs::default()),
         }
@@ -93,6 +103,7 @@ impl Task {
             Self::Contracts { check } => contracts::run(check),
             Self::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),
             Self::Demo => demo::run(),
+            Self::Gpu { backend, software } => gpu::run(backend, software),
             Self::Bench { name, smoke } => bench::run(&name, smoke),
             Self::Setup => {
                 let model = model::fetch(&workspace::root()?)?;

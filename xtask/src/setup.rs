@@ -36,6 +36,10 @@ pub(crate) struct Needs {
     pub(crate) model: bool,
     /// cmake and libclang, for crates that bind C++ engines.
     pub(crate) native: bool,
+    /// What compiles llama.cpp for Vulkan.
+    pub(crate) vulkan: bool,
+    /// Mesa's software device for Vulkan.
+    pub(crate) vulkan_software: bool,
 }
 
 impl Needs {
@@ -47,6 +51,8 @@ impl Needs {
             outside,
             model: outside,
             native: builds_native_engines(&lock),
+            vulkan: false,
+            vulkan_software: false,
         })
     }
 }
@@ -69,6 +75,10 @@ enum Tool {
     Python,
     Systemd,
     Ip,
+    Glslc,
+    VulkanLoader,
+    SpirvHeaders,
+    Lavapipe,
 }
 
 impl fmt::Display for Tool {
@@ -83,6 +93,10 @@ impl fmt::Display for Tool {
             Self::Python => "Python 3 with venv",
             Self::Systemd => "systemd-analyze",
             Self::Ip => "ip of iproute2",
+            Self::Glslc => "glslc",
+            Self::VulkanLoader => "Vulkan's loader and headers of version 1.3.272 or later",
+            Self::SpirvHeaders => "SPIR-V's headers",
+            Self::Lavapipe => "Mesa's software device for Vulkan",
         })
     }
 }
@@ -136,6 +150,17 @@ impl Manager {
             (Self::Brew, Tool::Libclang) => "llvm",
             (Self::Brew, Tool::Node | Tool::Npm) => "node",
             (Self::Dnf, Tool::Ip) => "iproute",
+            (Self::Apt, Tool::VulkanLoader) => "libvulkan-dev",
+            (Self::Dnf, Tool::VulkanLoader) => "vulkan-headers vulkan-loader-devel",
+            (Self::Pacman, Tool::VulkanLoader) => "vulkan-headers vulkan-icd-loader",
+            (Self::Brew, Tool::VulkanLoader) => "vulkan-headers vulkan-loader",
+            (Self::Dnf, Tool::SpirvHeaders) => "spirv-headers-devel",
+            (Self::Pacman | Self::Brew, Tool::Glslc) => "shaderc",
+            (Self::Pacman, Tool::Lavapipe) => "vulkan-swrast",
+            (Self::Brew, Tool::Lavapipe) => "mesa",
+            (_, Tool::Glslc) => "glslc",
+            (_, Tool::SpirvHeaders) => "spirv-headers",
+            (_, Tool::Lavapipe) => "mesa-vulkan-drivers",
             (_, Tool::Cmake) => "cmake",
             (_, Tool::Npm) => "npm",
             (_, Tool::Systemd) => "systemd",
@@ -349,6 +374,18 @@ impl Machine {
         if needs.outside && cfg!(target_os = "linux") && machine.may_install {
             wanted.push((Tool::Ip, has("ip")));
         }
+        if needs.vulkan {
+            let (folders, sdk) = (library_folders(), env::var_os("VULKAN_SDK").is_some());
+            wanted.push((Tool::Glslc, has("glslc")));
+            wanted.push((Tool::VulkanLoader, sdk || has_vulkan(&folders, INCLUDES)));
+            wanted.push((
+                Tool::SpirvHeaders,
+                sdk || has_header(INCLUDES, SPIRV_HEADER),
+            ));
+        }
+        if needs.vulkan_software {
+            wanted.push((Tool::Lavapipe, has_lavapipe(Path::new(VULKAN_DRIVERS))));
+        }
         machine.missing = wanted
             .into_iter()
             .filter(|(_, there)| !there)
@@ -411,6 +448,73 @@ fn library_folders() -> Vec<PathBuf> {
     folders
 }
 
+/// Where headers lie.
+const INCLUDES: &[&str] = &[
+    "/usr/include",
+    "/usr/local/include",
+    "/opt/homebrew/include",
+];
+
+/// The header of SPIR-V that llama.cpp includes.
+const SPIRV_HEADER: &str = "spirv/unified1/spirv.hpp";
+
+/// The first version of Vulkan's headers, after `1.3.`, with all that llama.cpp names (`VK_EXT_layer_settings`).
+const VULKAN_HEADER_MIN: u32 = 272;
+
+/// Where drivers tell the loader of Vulkan about themselves.
+const VULKAN_DRIVERS: &str = "/usr/share/vulkan/icd.d";
+
+fn has_header(includes: &[&str], header: &str) -> bool {
+    let mut includes = includes.iter();
+    includes.any(|folder| Path::new(folder).join(header).is_file())
+}
+
+/// The version that Vulkan's own header states.
+fn vulkan_header_version(header: &str) -> Option<u32> {
+    let define = "#define VK_HEADER_VERSION ";
+    let line = header.lines().find_map(|line| line.strip_prefix(define))?;
+    line.trim().parse().ok()
+}
+
+/// Why the headers of Vulkan that are installed cannot be used, though they are the newest of the system's packages;
+/// nothing where they can, or where there are none yet.
+pub(crate) fn old_vulkan_headers() -> Option<String> {
+    if env::var_os("VULKAN_SDK").is_some() {
+        return None;
+    }
+    let mut includes = INCLUDES.iter();
+    let text = includes.find_map(|folder| {
+        fs::read_to_string(Path::new(folder).join("vulkan/vulkan_core.h")).ok()
+    })?;
+    too_old(vulkan_header_version(&text)?)
+}
+
+fn too_old(version: u32) -> Option<String> {
+    (version < VULKAN_HEADER_MIN).then(|| {
+        format!(
+            "Vulkan's headers here are of version 1.3.{version}, and llama.cpp needs 1.3.{VULKAN_HEADER_MIN} or later: \
+             Debian 13 and Ubuntu 24.04 have them; elsewhere install LunarG's Vulkan SDK and set VULKAN_SDK to its folder"
+        )
+    })
+}
+
+/// Whether the loader of Vulkan can be linked with: its library under the name without a version, and the header for C++.
+fn has_vulkan(folders: &[PathBuf], includes: &[&str]) -> bool {
+    let library = folders.iter().any(|folder| {
+        ["libvulkan.so", "libvulkan.dylib"]
+            .iter()
+            .any(|name| folder.join(name).exists())
+    });
+    library && has_header(includes, "vulkan/vulkan.hpp")
+}
+
+/// Whether Mesa's software device is among the drivers in `folder`.
+fn has_lavapipe(folder: &Path) -> bool {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut names = entries.map(|entry| entry.file_name());
+    names.any(|name| name.to_string_lossy().starts_with("lvp_icd"))
+}
+
 /// Whether one of `folders` holds libclang as developers install it. The name without a version is what
 /// tells it from the bare library that other programs bring along: that comes without the headers of the
 /// compiler, and bindings cannot be made with it.
@@ -442,6 +546,8 @@ mod tests {
         outside: true,
         model: true,
         native: true,
+        vulkan: true,
+        vulkan_software: true,
     };
 
     #[test]
@@ -577,7 +683,7 @@ mod tests {
             exact_rust: false,
             outside: true,
             model: true,
-            native: false,
+            ..Needs::default()
         };
         let machine = Machine::look(folder.path().as_os_str(), needs);
         assert_eq!(machine.rust, "1.95.0");
@@ -600,6 +706,71 @@ mod tests {
         }
         fs::write(folder.path().join("libclang.so"), "").expect("written");
         assert!(has_libclang(&folders));
+    }
+
+    #[test]
+    fn what_vulkan_needs_is_named_by_each_systems_packages() {
+        for (manager, expected) in [
+            (
+                Manager::Apt,
+                "glslc libvulkan-dev spirv-headers mesa-vulkan-drivers",
+            ),
+            (
+                Manager::Dnf,
+                "glslc vulkan-headers vulkan-loader-devel spirv-headers-devel mesa-vulkan-drivers",
+            ),
+            (
+                Manager::Pacman,
+                "shaderc vulkan-headers vulkan-icd-loader spirv-headers vulkan-swrast",
+            ),
+        ] {
+            let machine = Machine {
+                missing: vec![
+                    Tool::Glslc,
+                    Tool::VulkanLoader,
+                    Tool::SpirvHeaders,
+                    Tool::Lavapipe,
+                ],
+                manager: Some(manager),
+                may_install: false,
+                ..debian()
+            };
+            let Step::Ask(text) = next_step(&machine, EVERYTHING) else {
+                panic!("asks")
+            };
+            assert!(text.contains("lacks glslc, Vulkan's loader"), "{text}");
+            assert!(text.ends_with(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn headers_that_are_too_old_are_told_with_what_to_do() {
+        let header = "#define VK_HEADER_VERSION_COMPLETE X\n#define VK_HEADER_VERSION 239\n";
+        assert_eq!(vulkan_header_version(header), Some(239));
+        let told = too_old(239).expect("too old");
+        assert!(
+            told.contains("1.3.239") && told.contains("VULKAN_SDK"),
+            "{told}"
+        );
+        assert_eq!(too_old(272), None);
+        assert_eq!(vulkan_header_version("#define VK_HEADER_VERSION x"), None);
+    }
+
+    #[test]
+    fn a_loader_without_headers_for_cpp_is_none() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let folders = [folder.path().to_path_buf()];
+        let include = folder.path().to_str().expect("UTF-8");
+        fs::write(folder.path().join("libvulkan.so.1"), "").expect("written");
+        fs::create_dir(folder.path().join("vulkan")).expect("created");
+        fs::write(folder.path().join("vulkan/vulkan.hpp"), "").expect("written");
+        assert!(!has_vulkan(&folders, &[include]));
+        fs::write(folder.path().join("libvulkan.so"), "").expect("written");
+        assert!(has_vulkan(&folders, &[include]));
+        assert!(!has_vulkan(&folders, &[]));
+        assert!(!has_lavapipe(folder.path()));
+        fs::write(folder.path().join("lvp_icd.x86_64.json"), "").expect("written");
+        assert!(has_lavapipe(folder.path()));
     }
 
     #[test]
