@@ -2,7 +2,7 @@
 //!
 //! They meet some thousand times for each token. With the usual setting of GNU's OpenMP they wait for milliseconds with
 //! the processor in their hands: as soon as another program of the owner computes, each meeting costs a turn of the
-//! scheduler, and a device answers several times slower. With none at all they sleep and are woken at every meeting. The
+//! scheduler, and a device answers much slower. With none at all they sleep and are woken at every meeting. The
 //! library reads the setting before the program's first line, and only from the environment, so the program begins anew
 //! with it. (`cargo xtask bench waiting` shows what it does.)
 

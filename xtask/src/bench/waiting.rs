@@ -76,8 +76,12 @@ fn beside<T>(busy: usize, does: impl FnOnce() -> T) -> T {
     thread::scope(|scope| {
         for _ in 0..busy {
             scope.spawn(|| {
+                // Arithmetic, and no instruction that says to the processor that it only waits.
+                let mut sum = 1_u64;
                 while !ended.load(Ordering::Relaxed) {
-                    std::hint::spin_loop();
+                    for _ in 0..100_000 {
+                        sum = std::hint::black_box(sum.wrapping_mul(6_364_136_223_846_793_005));
+                    }
                 }
             });
         }
