@@ -149,7 +149,10 @@ impl<'a> Conversation<'a> {
         let is_household = (self.provider.parts().is_household)(&self.device);
         let open = *self.provider.opened().borrow();
         if !open.admits(is_household) {
-            let message = "the owner keeps this device to the household now";
+            let message = match open {
+                Openness::Nobody => "the owner shares this device with nobody",
+                _ => "the owner keeps this device to the household now",
+            };
             return Err(refusal(RefusalCode::NotNow, None, message));
         }
         let served = self.provider.find(&request.weights).ok_or_else(|| {
