@@ -166,6 +166,96 @@ pub struct Channel {
     pub due: Money,
 }
 
+/// What a channel with a service would mean, before anything is done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChannelTerms {
+    /// The most that one request costs.
+    pub price: Money,
+    /// What would go into the channel.
+    pub deposit: Money,
+    /// Who would be paid.
+    pub pay_to: String,
+    /// How long it takes to withdraw without the service, in seconds.
+    pub withdraw_delay_s: u64,
+}
+
+/// A deposit that a node is asked about, or asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenAsked {
+    /// The service's address.
+    pub url: String,
+    /// What goes into the channel, in whole tokens.
+    pub deposit: String,
+    /// The terms that the owner agreed to; without them nothing is deposited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agreed: Option<ChannelTerms>,
+}
+
+/// Channels that a node is asked to get back: by id, by the name of the other side in the list of
+/// channels, or by a service's address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WhichChannels {
+    /// Which.
+    pub with: String,
+}
+
+/// A request that a node is asked to make, and to pay for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PayAsked {
+    /// The HTTP method.
+    pub method: String,
+    /// The address.
+    pub url: String,
+    /// Headers as `name: value`.
+    pub headers: Vec<String>,
+    /// The body, in base64.
+    pub body: String,
+    /// How long a service that cannot be reached is tried again, in seconds.
+    pub patience_s: u64,
+    /// What the owner agreed to.
+    pub agreed: Agreement,
+}
+
+/// What an owner agrees to pay.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Agreement {
+    /// Nothing yet: the price is asked.
+    Nothing,
+    /// This price.
+    To(PriceQuoted),
+    /// Whatever is within the limits.
+    Limits,
+}
+
+/// What a request costs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PriceQuoted {
+    /// The most that it costs.
+    pub price: Money,
+    /// What goes into a channel first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deposit: Option<Money>,
+}
+
+/// What a node says to a request that may cost something.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PayReply {
+    /// It costs this, and was not agreed to.
+    Price(PriceQuoted),
+    /// It was answered.
+    Answered {
+        /// The HTTP status.
+        status: u16,
+        /// How it was paid.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        payment: Option<Payment>,
+        /// The body, in base64.
+        body: String,
+    },
+}
+
 /// A channel that was opened by a deposit of the payer's own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Opened {
@@ -183,10 +273,34 @@ pub struct Opened {
     pub transaction: String,
 }
 
-/// What a refund or a withdrawal came to.
+/// What came back of channels.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refunds {
+    /// One entry for each channel.
+    pub refunds: Vec<Refund>,
+}
+
+/// What came back of one channel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refund {
+    /// Its id, where it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub channel: Option<String>,
+    /// What came back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub returned: Option<Money>,
+    /// The transaction, where the provider said it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub transaction: Option<String>,
+    /// Why nothing came back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+/// What a withdrawal came to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Returned {
-    /// `refunded`, `withdrawal_begun`, `withdrawal_waiting` or `withdrawn`.
+    /// `withdrawal_begun`, `withdrawal_waiting` or `withdrawn`.
     pub outcome: String,
     /// The transaction, where there was one.
     #[serde(skip_serializing_if = "Option::is_none")]

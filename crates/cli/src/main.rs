@@ -10,6 +10,7 @@ mod args;
 mod commands;
 mod confirm;
 mod failure;
+mod purse;
 mod screen;
 mod secrets;
 mod spinning;

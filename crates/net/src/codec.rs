@@ -118,7 +118,7 @@ impl Frame for PayerFrame {
                 check_request(request)?;
                 payment.as_deref().map_or(Ok(()), check_payment)
             }
-            Self::Pay(payment) => check_payment(payment),
+            Self::Pay(payment) | Self::Refund(payment) => check_payment(payment),
             Self::Cancel => Ok(()),
         }
     }
@@ -127,7 +127,7 @@ impl Frame for PayerFrame {
 impl Frame for ProviderFrame {
     fn check(&self) -> Result<(), FrameError> {
         match self {
-            Self::PaymentRequired(payment) => check_payment(payment),
+            Self::PaymentRequired(payment) | Self::Refunded(payment) => check_payment(payment),
             Self::Refused(refusal) => check_refusal(refusal),
             Self::Accepted { .. } => Ok(()),
             Self::Working { prompt_tokens } => {

@@ -6,7 +6,7 @@
 /// Advice that goes with an error.
 pub trait Advice: std::error::Error {
     /// A stable name in `snake_case`, for programs.
-    fn code(&self) -> &'static str;
+    fn code(&self) -> &str;
 
     /// What the person should do now, as an imperative sentence without a full stop.
     fn next_step(&self) -> String;

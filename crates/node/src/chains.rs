@@ -87,7 +87,7 @@ fn reason(error: &ChainError) -> String {
 }
 
 impl Advice for AccessError {
-    fn code(&self) -> &'static str {
+    fn code(&self) -> &str {
         match self {
             Self::None | Self::Several { .. } | Self::Unknown { .. } => "which_chain",
             Self::BadUrl(_) => "bad_url",

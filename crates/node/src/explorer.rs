@@ -54,7 +54,7 @@ pub enum ExploreError {
 }
 
 impl Advice for ExploreError {
-    fn code(&self) -> &'static str {
+    fn code(&self) -> &str {
         match self {
             Self::BadBlock(_) => "bad_block",
             Self::BadHash(_) => "bad_hash",

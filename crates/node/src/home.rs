@@ -105,7 +105,7 @@ pub enum HomeError {
 }
 
 impl Advice for HomeError {
-    fn code(&self) -> &'static str {
+    fn code(&self) -> &str {
         match self {
             Self::Unknown => "home_unknown",
             Self::NotAFolder { .. } => "home_not_a_folder",

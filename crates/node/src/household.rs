@@ -12,6 +12,7 @@ pub mod keys;
 pub mod machine;
 mod members;
 pub mod models;
+mod paying;
 mod power;
 mod selling;
 pub mod service;
@@ -122,7 +123,7 @@ pub enum UpError {
 }
 
 impl Advice for UpError {
-    fn code(&self) -> &'static str {
+    fn code(&self) -> &str {
         match self {
             Self::Home(error) => error.code(),
             Self::Open(_) | Self::Store(_) => "store",
@@ -241,6 +242,7 @@ impl Device {
         let node_file = NodeFile::write(home, address)?;
         let admin = admin::router(
             admin::Admin {
+                purse: trade::Payer::of_node(payer.clone(), config.clone()),
                 payer,
                 home: home.clone(),
                 surface: Arc::clone(&surface),

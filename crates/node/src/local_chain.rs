@@ -129,7 +129,7 @@ impl From<SendError> for LocalChainError {
 }
 
 impl Advice for LocalChainError {
-    fn code(&self) -> &'static str {
+    fn code(&self) -> &str {
         match self {
             Self::Home(error) => error.code(),
             Self::Open(OpenError::Busy) => "home_busy",

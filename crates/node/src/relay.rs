@@ -42,7 +42,7 @@ pub enum RunRelayError {
 }
 
 impl Advice for RunRelayError {
-    fn code(&self) -> &'static str {
+    fn code(&self) -> &str {
         match self {
             Self::Relay(RelayError::Certificate { .. }) => "certificate",
             Self::Relay(_) => "relay",

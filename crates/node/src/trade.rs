@@ -15,6 +15,7 @@ use alloy_primitives::{Address, U256};
 use hearth_api::money::Money;
 use hearth_chain::client::{ChainError, Environment, SystemEnvironment};
 use hearth_chain::sender::SenderConfig;
+use hearth_protocol::channel::payer::PrepareError;
 use hearth_protocol::id::{AssetId, ChainId};
 use hearth_protocol::money::Amount;
 use thiserror::Error;
@@ -103,7 +104,7 @@ impl From<PayError> for TradeError {
 }
 
 impl Advice for TradeError {
-    fn code(&self) -> &'static str {
+    fn code(&self) -> &str {
         match self {
             Self::Home(error) => error.code(),
             Self::Access(error) => error.code(),
@@ -113,7 +114,9 @@ impl Advice for TradeError {
                 PayError::Http(_) => "service_unreachable",
                 PayError::Declined(_) => "beyond_limits",
                 PayError::NotApproved => "not_confirmed",
-                PayError::NoChannel => "no_channel",
+                PayError::NoChannel | PayError::Prepare(PrepareError::Empty) => "no_channel",
+                PayError::Unreached(_) => "device_unreachable",
+                PayError::NeedsNode => "not_up",
                 PayError::Free => "free",
                 PayError::NoChannelTaken => "no_channel_taken",
                 PayError::Deposit(_) => "not_deposited",
@@ -155,7 +158,17 @@ impl Advice for TradeError {
                         .to_owned()
                 }
                 PayError::NotApproved => "Run it again if you change your mind".to_owned(),
-                PayError::NoChannel => "See `hearth channels` for what there is".to_owned(),
+                PayError::Unreached(_) => {
+                    "Ask again when it is up, or take the rest back without it: `hearth channels close`".to_owned()
+                }
+                PayError::NeedsNode => {
+                    "Start `hearth up` and ask again, or take the rest back without the device: `hearth channels close`"
+                        .to_owned()
+                }
+                PayError::Prepare(PrepareError::InFlight) => {
+                    "Ask again when the answer that it pays for has ended".to_owned()
+                }
+                PayError::NoChannel | PayError::Prepare(PrepareError::Empty) => "See `hearth channels` for what there is".to_owned(),
                 _ => "See `hearth channels` for what was promised, and try again".to_owned(),
             },
             Self::Asked(_) => "See the command's --help".to_owned(),

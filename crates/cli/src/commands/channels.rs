@@ -3,15 +3,16 @@
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use hearth_api::payments::{Channel, Channels, Claims, Opened, Returned};
+use hearth_api::payments::{Channel, ChannelTerms, Channels, Claims, Opened, Refunds, Returned};
 use hearth_node::home::Home;
 use hearth_node::household::client::{get_if_up, post_if_up};
 use hearth_node::keys::{Keystore, Unlocked};
-use hearth_node::trade::{self, Books, ChannelOffer, Payer};
+use hearth_node::trade::{self, Books};
 
 use crate::args::Global;
 use crate::confirm::confirm;
 use crate::failure::Failure;
+use crate::purse::Purse;
 use crate::screen::{Page, Show, Style, print};
 use crate::{secrets, wait};
 
@@ -44,10 +45,10 @@ enum ChannelAction {
         yes: bool,
     },
 
-    /// Ask a service to return what is left in the channel with it
+    /// Ask the other side to return what is left in the channels with it
     Refund {
-        /// The service's address
-        url: String,
+        /// The service's address, what the list has under "with" (such as hearth:…), or a channel's id
+        with: String,
 
         /// Do not ask
         #[arg(long)]
@@ -77,46 +78,36 @@ pub(crate) async fn run(global: &Global, arguments: ChannelArguments) -> Result<
     match arguments.action.unwrap_or(ChannelAction::List) {
         ChannelAction::List => list(global).await?,
         ChannelAction::Look => {
-            let home = global.open_home()?;
-            let config = home.config()?;
-            let payer = payer(global).await?;
-            for channel in payer.look().await? {
-                eprintln!("the chain of channel {channel} could not be asked");
-            }
-            print(&trade::list_with(&home, &config, &payer)?, global.json)?;
+            let purse = Purse::open(global).await?;
+            print(&purse.look().await?, global.json)?;
         }
         ChannelAction::Open { url, deposit, yes } => {
-            let payer = payer(global).await?;
-            let offer = payer.channel_offer(&url, &deposit).await?;
-            confirm(yes, &question(&offer))?;
-            let spinner = wait::spinner(global.json, "depositing, until it is final");
-            let opened = payer.open_channel(&offer).await?;
-            drop(spinner);
-            print(&opened, global.json)?;
+            let purse = Purse::open(global).await?;
+            let agree = |terms: &ChannelTerms| confirm(yes, &question(terms));
+            let opened = purse.open_channel(&url, &deposit, agree, global.json);
+            print(&opened.await?, global.json)?;
         }
-        ChannelAction::Refund { url, yes } => {
-            confirm(yes, &format!("Take back what is left with {url}?"))?;
-            let returned = payer(global).await?.refund(&url).await?;
-            print(&returned, global.json)?;
+        ChannelAction::Refund { with, yes } => {
+            confirm(yes, &format!("Take back what is left with {with}?"))?;
+            return refund(global, &with).await;
         }
         ChannelAction::Close { channel, yes } => {
             confirm(yes, "Withdraw what is left, without the service?")?;
-            let returned = payer(global).await?.close(&channel).await?;
-            print(&returned, global.json)?;
+            let purse = Purse::open(global).await?;
+            print(&purse.close(&channel).await?, global.json)?;
         }
         ChannelAction::Claim { asset } => return claim(global, &asset).await,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn question(offer: &ChannelOffer) -> String {
-    let ChannelOffer {
+fn question(terms: &ChannelTerms) -> String {
+    let ChannelTerms {
         price,
         deposit,
         pay_to,
         withdraw_delay_s,
-        ..
-    } = offer;
+    } = terms;
     format!(
         "A request costs at most {} {}. Put {} {} into a channel with {pay_to}? What is not spent comes back by refund, \
          or without the service {withdraw_delay_s} s after you ask.",
@@ -139,12 +130,18 @@ fn unlocked(global: &Global) -> Result<Unlocked, Failure> {
     secrets::unlock(global, &keystore)
 }
 
-async fn payer(global: &Global) -> Result<Payer, Failure> {
-    let home = global.open_home()?;
-    let config = home.config()?;
-    let keys = unlocked(global)?;
-    let _spinner = wait::spinner(global.json, "asking the chains");
-    Ok(Payer::open(&home, config, &keys).await?)
+async fn refund(global: &Global, with: &str) -> Result<ExitCode, Failure> {
+    let purse = Purse::open(global).await?;
+    let spinner = wait::spinner(global.json, "waiting for what comes back");
+    let refunds = purse.refund(with).await?;
+    drop(spinner);
+    print(&refunds, global.json)?;
+    let failed = refunds.refunds.iter().any(|one| one.problem.is_some());
+    Ok(if failed {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
 }
 
 async fn claim(global: &Global, asset: &str) -> Result<ExitCode, Failure> {
@@ -231,6 +228,30 @@ impl Show for Opened {
             ("channel", self.channel.clone()),
             ("transaction", self.transaction.clone()),
         ]);
+    }
+}
+
+impl Show for Refunds {
+    fn show(&self, page: &mut Page) {
+        for refund in &self.refunds {
+            let channel = match &refund.channel {
+                Some(channel) => format!("channel {channel}"),
+                None => "a channel".to_owned(),
+            };
+            if let Some(problem) = &refund.problem {
+                page.line(&format!("Nothing came back from {channel}: {problem}"));
+                continue;
+            }
+            let what = refund.returned.as_ref();
+            let what = what.map(|money| format!("{} {}", money.amount, money.symbol));
+            let what = what.unwrap_or_else(|| "What was left".to_owned());
+            let how = refund.transaction.as_ref();
+            let how = how.map(|hash| format!(", transaction {hash}"));
+            page.line(&format!(
+                "{what} came back from {channel}{}",
+                how.unwrap_or_default()
+            ));
+        }
     }
 }
 

@@ -5,16 +5,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use hearth_api::money::Money;
 use hearth_api::payments::{Paid, PaidSums, Payment};
-use hearth_node::keys::Keystore;
-use hearth_node::trade::{Answer, Payer, Request};
+use hearth_node::trade::{Answer, Request};
 
 use crate::args::Global;
-use crate::confirm::confirm;
 use crate::failure::Failure;
+use crate::purse::Purse;
 use crate::screen::print;
-use crate::{secrets, wait};
+use crate::wait;
 
 /// The longest body that is sent, in bytes.
 const BODY_BYTES_MAX: u64 = 4 << 20;
@@ -56,9 +54,6 @@ pub(crate) struct PayArguments {
 
 /// Asks, pays, prints.
 pub(crate) async fn run(global: &Global, arguments: PayArguments) -> Result<ExitCode, Failure> {
-    let home = global.open_home()?;
-    let keystore = Keystore::read(&home.keystore_path())?;
-    let config = home.config()?;
     let body = arguments.data.as_deref().map(body).transpose()?;
     let default = if body.is_some() { "POST" } else { "GET" };
     let request = Request {
@@ -68,41 +63,18 @@ pub(crate) async fn run(global: &Global, arguments: PayArguments) -> Result<Exit
         body: body.unwrap_or_default(),
         patience_s: arguments.patience,
     };
-    let keys = secrets::unlock(global, &keystore)?;
-    let spinner = wait::spinner(global.json, "opening the purse");
-    let payer = Payer::open(&home, config, &keys).await?;
-    drop(spinner);
+    let purse = Purse::open(global).await?;
     if let Some(times) = arguments.times {
-        return repeat(global, &payer, &request, times).await;
+        return repeat(global, &purse, &request, times).await;
     }
-    let refusal = std::sync::Mutex::new(None);
-    let approve = |price: &Money, deposit: Option<&Money>| match confirm(
-        arguments.yes,
-        &question(price, deposit),
-    ) {
-        Ok(()) => true,
-        Err(failure) => {
-            *refusal
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner) = Some(failure);
-            false
-        }
-    };
-    let outcome = payer.buy(&request, approve).await;
-    let refused = refusal
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
-        .take();
-    if let Some(failure) = refused {
-        return Err(failure);
-    }
-    show(global, request.url, arguments.output, outcome?)
+    let answer = purse.buy(&request, arguments.yes).await?;
+    show(global, request.url, arguments.output, answer)
 }
 
 /// Asks `times` times. The first answer that is no success, or a failure, ends it; what was paid until then is printed.
 async fn repeat(
     global: &Global,
-    payer: &Payer,
+    purse: &Purse,
     request: &Request,
     times: u64,
 ) -> Result<ExitCode, Failure> {
@@ -116,10 +88,10 @@ async fn repeat(
     let mut charged = 0_u128;
     let mut failure = None;
     while sums.requests < times {
-        let answer = match payer.buy(request, |_, _| true).await {
+        let answer = match purse.buy(request, true).await {
             Ok(answer) => answer,
             Err(error) => {
-                failure = Some(Failure::from(error));
+                failure = Some(error);
                 break;
             }
         };
@@ -150,17 +122,6 @@ impl crate::screen::Show for PaidSums {
             "{} requests were answered, the last with HTTP {}; {} atomic units were charged.",
             self.requests, self.status, self.charged_units
         ));
-    }
-}
-
-fn question(price: &Money, deposit: Option<&Money>) -> String {
-    let price = format!("It costs at most {} {}", price.amount, price.symbol);
-    match deposit {
-        Some(deposit) => format!(
-            "{price}, and {} {} go into a channel first. Pay?",
-            deposit.amount, deposit.symbol
-        ),
-        None => format!("{price}. Pay?"),
     }
 }
 

@@ -72,7 +72,7 @@ pub enum ConfigError {
 }
 
 impl Advice for ConfigError {
-    fn code(&self) -> &'static str {
+    fn code(&self) -> &str {
         match self {
             Self::Io { .. } => "config_io",
             Self::NotText { .. } | Self::Line { .. } => "bad_config",

@@ -32,7 +32,7 @@ use serde::{Deserialize, Serialize};
 use super::UpError;
 use super::from_peers::Fetches;
 use super::keys::Keys;
-use super::members::{self, Member, Members, MembersError};
+use super::members::{self, Member, Members};
 use super::serving::{shown_audience, shown_prices};
 use crate::advice::Advice;
 use crate::answers::{AskError, Tier};
@@ -114,9 +114,10 @@ fn remove(path: &Path) {
 }
 
 /// What the owner may ask about.
-#[derive(Clone)]
 pub(super) struct Admin {
     pub(super) payer: Payer,
+    /// Pays services; nothing where this device cannot pay.
+    pub(super) purse: Option<trade::Payer>,
     pub(super) home: Home,
     pub(super) surface: Arc<Surface>,
     pub(super) network: Network,
@@ -140,6 +141,7 @@ pub(super) fn router(admin: Admin, file: &NodeFile) -> Router {
         .route("/hearth/models/fetch", post(super::from_peers::fetch))
         .route("/hearth/claim", post(claim))
         .route("/hearth/channels", get(channels))
+        .merge(super::paying::routes())
         .route("/hearth/keys", post(take_keys))
         .with_state(Arc::new(admin))
         .layer(middleware::from_fn(move |request, next| {
@@ -157,8 +159,14 @@ async fn owner_only(token: &str, request: Request, next: Next) -> Response {
     next.run(request).await
 }
 
-fn refused(status: StatusCode, code: &str, message: &str) -> Response {
+pub(super) fn refused(status: StatusCode, code: &str, message: &str) -> Response {
     (status, Json(ErrorBody::new(code, message))).into_response()
+}
+
+/// Why something was not done, and what to do about it.
+pub(super) fn not_done(status: StatusCode, error: &impl Advice) -> Response {
+    let body = ErrorBody::new(error.code(), error.to_string()).with_next(error.next_step());
+    (status, Json(body)).into_response()
 }
 
 fn broken(error: &StoreError) -> Response {
@@ -301,14 +309,8 @@ async fn invite(State(admin): State<Arc<Admin>>, Json(asked): Json<InviteAsked>)
             let ticket = ticket.to_string();
             Json(Invitation { ticket }).into_response()
         }
-        Err(error) => unjoined(&error),
+        Err(error) => not_done(StatusCode::CONFLICT, &error),
     }
-}
-
-/// What was wrong, and what to do about it.
-fn unjoined(error: &MembersError) -> Response {
-    let message = format!("{error}. {}", error.next_step());
-    refused(StatusCode::CONFLICT, error.code(), &message)
 }
 
 async fn join(State(admin): State<Arc<Admin>>, Json(invitation): Json<Invitation>) -> Response {
@@ -326,7 +328,7 @@ async fn join(State(admin): State<Arc<Admin>>, Json(invitation): Json<Invitation
             let household = joined.then(|| household.to_string());
             Json(Joined { household }).into_response()
         }
-        Err(error) => unjoined(&error),
+        Err(error) => not_done(StatusCode::CONFLICT, &error),
     }
 }
 
@@ -359,7 +361,7 @@ async fn remove_device(
             admin.members.compare_all(&admin.network).await;
             devices(State(admin)).await
         }
-        Err(error) => unjoined(&error),
+        Err(error) => not_done(StatusCode::CONFLICT, &error),
     }
 }
 
@@ -371,7 +373,7 @@ async fn leave(State(admin): State<Arc<Admin>>) -> Response {
             is_host_told,
         })
         .into_response(),
-        Err(error) => unjoined(&error),
+        Err(error) => not_done(StatusCode::CONFLICT, &error),
     }
 }
 
@@ -383,7 +385,7 @@ async fn take_keys(State(admin): State<Arc<Admin>>) -> Response {
             admin.surface.set_keys(table);
             Json(serde_json::json!({})).into_response()
         }
-        Err(error) => refused(StatusCode::CONFLICT, error.code(), &error.to_string()),
+        Err(error) => not_done(StatusCode::CONFLICT, &error),
     }
 }
 
@@ -395,7 +397,7 @@ async fn claim(State(admin): State<Arc<Admin>>) -> Response {
     };
     match trade::claim_all(till).await {
         Ok(claims) => Json(claims).into_response(),
-        Err(error) => refused(StatusCode::BAD_GATEWAY, error.code(), &error.to_string()),
+        Err(error) => not_done(StatusCode::BAD_GATEWAY, &error),
     }
 }
 

@@ -10,9 +10,10 @@ use thiserror::Error;
 use super::NodeFile;
 use crate::advice::Advice;
 use crate::home::Home;
+use crate::payments::purse;
 
-/// The longest answer of a node that is read, in bytes.
-const REPLY_BYTES_MAX: usize = 4 << 20;
+/// The longest answer of a node that is read, in bytes: a body that was paid for, in base64, and what is around it.
+const REPLY_BYTES_MAX: usize = purse::REPLY_BYTES_MAX / 3 * 4 + (1 << 20);
 /// The longest line of a stream, in bytes.
 const LINE_BYTES_MAX: usize = 1 << 20;
 
@@ -39,6 +40,8 @@ pub enum ClientError {
         code: String,
         /// What it said.
         message: String,
+        /// What it says to do now.
+        next: Option<String>,
     },
     /// What it said cannot be read.
     #[error("what the node said cannot be read: {0}")]
@@ -46,11 +49,11 @@ pub enum ClientError {
 }
 
 impl Advice for ClientError {
-    fn code(&self) -> &'static str {
+    fn code(&self) -> &str {
         match self {
             Self::NotUp => "not_up",
             Self::Silent { .. } => "node_silent",
-            Self::Refused { .. } => "refused",
+            Self::Refused { code, .. } => code,
             Self::Unreadable(_) => "unreadable",
         }
     }
@@ -60,7 +63,9 @@ impl Advice for ClientError {
             Self::NotUp | Self::Silent { .. } => {
                 "Start it with `hearth up` in another terminal".to_owned()
             }
-            Self::Refused { .. } => "Mend what it says, and ask again".to_owned(),
+            Self::Refused { next, .. } => next
+                .clone()
+                .unwrap_or_else(|| "Mend what it says, and ask again".to_owned()),
             Self::Unreadable(_) => {
                 "See that the node and this program are of the same version".to_owned()
             }
@@ -232,10 +237,12 @@ async fn read<T: DeserializeOwned>(response: reqwest::Response) -> Result<T, Cli
         Ok(Refusal::Own(error)) => Err(ClientError::Refused {
             code: error.error.code,
             message: error.error.message,
+            next: error.error.next,
         }),
         Ok(Refusal::OpenAi { error }) => Err(ClientError::Refused {
             code: error.code.unwrap_or_default(),
             message: error.message,
+            next: None,
         }),
         Err(_) => Err(unreadable(&format_args!("status {status}"))),
     }

@@ -54,7 +54,7 @@ pub enum KeysError {
 }
 
 impl Advice for KeysError {
-    fn code(&self) -> &'static str {
+    fn code(&self) -> &str {
         match self {
             Self::Io { .. } => "home_io",
             Self::Config(error) => error.code(),

@@ -74,7 +74,7 @@ pub enum MembersError {
 }
 
 impl Advice for MembersError {
-    fn code(&self) -> &'static str {
+    fn code(&self) -> &str {
         match self {
             Self::Household(HouseholdError::NotHost) => "not_host",
             Self::Household(HouseholdError::Elsewhere(_) | HouseholdError::Leads) => {

@@ -67,7 +67,7 @@ pub enum ModelError {
 }
 
 impl Advice for ModelError {
-    fn code(&self) -> &'static str {
+    fn code(&self) -> &str {
         match self {
             Self::Library(LibraryError::Gguf(_) | LibraryError::NotAFile(_)) => "not_a_model",
             Self::Library(_) => "library",

@@ -73,7 +73,7 @@ pub enum AuthorizationError {
 }
 
 impl Advice for AuthorizationError {
-    fn code(&self) -> &'static str {
+    fn code(&self) -> &str {
         match self {
             Self::Name => "bad_device_name",
             Self::Period => "bad_period",

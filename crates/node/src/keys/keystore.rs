@@ -147,7 +147,7 @@ pub enum KeystoreError {
 }
 
 impl Advice for KeystoreError {
-    fn code(&self) -> &'static str {
+    fn code(&self) -> &str {
         match self {
             Self::Exists { .. } => "keystore_exists",
             Self::Missing { .. } => "keystore_missing",

@@ -29,7 +29,7 @@ pub enum PassphraseError {
 }
 
 impl Advice for PassphraseError {
-    fn code(&self) -> &'static str {
+    fn code(&self) -> &str {
         "bad_passphrase"
     }
 

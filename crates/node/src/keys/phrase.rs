@@ -67,7 +67,7 @@ pub enum PhraseError {
 }
 
 impl Advice for PhraseError {
-    fn code(&self) -> &'static str {
+    fn code(&self) -> &str {
         match self {
             Self::Randomness => "no_randomness",
             _ => "bad_phrase",

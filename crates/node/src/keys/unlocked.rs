@@ -33,7 +33,7 @@ pub struct DeviceIndex(u32);
 pub struct DeviceIndexError(u32);
 
 impl Advice for DeviceIndexError {
-    fn code(&self) -> &'static str {
+    fn code(&self) -> &str {
         "bad_device"
     }
 

@@ -7,6 +7,7 @@
 mod channels;
 mod onchain;
 mod open;
+mod refund;
 mod response;
 mod tab;
 
@@ -16,9 +17,7 @@ use alloy_primitives::{Address, B256, U256};
 use alloy_signer_local::PrivateKeySigner;
 use axum::body::Bytes;
 use hearth_chain::client::{ChainError, Environment};
-use hearth_protocol::channel::payer::{
-    CorrectionError, Distrust, Outcome, PrepareError, Promise, Returned, Status,
-};
+use hearth_protocol::channel::payer::{CorrectionError, Distrust, Outcome, PrepareError, Promise};
 use hearth_protocol::channel::{Voucher, deposit_message};
 use hearth_protocol::eip712::{ChannelConfig, SettlementDomain, TokenDomain};
 use hearth_protocol::exact::transfer_message;
@@ -44,11 +43,12 @@ use url::Url;
 use super::escrow::{EscrowError, Escrows};
 use super::signing::sign;
 use crate::store::{Store, StoreError};
-pub use channels::{ChannelView, StoredPayerChannel};
+pub use channels::{CHANNELS_PER_PROVIDER_MAX, ChannelView, StoredPayerChannel};
 use channels::{Channels, Held};
 pub use onchain::Withdrawal;
 pub use open::{ChannelQuote, OpenedChannel};
-pub use response::{PaidBody, PaidResponse};
+pub use refund::{Beginning, Refund, Refunded};
+pub use response::{PaidBody, PaidResponse, REPLY_BYTES_MAX};
 pub use tab::Tab;
 
 /// The bounds within which a channel's withdraw delay is accepted, in seconds: a provider that
@@ -139,6 +139,17 @@ pub enum PayError {
     /// The channel takes no payment.
     #[error(transparent)]
     Prepare(#[from] PrepareError),
+    /// The reply is longer than what is read.
+    #[error("the service's reply is longer than {0} bytes; what it cost is paid")]
+    ReplyTooLong(usize),
+    /// The device that the channel is with cannot be reached, or broke off.
+    #[error(
+        "the device that the channel is with cannot be reached: {0}; what it returned all the same shows with `hearth channels look`"
+    )]
+    Unreached(String),
+    /// The channel is with a device of the network, which only a node that is up can reach.
+    #[error("the channel is with another device of the network, and no node is up to ask it")]
+    NeedsNode,
     /// No channel is known.
     #[error("no open channel with this service; nothing to return")]
     NoChannel,
@@ -285,7 +296,7 @@ impl Purse {
     pub async fn buy(
         &self,
         purchase: &Purchase,
-        approve: impl AsyncFn(&PriceTag) -> bool,
+        approve: impl Fn(&PriceTag) -> bool,
     ) -> Result<PaidResponse, PayError> {
         let response = self.send(purchase, None, true).await?;
         let Some(required) = payment_required(&response)? else {
@@ -345,7 +356,7 @@ impl Purse {
         &self,
         order: &Order<'_>,
         limit: &AssetLimit,
-        approve: &impl AsyncFn(&PriceTag) -> bool,
+        approve: &impl Fn(&PriceTag) -> bool,
     ) -> Result<Signed, PayError> {
         match order.requirements.scheme {
             Scheme::Exact => {
@@ -353,7 +364,7 @@ impl Purse {
                     requirements: order.requirements.clone(),
                     deposit: None,
                 };
-                if !approve(&tag).await {
+                if !approve(&tag) {
                     return Err(PayError::NotApproved);
                 }
                 self.sign_exact(order).await
@@ -403,7 +414,7 @@ impl Purse {
         &self,
         order: &Order<'_>,
         limit: &AssetLimit,
-        approve: &impl AsyncFn(&PriceTag) -> bool,
+        approve: &impl Fn(&PriceTag) -> bool,
     ) -> Result<Signed, PayError> {
         let requirements = order.requirements;
         let extra = channel_terms(requirements)?;
@@ -422,7 +433,7 @@ impl Purse {
             requirements: requirements.clone(),
             deposit: promise.deposit,
         };
-        if !approve(&tag).await {
+        if !approve(&tag) {
             held.channel().finish(Outcome::NotCharged)?;
             return Err(PayError::NotApproved);
         }
@@ -629,148 +640,6 @@ impl Purse {
             .correct(&correction, domain, onchain.as_ref())?;
         Ok(())
     }
-
-    /// Asks a service to return what is left in the channel with it.
-    ///
-    /// # Errors
-    /// When no channel is known, or the service refuses. The channel stays as it is.
-    pub async fn refund(
-        &self,
-        url: &Url,
-        channel: Option<ChannelId>,
-        amount: Option<Amount>,
-    ) -> Result<SettleResponse, PayError> {
-        let purchase = Purchase::probe(url);
-        let probe = self.send(&purchase, None, true).await?;
-        let required = payment_required(&probe)?.ok_or(PayError::NoChannel)?;
-        for requirements in &required.accepts {
-            if requirements.scheme != Scheme::BatchSettlement {
-                continue;
-            }
-            let extra: BatchExtra = extra(&requirements.extra)?;
-            let config = self.config(requirements, &extra, B256::ZERO);
-            let domain = SettlementDomain::new(requirements.network);
-            let Some(mut held) = self.channels.find(&domain, &config, channel) else {
-                continue;
-            };
-            let repeated = held.channel().record().status == Status::Refunding;
-            if repeated && let Some(done) = self.find_refund(requirements, &mut held).await? {
-                return Ok(done);
-            }
-            let max = held.channel().prepare_refund()?;
-            held.save(requirements, self.now()).await?;
-            let (purchase, required) = (&purchase, &required);
-            let order = Order {
-                purchase,
-                required,
-                requirements,
-                accepted: quoted_entry(&probe, requirements)?,
-            };
-            return self
-                .send_refund(&order, &domain, held, max, amount, repeated)
-                .await;
-        }
-        Err(PayError::NoChannel)
-    }
-
-    /// Looks on chain for a refund whose answer was lost, so that it is not asked for twice.
-    async fn find_refund(
-        &self,
-        requirements: &PaymentRequirements,
-        held: &mut Held,
-    ) -> Result<Option<SettleResponse>, PayError> {
-        let chain = requirements.network;
-        let Ok(state) = self.read(chain, held.channel().id()).await else {
-            // Asking again is safe: it is this payer's own money, at most returned in two parts.
-            return Ok(None);
-        };
-        let before = held.channel().record().refunded;
-        let record = held.channel().observe(&state);
-        let returned = record.refunded.saturating_sub(before);
-        if record.status == Status::Refunding {
-            return Ok(None);
-        }
-        let payer = record.config.payer;
-        held.save(requirements, self.now()).await?;
-        Ok(Some(SettleResponse {
-            success: true,
-            error_reason: None,
-            payer: Some(payer),
-            transaction: String::new(),
-            network: chain,
-            amount: Some(returned.to_string()),
-            extra: Map::new(),
-            extensions: Map::new(),
-        }))
-    }
-
-    async fn send_refund(
-        &self,
-        order: &Order<'_>,
-        domain: &SettlementDomain,
-        mut held: Held,
-        max: Amount,
-        amount: Option<Amount>,
-        repeated: bool,
-    ) -> Result<SettleResponse, PayError> {
-        let channel = held.channel().id();
-        let digest = domain.voucher_digest(channel, max);
-        let voucher = Voucher {
-            max_claimable: max,
-            signature: sign(&self.keys.session, digest),
-        };
-        let payload = BatchPayload::Refund {
-            channel_config: held.channel().record().config,
-            voucher: voucher.on_channel(channel),
-            amount,
-        };
-        let sent = self
-            .send(order.purchase, Some(&order.header(payload)?), false)
-            .await;
-        let response = match sent {
-            Ok(response) if !response.status().is_server_error() => response,
-            // It may have been done all the same: the channel stays marked until that is known.
-            Ok(response) => {
-                let code = format!("status {}", response.status().as_u16());
-                return Err(PayError::Refused { code });
-            }
-            Err(error) => return Err(error.into()),
-        };
-        let settled = settle_response(&response);
-        let left = held.channel().record().refundable();
-        let returned = match &settled {
-            Some(settled) if settled.success => {
-                let stated = settled.amount.as_deref();
-                let stated = stated.and_then(|amount| amount.parse().ok());
-                let statement = statement(settled).unwrap_or_default();
-                Some(Returned {
-                    amount: stated.or(amount).unwrap_or(left),
-                    balance: statement.channel_state.map(|state| state.balance),
-                    charged_total: statement.charged_total,
-                })
-            }
-            Some(settled) if repeated && nothing_left(settled) => Some(Returned {
-                amount: left,
-                balance: None,
-                charged_total: None,
-            }),
-            _ => None,
-        };
-        held.channel().finish_refund(returned);
-        held.save(order.requirements, self.now()).await?;
-        match settled {
-            Some(settled) if settled.success => Ok(settled),
-            Some(settled) => Err(PayError::Refused {
-                code: settled.error_reason.unwrap_or_default(),
-            }),
-            None => {
-                let code = payment_required(&response)?.and_then(|required| required.error);
-                Err(PayError::Refused {
-                    code: code.unwrap_or_else(|| "no answer".to_owned()),
-                })
-            }
-        }
-    }
 }
 
 /// Whether an honest payer can go on after a refusal with this code.
@@ -810,12 +679,6 @@ fn begin_promise(
         }]));
     }
     Ok(promise)
-}
-
-/// Whether a refund was refused because nothing is left: if one was asked for before and its
-/// answer was lost, it was done.
-fn nothing_left(settled: &SettleResponse) -> bool {
-    settled.error_reason.as_deref() == Some(ErrorCode::RefundNoBalance.as_str())
 }
 
 /// What is being bought, and how it will be paid.

@@ -7,6 +7,7 @@
 
 mod asking;
 mod readers;
+mod refund;
 mod text;
 
 use std::collections::BTreeMap;
@@ -42,6 +43,7 @@ use crate::store::{Store, StoreError, Table};
 
 use asking::Asking;
 pub use readers::{ModelFile, ReadError, Readers};
+pub(crate) use refund::device_named;
 
 /// Parts of an answer that wait for whoever reads it.
 const PARTS_MAX: usize = 256;

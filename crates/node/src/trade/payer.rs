@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use axum::body::Bytes;
 use hearth_api::money::Money;
-use hearth_api::payments::{Opened, Payment, Returned};
+use hearth_api::payments::{ChannelTerms, Opened, Payment, Refund, Refunds, Returned};
 use hearth_protocol::id::{AssetId, ChannelId};
 use hearth_protocol::money::Amount;
 use hearth_protocol::spending::{AssetLimit, Spending, asset_of};
@@ -17,9 +17,11 @@ use super::{TradeError, environment, money_of, reachable_chains};
 use crate::home::{Config, Home, HomeLock, Part};
 use crate::keys::Unlocked;
 use crate::payments::purse::{
-    ChannelQuote, ChannelView, PayerKeys, PriceTag, Purchase, Purse, Withdrawal,
+    CHANNELS_PER_PROVIDER_MAX, ChannelQuote, ChannelView, PayError, PayerKeys, PriceTag, Purchase,
+    Purse, Refunded, Withdrawal,
 };
 use crate::payments::till::{Tasks, TillKeys, open_escrows};
+use crate::roles::{self, payer::device_named};
 use crate::store::Store;
 
 /// A request as a person writes it.
@@ -51,26 +53,21 @@ pub struct Answer {
 /// What it would take to open a channel with a service, before anything is done.
 #[derive(Debug, Clone)]
 pub struct ChannelOffer {
-    /// The most that one request costs.
-    pub price: Money,
-    /// What would go into the channel.
-    pub deposit: Money,
-    /// Who would be paid.
-    pub pay_to: String,
-    /// How long it takes to withdraw without the service, in seconds.
-    pub withdraw_delay_s: u64,
+    /// The terms.
+    pub terms: ChannelTerms,
     url: Url,
     amount: Amount,
     quote: ChannelQuote,
 }
 
 /// The payer of a data folder.
-#[derive(Debug)]
 pub struct Payer {
     purse: Purse,
     config: Config,
-    _tasks: Tasks,
-    _lock: HomeLock,
+    /// The way to devices of the network, where a node is up.
+    peers: Option<roles::payer::Payer>,
+    /// What is held while no node is up.
+    _own: Option<(Tasks, HomeLock)>,
 }
 
 impl Payer {
@@ -99,8 +96,18 @@ impl Payer {
         Ok(Self {
             purse,
             config,
-            _tasks: tasks,
-            _lock: lock,
+            peers: None,
+            _own: Some((tasks, lock)),
+        })
+    }
+
+    /// The payer of a node that is up; `None` where it cannot pay.
+    pub(crate) fn of_node(peers: roles::payer::Payer, config: Config) -> Option<Self> {
+        Some(Self {
+            purse: peers.purse()?.clone(),
+            config,
+            peers: Some(peers),
+            _own: None,
         })
     }
 
@@ -114,7 +121,7 @@ impl Payer {
         approve: impl Fn(&Money, Option<&Money>) -> bool,
     ) -> Result<Answer, TradeError> {
         let purchase = purchase(request)?;
-        let agreed = async |tag: &PriceTag| {
+        let agreed = |tag: &PriceTag| {
             let deposit = tag
                 .deposit
                 .map(|amount| self.money(&tag.requirements, amount));
@@ -196,11 +203,14 @@ impl Payer {
             )));
         }
         quote.allows(amount)?;
-        Ok(ChannelOffer {
+        let terms = ChannelTerms {
             price: self.money(requirements, requirements.amount),
             deposit: self.money(requirements, amount),
             pay_to: requirements.pay_to.to_string(),
             withdraw_delay_s: quote.withdraw_delay_s(),
+        };
+        Ok(ChannelOffer {
+            terms,
             url,
             amount,
             quote,
@@ -216,9 +226,9 @@ impl Payer {
         Ok(Opened {
             channel: opened.channel.to_string(),
             chain: offer.quote.requirements.network.to_string(),
-            counterpart: offer.pay_to.clone(),
+            counterpart: offer.terms.pay_to.clone(),
             url: offer.url.to_string(),
-            deposit: offer.deposit.clone(),
+            deposit: offer.terms.deposit.clone(),
             transaction: opened.transaction,
         })
     }
@@ -240,19 +250,88 @@ impl Payer {
         Ok(unread.iter().map(ToString::to_string).collect())
     }
 
-    /// Asks the service at `url` to return what is left.
+    /// Asks whoever it is to return what is left: in the channel with that id, in those with the
+    /// device that the list of channels names so, or in those with the service at that address.
     ///
     /// # Errors
-    /// See [`TradeError`].
-    pub async fn refund(&self, url: &str) -> Result<Returned, TradeError> {
-        let url = service_url(url)?;
-        let settled = self.purse.refund(&url, None, None).await?;
-        Ok(Returned {
-            outcome: "refunded".to_owned(),
-            transaction: Some(settled.transaction).filter(|hash| !hash.is_empty()),
-            units: settled.amount.filter(|amount| !amount.is_empty()),
-            ends_at_s: None,
-        })
+    /// See [`TradeError`]. Once something came back, what fails is in its entry.
+    pub async fn refund(&self, with: &str) -> Result<Refunds, TradeError> {
+        let channel: Option<ChannelId> = with.parse().ok();
+        if channel.is_none() && device_named(with).is_none() {
+            return self.refund_by(&service_url(with)?).await;
+        }
+        let is_meant = |view: &ChannelView| match channel {
+            Some(channel) => view.channel == channel,
+            None => view.stored.url == with && !view.stored.record.refundable().is_zero(),
+        };
+        let mut refunds = Vec::new();
+        for view in self.purse.channels()?.iter().filter(|view| is_meant(view)) {
+            let refunded = self.refund_one(view).await;
+            self.note(Some(view.channel), refunded, &mut refunds)?;
+        }
+        if refunds.is_empty() {
+            return Err(PayError::NoChannel.into());
+        }
+        Ok(Refunds { refunds })
+    }
+
+    /// Takes back what is left in every channel with the service at `url`.
+    async fn refund_by(&self, url: &Url) -> Result<Refunds, TradeError> {
+        let mut refunds = Vec::new();
+        for _ in 0..CHANNELS_PER_PROVIDER_MAX {
+            match self.purse.refund(url, None, None).await {
+                Err(PayError::NoChannel) if !refunds.is_empty() => break,
+                refunded => {
+                    let failed = refunded.is_err();
+                    self.note(None, refunded.map_err(TradeError::from), &mut refunds)?;
+                    if failed {
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(Refunds { refunds })
+    }
+
+    async fn refund_one(&self, view: &ChannelView) -> Result<Refunded, TradeError> {
+        let Some(device) = device_named(&view.stored.url) else {
+            let url = service_url(&view.stored.url)?;
+            return Ok(self.purse.refund(&url, Some(view.channel), None).await?);
+        };
+        let peers = self.peers.as_ref().ok_or(PayError::NeedsNode)?;
+        Ok(peers.refund(device, view.channel).await?)
+    }
+
+    /// Adds what came of a refund. The first that fails is an error of its own.
+    fn note(
+        &self,
+        channel: Option<ChannelId>,
+        refunded: Result<Refunded, TradeError>,
+        refunds: &mut Vec<Refund>,
+    ) -> Result<(), TradeError> {
+        let refund = match refunded {
+            Ok(refunded) => {
+                let AssetId { chain, token } = refunded.asset;
+                let amount = refunded.settled.amount.as_deref();
+                let amount = amount.and_then(|amount| amount.parse().ok());
+                let hash = refunded.settled.transaction;
+                Refund {
+                    channel: Some(refunded.channel.to_string()),
+                    returned: amount.map(|amount| money_of(&self.config, chain, token, amount)),
+                    transaction: Some(hash).filter(|hash| !hash.is_empty()),
+                    problem: None,
+                }
+            }
+            Err(error) if refunds.is_empty() => return Err(error),
+            Err(error) => Refund {
+                channel: channel.map(|channel| channel.to_string()),
+                returned: None,
+                transaction: None,
+                problem: Some(error.to_string()),
+            },
+        };
+        refunds.push(refund);
+        Ok(())
     }
 
     /// Takes the rest of a channel back without the provider's help, in two steps.

@@ -72,7 +72,7 @@ pub enum OrderError {
 }
 
 impl Advice for OrderError {
-    fn code(&self) -> &'static str {
+    fn code(&self) -> &str {
         match self {
             Self::UnknownAsset { .. } => "unknown_asset",
             Self::Amount { .. } => "bad_amount",
@@ -138,7 +138,7 @@ impl From<SendError> for TransferError {
 }
 
 impl Advice for TransferError {
-    fn code(&self) -> &'static str {
+    fn code(&self) -> &str {
         match self {
             Self::Order(error) => error.code(),
             Self::Access(error) => error.code(),

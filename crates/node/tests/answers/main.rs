@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod hostile;
+mod refunds;
 mod world;
 
 use hearth_node::answers::Ending;

@@ -131,7 +131,15 @@ impl World {
     }
 
     pub(crate) async fn balance(&self, of: &Shop) -> Amount {
-        let account = of.household.address();
+        self.holds(of.household.address()).await
+    }
+
+    /// What the household has that pays.
+    pub(crate) async fn purse_holds(&self) -> Amount {
+        self.holds(key(1).address()).await
+    }
+
+    async fn holds(&self, account: Address) -> Amount {
         let units = self.client.balance_of(TEST_DOLLAR_ADDRESS, account).await;
         Amount::new(units.unwrap().to())
     }

@@ -107,7 +107,7 @@ async fn a_whole_answer_costs_what_was_read_and_said() {
     let purse = seller.world.purse("payer").await;
     let body = json!({ "model": "parrot", "messages": said("one two three"), "max_tokens": 20 });
     let purchase = seller.ask("/v1/chat/completions", &body);
-    let mut response = purse.buy(&purchase, async |_| true).await.unwrap();
+    let mut response = purse.buy(&purchase, |_| true).await.unwrap();
     assert_eq!(response.status, 200);
     let reply: Value = serde_json::from_slice(&response.bytes().await.unwrap()).unwrap();
     assert_eq!(reply["choices"][0]["message"]["content"], "one two three");
@@ -135,7 +135,7 @@ async fn a_stream_is_charged_as_it_was_delivered_though_it_breaks() {
     let mut body = json!({ "model": "parrot", "stream": true, "max_tokens": 9,
         "messages": said("one two three four") });
     let purchase = seller.ask("/v1/messages", &body);
-    let mut response = purse.buy(&purchase, async |_| true).await.unwrap();
+    let mut response = purse.buy(&purchase, |_| true).await.unwrap();
     let text = response.bytes().await.unwrap();
     let events = events(std::str::from_utf8(&text).unwrap());
     assert_eq!(events.last().unwrap().0, "message_stop");
@@ -143,7 +143,7 @@ async fn a_stream_is_charged_as_it_was_delivered_though_it_breaks() {
     assert_eq!(receipt.extra["chargedAmount"], "44");
     body["model"] = json!("breaks");
     let purchase = seller.ask("/v1/messages", &body);
-    let mut response = purse.buy(&purchase, async |_| true).await.unwrap();
+    let mut response = purse.buy(&purchase, |_| true).await.unwrap();
     let text = response.bytes().await.unwrap();
     assert!(std::str::from_utf8(&text).unwrap().contains("event: error"));
     let receipt = response.final_receipt().unwrap();
@@ -189,7 +189,7 @@ async fn what_cannot_be_served_is_refused_before_anything_is_paid() {
         "temperature": 9,
     });
     let purchase = seller.ask("/v1/chat/completions", &too_hot);
-    let response = purse.buy(&purchase, async |_| true).await.unwrap();
+    let response = purse.buy(&purchase, |_| true).await.unwrap();
     assert_eq!(response.status, 400);
     let record = &purse.channels().unwrap()[0].stored.record;
     assert_eq!(record.charged, amount(0));
@@ -203,7 +203,7 @@ async fn a_payer_that_goes_away_is_charged_what_was_said_until_then_and_no_more(
     let mut body = json!({ "model": "endless", "max_tokens": 20, "stream": true,
         "messages": said("one two three") });
     let purchase = seller.ask("/v1/chat/completions", &body);
-    let mut response = purse.buy(&purchase, async |_| true).await.unwrap();
+    let mut response = purse.buy(&purchase, |_| true).await.unwrap();
     let mut heard = String::new();
     while !heard.contains("word") {
         let chunk = response.body.chunk().await.unwrap().unwrap();
@@ -220,7 +220,7 @@ async fn a_payer_that_goes_away_is_charged_what_was_said_until_then_and_no_more(
         }
     };
     tokio::select! {
-        _ = purse.buy(&purchase, async |_| true) => panic!("the answer has no end"),
+        _ = purse.buy(&purchase, |_| true) => panic!("the answer has no end"),
         begun = tokio::time::timeout(PATIENCE, begun) => begun.unwrap(),
     }
     seller.charges(2 * (3 + 10)).await;

@@ -434,7 +434,7 @@ impl<'a> Trade<'a> {
         };
         let approved = Arc::clone(&self.deposits_approved);
         let (early, last) = self.runtime.block_on(async {
-            let approve = async |tag: &hearth_node::payments::purse::PriceTag| {
+            let approve = |tag: &hearth_node::payments::purse::PriceTag| {
                 *approved.lock().unwrap() += u32::from(tag.deposit.is_some());
                 true
             };

@@ -159,10 +159,7 @@ async fn nothing_is_signed_for_channels_of_the_desk_beside_it() {
     let world = World::start().await;
     let shop = world.shop(amount(100), amount(100)).await;
     let purse = world.purse("payer").await;
-    purse
-        .buy(&shop.get("/hello"), async |_| true)
-        .await
-        .unwrap();
+    purse.buy(&shop.get("/hello"), |_| true).await.unwrap();
     let channel = purse.channels().unwrap()[0].channel;
     let row = shop.claim_row(channel);
     let guarded = Office::open_that(&world, "guarded", |facilitator| {

@@ -60,10 +60,7 @@ async fn events_tell_what_happened_also_while_the_provider_was_away() {
     let shop = world.shop(amount(100), amount(100)).await;
     let purse = world.purse("payer").await;
     for _ in 0..3 {
-        purse
-            .buy(&shop.get("/hello"), async |_| true)
-            .await
-            .unwrap();
+        purse.buy(&shop.get("/hello"), |_| true).await.unwrap();
     }
     let channel = purse.channels().unwrap()[0].channel;
 

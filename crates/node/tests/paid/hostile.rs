@@ -160,10 +160,7 @@ async fn a_purse_never_uses_the_salt_of_a_closed_channel_again() {
     let purse = world.purse("payer").await;
     let mut seen = std::collections::BTreeSet::new();
     for _ in 0..2 {
-        purse
-            .buy(&shop.get("/hello"), async |_| true)
-            .await
-            .unwrap();
+        purse.buy(&shop.get("/hello"), |_| true).await.unwrap();
         purse.refund(&shop.url("/hello"), None, None).await.unwrap();
         seen.extend(purse.channels().unwrap().iter().map(|view| view.channel));
     }

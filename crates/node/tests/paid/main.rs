@@ -29,10 +29,7 @@ async fn a_payer_buys_many_times_on_one_channel_and_one_claim_pays_the_provider(
     let shop = world.shop(amount(100), amount(100)).await;
     let purse = world.purse("payer").await;
     for round in 0..20 {
-        let mut response = purse
-            .buy(&shop.get("/hello"), async |_| true)
-            .await
-            .unwrap();
+        let mut response = purse.buy(&shop.get("/hello"), |_| true).await.unwrap();
         assert_eq!(response.status, 200, "round {round}");
         assert_eq!(response.bytes().await.unwrap(), "hello");
     }
@@ -61,13 +58,10 @@ async fn a_refund_returns_everything_that_was_not_charged() {
     let world = World::start().await;
     let shop = world.shop(amount(100), amount(1_000)).await;
     let purse = world.purse("payer").await;
-    purse
-        .buy(&shop.get("/hello"), async |_| true)
-        .await
-        .unwrap();
+    purse.buy(&shop.get("/hello"), |_| true).await.unwrap();
     let before = world.balance(world.household).await;
-    let settled = purse.refund(&shop.url("/hello"), None, None).await.unwrap();
-    assert_eq!(settled.amount.as_deref(), Some("9900"));
+    let refunded = purse.refund(&shop.url("/hello"), None, None).await.unwrap();
+    assert_eq!(refunded.settled.amount.as_deref(), Some("9900"));
     assert_eq!(
         world.balance(world.household).await,
         before.saturating_add(amount(9_900))
@@ -84,16 +78,10 @@ async fn a_failed_request_costs_nothing_and_its_deposit_is_not_made_again() {
     let shop = world.shop(amount(100), amount(100)).await;
     let mut tasks = Tasks::new();
     let purse = world.purse_on_chain("payer", &mut tasks).await;
-    let response = purse
-        .buy(&shop.get("/fails"), async |_| true)
-        .await
-        .unwrap();
+    let response = purse.buy(&shop.get("/fails"), |_| true).await.unwrap();
     assert_eq!(response.status, 500);
     assert!(response.receipt.is_none());
-    let mut response = purse
-        .buy(&shop.get("/hello"), async |_| true)
-        .await
-        .unwrap();
+    let mut response = purse.buy(&shop.get("/hello"), |_| true).await.unwrap();
     assert_eq!(response.bytes().await.unwrap(), "hello");
     let record = purse.channels().unwrap()[0].stored.record.clone();
     assert_eq!(record.charged, amount(100));
@@ -107,10 +95,7 @@ async fn a_stream_is_charged_at_its_end_and_its_trailers_say_how_much() {
     let shop = world.shop(amount(100), amount(100)).await;
     let purse = world.purse("payer").await;
     for _ in 0..3 {
-        let mut response = purse
-            .buy(&shop.get("/stream"), async |_| true)
-            .await
-            .unwrap();
+        let mut response = purse.buy(&shop.get("/stream"), |_| true).await.unwrap();
         assert_eq!(response.bytes().await.unwrap(), "tick tick tick ");
         let receipt = response.final_receipt().unwrap();
         assert_eq!(receipt.extra["chargedAmount"], "7");
@@ -128,10 +113,7 @@ async fn a_one_off_payment_is_transferred_once_and_serves_once() {
         .shop_that(amount(100), amount(100), |asset| asset.batch = false)
         .await;
     let purse = world.purse("payer").await;
-    let mut response = purse
-        .buy(&shop.get("/hello"), async |_| true)
-        .await
-        .unwrap();
+    let mut response = purse.buy(&shop.get("/hello"), |_| true).await.unwrap();
     assert_eq!(response.bytes().await.unwrap(), "hello");
     let receipt = response.receipt.unwrap();
     assert!(
@@ -139,10 +121,7 @@ async fn a_one_off_payment_is_transferred_once_and_serves_once() {
         "{receipt:?}"
     );
     assert_eq!(world.balance(shop.receiver).await, amount(100));
-    let failed = purse
-        .buy(&shop.get("/fails"), async |_| true)
-        .await
-        .unwrap();
+    let failed = purse.buy(&shop.get("/fails"), |_| true).await.unwrap();
     assert_eq!(failed.status, 500);
     assert_eq!(
         world.balance(shop.receiver).await,
@@ -156,16 +135,13 @@ async fn nothing_is_signed_that_is_not_approved_or_not_within_the_limits() {
     let world = World::start().await;
     let shop = world.shop(amount(100), amount(100)).await;
     let purse = world.purse("payer").await;
-    let refused = purse.buy(&shop.get("/hello"), async |_| false).await;
+    let refused = purse.buy(&shop.get("/hello"), |_| false).await;
     assert!(refused.unwrap_err().to_string().contains("not approved"));
     assert_eq!(purse.channels().unwrap().len(), 0);
     let dear = world
         .shop_named("dear", amount(20_000), amount(20_000))
         .await;
-    let refused = purse
-        .buy(&dear.get("/hello"), async |_| true)
-        .await
-        .unwrap_err();
+    let refused = purse.buy(&dear.get("/hello"), |_| true).await.unwrap_err();
     assert!(
         refused.to_string().contains("above the limit of 10000"),
         "{refused}"

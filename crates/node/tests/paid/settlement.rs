@@ -99,10 +99,7 @@ async fn a_claim_waits_until_its_gas_is_one_percent_of_it() {
     let shop = world.shop(amount(100), amount(100)).await;
     let purse = world.purse("payer").await;
     for _ in 0..20 {
-        purse
-            .buy(&shop.get("/hello"), async |_| true)
-            .await
-            .unwrap();
+        purse.buy(&shop.get("/hello"), |_| true).await.unwrap();
     }
     // 2,000 units are due, so the 66,000 gas of a claim may cost 20 units: a coin of 10^18 wei may
     // be worth 303,030 units.
@@ -123,7 +120,7 @@ async fn without_the_coins_worth_the_smallest_claim_alone_decides() {
     let shop = world.shop(amount(100), amount(100)).await;
     let purse = world.purse("payer").await;
     let buy = async || {
-        let bought = purse.buy(&shop.get("/hello"), async |_| true).await;
+        let bought = purse.buy(&shop.get("/hello"), |_| true).await;
         bought.unwrap();
     };
     buy().await;
@@ -148,10 +145,7 @@ async fn what_a_refund_claimed_on_its_way_reaches_the_receiver() {
     let world = World::start().await;
     let shop = world.shop(amount(100), amount(100)).await;
     let purse = world.purse("payer").await;
-    purse
-        .buy(&shop.get("/hello"), async |_| true)
-        .await
-        .unwrap();
+    purse.buy(&shop.get("/hello"), |_| true).await.unwrap();
     purse.refund(&shop.url("/hello"), None, None).await.unwrap();
     assert_eq!(world.balance(shop.receiver).await, Amount::ZERO);
     // The shop's own policy waits for far more; nothing but the transfer is left to do.

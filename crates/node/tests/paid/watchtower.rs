@@ -16,10 +16,7 @@ async fn a_sleeping_provider_is_paid_when_the_payer_begins_to_withdraw() {
     let shop = world.shop(amount(100), amount(100)).await;
     let purse = world.purse("payer").await;
     for _ in 0..3 {
-        purse
-            .buy(&shop.get("/hello"), async |_| true)
-            .await
-            .unwrap();
+        purse.buy(&shop.get("/hello"), |_| true).await.unwrap();
     }
     let channel = purse.channels().unwrap()[0].channel;
 

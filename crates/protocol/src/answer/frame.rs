@@ -17,6 +17,13 @@
 //! Cancel?                 ---->
 //!                         <----  Charged                (the last one says why it stopped)
 //! ```
+//!
+//! A stream can carry a refund instead of an answer: what is left in a channel goes back.
+//!
+//! ```text
+//! Refund(payment)         ---->
+//!                         <----  Refunded | Refused
+//! ```
 
 use serde::{Deserialize, Serialize};
 
@@ -46,6 +53,9 @@ pub enum PayerFrame {
     Pay(Vec<u8>),
     /// No more is wanted.
     Cancel,
+    /// Asks for what is left in a channel, once, at the beginning: an x402 `PaymentPayload` with a
+    /// refund, as JSON.
+    Refund(Vec<u8>),
 }
 
 /// Tokens of the answer.
@@ -131,4 +141,6 @@ pub enum ProviderFrame {
         /// nothing is to be paid.
         settlement: Vec<u8>,
     },
+    /// What became of a refund: an x402 `SettleResponse` as JSON. The last frame.
+    Refunded(Vec<u8>),
 }

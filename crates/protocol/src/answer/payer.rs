@@ -419,6 +419,8 @@ impl Answer {
                 receipt,
                 settlement,
             } => self.charged(now, receipt, settlement, out),
+            // Nobody asks for a refund on the stream of an answer.
+            ProviderFrame::Refunded(_) => self.distrust(now, Distrust::OutOfTurn, out),
         }
     }
 

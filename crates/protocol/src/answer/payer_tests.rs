@@ -303,6 +303,7 @@ impl World {
                 let provider = self.at.as_mut().unwrap();
                 provider.covered_tokens = count(provider.delivered.len()) + 16;
             }
+            Effect::Send(PayerFrame::Refund(_)) => panic!("an answer asks for no refund"),
             Effect::Send(PayerFrame::Cancel) => {
                 let event = self.at.as_mut().unwrap().charge(StopReason::Cancelled);
                 self.tell(event);

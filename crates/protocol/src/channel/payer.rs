@@ -113,6 +113,11 @@ pub enum PrepareError {
     /// Beyond 128 bits.
     #[error("the channel's total would not fit in 128 bits")]
     Overflow,
+    /// Nothing is asked of a provider that said what cannot be true.
+    #[error(
+        "the provider said what cannot be true; take the rest back without it with `hearth channels close`"
+    )]
+    Distrusted,
     /// Nothing to return.
     #[error("nothing is left in the channel")]
     Empty,
@@ -486,13 +491,17 @@ impl Channel {
     /// Begins a refund: the amount of the voucher that adds nothing.
     ///
     /// # Errors
-    /// When a payment is in flight, or nothing is left.
+    /// When a payment is in flight, nothing is left, or the provider is not trusted.
     pub fn prepare_refund(&mut self) -> Result<Amount, PrepareError> {
         if self.in_flight.is_some() {
             return Err(PrepareError::InFlight);
         }
         if self.record.refundable().is_zero() {
             return Err(PrepareError::Empty);
+        }
+        // Its end would open the channel again.
+        if matches!(self.record.status, Status::Distrusted(_)) {
+            return Err(PrepareError::Distrusted);
         }
         self.record.status = Status::Refunding;
         Ok(self.record.charged)

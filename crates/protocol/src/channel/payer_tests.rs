@@ -338,6 +338,19 @@ fn a_full_refund_closes_the_channel_for_good_and_a_part_does_not() {
 }
 
 #[test]
+fn nothing_is_asked_back_of_a_provider_that_lied() {
+    let mut wallet = Wallet::with_balance(5_000);
+    wallet.pay(1_000);
+    let lie = wallet.statement(1_001, 1_001, 5_000);
+    wallet.channel.finish(lie).unwrap_err();
+    // A refusal would open the channel again.
+    let asked = wallet.channel.prepare_refund();
+    assert_eq!(asked, Err(PrepareError::Distrusted));
+    let status = &wallet.channel.record().status;
+    assert!(matches!(status, Status::Distrusted(_)), "{status:?}");
+}
+
+#[test]
 fn a_refund_whose_answer_was_lost_is_found_on_chain() {
     let mut wallet = Wallet::with_balance(5_000);
     wallet.channel.prepare_refund().unwrap();

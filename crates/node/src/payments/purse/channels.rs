@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 use crate::store::{Batch, Store, StoreError, Table};
 
 /// Channels that are opened with one provider at most, for requests side by side.
-const CHANNELS_PER_PROVIDER_MAX: usize = 8;
+pub const CHANNELS_PER_PROVIDER_MAX: usize = 8;
 
 /// A channel as it stands in the store.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -9,7 +9,10 @@ use http_body_util::BodyExt;
 use tracing::warn;
 
 use super::channels::Channels;
-use super::statement;
+use super::{PayError, statement};
+
+/// The longest body that is read whole, in bytes.
+pub const REPLY_BYTES_MAX: usize = 64 << 20;
 
 /// A reply, and what became of its payment.
 #[derive(Debug)]
@@ -84,10 +87,13 @@ impl PaidResponse {
     /// Reads the whole body, and keeps the books right with what its end states.
     ///
     /// # Errors
-    /// When the service breaks off.
-    pub async fn bytes(&mut self) -> Result<Bytes, reqwest::Error> {
+    /// When the service breaks off, or the body has more than [`REPLY_BYTES_MAX`].
+    pub async fn bytes(&mut self) -> Result<Bytes, PayError> {
         let mut bytes = Vec::new();
         while let Some(chunk) = self.body.chunk().await? {
+            if bytes.len().saturating_add(chunk.len()) > REPLY_BYTES_MAX {
+                return Err(PayError::ReplyTooLong(REPLY_BYTES_MAX));
+            }
             bytes.extend_from_slice(&chunk);
         }
         Ok(bytes.into())

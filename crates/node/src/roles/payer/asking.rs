@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use super::readers::Reader;
+use super::refund::provider_name;
 use super::text;
 use super::{Payer, Prepared, StoredPurchase, count};
 use crate::answers::{AskError, Ending, Logprob, Part, Question, Source, Usage};
@@ -273,7 +274,7 @@ impl Asking {
             return Err(PayError::NoChannelTaken);
         };
         let requirements = self.requirements(offer, price.asset, amount)?;
-        let provider = format!("hearth:{}", offer.device);
+        let provider = provider_name(&offer.device);
         let mut tab = purse.open_tab(&provider, requirements).await?;
         let ceilings = &self.question.ceilings;
         if let Some((_, most)) = ceilings.iter().find(|(asset, _)| *asset == price.asset) {

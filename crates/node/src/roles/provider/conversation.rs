@@ -19,7 +19,7 @@ use thiserror::Error;
 use tokio::sync::watch;
 use tokio::time::{Instant, Interval, interval_at, sleep_until, timeout};
 
-use super::till::{Promised, Tab};
+use super::till::{self, Promised, Tab};
 use super::{Openness, Provider, refusal};
 use crate::payments::desk::DeskStopped;
 use crate::payments::signing::sign;
@@ -120,13 +120,13 @@ impl<'a> Conversation<'a> {
         };
         let first = timeout(PAYER_TIME_MAX, conversation.receiver.recv()).await;
         let first = first.map_err(|_| Ended::Silent)??;
-        let Some(PayerFrame::Ask { request, payment }) = first else {
-            return Err(Ended::OutOfTurn);
-        };
-        let found = conversation.find(&request);
-        let outcome = match &found {
-            Ok((served, spec)) => conversation.answer(*request, served, *spec, payment).await,
-            Err(refusal) => Err(Unanswered::Refused(refusal.clone())),
+        let outcome = match first {
+            Some(PayerFrame::Ask { request, payment }) => match conversation.find(&request) {
+                Ok((served, spec)) => conversation.answer(*request, &served, spec, payment).await,
+                Err(refusal) => Err(Unanswered::Refused(refusal)),
+            },
+            Some(PayerFrame::Refund(payment)) => conversation.refund(&payment).await,
+            _ => return Err(Ended::OutOfTurn),
         };
         match outcome {
             Ok(()) => {}
@@ -217,6 +217,22 @@ impl<'a> Conversation<'a> {
         }
     }
 
+    /// Returns what is left in a channel, whoever may use the device now: it is the payer's.
+    async fn refund(&mut self, payment: &[u8]) -> Result<(), Unanswered> {
+        let refused = |message: &str| {
+            Unanswered::Refused(refusal(RefusalCode::PaymentRefused, None, message))
+        };
+        let sales = self.provider.parts().sales.as_ref();
+        let sales = sales.ok_or_else(|| refused("no chain can be reached here now"))?;
+        match till::refund(sales, payment, self.provider.now()).await? {
+            Ok(settlement) => {
+                let frame = ProviderFrame::Refunded(settlement);
+                Ok(self.sender.send(&frame).await?)
+            }
+            Err(code) => Err(refused(code.message())),
+        }
+    }
+
     /// Takes the first promise, if the answer is to be paid.
     async fn open_tab<'w>(
         &mut self,
@@ -264,7 +280,7 @@ impl<'a> Conversation<'a> {
         let said = timeout(PAYER_TIME_MAX, self.receiver.recv()).await;
         match said.map_err(|_| Ended::Silent)?? {
             Some(PayerFrame::Pay(payment)) => Ok(payment),
-            Some(PayerFrame::Ask { .. }) => Err(Ended::OutOfTurn),
+            Some(PayerFrame::Ask { .. } | PayerFrame::Refund(_)) => Err(Ended::OutOfTurn),
             Some(PayerFrame::Cancel) | None => Err(Ended::Gone),
         }
     }
@@ -420,7 +436,7 @@ impl<'a> Conversation<'a> {
                 Ok(None)
             }
             Some(PayerFrame::Cancel) => Ok(Some(StopReason::Cancelled)),
-            Some(PayerFrame::Ask { .. }) => Err(Ended::OutOfTurn),
+            Some(PayerFrame::Ask { .. } | PayerFrame::Refund(_)) => Err(Ended::OutOfTurn),
             Some(PayerFrame::Pay(payment)) => {
                 let Some(tab) = &mut work.tab else {
                     return Err(Ended::OutOfTurn);

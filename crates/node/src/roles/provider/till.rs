@@ -13,7 +13,7 @@ use hearth_protocol::offer::DeviceId;
 use hearth_protocol::time::Timestamp;
 use hearth_protocol::x402::{
     BatchPayload, ErrorCode, Extensions, PaymentPayload, PaymentRequired, PaymentRequirements,
-    ResourceInfo, Scheme, Version,
+    ResourceInfo, Scheme, SettleResponse, Version,
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -199,19 +199,11 @@ impl<'a> Tab<'a> {
         payment: &[u8],
         now: Timestamp,
     ) -> Result<(PaymentRequirements, CheckedPayment), ErrorCode> {
-        let payment: PaymentPayload =
-            serde_json::from_slice(payment).map_err(|_| ErrorCode::InvalidPayload)?;
-        let accepted = payment.accepted;
-        let asset = self.sales.assets.iter().find(|a| a.is_meant_by(&accepted));
-        let asset = asset.filter(|_| accepted.scheme == Scheme::BatchSettlement);
-        let asset = asset.ok_or(ErrorCode::InvalidRequirements)?;
-        let payload: BatchPayload =
-            BatchPayload::deserialize(&payment.payload).map_err(|_| ErrorCode::VoucherPayload)?;
-        if matches!(payload, BatchPayload::Refund { .. }) {
-            return Err(ErrorCode::VoucherPayload);
+        let (accepted, checked) = read(self.sales, payment, now)?;
+        match checked.kind {
+            PaymentKind::Refund(_) => Err(ErrorCode::VoucherPayload),
+            _ => Ok((accepted, checked)),
         }
-        let checked = check(&payload, &asset.terms(), now)?;
-        Ok((accepted, checked))
     }
 
     /// Has each part admitted. The deposit goes with the first, and the same voucher with all.
@@ -372,6 +364,52 @@ impl Paying {
         let response = batch_response(self.asset.chain(), self.payer, statement);
         serde_json::to_vec(&response).unwrap_or_default()
     }
+}
+
+/// Reads the JSON of an x402 `PaymentPayload` by a channel, and checks its signatures.
+fn read(
+    sales: &Sales,
+    payment: &[u8],
+    now: Timestamp,
+) -> Result<(PaymentRequirements, CheckedPayment), ErrorCode> {
+    let payment: PaymentPayload =
+        serde_json::from_slice(payment).map_err(|_| ErrorCode::InvalidPayload)?;
+    let accepted = payment.accepted;
+    let asset = sales.assets.iter().find(|a| a.is_meant_by(&accepted));
+    let asset = asset.filter(|_| accepted.scheme == Scheme::BatchSettlement);
+    let asset = asset.ok_or(ErrorCode::InvalidRequirements)?;
+    let payload: BatchPayload =
+        BatchPayload::deserialize(&payment.payload).map_err(|_| ErrorCode::VoucherPayload)?;
+    let checked = check(&payload, &asset.terms(), now)?;
+    Ok((accepted, checked))
+}
+
+/// Returns what is left in a channel: `payment` is the JSON of an x402 `PaymentPayload` with a
+/// refund, what comes back that of a `SettleResponse`, or why the payment is none.
+pub(super) async fn refund(
+    sales: &Sales,
+    payment: &[u8],
+    now: Timestamp,
+) -> Result<Result<Vec<u8>, ErrorCode>, DeskStopped> {
+    let (accepted, checked) = match read(sales, payment, now) {
+        Ok(read) => read,
+        Err(code) => return Ok(Err(code)),
+    };
+    if !matches!(checked.kind, PaymentKind::Refund(_)) {
+        return Ok(Err(ErrorCode::InvalidPayload));
+    }
+    let (chain, payer) = (accepted.network, checked.config.payer);
+    // A refund promises nothing.
+    let quote = Quote {
+        ceiling: Amount::ZERO,
+        need: Amount::ZERO,
+    };
+    let response = match sales.desk.pay(chain, checked, quote).await? {
+        Admission::Refunded(statement) => batch_response(chain, payer, &statement),
+        Admission::Refused(refusal) => SettleResponse::failure(chain, Some(payer), refusal.code),
+        Admission::Admitted(_) => unreachable!("a refund admits no work"),
+    };
+    Ok(Ok(serde_json::to_vec(&response).unwrap_or_default()))
 }
 
 fn required(accepts: Vec<PaymentRequirements>, error: ErrorCode) -> Vec<u8> {

@@ -1,0 +1,314 @@
+//! Refunds: the provider returns at once what is left in a channel (spec: payments, section 6).
+//!
+//! A refund is begun, carried, and ended. While it is on its way its channel is marked, durably, and
+//! pays nothing: if no answer comes, the chain shows what became of it. What carries it is an HTTP
+//! request here, or a stream to a device of the network.
+
+use alloy_primitives::{Address, B256};
+use hearth_protocol::channel::Voucher;
+use hearth_protocol::channel::payer::{PrepareError, Returned, Status};
+use hearth_protocol::eip712::SettlementDomain;
+use hearth_protocol::id::{AssetId, ChainId, ChannelId};
+use hearth_protocol::money::Amount;
+use hearth_protocol::spending::asset_of;
+use hearth_protocol::x402::{
+    BatchExtra, BatchPayload, ErrorCode, HeaderError, PaymentPayload, PaymentRequirements, Scheme,
+    SettleResponse, Version,
+};
+use serde_json::Map;
+use url::Url;
+
+use super::channels::Held;
+use super::{
+    Order, PayError, Purchase, Purse, extra, payment_required, quoted_entry, settle_response, sign,
+    statement,
+};
+
+/// How long a refund may take, as it is asked for, in seconds.
+const MAX_TIMEOUT_S: u64 = 120;
+
+/// What beginning a refund came to.
+#[derive(Debug)]
+pub enum Beginning {
+    /// It had been done before, and its answer was lost.
+    Done(Box<Refunded>),
+    /// It has to be carried to the provider.
+    ToCarry(Box<Refund>),
+}
+
+/// What came of a refund.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refunded {
+    /// The channel.
+    pub channel: ChannelId,
+    /// Its token.
+    pub asset: AssetId,
+    /// The provider's answer, or one like it where the chain shows what it would have said.
+    pub settled: SettleResponse,
+}
+
+/// A refund that has begun. One that is dropped leaves its channel marked.
+#[derive(Debug)]
+pub struct Refund {
+    purse: Purse,
+    held: Held,
+    requirements: PaymentRequirements,
+    payload: BatchPayload,
+    amount: Option<Amount>,
+    /// It was asked for before, and no answer came.
+    repeated: bool,
+}
+
+impl Purse {
+    /// Asks a service to return what is left in the channel with it.
+    ///
+    /// # Errors
+    /// When no channel is known, or the service refuses. The channel stays as it is.
+    pub async fn refund(
+        &self,
+        url: &Url,
+        channel: Option<ChannelId>,
+        amount: Option<Amount>,
+    ) -> Result<Refunded, PayError> {
+        let purchase = Purchase::probe(url);
+        let probe = self.send(&purchase, None, true).await?;
+        let required = payment_required(&probe)?.ok_or(PayError::NoChannel)?;
+        for requirements in &required.accepts {
+            if requirements.scheme != Scheme::BatchSettlement {
+                continue;
+            }
+            let extra: BatchExtra = extra(&requirements.extra)?;
+            let config = self.config(requirements, &extra, B256::ZERO);
+            let domain = SettlementDomain::new(requirements.network);
+            let Some(held) = self.channels.find(&domain, &config, channel) else {
+                continue;
+            };
+            let refund = match self.begin(requirements.clone(), held, amount).await? {
+                Beginning::Done(done) => return Ok(*done),
+                Beginning::ToCarry(refund) => refund,
+            };
+            let order = Order {
+                purchase: &purchase,
+                required: &required,
+                requirements,
+                accepted: quoted_entry(&probe, requirements)?,
+            };
+            return self.carry(&order, *refund).await;
+        }
+        Err(PayError::NoChannel)
+    }
+
+    /// Begins to take back what is left in a channel. Nothing is sent.
+    ///
+    /// # Errors
+    /// When the channel is not known, is in use, or has nothing left.
+    pub async fn begin_refund(&self, channel: ChannelId) -> Result<Beginning, PayError> {
+        let views = self.channels()?;
+        let view = views.into_iter().find(|view| view.channel == channel);
+        let stored = view.ok_or(PayError::NoChannel)?.stored;
+        let config = stored.record.config;
+        let domain = SettlementDomain::new(stored.chain);
+        if stored.record.refundable().is_zero() {
+            return Err(PrepareError::Empty.into());
+        }
+        let held = self.channels.find(&domain, &config, Some(channel));
+        let held = held.ok_or(PrepareError::InFlight)?;
+        // Only who is paid in what is looked at: nothing is deposited.
+        let extra = BatchExtra {
+            receiver_authorizer: config.receiver_authorizer,
+            withdraw_delay: config.withdraw_delay,
+            name: String::new(),
+            version: String::new(),
+            asset_transfer_method: None,
+            min_deposit: None,
+            channel_state: None,
+            voucher_state: None,
+        };
+        let requirements = PaymentRequirements {
+            scheme: Scheme::BatchSettlement,
+            network: stored.chain,
+            amount: Amount::ZERO,
+            asset: config.token,
+            pay_to: config.receiver,
+            max_timeout_seconds: MAX_TIMEOUT_S,
+            extra: extra.into_map(),
+        };
+        self.begin(requirements, held, None).await
+    }
+
+    async fn begin(
+        &self,
+        requirements: PaymentRequirements,
+        mut held: Held,
+        amount: Option<Amount>,
+    ) -> Result<Beginning, PayError> {
+        let repeated = held.channel().record().status == Status::Refunding;
+        let channel = held.channel().id();
+        if repeated && let Some(settled) = self.find_refund(&requirements, &mut held).await? {
+            return Ok(Beginning::Done(Box::new(Refunded {
+                channel,
+                asset: asset_of(&requirements),
+                settled,
+            })));
+        }
+        let max_claimable = held.channel().prepare_refund()?;
+        held.save(&requirements, self.now()).await?;
+        let domain = SettlementDomain::new(requirements.network);
+        let digest = domain.voucher_digest(channel, max_claimable);
+        let voucher = Voucher {
+            max_claimable,
+            signature: sign(&self.keys.session, digest),
+        };
+        let payload = BatchPayload::Refund {
+            channel_config: held.channel().record().config,
+            voucher: voucher.on_channel(channel),
+            amount,
+        };
+        Ok(Beginning::ToCarry(Box::new(Refund {
+            purse: self.clone(),
+            held,
+            requirements,
+            payload,
+            amount,
+            repeated,
+        })))
+    }
+
+    /// Looks on chain for a refund whose answer was lost, so that it is not asked for twice.
+    async fn find_refund(
+        &self,
+        requirements: &PaymentRequirements,
+        held: &mut Held,
+    ) -> Result<Option<SettleResponse>, PayError> {
+        let chain = requirements.network;
+        let Ok(state) = self.read(chain, held.channel().id()).await else {
+            // Asking again is safe: it is this payer's own money, at most returned in two parts.
+            return Ok(None);
+        };
+        let before = held.channel().record().refunded;
+        let record = held.channel().observe(&state);
+        let returned = record.refunded.saturating_sub(before);
+        if record.status == Status::Refunding {
+            return Ok(None);
+        }
+        let payer = record.config.payer;
+        held.save(requirements, self.now()).await?;
+        Ok(Some(done_before(chain, payer, returned)))
+    }
+
+    /// Carries a refund over HTTP.
+    async fn carry(&self, order: &Order<'_>, refund: Refund) -> Result<Refunded, PayError> {
+        let header = order.header(&refund.payload)?;
+        let sent = self.send(order.purchase, Some(&header), false).await;
+        let response = match sent {
+            Ok(response) if !response.status().is_server_error() => response,
+            // It may have been done all the same: the channel stays marked until that is known.
+            Ok(response) => {
+                let code = format!("status {}", response.status().as_u16());
+                return Err(PayError::Refused { code });
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if let Some(settled) = settle_response(&response) {
+            return refund.settle(settled).await;
+        }
+        let code = payment_required(&response)?.and_then(|required| required.error);
+        refund
+            .refused(code.unwrap_or_else(|| "no answer".to_owned()))
+            .await
+    }
+}
+
+impl Refund {
+    /// What goes to the provider: the JSON of an x402 `PaymentPayload`.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub fn payment(&self) -> Result<Vec<u8>, PayError> {
+        let payment = PaymentPayload {
+            x402_version: Version,
+            resource: None,
+            accepted: &self.requirements,
+            payload: &self.payload,
+            extensions: Map::new(),
+        };
+        serde_json::to_vec(&payment).map_err(|error| PayError::Unreadable(HeaderError::Json(error)))
+    }
+
+    /// Ends it by the provider's answer.
+    ///
+    /// # Errors
+    /// When the provider refused; the channel is open again then.
+    pub async fn settle(mut self, settled: SettleResponse) -> Result<Refunded, PayError> {
+        let record = self.held.channel().record();
+        let (left, payer) = (record.refundable(), record.config.payer);
+        let found_done = self.repeated && nothing_left(&settled);
+        let returned = if settled.success {
+            let stated = settled.amount.as_deref();
+            let stated = stated.and_then(|amount| amount.parse().ok());
+            let statement = statement(&settled).unwrap_or_default();
+            Some(Returned {
+                amount: stated.or(self.amount).unwrap_or(left),
+                balance: statement.channel_state.map(|state| state.balance),
+                charged_total: statement.charged_total,
+            })
+        } else if found_done {
+            Some(Returned {
+                amount: left,
+                balance: None,
+                charged_total: None,
+            })
+        } else {
+            None
+        };
+        self.finish(returned).await?;
+        let settled = match (settled.success, found_done) {
+            (true, _) => settled,
+            (false, true) => done_before(self.requirements.network, payer, left),
+            (false, false) => {
+                let code = settled.error_reason.unwrap_or_default();
+                return Err(PayError::Refused { code });
+            }
+        };
+        Ok(Refunded {
+            channel: self.held.channel().id(),
+            asset: asset_of(&self.requirements),
+            settled,
+        })
+    }
+
+    /// Ends it where the provider did not even try. The channel is open again.
+    ///
+    /// # Errors
+    /// Always: with `code`, unless the books fail.
+    pub async fn refused(mut self, code: String) -> Result<Refunded, PayError> {
+        self.finish(None).await?;
+        Err(PayError::Refused { code })
+    }
+
+    async fn finish(&mut self, returned: Option<Returned>) -> Result<(), PayError> {
+        self.held.channel().finish_refund(returned);
+        let now = self.purse.now();
+        Ok(self.held.save(&self.requirements, now).await?)
+    }
+}
+
+/// What a provider would have said of a refund whose answer was lost.
+fn done_before(network: ChainId, payer: Address, amount: Amount) -> SettleResponse {
+    SettleResponse {
+        success: true,
+        error_reason: None,
+        payer: Some(payer),
+        transaction: String::new(),
+        network,
+        amount: Some(amount.to_string()),
+        extra: Map::new(),
+        extensions: Map::new(),
+    }
+}
+
+/// Whether a refund was refused because nothing is left: if one was asked for before and its
+/// answer was lost, it was done.
+fn nothing_left(settled: &SettleResponse) -> bool {
+    settled.error_reason.as_deref() == Some(ErrorCode::RefundNoBalance.as_str())
+}
