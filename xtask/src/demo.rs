@@ -133,6 +133,14 @@ impl Demo {
         let bought = self.b.household.ask(&["earnings"])?;
         let spent = charged(&bought["bought"])?;
         let sold_c = charged(&self.c.household.ask(&["earnings"])?["sold"])?;
+        let with_c = format!("hearth:{}", self.c.device);
+        let back = ["channels", "refund", &with_c, "--yes"];
+        let back = self.b.household.ask(&back)?;
+        let back = &back["refunds"][0]["returned"];
+        say(&format!(
+            "B takes back what it did not spend with C: {} TESTUSD",
+            back["amount"].as_str().context("C returns something")?
+        ));
         let Self { a, b, c, .. } = self;
         let (a, b, c) = (a.stop()?, b.stop()?, c.stop()?);
         say("all three are stopped; what A and C are owed is on their disks");

@@ -176,6 +176,8 @@ pub(crate) struct Up {
     pub(crate) program: Program,
     pub(crate) url: String,
     pub(crate) ticket: String,
+    /// Its id in the network.
+    pub(crate) device: String,
 }
 
 impl Up {
@@ -196,6 +198,7 @@ impl Up {
         Ok(Self {
             url: text("url").context("a node says where it is")?,
             ticket: text("ticket").context("a node prints its ticket")?,
+            device: text("device").context("a node prints its id")?,
             household,
             program,
         })

@@ -19,6 +19,8 @@ pub(crate) mod watch;
 
 use std::process::ExitCode;
 
+use hearth_node::http::Shutdown;
+
 use crate::args::{Arguments, Command};
 use crate::failure::Failure;
 
@@ -48,7 +50,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
 }
 
 /// Resolves when the process is asked to stop, by Ctrl-C or by SIGTERM. Listening begins at once.
-pub(crate) fn interrupted() -> Result<impl Future<Output = ()> + Send + 'static, Failure> {
+pub(crate) fn interrupted() -> Result<Shutdown, Failure> {
     use tokio::signal::unix::{SignalKind, signal};
     let listen = |kind| {
         signal(kind).map_err(|error| {
@@ -61,10 +63,10 @@ pub(crate) fn interrupted() -> Result<impl Future<Output = ()> + Send + 'static,
     };
     let mut interrupt = listen(SignalKind::interrupt())?;
     let mut terminate = listen(SignalKind::terminate())?;
-    Ok(async move {
+    Ok(Box::pin(async move {
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
         }
-    })
+    }))
 }

@@ -127,7 +127,7 @@ async fn buy_here(payer: &Payer, request: &Request, yes: bool) -> Result<Answer,
         let said = confirm(yes, &question(price, deposit));
         said.map_err(|failure| *held() = Some(failure)).is_ok()
     };
-    let outcome = payer.buy(request, approve).await;
+    let outcome = payer.buy(request, &approve).await;
     match held().take() {
         Some(failure) => Err(failure),
         None => Ok(outcome?),

@@ -3,6 +3,7 @@
 //! Endpoints are tried in their order; the first that answers as the configured chain is used. Which chain is meant
 //! is never guessed: with several configured, the caller has to say.
 
+use futures::future::BoxFuture;
 use hearth_chain::client::{ChainClient, ChainError, HttpOptions, RetryPolicy};
 use hearth_protocol::id::ChainId;
 use thiserror::Error;
@@ -183,37 +184,42 @@ fn endpoint(text: &str) -> Result<Url, AccessError> {
 ///
 /// # Errors
 /// See [`AccessError`].
-pub async fn connect(config: &Config, choice: &ChainChoice) -> Result<ChainAccess, AccessError> {
-    let target = resolve(config, choice)?;
-    let options = HttpOptions {
-        retry: RetryPolicy {
-            max_attempts: ATTEMPTS_WHILE_WAITING,
-            ..RetryPolicy::default()
-        },
-        ..HttpOptions::default()
-    };
-    let mut last = AccessError::None;
-    for url in target.endpoints {
-        match try_endpoint(&url, target.id, options).await {
-            Ok(client) => {
-                return Ok(ChainAccess {
-                    id: target.id,
-                    name: target.name,
-                    confirmations: target.confirmations,
-                    url,
-                    client,
-                });
-            }
-            Err(source) => {
-                last = AccessError::Unusable {
-                    id: target.id,
-                    url,
-                    source: Box::new(source),
-                };
+pub fn connect<'a>(
+    config: &'a Config,
+    choice: &'a ChainChoice,
+) -> BoxFuture<'a, Result<ChainAccess, AccessError>> {
+    Box::pin(async move {
+        let target = resolve(config, choice)?;
+        let options = HttpOptions {
+            retry: RetryPolicy {
+                max_attempts: ATTEMPTS_WHILE_WAITING,
+                ..RetryPolicy::default()
+            },
+            ..HttpOptions::default()
+        };
+        let mut last = AccessError::None;
+        for url in target.endpoints {
+            match try_endpoint(&url, target.id, options).await {
+                Ok(client) => {
+                    return Ok(ChainAccess {
+                        id: target.id,
+                        name: target.name,
+                        confirmations: target.confirmations,
+                        url,
+                        client,
+                    });
+                }
+                Err(source) => {
+                    last = AccessError::Unusable {
+                        id: target.id,
+                        url,
+                        source: Box::new(source),
+                    };
+                }
             }
         }
-    }
-    Err(last)
+        Err(last)
+    })
 }
 
 async fn try_endpoint(

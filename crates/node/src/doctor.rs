@@ -7,6 +7,7 @@ mod chain;
 
 use std::path::Path;
 
+use futures::future::BoxFuture;
 use hearth_api::doctor::{Finding, Health, Report};
 
 use crate::advice::Advice;
@@ -49,24 +50,26 @@ fn failed(check: &str, error: &dyn Advice) -> Finding {
 }
 
 /// Looks at the data folder at `root` and at all it names.
-pub async fn examine(root: &Path) -> Report {
-    let mut findings = Vec::new();
-    let home = match Home::open(root) {
-        Ok(home) => home,
-        Err(error) => return report(vec![failed("home", &error)]),
-    };
-    findings.push(folder(&home));
-    findings.push(disk(&home));
-    findings.push(keystore(&home));
-    findings.extend(Part::ALL.map(|part| lock(&home, part)));
-    match home.config() {
-        Err(error) => findings.push(failed("config", &error)),
-        Ok(config) => {
-            findings.push(configuration(&config));
-            findings.extend(chain::examine(&config).await);
+pub fn examine<'a>(root: &'a Path) -> BoxFuture<'a, Report> {
+    Box::pin(async move {
+        let mut findings = Vec::new();
+        let home = match Home::open(root) {
+            Ok(home) => home,
+            Err(error) => return report(vec![failed("home", &error)]),
+        };
+        findings.push(folder(&home));
+        findings.push(disk(&home));
+        findings.push(keystore(&home));
+        findings.extend(Part::ALL.map(|part| lock(&home, part)));
+        match home.config() {
+            Err(error) => findings.push(failed("config", &error)),
+            Ok(config) => {
+                findings.push(configuration(&config));
+                findings.extend(chain::examine(&config).await);
+            }
         }
-    }
-    report(findings)
+        report(findings)
+    })
 }
 
 fn report(findings: Vec<Finding>) -> Report {

@@ -4,6 +4,7 @@
 //! is left out here. Deliberately absent: any index, so nothing is searched for that a node cannot name directly.
 
 use alloy_primitives::{Address, B256, Bytes, U64, U256, b256};
+use futures::future::BoxFuture;
 use hearth_api::chain::{AccountBalances, Block, Blocks, Transaction, TransactionStatus, Transfer};
 use hearth_api::money::Money;
 use hearth_chain::client::ChainError;
@@ -119,16 +120,21 @@ struct WireTransaction {
 ///
 /// # Errors
 /// See [`ExploreError`].
-pub async fn blocks(access: &ChainAccess, count: u64) -> Result<Blocks, ExploreError> {
-    let head = access.client.head().await?.number;
-    let first = head.saturating_sub(count.clamp(1, BLOCKS_MAX).saturating_sub(1));
-    let mut blocks = Vec::new();
-    for number in (first..=head).rev() {
-        blocks.push(block(access, &number.to_string()).await?);
-    }
-    Ok(Blocks {
-        chain: access.id.to_string(),
-        blocks,
+pub fn blocks<'a>(
+    access: &'a ChainAccess,
+    count: u64,
+) -> BoxFuture<'a, Result<Blocks, ExploreError>> {
+    Box::pin(async move {
+        let head = access.client.head().await?.number;
+        let first = head.saturating_sub(count.clamp(1, BLOCKS_MAX).saturating_sub(1));
+        let mut blocks = Vec::new();
+        for number in (first..=head).rev() {
+            blocks.push(block(access, &number.to_string()).await?);
+        }
+        Ok(Blocks {
+            chain: access.id.to_string(),
+            blocks,
+        })
     })
 }
 
@@ -136,27 +142,32 @@ pub async fn blocks(access: &ChainAccess, count: u64) -> Result<Blocks, ExploreE
 ///
 /// # Errors
 /// See [`ExploreError`].
-pub async fn block(access: &ChainAccess, which: &str) -> Result<Block, ExploreError> {
-    let found: Option<WireBlock> = if which == "latest" {
-        access
-            .client
-            .request("eth_getBlockByNumber", json!(["latest", false]))
-            .await?
-    } else if let Ok(number) = which.parse::<u64>() {
-        access
-            .client
-            .request("eth_getBlockByNumber", json!([U64::from(number), false]))
-            .await?
-    } else {
-        let hash = hash(which).ok_or_else(|| ExploreError::BadBlock(shortened(which)))?;
-        access
-            .client
-            .request("eth_getBlockByHash", json!([hash, false]))
-            .await?
-    };
-    found.map(Block::from).ok_or_else(|| ExploreError::Unknown {
-        what: "block",
-        which: which.to_owned(),
+pub fn block<'a>(
+    access: &'a ChainAccess,
+    which: &'a str,
+) -> BoxFuture<'a, Result<Block, ExploreError>> {
+    Box::pin(async move {
+        let found: Option<WireBlock> = if which == "latest" {
+            access
+                .client
+                .request("eth_getBlockByNumber", json!(["latest", false]))
+                .await?
+        } else if let Ok(number) = which.parse::<u64>() {
+            access
+                .client
+                .request("eth_getBlockByNumber", json!([U64::from(number), false]))
+                .await?
+        } else {
+            let hash = hash(which).ok_or_else(|| ExploreError::BadBlock(shortened(which)))?;
+            access
+                .client
+                .request("eth_getBlockByHash", json!([hash, false]))
+                .await?
+        };
+        found.map(Block::from).ok_or_else(|| ExploreError::Unknown {
+            what: "block",
+            which: which.to_owned(),
+        })
     })
 }
 
@@ -164,57 +175,59 @@ pub async fn block(access: &ChainAccess, which: &str) -> Result<Block, ExploreEr
 ///
 /// # Errors
 /// See [`ExploreError`].
-pub async fn transaction(
-    config: &Config,
-    access: &ChainAccess,
-    which: &str,
-) -> Result<Transaction, ExploreError> {
-    let hash = hash(which).ok_or_else(|| ExploreError::BadHash(shortened(which)))?;
-    let found: Option<WireTransaction> = access
-        .client
-        .request("eth_getTransactionByHash", json!([hash]))
-        .await?;
-    let wire = found.ok_or_else(|| ExploreError::Unknown {
-        what: "transaction",
-        which: which.to_owned(),
-    })?;
-    let receipt = access.client.receipt(hash).await?;
-    let status = match &receipt {
-        None => TransactionStatus::Pending,
-        Some(receipt) if receipt.success => TransactionStatus::Succeeded,
-        Some(_) => TransactionStatus::Reverted,
-    };
-    let logs = receipt.iter().flat_map(|receipt| &receipt.logs);
-    let transfers = logs
-        .filter_map(|log| {
-            transfer(
-                config,
-                access,
-                log.address(),
-                log.topics(),
-                &log.data().data,
-            )
+pub fn transaction<'a>(
+    config: &'a Config,
+    access: &'a ChainAccess,
+    which: &'a str,
+) -> BoxFuture<'a, Result<Transaction, ExploreError>> {
+    Box::pin(async move {
+        let hash = hash(which).ok_or_else(|| ExploreError::BadHash(shortened(which)))?;
+        let found: Option<WireTransaction> = access
+            .client
+            .request("eth_getTransactionByHash", json!([hash]))
+            .await?;
+        let wire = found.ok_or_else(|| ExploreError::Unknown {
+            what: "transaction",
+            which: which.to_owned(),
+        })?;
+        let receipt = access.client.receipt(hash).await?;
+        let status = match &receipt {
+            None => TransactionStatus::Pending,
+            Some(receipt) if receipt.success => TransactionStatus::Succeeded,
+            Some(_) => TransactionStatus::Reverted,
+        };
+        let logs = receipt.iter().flat_map(|receipt| &receipt.logs);
+        let transfers = logs
+            .filter_map(|log| {
+                transfer(
+                    config,
+                    access,
+                    log.address(),
+                    log.topics(),
+                    &log.data().data,
+                )
+            })
+            .take(TRANSFERS_MAX)
+            .collect();
+        let shown = &wire.input[..wire.input.len().min(INPUT_SHOWN_BYTES)];
+        Ok(Transaction {
+            chain: access.id.to_string(),
+            hash: wire.hash.to_string(),
+            status,
+            from: wire.from.to_string(),
+            to: wire.to.map(|to| to.to_string()),
+            contract: receipt
+                .as_ref()
+                .and_then(|receipt| receipt.contract_address)
+                .map(|contract| contract.to_string()),
+            nonce: wire.nonce.to(),
+            value: coin(access.id, wire.value),
+            input: alloy_primitives::hex::encode_prefixed(shown),
+            input_bytes: wire.input.len(),
+            block: receipt.as_ref().map(|receipt| receipt.block_number),
+            gas_used: receipt.as_ref().map(|receipt| receipt.gas_used),
+            transfers,
         })
-        .take(TRANSFERS_MAX)
-        .collect();
-    let shown = &wire.input[..wire.input.len().min(INPUT_SHOWN_BYTES)];
-    Ok(Transaction {
-        chain: access.id.to_string(),
-        hash: wire.hash.to_string(),
-        status,
-        from: wire.from.to_string(),
-        to: wire.to.map(|to| to.to_string()),
-        contract: receipt
-            .as_ref()
-            .and_then(|receipt| receipt.contract_address)
-            .map(|contract| contract.to_string()),
-        nonce: wire.nonce.to(),
-        value: coin(access.id, wire.value),
-        input: alloy_primitives::hex::encode_prefixed(shown),
-        input_bytes: wire.input.len(),
-        block: receipt.as_ref().map(|receipt| receipt.block_number),
-        gas_used: receipt.as_ref().map(|receipt| receipt.gas_used),
-        transfers,
     })
 }
 
@@ -249,19 +262,21 @@ fn transfer(
 ///
 /// # Errors
 /// See [`ExploreError`].
-pub async fn balances(
-    config: &Config,
-    access: &ChainAccess,
-    account: &str,
-) -> Result<AccountBalances, ExploreError> {
-    let address = parse_account(account)?;
-    let id = AccountId {
-        chain: access.id,
-        address,
-    };
-    Ok(AccountBalances {
-        account: id.to_string(),
-        balances: balances_on(config, access, address).await?,
+pub fn balances<'a>(
+    config: &'a Config,
+    access: &'a ChainAccess,
+    account: &'a str,
+) -> BoxFuture<'a, Result<AccountBalances, ExploreError>> {
+    Box::pin(async move {
+        let address = parse_account(account)?;
+        let id = AccountId {
+            chain: access.id,
+            address,
+        };
+        Ok(AccountBalances {
+            account: id.to_string(),
+            balances: balances_on(config, access, address).await?,
+        })
     })
 }
 

@@ -27,6 +27,7 @@ use std::time::Duration;
 
 use axum::Router;
 use futures::FutureExt;
+use futures::future::BoxFuture;
 use hearth_api::household::{NodeReady, ServedModel};
 use hearth_chain::client::Environment;
 use hearth_models::engine::LoadError;
@@ -43,7 +44,7 @@ use crate::advice::Advice;
 use crate::answers::Answerer;
 use crate::home::{Config, Home, HomeError, HomeLock, Part, ReachConfig};
 use crate::http::surface::{ApiKey, Door, KEYLESS, Surface};
-use crate::http::{self, Bounds};
+use crate::http::{self, Bounds, Shutdown};
 use crate::keys::Unlocked;
 use crate::payments::escrow::Escrows;
 use crate::payments::purse::{PayerKeys, Purse};
@@ -205,75 +206,78 @@ impl Device {
     ///
     /// # Errors
     /// See [`UpError`].
-    pub async fn up(
-        home: &Home,
-        config: &Config,
-        keys: &Unlocked,
+    pub fn up<'a>(
+        home: &'a Home,
+        config: &'a Config,
+        keys: &'a Unlocked,
         options: UpOptions,
-    ) -> Result<Self, UpError> {
-        let locks = vec![home.lock(Part::Provider)?, home.lock(Part::Payer)?];
-        let listen = options.listen.unwrap_or(config.api.listen);
-        let (listener, address) = trade::bind(listen).await?;
-        let mut building = Building {
-            home,
-            config,
-            keys,
-            environment: trade::environment(),
-            tasks: Tasks::new(),
-            warnings: Vec::new(),
-        };
-        let store = Store::open(&home.store_path(Part::Provider))?;
-        let (members, is_household) = building.members(&store).await?;
-        let chains = trade::reachable_chains(config).await;
-        let till = building.till(store, chains.clone())?;
-        let provider = building.provider(till.as_ref(), &is_household);
-        let readers = Readers::default();
-        let models = building.serve(&provider, &readers, &options.models).await?;
-        let network = building.network(&provider).await?;
-        let payer = building.payer(&provider, &network, readers, is_household, chains, &options)?;
-        building.market(&network, &payer);
-        building.offering(&network, &provider).await?;
-        building.join(&network, &members, &options.join);
-        let (surface, ledger) = building.surface(&payer)?;
-        let shop = building.shop(options.sell_at, till.as_ref(), &provider, &surface);
-        let shop = shop.await?;
-        let keyless = config.api.keyless.then(|| ApiKey::new(KEYLESS, ""));
-        let door = Door::new(address, [], keyless);
-        let node_file = NodeFile::write(home, address)?;
-        let admin = admin::router(
-            admin::Admin {
-                purse: trade::Payer::of_node(payer.clone(), config.clone()),
-                payer,
-                home: home.clone(),
-                surface: Arc::clone(&surface),
-                network: network.clone(),
-                members,
-                fetches: from_peers::Fetches::default(),
-                till,
-                config: config.clone(),
-            },
-            &node_file,
-        );
-        let router = surface.router(door).merge(admin);
-        let ready = NodeReady {
-            url: format!("http://{address}"),
-            sold_at: shop.as_ref().map(|shop| shop.url.clone()),
-            device: network.device().to_string(),
-            household: keys.address().to_string(),
-            ticket: network.ticket(Vec::new()).to_string(),
-            models,
-            warnings: building.warnings,
-        };
-        Ok(Self {
-            ready,
-            router,
-            listener,
-            shop,
-            ledger,
-            network,
-            node_file,
-            tasks: building.tasks,
-            _locks: locks,
+    ) -> BoxFuture<'a, Result<Self, UpError>> {
+        Box::pin(async move {
+            let locks = vec![home.lock(Part::Provider)?, home.lock(Part::Payer)?];
+            let listen = options.listen.unwrap_or(config.api.listen);
+            let (listener, address) = trade::bind(listen).await?;
+            let mut building = Building {
+                home,
+                config,
+                keys,
+                environment: trade::environment(),
+                tasks: Tasks::new(),
+                warnings: Vec::new(),
+            };
+            let store = Store::open(&home.store_path(Part::Provider))?;
+            let (members, is_household) = building.members(&store).await?;
+            let chains = trade::reachable_chains(config).await;
+            let till = building.till(store, chains.clone())?;
+            let provider = building.provider(till.as_ref(), &is_household);
+            let readers = Readers::default();
+            let models = building.serve(&provider, &readers, &options.models).await?;
+            let network = building.network(&provider).await?;
+            let payer =
+                building.payer(&provider, &network, readers, is_household, chains, &options)?;
+            building.market(&network, &payer);
+            building.offering(&network, &provider).await?;
+            building.join(&network, &members, &options.join);
+            let (surface, ledger) = building.surface(&payer)?;
+            let shop = building.shop(options.sell_at, till.as_ref(), &provider, &surface);
+            let shop = shop.await?;
+            let keyless = config.api.keyless.then(|| ApiKey::new(KEYLESS, ""));
+            let door = Door::new(address, [], keyless);
+            let node_file = NodeFile::write(home, address)?;
+            let admin = admin::router(
+                admin::Admin {
+                    purse: trade::Payer::of_node(payer.clone(), config.clone()),
+                    payer,
+                    home: home.clone(),
+                    surface: Arc::clone(&surface),
+                    network: network.clone(),
+                    members,
+                    fetches: from_peers::Fetches::default(),
+                    till,
+                    config: config.clone(),
+                },
+                &node_file,
+            );
+            let router = surface.router(door).merge(admin);
+            let ready = NodeReady {
+                url: format!("http://{address}"),
+                sold_at: shop.as_ref().map(|shop| shop.url.clone()),
+                device: network.device().to_string(),
+                household: keys.address().to_string(),
+                ticket: network.ticket(Vec::new()).to_string(),
+                models,
+                warnings: building.warnings,
+            };
+            Ok(Self {
+                ready,
+                router,
+                listener,
+                shop,
+                ledger,
+                network,
+                node_file,
+                tasks: building.tasks,
+                _locks: locks,
+            })
         })
     }
 
@@ -286,42 +290,41 @@ impl Device {
     ///
     /// # Errors
     /// Where a part ended by itself: nothing more can be promised then.
-    pub async fn serve(
-        mut self,
-        shutdown: impl Future<Output = ()> + Send + 'static,
-    ) -> Result<(), UpError> {
-        let shutdown = shutdown.shared();
-        let own = http::serve(
-            self.listener,
-            self.router,
-            Bounds::default(),
-            shutdown.clone(),
-        );
-        let sold = async {
-            if let Some(Shop {
-                listener, router, ..
-            }) = self.shop
-            {
-                http::serve(listener, router, Bounds::default(), shutdown).await;
+    pub fn serve(mut self, shutdown: Shutdown) -> BoxFuture<'static, Result<(), UpError>> {
+        Box::pin(async move {
+            let shutdown = shutdown.shared();
+            let own = http::serve(
+                self.listener,
+                self.router,
+                Bounds::default(),
+                shutdown.clone().boxed(),
+            );
+            let sold = async {
+                if let Some(Shop {
+                    listener, router, ..
+                }) = self.shop
+                {
+                    http::serve(listener, router, Bounds::default(), shutdown.boxed()).await;
+                }
+            };
+            let served = async { tokio::join!(own, sold) };
+            let ended = tokio::select! {
+                _ = served => Ok(()),
+                () = self.ledger.run() => Ok(()),
+                ended = self.tasks.join_next() => {
+                    let part = ended.and_then(Result::ok).unwrap_or("a part of the node");
+                    Err(TradeError::Stopped(part).into())
+                }
+            };
+            self.node_file.remove();
+            self.ledger.write().await;
+            // Others learn at once that nothing is offered here any more.
+            if let Err(error) = self.network.withdraw() {
+                warn!(%error, "the offer could not be taken back");
             }
-        };
-        let served = async { tokio::join!(own, sold) };
-        let ended = tokio::select! {
-            _ = served => Ok(()),
-            () = self.ledger.run() => Ok(()),
-            ended = self.tasks.join_next() => {
-                let part = ended.and_then(Result::ok).unwrap_or("a part of the node");
-                Err(TradeError::Stopped(part).into())
-            }
-        };
-        self.node_file.remove();
-        self.ledger.write().await;
-        // Others learn at once that nothing is offered here any more.
-        if let Err(error) = self.network.withdraw() {
-            warn!(%error, "the offer could not be taken back");
-        }
-        self.network.shutdown().await;
-        ended
+            self.network.shutdown().await;
+            ended
+        })
     }
 }
 

@@ -4,12 +4,12 @@ pub mod proxy;
 pub mod surface;
 
 use std::io;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
+use futures::future::BoxFuture;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -47,52 +47,56 @@ impl Default for Bounds {
 /// How long to wait when the system has no room for another connection.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
+/// Resolves when something is to stop.
+pub type Shutdown = BoxFuture<'static, ()>;
+
 /// Serves until `shutdown` resolves, then finishes the requests it has as far as time allows.
 ///
 /// The number of connections and the time that a request's head may take are bounded: whoever opens
 /// connections and says nothing keeps nobody else out for longer than that.
-pub async fn serve(
+pub fn serve(
     listener: TcpListener,
     router: Router,
     bounds: Bounds,
-    shutdown: impl Future<Output = ()>,
-) {
-    let slots = Arc::new(Semaphore::new(bounds.connections));
-    let graceful = GracefulShutdown::new();
-    let mut server = http1::Builder::new();
-    server
-        .timer(TokioTimer::new())
-        .header_read_timeout(bounds.head_timeout);
-    let mut shutdown = pin!(shutdown);
-    let mut connections = JoinSet::new();
-    loop {
-        let next = async {
-            let slot = Arc::clone(&slots).acquire_owned().await;
-            (slot, accept(&listener).await)
-        };
-        let (slot, stream) = tokio::select! {
-            () = &mut shutdown => break,
-            Some(_) = connections.join_next() => continue,
-            next = next => next,
-        };
-        let service = TowerToHyperService::new(router.clone());
-        let connection = server.serve_connection(TokioIo::new(stream), service);
-        let connection = graceful.watch(connection);
-        connections.spawn(async move {
-            if let Err(error) = connection.await {
-                debug!(%error, "a connection broke");
-            }
-            drop(slot);
-        });
-    }
-    // Whoever comes now is refused by the system, not left to wait.
-    drop(listener);
-    if tokio::time::timeout(bounds.stop_timeout, graceful.shutdown())
-        .await
-        .is_err()
-    {
-        warn!("some requests did not end in time; they are broken off");
-    }
+    mut shutdown: Shutdown,
+) -> BoxFuture<'static, ()> {
+    Box::pin(async move {
+        let slots = Arc::new(Semaphore::new(bounds.connections));
+        let graceful = GracefulShutdown::new();
+        let mut server = http1::Builder::new();
+        server
+            .timer(TokioTimer::new())
+            .header_read_timeout(bounds.head_timeout);
+        let mut connections = JoinSet::new();
+        loop {
+            let next = async {
+                let slot = Arc::clone(&slots).acquire_owned().await;
+                (slot, accept(&listener).await)
+            };
+            let (slot, stream) = tokio::select! {
+                () = &mut shutdown => break,
+                Some(_) = connections.join_next() => continue,
+                next = next => next,
+            };
+            let service = TowerToHyperService::new(router.clone());
+            let connection = server.serve_connection(TokioIo::new(stream), service);
+            let connection = graceful.watch(connection);
+            connections.spawn(async move {
+                if let Err(error) = connection.await {
+                    debug!(%error, "a connection broke");
+                }
+                drop(slot);
+            });
+        }
+        // Whoever comes now is refused by the system, not left to wait.
+        drop(listener);
+        if tokio::time::timeout(bounds.stop_timeout, graceful.shutdown())
+            .await
+            .is_err()
+        {
+            warn!("some requests did not end in time; they are broken off");
+        }
+    })
 }
 
 /// The next connection, which sends what it has at once: the pieces of a stream must not wait for
@@ -199,9 +203,10 @@ mod tests {
         let router = Router::new()
             .route("/", get(|| async { "hello" }))
             .route("/never", get(never));
-        tokio::spawn(serve(listener, router, bounds, async {
+        let stopped = async {
             let _ = stopped.await;
-        }));
+        };
+        tokio::spawn(serve(listener, router, bounds, Box::pin(stopped)));
         Served {
             address,
             stop,

@@ -2,6 +2,9 @@
 //!
 //! Only this crate composes the rooms of the house: the machines of `protocol`, the chains of
 //! `chain`, the shapes of `api`. It reads clocks and disks so that they need not.
+//!
+//! What the program calls returns boxed futures: an async function is compiled where it is awaited,
+//! so that the program would compile nearly all of this crate once more.
 
 pub mod advice;
 pub mod answers;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use alloy_primitives::{Address, U256, keccak256};
 use alloy_signer_local::PrivateKeySigner;
 use alloy_sol_types::SolCall;
+use futures::future::BoxFuture;
 use hearth_api::chain::{ChainReady, Funded};
 use hearth_chain::bindings::SETTLEMENT_ADDRESS;
 use hearth_chain::bindings::TestDollar::mintCall;
@@ -28,6 +29,7 @@ use tokio::net::TcpListener;
 
 use crate::advice::Advice;
 use crate::home::{Home, HomeError, HomeLock, Part};
+use crate::http::Shutdown;
 use crate::wallet::{OrderError, money_of_units, parse_account};
 
 /// The port unless another is chosen: the one that tools expect a development chain on.
@@ -179,45 +181,50 @@ impl LocalChain {
     ///
     /// # Errors
     /// See [`LocalChainError`].
-    pub async fn open(home: &Home, options: LocalChainOptions) -> Result<Self, LocalChainError> {
-        let fund = parse_fund(&options.fund)?;
-        let mining = match options.block_time_ms {
-            None => Mining::OnDemand,
-            Some(0) => return Err(LocalChainError::BlockTime),
-            Some(interval_ms) => Mining::Every { interval_ms },
-        };
-        let lock = home.lock(Part::Chain)?;
-        let port = options.port;
-        let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
-            .await
-            .map_err(|source| LocalChainError::Port { port, source })?;
-        let address = listener
-            .local_addr()
-            .map_err(|source| LocalChainError::Port { port, source })?;
-        let store = home.store_path(Part::Chain);
-        let config = EmbeddedConfig {
-            chain_id: options.chain_id,
-            mining,
-            dev_rpc: options.dev_rpc,
-            ..EmbeddedConfig::new(Genesis::standard(nobody()))
-        };
-        let chain = Embedded::open(&store, config)?;
-        let id = ChainId(options.chain_id);
-        let funded = mint(&chain, id, fund).await?;
-        let ready = ChainReady {
-            url: format!("http://{address}"),
-            chain: id.to_string(),
-            block: chain.block_number()?,
-            store: store.display().to_string(),
-            test_dollar: test_dollar(id).to_string(),
-            settlement: SETTLEMENT_ADDRESS.to_string(),
-            funded,
-        };
-        Ok(Self {
-            chain,
-            listener,
-            ready,
-            _lock: lock,
+    pub fn open<'a>(
+        home: &'a Home,
+        options: LocalChainOptions,
+    ) -> BoxFuture<'a, Result<Self, LocalChainError>> {
+        Box::pin(async move {
+            let fund = parse_fund(&options.fund)?;
+            let mining = match options.block_time_ms {
+                None => Mining::OnDemand,
+                Some(0) => return Err(LocalChainError::BlockTime),
+                Some(interval_ms) => Mining::Every { interval_ms },
+            };
+            let lock = home.lock(Part::Chain)?;
+            let port = options.port;
+            let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+                .await
+                .map_err(|source| LocalChainError::Port { port, source })?;
+            let address = listener
+                .local_addr()
+                .map_err(|source| LocalChainError::Port { port, source })?;
+            let store = home.store_path(Part::Chain);
+            let config = EmbeddedConfig {
+                chain_id: options.chain_id,
+                mining,
+                dev_rpc: options.dev_rpc,
+                ..EmbeddedConfig::new(Genesis::standard(nobody()))
+            };
+            let chain = Embedded::open(&store, config)?;
+            let id = ChainId(options.chain_id);
+            let funded = mint(&chain, id, fund).await?;
+            let ready = ChainReady {
+                url: format!("http://{address}"),
+                chain: id.to_string(),
+                block: chain.block_number()?,
+                store: store.display().to_string(),
+                test_dollar: test_dollar(id).to_string(),
+                settlement: SETTLEMENT_ADDRESS.to_string(),
+                funded,
+            };
+            Ok(Self {
+                chain,
+                listener,
+                ready,
+                _lock: lock,
+            })
         })
     }
 
@@ -230,17 +237,16 @@ impl LocalChain {
     ///
     /// # Errors
     /// See [`LocalChainError`].
-    pub async fn serve(
-        self,
-        shutdown: impl Future<Output = ()> + Send + 'static,
-    ) -> Result<u64, LocalChainError> {
-        self.chain
-            .serve(self.listener, shutdown)
-            .await
-            .map_err(LocalChainError::Serve)?;
-        let block = self.chain.block_number()?;
-        self.chain.shutdown();
-        Ok(block)
+    pub fn serve(self, shutdown: Shutdown) -> BoxFuture<'static, Result<u64, LocalChainError>> {
+        Box::pin(async move {
+            self.chain
+                .serve(self.listener, shutdown)
+                .await
+                .map_err(LocalChainError::Serve)?;
+            let block = self.chain.block_number()?;
+            self.chain.shutdown();
+            Ok(block)
+        })
     }
 }
 

@@ -7,12 +7,14 @@ use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 
+use futures::future::BoxFuture;
 use hearth_api::household::RelayReady;
 use hearth_net::{Relay, RelayCertificate, RelayError, RelayOptions};
 use hearth_protocol::offer::DeviceId;
 use thiserror::Error;
 
 use crate::advice::Advice;
+use crate::http::Shutdown;
 
 /// What a relay is run with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,36 +76,38 @@ impl RelayService {
     ///
     /// # Errors
     /// See [`RunRelayError`].
-    pub async fn open(choice: RelayChoice) -> Result<Self, RunRelayError> {
-        let device = |id: &String| id.parse().map_err(|_| RunRelayError::Device(id.clone()));
-        let mut options = RelayOptions::new(choice.listen);
-        options.only = choice
-            .only
-            .iter()
-            .map(device)
-            .collect::<Result<_, RunRelayError>>()?;
-        options.connections_max = choice.connections_max;
-        options.device_bytes_per_s = NonZeroU32::new(choice.kib_per_s.saturating_mul(1_024));
-        if let Some((chain, key)) = choice.certificate {
-            let address = choice.listen;
-            // Plain HTTP answers nothing but whether there is a login page; no port is promised for it.
-            options.http = SocketAddr::new(address.ip(), 0);
-            options.https = Some(RelayCertificate {
-                address,
-                chain,
-                key,
-            });
-        }
-        let ready = RelayReady {
-            url: String::new(),
-            connections: options.connections_max,
-            only: options.only.iter().map(DeviceId::to_string).collect(),
-        };
-        let relay = Relay::start(options).await?;
-        let url = relay.url()?.to_string();
-        let url = url.trim_end_matches('/').to_owned();
-        let ready = RelayReady { url, ..ready };
-        Ok(Self { ready, relay })
+    pub fn open(choice: RelayChoice) -> BoxFuture<'static, Result<Self, RunRelayError>> {
+        Box::pin(async move {
+            let device = |id: &String| id.parse().map_err(|_| RunRelayError::Device(id.clone()));
+            let mut options = RelayOptions::new(choice.listen);
+            options.only = choice
+                .only
+                .iter()
+                .map(device)
+                .collect::<Result<_, RunRelayError>>()?;
+            options.connections_max = choice.connections_max;
+            options.device_bytes_per_s = NonZeroU32::new(choice.kib_per_s.saturating_mul(1_024));
+            if let Some((chain, key)) = choice.certificate {
+                let address = choice.listen;
+                // Plain HTTP answers nothing but whether there is a login page; no port is promised for it.
+                options.http = SocketAddr::new(address.ip(), 0);
+                options.https = Some(RelayCertificate {
+                    address,
+                    chain,
+                    key,
+                });
+            }
+            let ready = RelayReady {
+                url: String::new(),
+                connections: options.connections_max,
+                only: options.only.iter().map(DeviceId::to_string).collect(),
+            };
+            let relay = Relay::start(options).await?;
+            let url = relay.url()?.to_string();
+            let url = url.trim_end_matches('/').to_owned();
+            let ready = RelayReady { url, ..ready };
+            Ok(Self { ready, relay })
+        })
     }
 
     /// Where it is.
@@ -115,8 +119,10 @@ impl RelayService {
     ///
     /// # Errors
     /// When the relay had ended by itself.
-    pub async fn serve(self, shutdown: impl Future<Output = ()>) -> Result<(), RunRelayError> {
-        shutdown.await;
-        Ok(self.relay.shutdown().await?)
+    pub fn serve(self, shutdown: Shutdown) -> BoxFuture<'static, Result<(), RunRelayError>> {
+        Box::pin(async move {
+            shutdown.await;
+            Ok(self.relay.shutdown().await?)
+        })
     }
 }

@@ -8,6 +8,7 @@ mod send;
 
 use alloy_primitives::utils::format_units;
 use alloy_primitives::{Address, U256};
+use futures::future::BoxFuture;
 use futures::future::join_all;
 use hearth_api::money::Money;
 use hearth_api::wallet::{Balances, ChainBalances};
@@ -58,33 +59,35 @@ pub(crate) fn money_of_units(symbol: &str, asset: String, decimals: u8, units: U
 }
 
 /// What `household` holds on every configured chain. A chain that does not answer is reported in its place.
-pub async fn balances(config: &Config, household: Address) -> Balances {
-    let all = config.chains.iter().map(|(id, chain)| async move {
-        let choice = ChainChoice {
-            chain: Some(id.to_string()),
-            rpc: None,
-        };
-        let outcome = match chains::connect(config, &choice).await {
-            Ok(access) => balances_on(config, &access, household)
-                .await
-                .map_err(|error| error.to_string()),
-            Err(error) => Err(error.to_string()),
-        };
-        let (balances, problem) = match outcome {
-            Ok(balances) => (balances, None),
-            Err(problem) => (Vec::new(), Some(problem)),
-        };
-        ChainBalances {
-            chain: id.to_string(),
-            name: chain.name.clone(),
-            balances,
-            problem,
+pub fn balances<'a>(config: &'a Config, household: Address) -> BoxFuture<'a, Balances> {
+    Box::pin(async move {
+        let all = config.chains.iter().map(|(id, chain)| async move {
+            let choice = ChainChoice {
+                chain: Some(id.to_string()),
+                rpc: None,
+            };
+            let outcome = match chains::connect(config, &choice).await {
+                Ok(access) => balances_on(config, &access, household)
+                    .await
+                    .map_err(|error| error.to_string()),
+                Err(error) => Err(error.to_string()),
+            };
+            let (balances, problem) = match outcome {
+                Ok(balances) => (balances, None),
+                Err(problem) => (Vec::new(), Some(problem)),
+            };
+            ChainBalances {
+                chain: id.to_string(),
+                name: chain.name.clone(),
+                balances,
+                problem,
+            }
+        });
+        Balances {
+            household: household.to_string(),
+            chains: join_all(all).await,
         }
-    });
-    Balances {
-        household: household.to_string(),
-        chains: join_all(all).await,
-    }
+    })
 }
 
 /// What `account` holds on one chain: its coin and every configured asset.

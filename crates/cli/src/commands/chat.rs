@@ -126,7 +126,7 @@ impl Talk {
         }
         let (mut answer, mut told, mut broken) = (String::new(), json!({}), None);
         let json = self.json;
-        let taken = |data: &str| {
+        let mut taken = |data: &str| {
             let Ok(event) = serde_json::from_str::<Value>(data) else {
                 return data != "[DONE]";
             };
@@ -149,7 +149,7 @@ impl Talk {
             true
         };
         self.client
-            .events("/v1/chat/completions", &body, taken)
+            .events("/v1/chat/completions", &body, &mut taken)
             .await?;
         if let Some(message) = broken {
             if !json {

@@ -137,7 +137,7 @@ async fn from_peers_of(home: &Home, name: String, json: bool) -> Result<HomeMode
     let mut ended = None;
     let client = Client::of(home)?;
     let which = WhichModel { name };
-    let told = client.events("/hearth/models/fetch", &which, |data| {
+    let mut taken = |data: &str| {
         match serde_json::from_str(data) {
             Ok(FetchEvent::Progress {
                 done_bytes,
@@ -152,8 +152,10 @@ async fn from_peers_of(home: &Home, name: String, json: bool) -> Result<HomeMode
             Err(error) => ended = Some(Err(error.to_string())),
         }
         false
-    });
-    told.await?;
+    };
+    client
+        .events("/hearth/models/fetch", &which, &mut taken)
+        .await?;
     bar.finish_and_clear();
     let broken = || Err("the node stopped in between".to_owned());
     ended.unwrap_or_else(broken).map_err(|message| {

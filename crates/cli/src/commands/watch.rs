@@ -52,7 +52,7 @@ pub(crate) async fn run(global: &Global, arguments: WatchArguments) -> Result<Ex
         print(&ready, false)?;
     }
     let mut unprinted = Ok(());
-    let tell = |event: WatchEvent| {
+    let mut tell = |event: WatchEvent| {
         let printed = match &event {
             WatchEvent::Watching(claim) | WatchEvent::Claimed(claim) if !global.json => {
                 print(claim, false)
@@ -64,7 +64,7 @@ pub(crate) async fn run(global: &Global, arguments: WatchArguments) -> Result<Ex
             unprinted = printed;
         }
     };
-    service.serve(stop, tell).await?;
+    service.serve(stop, &mut tell).await?;
     unprinted?;
     if global.json {
         print_line(&WatchEvent::Stopped)?;

@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(90);
 const CAP: &str = "0.0025";
 
 /// Asks at `url` with an API key, and gives the status and the reply.
-fn ask(url: &str, key: &str, path: &str, body: &Value) -> (u16, Value) {
+pub(crate) fn ask(url: &str, key: &str, path: &str, body: &Value) -> (u16, Value) {
     let address = url.strip_prefix("http://").unwrap();
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -35,7 +35,7 @@ fn ask(url: &str, key: &str, path: &str, body: &Value) -> (u16, Value) {
     (status, json)
 }
 
-fn question() -> Value {
+pub(crate) fn question() -> Value {
     json!({
         "model": MODEL,
         "messages": [{ "role": "user", "content": "What is a hearth?" }],
@@ -59,39 +59,62 @@ fn await_offer(buyer: &Home) {
     }
 }
 
-fn start_buyer(buyer: &Home, ticket: &str) -> Running {
-    let node = RunningNode::start(buyer, &["--join", ticket]);
-    await_offer(buyer);
-    node
+/// A household that sells answers to another, which has 50 TESTUSD and no model.
+pub(crate) struct Trade {
+    pub(crate) buyer: Home,
+    pub(crate) selling: Running,
+    _seller: Home,
+    _chain: Running,
+    _owner: Home,
+}
+
+impl Trade {
+    pub(crate) fn open() -> Self {
+        let (seller, buyer, owner) = (Home::with_wallet(), Home::with_wallet(), Home::new());
+        let fund = format!("{}=50", buyer.household());
+        let chain = RunningChain::start(&owner, &["--fund", &fund]);
+        for home in [&seller, &buyer] {
+            home.point_config_at(chain.url());
+            home.edit_config("reach = \"local\"", "reach = \"loopback\"");
+        }
+        RunningNode::prepare_models(&seller);
+        let serve = [
+            "models", "serve", MODEL, "--asset", "TESTUSD", "--prompt", "20", "--output", "60",
+        ];
+        seller.run(&[&serve[..], &["--json"]].concat()).json();
+        let selling = RunningNode::start(&seller, &[]);
+        Self {
+            buyer,
+            _seller: seller,
+            selling,
+            _chain: chain,
+            _owner: owner,
+        }
+    }
+
+    /// Brings the buyer's node up, and waits until it knows the seller's offer.
+    pub(crate) fn start_buyer(&self) -> Running {
+        let ticket = self.selling.ready["ticket"].as_str().unwrap();
+        let node = RunningNode::start(&self.buyer, &["--join", ticket]);
+        await_offer(&self.buyer);
+        node
+    }
 }
 
 #[test]
 #[ignore = "needs outside programs"]
 fn what_a_key_has_spent_counts_after_the_node_was_stopped_and_after_it_was_killed() {
-    let (seller, buyer, owner) = (Home::with_wallet(), Home::with_wallet(), Home::new());
-    let fund = format!("{}=50", buyer.household());
-    let chain = RunningChain::start(&owner, &["--fund", &fund]);
-    for home in [&seller, &buyer] {
-        home.point_config_at(chain.url());
-        home.edit_config("reach = \"local\"", "reach = \"loopback\"");
-    }
-    RunningNode::prepare_models(&seller);
-    let serve = [
-        "models", "serve", MODEL, "--asset", "TESTUSD", "--prompt", "20", "--output", "60",
-    ];
-    seller.run(&[&serve[..], &["--json"]].concat()).json();
-    let selling = RunningNode::start(&seller, &[]);
-    let ticket = selling.ready["ticket"].as_str().unwrap();
+    let trade = Trade::open();
     let limits = ["--per-request", CAP, "--per-day", CAP];
     let new = [
         &["keys", "new", "phone", "--asset", "TESTUSD", "--json"],
         &limits[..],
     ]
     .concat();
-    let made = buyer.run(&new).json();
+    let made = trade.buyer.run(&new).json();
     let key = made["key"].as_str().unwrap();
 
-    let node = start_buyer(&buyer, ticket);
+    let node = trade.start_buyer();
     let path = "/v1/chat/completions";
     let (status, answer) = ask(node.url(), key, path, &question());
     assert_eq!(status, 200, "{answer:#}");
@@ -112,12 +135,12 @@ fn what_a_key_has_spent_counts_after_the_node_was_stopped_and_after_it_was_kille
     assert!(says(&refused), "{spent}: {refused:#}");
 
     assert_eq!(node.stop("TERM")["event"], "stopped");
-    let node = start_buyer(&buyer, ticket);
+    let node = trade.start_buyer();
     let (status, refused) = ask(node.url(), key, path, &question());
     assert_eq!((status, says(&refused)), (402, true), "{refused:#}");
     // Dropping it kills it. What was set aside for the question that was refused may count.
     drop(node);
-    let node = start_buyer(&buyer, ticket);
+    let node = trade.start_buyer();
     let (status, refused) = ask(node.url(), key, path, &question());
     let whole = format!("of which {CAP} are spent");
     let message = refused["error"]["message"].as_str().unwrap();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::chain::SETTLEMENT;
-use crate::program::{Home, Running};
+use crate::program::{Home, Running, RunningNode};
 use crate::trade::{Market, units};
 
 /// What the buyer has at first, in atomic units.
@@ -64,6 +64,13 @@ impl Market {
             .run(&["channels", "close", channel, "--yes", "--json"])
             .json()
     }
+}
+
+/// What one refund brought.
+fn returned(back: &Value) -> u128 {
+    let refunds = back["refunds"].as_array().unwrap();
+    assert_eq!(refunds.len(), 1, "{back:#}");
+    units(&refunds[0]["returned"])
 }
 
 fn weather(service: &Running) -> String {
@@ -136,13 +143,67 @@ fn a_channel_is_opened_paid_from_and_refunded() {
     assert_eq!(market.buyer.run(&refund).error_code(2), "not_confirmed");
     let refund = [&refund[..], &["--yes"]].concat();
     let back = market.buyer.run(&refund).json();
-    assert_eq!(back["outcome"], "refunded");
-    assert_eq!(back["units"], (DEPOSIT.1 - charged).to_string());
+    assert_eq!(returned(&back), DEPOSIT.1 - charged);
     assert_eq!(market.channel()["status"], "closed");
     assert_eq!(market.holds(&market.buyer.household()), FUNDS - charged);
     assert_eq!(market.buyer.run(&refund).error_code(1), "no_channel");
     let free = ["channels", "refund", &market.upstream, "--yes", "--json"];
     assert_eq!(market.buyer.run(&free).error_code(1), "no_channel");
+}
+
+#[test]
+fn the_node_that_is_up_pays_and_gets_back_for_the_commands() {
+    let market = Market::open();
+    let buyer = &market.buyer;
+    buyer.edit_config("reach = \"local\"", "reach = \"loopback\"");
+    let node = RunningNode::start(buyer, &["--no-model"]);
+    let service = market.serve();
+    let url = weather(&service);
+
+    let undecided = ["channels", "open", &url, "--deposit", "2", "--json"];
+    let error = buyer.run(&undecided).error(2);
+    let asked = error["message"].as_str().unwrap();
+    assert!(asked.contains("Put 2 TESTUSD"), "{error}");
+    let unasked = buyer.run(&["pay", &url, "--json"]).error(2);
+    let asked = unasked["message"].as_str().unwrap();
+    assert!(asked.contains("at most 0.01 TESTUSD"), "{unasked}");
+    for (deposit, code) in [("much", "bad_request"), ("5.000001", "beyond_limits")] {
+        let open = [
+            "channels",
+            "open",
+            &url,
+            "--deposit",
+            deposit,
+            "--yes",
+            "--json",
+        ];
+        assert_eq!(buyer.run(&open).error_code(1), code, "{deposit}");
+    }
+    market.has_no_channel();
+
+    let opened = market.opens(&url);
+    market.pays(&url);
+    let paid = buyer.run(&["pay", &url, "--yes", "--times", "3", "--json"]);
+    assert_eq!(paid.json()["charged_units"], (3 * PRICE).to_string());
+    let answer = buyer.run(&["pay", &url, "--yes", "--json"]).json();
+    assert_eq!(answer["body"], "hello");
+    let charged = 5 * PRICE;
+    let channel = market.channel_by("look");
+    assert_eq!(channel["channel"], opened["channel"]);
+    assert_eq!(units(&channel["charged"]), charged);
+    assert_eq!(market.holds(&buyer.household()), FUNDS - DEPOSIT.1);
+    let refund = ["channels", "refund", &url, "--yes", "--json"];
+    assert_eq!(returned(&buyer.run(&refund).json()), DEPOSIT.1 - charged);
+    assert_eq!(buyer.run(&refund).error_code(1), "no_channel");
+    assert_eq!(market.holds(&buyer.household()), FUNDS - charged);
+
+    let opened = market.opens(&url);
+    let begun = market.close(opened["channel"].as_str().unwrap());
+    assert_eq!(begun["outcome"], "withdrawal_begun");
+    let listed = buyer.run(&["channels", "--json"]).json();
+    assert_eq!(node.stop("TERM")["event"], "stopped");
+    let after = buyer.run(&["channels", "--json"]).json();
+    assert_eq!(after["paying"], listed["paying"], "the books are on disk");
 }
 
 #[test]

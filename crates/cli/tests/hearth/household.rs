@@ -100,11 +100,12 @@ fn a_second_device_belongs_after_kill_9_and_until_it_is_removed() {
     // A ticket is for one device, and neither it nor a member lets anybody else in.
     let stranger = up(&thief, &[]);
     let refused = thief.run(&["join", &ticket, "--json"]).error(1);
-    assert_eq!(refused["code"], "refused");
+    assert_eq!(refused["code"], "not_let_in");
     let said = refused["message"].as_str().unwrap();
     assert!(said.contains("used by another device"), "{said}");
     let refused = phone.run(&["invite", "--json"]).error(1);
-    let said = refused["message"].as_str().unwrap();
+    assert_eq!(refused["code"], "not_host");
+    let said = refused["next"].as_str().unwrap();
     assert!(said.contains("marked as host"), "{said}");
     stranger.stop("TERM");
 

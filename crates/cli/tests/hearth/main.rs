@@ -21,6 +21,7 @@ mod kill;
 mod namespaces;
 mod program;
 mod relay;
+mod returning;
 mod secrecy;
 mod seller;
 mod selling;

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use futures::StreamExt;
+use futures::future::BoxFuture;
 use hearth_api::error::ErrorBody;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -100,7 +101,7 @@ impl Client {
     /// See [`ClientError`].
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         let request = self.http.get(format!("{}{path}", self.node.url));
-        read(self.send(request).await?).await
+        understood(&self.done(request).await?)
     }
 
     /// Asks for something to be done.
@@ -113,41 +114,49 @@ impl Client {
         body: &impl Serialize,
     ) -> Result<T, ClientError> {
         let request = self.http.post(format!("{}{path}", self.node.url));
-        read(self.send(request.json(body)).await?).await
+        understood(&self.done(request.json(body)).await?)
     }
 
-    /// Posts, and hands on the data of each server-sent event as it comes, until `taken` says that
-    /// it is enough or the stream ends.
+    /// Posts, and hands on the data of each server-sent event as it comes, until `taken` says
+    /// that it is enough or the stream ends.
     ///
     /// # Errors
     /// See [`ClientError`].
-    pub async fn events(
-        &self,
+    pub fn events<'a>(
+        &'a self,
         path: &str,
         body: &impl Serialize,
-        mut taken: impl FnMut(&str) -> bool,
-    ) -> Result<(), ClientError> {
-        let request = self
-            .http
-            .post(format!("{}{path}", self.node.url))
-            .json(body);
-        let response = self.send(request).await?;
-        if !response.status().is_success() {
-            return read(response).await;
-        }
-        let mut stream = response.bytes_stream();
-        let mut lines = Lines::default();
-        while let Some(chunk) = stream.next().await {
-            let chunk = chunk.map_err(|source| self.silent(source))?;
-            for line in lines.push(&chunk)? {
-                if let Some(data) = line.strip_prefix("data: ")
-                    && !taken(data)
-                {
-                    return Ok(());
+        taken: &'a mut (dyn FnMut(&str) -> bool + Send),
+    ) -> BoxFuture<'a, Result<(), ClientError>> {
+        let request = self.http.post(format!("{}{path}", self.node.url));
+        let request = request.json(body);
+        Box::pin(async move {
+            let response = self.send(request).await?;
+            if !response.status().is_success() {
+                return read(response).await.map(|_| ());
+            }
+            let mut stream = response.bytes_stream();
+            let mut lines = Lines::default();
+            while let Some(chunk) = stream.next().await {
+                let chunk = chunk.map_err(|source| self.silent(source))?;
+                for line in lines.push(&chunk)? {
+                    if let Some(data) = line.strip_prefix("data: ")
+                        && !taken(data)
+                    {
+                        return Ok(());
+                    }
                 }
             }
-        }
-        Ok(())
+            Ok(())
+        })
+    }
+
+    /// Sends, and reads the whole answer of something that was done.
+    fn done(
+        &self,
+        request: reqwest::RequestBuilder,
+    ) -> BoxFuture<'_, Result<Vec<u8>, ClientError>> {
+        Box::pin(async move { read(self.send(request).await?).await })
     }
 
     async fn send(
@@ -218,9 +227,17 @@ struct OpenAiError {
     code: Option<String>,
 }
 
-async fn read<T: DeserializeOwned>(response: reqwest::Response) -> Result<T, ClientError> {
+fn unreadable(error: &dyn std::fmt::Display) -> ClientError {
+    ClientError::Unreadable(error.to_string())
+}
+
+fn understood<T: DeserializeOwned>(body: &[u8]) -> Result<T, ClientError> {
+    serde_json::from_slice(body).map_err(|error| unreadable(&error))
+}
+
+/// The body of an answer, or the error that it says.
+async fn read(response: reqwest::Response) -> Result<Vec<u8>, ClientError> {
     let status = response.status();
-    let unreadable = |error: &dyn std::fmt::Display| ClientError::Unreadable(error.to_string());
     let mut body = Vec::new();
     let mut stream = response.bytes_stream();
     while let Some(chunk) = stream.next().await {
@@ -231,7 +248,7 @@ async fn read<T: DeserializeOwned>(response: reqwest::Response) -> Result<T, Cli
         body.extend_from_slice(&chunk);
     }
     if status.is_success() {
-        return serde_json::from_slice(&body).map_err(|error| unreadable(&error));
+        return Ok(body);
     }
     match serde_json::from_slice(&body) {
         Ok(Refusal::Own(error)) => Err(ClientError::Refused {

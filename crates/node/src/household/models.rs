@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
 use hearth_api::household::{HomeModel, HomeModels};
 use hearth_models::catalogue::{Catalogue, CatalogueError, Model};
 use hearth_models::fetch::{FetchError, Fetcher};
@@ -198,20 +199,26 @@ impl Models {
     ///
     /// # Errors
     /// When it is unknown, or no source gives it.
-    pub async fn get(&self, name: &str, watch: &Watch) -> Result<HomeModel, ModelError> {
-        let config = self.home.config()?;
-        let model = self.catalogue.find(name);
-        let model = model.ok_or_else(|| ModelError::Unknown(name.to_owned()))?;
-        if let Ok(entry) = self.library.resolve(name) {
-            return Ok(shown(&entry, &config));
-        }
-        let fetched = Fetcher::new()?
-            .fetch(model, self.library.folder(), watch)
-            .await?;
-        let (library, model, watch) = (self.library.clone(), model.clone(), Arc::clone(watch));
-        let kept = tokio::task::spawn_blocking(move || library.keep(&fetched, &model, &watch));
-        let entry = kept.await.map_err(|_| ModelError::Broken)??;
-        Ok(shown(&entry, &config))
+    pub fn get<'a>(
+        &'a self,
+        name: &'a str,
+        watch: &'a Watch,
+    ) -> BoxFuture<'a, Result<HomeModel, ModelError>> {
+        Box::pin(async move {
+            let config = self.home.config()?;
+            let model = self.catalogue.find(name);
+            let model = model.ok_or_else(|| ModelError::Unknown(name.to_owned()))?;
+            if let Ok(entry) = self.library.resolve(name) {
+                return Ok(shown(&entry, &config));
+            }
+            let fetched = Fetcher::new()?
+                .fetch(model, self.library.folder(), watch)
+                .await?;
+            let (library, model, watch) = (self.library.clone(), model.clone(), Arc::clone(watch));
+            let kept = tokio::task::spawn_blocking(move || library.keep(&fetched, &model, &watch));
+            let entry = kept.await.map_err(|_| ModelError::Broken)??;
+            Ok(shown(&entry, &config))
+        })
     }
 
     /// The model with these weights, if it is here.
@@ -242,18 +249,20 @@ impl Models {
     ///
     /// # Errors
     /// When it is no model, or the name is taken.
-    pub async fn import(
-        &self,
-        file: &Path,
+    pub fn import<'a>(
+        &'a self,
+        file: &'a Path,
         name: Option<String>,
-        watch: &Watch,
-    ) -> Result<HomeModel, ModelError> {
-        let label = Label {
-            name: name.unwrap_or_else(|| name_of(file)),
-            source: format!("imported from {}", file.display()),
-            ..Label::default()
-        };
-        self.take(file, label, watch).await
+        watch: &'a Watch,
+    ) -> BoxFuture<'a, Result<HomeModel, ModelError>> {
+        Box::pin(async move {
+            let label = Label {
+                name: name.unwrap_or_else(|| name_of(file)),
+                source: format!("imported from {}", file.display()),
+                ..Label::default()
+            };
+            self.take(file, label, watch).await
+        })
     }
 
     /// Takes a file in as a label says.

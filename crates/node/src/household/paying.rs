@@ -3,15 +3,19 @@
 //! A node that is up holds the purse, so commands pay through it. Whatever costs something is first
 //! quoted, and done only on the terms that the owner agreed to.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::extract::{DefaultBodyLimit, State};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::routing::post;
 use axum::{Json, Router};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use hearth_api::payments::{Agreement, OpenAsked, PayAsked, PayReply, PriceQuoted, WhichChannels};
+use hearth_api::money::Money;
+use hearth_api::payments::{
+    Agreement, ChannelTerms, Channels, OpenAsked, Opened, PayAsked, PayReply, PriceQuoted, Refunds,
+    Returned, WhichChannels,
+};
 use http::StatusCode;
 
 use super::admin::{Admin, not_done, refused};
@@ -41,82 +45,74 @@ fn purse(admin: &Admin) -> Result<&Payer, Response> {
     })
 }
 
-fn told<T: serde::Serialize>(outcome: Result<T, TradeError>) -> Response {
-    match outcome {
-        Ok(done) => Json(done).into_response(),
-        Err(error) => {
-            let status = match error {
-                TradeError::Asked(_) => StatusCode::BAD_REQUEST,
-                _ => StatusCode::CONFLICT,
-            };
-            not_done(status, &error)
-        }
-    }
+fn failed(error: impl Into<TradeError>) -> Response {
+    let error = error.into();
+    let status = match error {
+        TradeError::Asked(_) => StatusCode::BAD_REQUEST,
+        _ => StatusCode::CONFLICT,
+    };
+    not_done(status, &error)
 }
 
 /// Asks the chains how the channels are, then shows them.
-async fn look(State(admin): State<Arc<Admin>>) -> Result<Response, Response> {
-    let unread = match purse(&admin)?.look().await {
-        Ok(unread) => unread,
-        Err(error) => return Ok(told::<()>(Err(error))),
-    };
+async fn look(State(admin): State<Arc<Admin>>) -> Result<Json<Channels>, Response> {
+    let unread = purse(&admin)?.look().await.map_err(failed)?;
     let earning = admin.till.as_ref().map(|till| &till.store);
     let listed = trade::list_open(&admin.config, admin.payer.store(), earning);
-    let listed = listed.map(|mut channels| {
-        let problem = |channel| format!("the chain of channel {channel} could not be asked");
-        channels.problems.extend(unread.into_iter().map(problem));
-        channels
-    });
-    Ok(told(listed.map_err(TradeError::from)))
+    let mut channels = listed.map_err(failed)?;
+    let problem = |channel| format!("the chain of channel {channel} could not be asked");
+    channels.problems.extend(unread.into_iter().map(problem));
+    Ok(Json(channels))
 }
 
 async fn terms(
     State(admin): State<Arc<Admin>>,
     Json(asked): Json<OpenAsked>,
-) -> Result<Response, Response> {
+) -> Result<Json<ChannelTerms>, Response> {
     let offer = purse(&admin)?.channel_offer(&asked.url, &asked.deposit);
-    Ok(told(offer.await.map(|offer| offer.terms)))
+    Ok(Json(offer.await.map_err(failed)?.terms))
 }
 
 async fn open(
     State(admin): State<Arc<Admin>>,
     Json(asked): Json<OpenAsked>,
-) -> Result<Response, Response> {
+) -> Result<Json<Opened>, Response> {
     let purse = purse(&admin)?;
-    let offer = match purse.channel_offer(&asked.url, &asked.deposit).await {
-        Ok(offer) => offer,
-        Err(error) => return Ok(told::<()>(Err(error))),
-    };
+    let offer = purse.channel_offer(&asked.url, &asked.deposit).await;
+    let offer = offer.map_err(failed)?;
     if asked.agreed.as_ref() != Some(&offer.terms) {
         let message = "the service's terms are no longer those that you agreed to; ask again";
         return Err(refused(StatusCode::CONFLICT, "terms_changed", message));
     }
-    Ok(told(purse.open_channel(&offer).await))
+    Ok(Json(purse.open_channel(&offer).await.map_err(failed)?))
 }
 
 async fn refund(
     State(admin): State<Arc<Admin>>,
     Json(which): Json<WhichChannels>,
-) -> Result<Response, Response> {
-    Ok(told(purse(&admin)?.refund(&which.with).await))
+) -> Result<Json<Refunds>, Response> {
+    let refunds = purse(&admin)?.refund(&which.with).await;
+    Ok(Json(refunds.map_err(failed)?))
 }
 
 async fn close(
     State(admin): State<Arc<Admin>>,
     Json(which): Json<WhichChannels>,
-) -> Result<Response, Response> {
-    Ok(told(purse(&admin)?.close(&which.with).await))
+) -> Result<Json<Returned>, Response> {
+    let returned = purse(&admin)?.close(&which.with).await;
+    Ok(Json(returned.map_err(failed)?))
 }
 
+/// Makes a request. What costs something that was not agreed to is not paid: its price comes back.
 async fn pay(
     State(admin): State<Arc<Admin>>,
     Json(asked): Json<PayAsked>,
-) -> Result<Response, Response> {
+) -> Result<Json<PayReply>, Response> {
     let purse = purse(&admin)?;
-    let Ok(body) = STANDARD.decode(&asked.body) else {
+    let body = STANDARD.decode(&asked.body).map_err(|_| {
         let message = "the body is not in base64";
-        return Err(refused(StatusCode::BAD_REQUEST, "bad_request", message));
-    };
+        refused(StatusCode::BAD_REQUEST, "bad_request", message)
+    })?;
     let request = Request {
         method: asked.method,
         url: asked.url,
@@ -124,37 +120,35 @@ async fn pay(
         body,
         patience_s: asked.patience_s,
     };
-    let agreed = asked.agreed;
-    let quoted = std::sync::Mutex::new(None);
-    let approve = |price: &_, deposit: Option<&_>| {
+    let quoted = Mutex::new(None);
+    let approve = |price: &Money, deposit: Option<&Money>| {
         let quote = PriceQuoted {
-            price: Clone::clone(price),
+            price: price.clone(),
             deposit: deposit.cloned(),
         };
-        let agrees = match &agreed {
+        let agrees = match &asked.agreed {
             Agreement::Nothing => false,
-            Agreement::To(price) => *price == quote,
+            Agreement::To(agreed) => *agreed == quote,
             Agreement::Limits => true,
         };
         if !agrees {
-            *quoted
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner) = Some(quote);
+            *quoted.lock().unwrap_or_else(PoisonError::into_inner) = Some(quote);
         }
         agrees
     };
-    let bought = purse.buy(&request, approve).await;
-    let quoted = quoted
-        .into_inner()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
-    Ok(told(match (bought, quoted) {
+    let bought = purse.buy(&request, &approve).await;
+    let quoted = quoted.into_inner().unwrap_or_else(PoisonError::into_inner);
+    match (bought, quoted) {
         (Err(TradeError::Pay(error)), Some(quote)) if matches!(*error, PayError::NotApproved) => {
-            Ok(PayReply::Price(quote))
+            Ok(Json(PayReply::Price(quote)))
         }
-        (bought, _) => bought.map(|answer| PayReply::Answered {
-            status: answer.status,
-            payment: answer.payment,
-            body: STANDARD.encode(&answer.body),
-        }),
-    }))
+        (bought, _) => {
+            let answer = bought.map_err(failed)?;
+            Ok(Json(PayReply::Answered {
+                status: answer.status,
+                payment: answer.payment,
+                body: STANDARD.encode(&answer.body),
+            }))
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! What was promised on either side, and claims on demand.
 
 use alloy_primitives::B256;
+use futures::future::BoxFuture;
 use hearth_api::payments::{Channel, Channels, Claim, Claims};
 use hearth_protocol::channel::payer::Status;
 use hearth_protocol::id::ChannelId;
@@ -172,24 +173,26 @@ impl Books {
     ///
     /// # Errors
     /// See [`TradeError`]; a service that is running has the books.
-    pub async fn open(
-        home: &Home,
-        config: &Config,
-        keys: &Unlocked,
-        asset: &str,
-    ) -> Result<Self, TradeError> {
-        let (_, asset) = config
-            .asset(asset)
-            .ok_or_else(|| TradeError::Asked(format!("the asset {asset:?} is not configured")))?;
-        let lock = home.lock(Part::Provider)?;
-        let mut tasks = Tasks::new();
-        // Nothing is claimed for being old or large while the books are open: only what is asked for.
-        let patient = policy(&config.provider.claim, Amount::MAX);
-        let till = open_till(home, config, keys, asset, patient, None, &mut tasks).await?;
-        Ok(Self {
-            till,
-            _tasks: tasks,
-            _lock: lock,
+    pub fn open<'a>(
+        home: &'a Home,
+        config: &'a Config,
+        keys: &'a Unlocked,
+        asset: &'a str,
+    ) -> BoxFuture<'a, Result<Self, TradeError>> {
+        Box::pin(async move {
+            let (_, asset) = config.asset(asset).ok_or_else(|| {
+                TradeError::Asked(format!("the asset {asset:?} is not configured"))
+            })?;
+            let lock = home.lock(Part::Provider)?;
+            let mut tasks = Tasks::new();
+            // Nothing is claimed for being old or large while the books are open: only what is asked for.
+            let patient = policy(&config.provider.claim, Amount::MAX);
+            let till = open_till(home, config, keys, asset, patient, None, &mut tasks).await?;
+            Ok(Self {
+                till,
+                _tasks: tasks,
+                _lock: lock,
+            })
         })
     }
 
@@ -197,8 +200,8 @@ impl Books {
     ///
     /// # Errors
     /// See [`TradeError`]; what goes wrong on a chain is in its claim.
-    pub async fn claim(&self) -> Result<Claims, TradeError> {
-        claim_all(&self.till).await
+    pub fn claim<'a>(&'a self) -> BoxFuture<'a, Result<Claims, TradeError>> {
+        Box::pin(async move { claim_all(&self.till).await })
     }
 }
 

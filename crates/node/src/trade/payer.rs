@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use axum::body::Bytes;
+use futures::future::BoxFuture;
 use hearth_api::money::Money;
 use hearth_api::payments::{ChannelTerms, Opened, Payment, Refund, Refunds, Returned};
 use hearth_protocol::id::{AssetId, ChannelId};
@@ -75,29 +76,35 @@ impl Payer {
     ///
     /// # Errors
     /// See [`TradeError`].
-    pub async fn open(home: &Home, config: Config, keys: &Unlocked) -> Result<Self, TradeError> {
-        let lock = home.lock(Part::Payer)?;
-        let store = Store::open(&home.store_path(Part::Payer))?;
-        let session = keys.session(config.device.index);
-        let till_keys = TillKeys {
-            account: keys.household(),
-            session: session.clone(),
-        };
-        let mut tasks = Tasks::new();
-        let chains = reachable_chains(&config).await;
-        let escrows = open_escrows(chains, &till_keys, &store, &mut tasks)?;
-        let payer_keys = PayerKeys {
-            household: keys.household(),
-            session,
-        };
-        let http = crate::http::client()?;
-        let limits = spending(&config);
-        let purse = Purse::new(payer_keys, limits, store, escrows, http, environment())?;
-        Ok(Self {
-            purse,
-            config,
-            peers: None,
-            _own: Some((tasks, lock)),
+    pub fn open<'a>(
+        home: &'a Home,
+        config: Config,
+        keys: &'a Unlocked,
+    ) -> BoxFuture<'a, Result<Self, TradeError>> {
+        Box::pin(async move {
+            let lock = home.lock(Part::Payer)?;
+            let store = Store::open(&home.store_path(Part::Payer))?;
+            let session = keys.session(config.device.index);
+            let till_keys = TillKeys {
+                account: keys.household(),
+                session: session.clone(),
+            };
+            let mut tasks = Tasks::new();
+            let chains = reachable_chains(&config).await;
+            let escrows = open_escrows(chains, &till_keys, &store, &mut tasks)?;
+            let payer_keys = PayerKeys {
+                household: keys.household(),
+                session,
+            };
+            let http = crate::http::client()?;
+            let limits = spending(&config);
+            let purse = Purse::new(payer_keys, limits, store, escrows, http, environment())?;
+            Ok(Self {
+                purse,
+                config,
+                peers: None,
+                _own: Some((tasks, lock)),
+            })
         })
     }
 
@@ -115,28 +122,30 @@ impl Payer {
     ///
     /// # Errors
     /// See [`TradeError`].
-    pub async fn buy(
-        &self,
-        request: &Request,
-        approve: impl Fn(&Money, Option<&Money>) -> bool,
-    ) -> Result<Answer, TradeError> {
-        let purchase = purchase(request)?;
-        let agreed = |tag: &PriceTag| {
-            let deposit = tag
-                .deposit
-                .map(|amount| self.money(&tag.requirements, amount));
-            let price = self.money(&tag.requirements, tag.requirements.amount);
-            approve(&price, deposit.as_ref())
-        };
-        let mut response = self.purse.buy(&purchase, agreed).await?;
-        let body = response.bytes().await?;
-        let payment = response.requirements.as_ref().map(|requirements| {
-            self.payment(requirements, response.status, response.final_receipt())
-        });
-        Ok(Answer {
-            status: response.status.as_u16(),
-            payment,
-            body,
+    pub fn buy<'a>(
+        &'a self,
+        request: &'a Request,
+        approve: &'a (dyn Fn(&Money, Option<&Money>) -> bool + Sync),
+    ) -> BoxFuture<'a, Result<Answer, TradeError>> {
+        Box::pin(async move {
+            let purchase = purchase(request)?;
+            let agreed = |tag: &PriceTag| {
+                let deposit = tag
+                    .deposit
+                    .map(|amount| self.money(&tag.requirements, amount));
+                let price = self.money(&tag.requirements, tag.requirements.amount);
+                approve(&price, deposit.as_ref())
+            };
+            let mut response = self.purse.buy(&purchase, agreed).await?;
+            let body = response.bytes().await?;
+            let payment = response.requirements.as_ref().map(|requirements| {
+                self.payment(requirements, response.status, response.final_receipt())
+            });
+            Ok(Answer {
+                status: response.status.as_u16(),
+                payment,
+                body,
+            })
         })
     }
 
@@ -180,40 +189,41 @@ impl Payer {
     ///
     /// # Errors
     /// See [`TradeError`]; where the deposit makes no sense, or is beyond the limits.
-    pub async fn channel_offer(
-        &self,
-        url: &str,
-        deposit: &str,
-    ) -> Result<ChannelOffer, TradeError> {
-        let url = service_url(url)?;
-        let quote = self.purse.channel_quote(&url).await?;
-        let requirements = &quote.requirements;
-        let asset = asset_of(requirements).to_string();
-        let (_, asset) = self
-            .config
-            .asset(&asset)
-            .ok_or_else(|| TradeError::Asked(format!("the asset {asset:?} is not configured")))?;
-        let amount = Amount::parse_decimal(deposit, asset.decimals)
-            .map_err(|error| TradeError::Asked(format!("the deposit {deposit:?}: {error}")))?;
-        if amount < requirements.amount || amount.is_zero() {
-            let price = self.money(requirements, requirements.amount);
-            return Err(TradeError::Asked(format!(
-                "a deposit of {deposit} does not cover one request, which costs {} {}",
-                price.amount, price.symbol
-            )));
-        }
-        quote.allows(amount)?;
-        let terms = ChannelTerms {
-            price: self.money(requirements, requirements.amount),
-            deposit: self.money(requirements, amount),
-            pay_to: requirements.pay_to.to_string(),
-            withdraw_delay_s: quote.withdraw_delay_s(),
-        };
-        Ok(ChannelOffer {
-            terms,
-            url,
-            amount,
-            quote,
+    pub fn channel_offer<'a>(
+        &'a self,
+        url: &'a str,
+        deposit: &'a str,
+    ) -> BoxFuture<'a, Result<ChannelOffer, TradeError>> {
+        Box::pin(async move {
+            let url = service_url(url)?;
+            let quote = self.purse.channel_quote(&url).await?;
+            let requirements = &quote.requirements;
+            let asset = asset_of(requirements).to_string();
+            let (_, asset) = self.config.asset(&asset).ok_or_else(|| {
+                TradeError::Asked(format!("the asset {asset:?} is not configured"))
+            })?;
+            let amount = Amount::parse_decimal(deposit, asset.decimals)
+                .map_err(|error| TradeError::Asked(format!("the deposit {deposit:?}: {error}")))?;
+            if amount < requirements.amount || amount.is_zero() {
+                let price = self.money(requirements, requirements.amount);
+                return Err(TradeError::Asked(format!(
+                    "a deposit of {deposit} does not cover one request, which costs {} {}",
+                    price.amount, price.symbol
+                )));
+            }
+            quote.allows(amount)?;
+            let terms = ChannelTerms {
+                price: self.money(requirements, requirements.amount),
+                deposit: self.money(requirements, amount),
+                pay_to: requirements.pay_to.to_string(),
+                withdraw_delay_s: quote.withdraw_delay_s(),
+            };
+            Ok(ChannelOffer {
+                terms,
+                url,
+                amount,
+                quote,
+            })
         })
     }
 
@@ -221,15 +231,20 @@ impl Payer {
     ///
     /// # Errors
     /// See [`TradeError`].
-    pub async fn open_channel(&self, offer: &ChannelOffer) -> Result<Opened, TradeError> {
-        let opened = self.purse.open_channel(&offer.quote, offer.amount).await?;
-        Ok(Opened {
-            channel: opened.channel.to_string(),
-            chain: offer.quote.requirements.network.to_string(),
-            counterpart: offer.terms.pay_to.clone(),
-            url: offer.url.to_string(),
-            deposit: offer.terms.deposit.clone(),
-            transaction: opened.transaction,
+    pub fn open_channel<'a>(
+        &'a self,
+        offer: &'a ChannelOffer,
+    ) -> BoxFuture<'a, Result<Opened, TradeError>> {
+        Box::pin(async move {
+            let opened = self.purse.open_channel(&offer.quote, offer.amount).await?;
+            Ok(Opened {
+                channel: opened.channel.to_string(),
+                chain: offer.quote.requirements.network.to_string(),
+                counterpart: offer.terms.pay_to.clone(),
+                url: offer.url.to_string(),
+                deposit: offer.terms.deposit.clone(),
+                transaction: opened.transaction,
+            })
         })
     }
 
@@ -245,9 +260,11 @@ impl Payer {
     ///
     /// # Errors
     /// See [`TradeError`].
-    pub async fn look(&self) -> Result<Vec<String>, TradeError> {
-        let unread = self.purse.look().await?;
-        Ok(unread.iter().map(ToString::to_string).collect())
+    pub fn look<'a>(&'a self) -> BoxFuture<'a, Result<Vec<String>, TradeError>> {
+        Box::pin(async move {
+            let unread = self.purse.look().await?;
+            Ok(unread.iter().map(ToString::to_string).collect())
+        })
     }
 
     /// Asks whoever it is to return what is left: in the channel with that id, in those with the
@@ -255,24 +272,26 @@ impl Payer {
     ///
     /// # Errors
     /// See [`TradeError`]. Once something came back, what fails is in its entry.
-    pub async fn refund(&self, with: &str) -> Result<Refunds, TradeError> {
-        let channel: Option<ChannelId> = with.parse().ok();
-        if channel.is_none() && device_named(with).is_none() {
-            return self.refund_by(&service_url(with)?).await;
-        }
-        let is_meant = |view: &ChannelView| match channel {
-            Some(channel) => view.channel == channel,
-            None => view.stored.url == with && !view.stored.record.refundable().is_zero(),
-        };
-        let mut refunds = Vec::new();
-        for view in self.purse.channels()?.iter().filter(|view| is_meant(view)) {
-            let refunded = self.refund_one(view).await;
-            self.note(Some(view.channel), refunded, &mut refunds)?;
-        }
-        if refunds.is_empty() {
-            return Err(PayError::NoChannel.into());
-        }
-        Ok(Refunds { refunds })
+    pub fn refund<'a>(&'a self, with: &'a str) -> BoxFuture<'a, Result<Refunds, TradeError>> {
+        Box::pin(async move {
+            let channel: Option<ChannelId> = with.parse().ok();
+            if channel.is_none() && device_named(with).is_none() {
+                return self.refund_by(&service_url(with)?).await;
+            }
+            let is_meant = |view: &ChannelView| match channel {
+                Some(channel) => view.channel == channel,
+                None => view.stored.url == with && !view.stored.record.refundable().is_zero(),
+            };
+            let mut refunds = Vec::new();
+            for view in self.purse.channels()?.iter().filter(|view| is_meant(view)) {
+                let refunded = self.refund_one(view).await;
+                self.note(Some(view.channel), refunded, &mut refunds)?;
+            }
+            if refunds.is_empty() {
+                return Err(PayError::NoChannel.into());
+            }
+            Ok(Refunds { refunds })
+        })
     }
 
     /// Takes back what is left in every channel with the service at `url`.
@@ -338,33 +357,36 @@ impl Payer {
     ///
     /// # Errors
     /// See [`TradeError`].
-    pub async fn close(&self, channel: &str) -> Result<Returned, TradeError> {
-        let channel: ChannelId = channel
-            .parse()
-            .map_err(|error| TradeError::Asked(format!("{channel:?}: {error}")))?;
-        let (outcome, transaction, units, ends_at_s) = match self.purse.withdraw(channel).await? {
-            Withdrawal::Begun {
+    pub fn close<'a>(&'a self, channel: &'a str) -> BoxFuture<'a, Result<Returned, TradeError>> {
+        Box::pin(async move {
+            let channel: ChannelId = channel
+                .parse()
+                .map_err(|error| TradeError::Asked(format!("{channel:?}: {error}")))?;
+            let (outcome, transaction, units, ends_at_s) =
+                match self.purse.withdraw(channel).await? {
+                    Withdrawal::Begun {
+                        transaction,
+                        ends_at_s,
+                    } => ("withdrawal_begun", Some(transaction), None, Some(ends_at_s)),
+                    Withdrawal::Waiting { ends_at_s } => {
+                        ("withdrawal_waiting", None, None, Some(ends_at_s))
+                    }
+                    Withdrawal::Finished {
+                        transaction,
+                        amount,
+                    } => (
+                        "withdrawn",
+                        Some(transaction),
+                        Some(amount.to_string()),
+                        None,
+                    ),
+                };
+            Ok(Returned {
+                outcome: outcome.to_owned(),
                 transaction,
+                units,
                 ends_at_s,
-            } => ("withdrawal_begun", Some(transaction), None, Some(ends_at_s)),
-            Withdrawal::Waiting { ends_at_s } => {
-                ("withdrawal_waiting", None, None, Some(ends_at_s))
-            }
-            Withdrawal::Finished {
-                transaction,
-                amount,
-            } => (
-                "withdrawn",
-                Some(transaction),
-                Some(amount.to_string()),
-                None,
-            ),
-        };
-        Ok(Returned {
-            outcome: outcome.to_owned(),
-            transaction,
-            units,
-            ends_at_s,
+            })
         })
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
 use hearth_api::payments::ServiceReady;
 use hearth_protocol::claim::ClaimPolicy;
 use hearth_protocol::money::Amount;
@@ -13,7 +14,7 @@ use url::Url;
 use super::{TradeError, bind, chain_access, environment};
 use crate::home::{AssetConfig, ClaimConfig, Config, Home, HomeLock, Part};
 use crate::http::proxy::Upstream;
-use crate::http::{self, Bounds};
+use crate::http::{self, Bounds, Shutdown};
 use crate::keys::Unlocked;
 use crate::payments::facilitator::Facilitator;
 use crate::payments::gate::{Gate, PaidLayer};
@@ -79,66 +80,68 @@ impl PaidService {
     ///
     /// # Errors
     /// See [`TradeError`].
-    pub async fn open(
-        home: &Home,
-        config: &Config,
-        keys: &Unlocked,
+    pub fn open<'a>(
+        home: &'a Home,
+        config: &'a Config,
+        keys: &'a Unlocked,
         options: ServeOptions,
-    ) -> Result<Self, TradeError> {
-        let (symbol, asset) = config.asset(&options.asset).ok_or_else(|| {
-            TradeError::Asked(format!("the asset {:?} is not configured", options.asset))
-        })?;
-        let price = price(&options, asset)?;
-        let upstream = http_url(&options.upstream)?;
-        let least = Amount::parse_decimal(&options.claim_at_least, asset.decimals)
-            .map_err(|error| TradeError::Asked(format!("what to claim at least: {error}")))?;
-        let accepted = accepted(config, keys, asset)?;
-        let lock = home.lock(Part::Provider)?;
-        let (listener, address) = bind(options.listen).await?;
-        let mut warnings = Vec::new();
-        let tower = match &options.watchtower {
-            Some(url) => Some(tower(url, &accepted, &mut warnings).await?),
-            None => None,
-        };
-        let mut tasks = Tasks::new();
-        let policy = policy(&config.provider.claim, least);
-        let till = open_till(home, config, keys, asset, policy, tower, &mut tasks).await?;
-        warnings.extend(unweighed_gas(&till, symbol, asset).await?);
-        let facilitator = match options.facilitator {
-            Some(wanted) => Some(facilitate(wanted, keys, &till, &mut tasks).await?),
-            None => None,
-        };
-        let ready = ServiceReady {
-            url: format!("http://{address}"),
-            upstream: upstream.to_string(),
-            price: money(symbol, asset, price.need),
-            ceiling: money(symbol, asset, price.ceiling),
-            pay_to: accepted.receiver.to_string(),
-            receiver_authorizer: accepted.receiver_authorizer.to_string(),
-            withdraw_delay_s: accepted.withdraw_delay,
-            facilitator,
-            watchtower: options.watchtower,
-            warnings,
-        };
-        let gate = Gate {
-            assets: vec![accepted],
-            pricing: Box::new(FixedPrice(vec![(asset.id, price)])),
-            desk: till.desk,
-            cashier: till.cashier,
-            replies: till.replies,
-            base_url: options.base_url,
-            description: options.description,
-            environment: environment(),
-        };
-        let router = Upstream::new(upstream, crate::http::client()?, asset.decimals)
-            .router()
-            .layer(PaidLayer(Arc::new(gate)));
-        Ok(Self {
-            ready,
-            router,
-            listener,
-            tasks,
-            _lock: lock,
+    ) -> BoxFuture<'a, Result<Self, TradeError>> {
+        Box::pin(async move {
+            let (symbol, asset) = config.asset(&options.asset).ok_or_else(|| {
+                TradeError::Asked(format!("the asset {:?} is not configured", options.asset))
+            })?;
+            let price = price(&options, asset)?;
+            let upstream = http_url(&options.upstream)?;
+            let least = Amount::parse_decimal(&options.claim_at_least, asset.decimals)
+                .map_err(|error| TradeError::Asked(format!("what to claim at least: {error}")))?;
+            let accepted = accepted(config, keys, asset)?;
+            let lock = home.lock(Part::Provider)?;
+            let (listener, address) = bind(options.listen).await?;
+            let mut warnings = Vec::new();
+            let tower = match &options.watchtower {
+                Some(url) => Some(tower(url, &accepted, &mut warnings).await?),
+                None => None,
+            };
+            let mut tasks = Tasks::new();
+            let policy = policy(&config.provider.claim, least);
+            let till = open_till(home, config, keys, asset, policy, tower, &mut tasks).await?;
+            warnings.extend(unweighed_gas(&till, symbol, asset).await?);
+            let facilitator = match options.facilitator {
+                Some(wanted) => Some(facilitate(wanted, keys, &till, &mut tasks).await?),
+                None => None,
+            };
+            let ready = ServiceReady {
+                url: format!("http://{address}"),
+                upstream: upstream.to_string(),
+                price: money(symbol, asset, price.need),
+                ceiling: money(symbol, asset, price.ceiling),
+                pay_to: accepted.receiver.to_string(),
+                receiver_authorizer: accepted.receiver_authorizer.to_string(),
+                withdraw_delay_s: accepted.withdraw_delay,
+                facilitator,
+                watchtower: options.watchtower,
+                warnings,
+            };
+            let gate = Gate {
+                assets: vec![accepted],
+                pricing: Box::new(FixedPrice(vec![(asset.id, price)])),
+                desk: till.desk,
+                cashier: till.cashier,
+                replies: till.replies,
+                base_url: options.base_url,
+                description: options.description,
+                environment: environment(),
+            };
+            let router = Upstream::new(upstream, crate::http::client()?, asset.decimals)
+                .router()
+                .layer(PaidLayer(Arc::new(gate)));
+            Ok(Self {
+                ready,
+                router,
+                listener,
+                tasks,
+                _lock: lock,
+            })
         })
     }
 
@@ -151,18 +154,17 @@ impl PaidService {
     ///
     /// # Errors
     /// [`TradeError::Stopped`] where a part ended by itself: nothing more can be promised then.
-    pub async fn serve(
-        mut self,
-        shutdown: impl Future<Output = ()> + Send + 'static,
-    ) -> Result<(), TradeError> {
-        let served = http::serve(self.listener, self.router, Bounds::default(), shutdown);
-        tokio::select! {
-            () = served => Ok(()),
-            ended = self.tasks.join_next() => {
-                let part = ended.and_then(Result::ok).unwrap_or("a part of the till");
-                Err(TradeError::Stopped(part))
+    pub fn serve(mut self, shutdown: Shutdown) -> BoxFuture<'static, Result<(), TradeError>> {
+        Box::pin(async move {
+            let served = http::serve(self.listener, self.router, Bounds::default(), shutdown);
+            tokio::select! {
+                () = served => Ok(()),
+                ended = self.tasks.join_next() => {
+                    let part = ended.and_then(Result::ok).unwrap_or("a part of the till");
+                    Err(TradeError::Stopped(part))
+                }
             }
-        }
+        })
     }
 }
 
@@ -297,7 +299,13 @@ async fn facilitate(
         .beside_desk(till.store.clone());
     tasks.spawn(async move {
         let router = facilitator.router();
-        http::serve(listener, router, Bounds::default(), std::future::pending()).await;
+        http::serve(
+            listener,
+            router,
+            Bounds::default(),
+            Box::pin(std::future::pending()),
+        )
+        .await;
         "the facilitator"
     });
     Ok(format!("http://{address}"))

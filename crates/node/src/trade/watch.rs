@@ -9,13 +9,14 @@ use std::pin::pin;
 use std::time::Duration;
 
 use alloy_primitives::Address;
+use futures::future::BoxFuture;
 use hearth_api::payments::{WatchEvent, WatchReady, WatchedClaim};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use super::{TradeError, bind, chain_access, environment};
 use crate::home::{Config, Home, HomeLock, Part};
-use crate::http::{self, Bounds};
+use crate::http::{self, Bounds, Shutdown};
 use crate::keys::{DeviceIndex, Unlocked};
 use crate::payments::escrow::Escrows;
 use crate::payments::till::{ChainAccess, Tasks, TillKeys, open_escrows};
@@ -53,48 +54,51 @@ impl WatchService {
     ///
     /// # Errors
     /// See [`TradeError`]; where none of the configured chains answers, what the last one said.
-    pub async fn open(
-        home: &Home,
-        config: &Config,
-        keys: &Unlocked,
+    pub fn open<'a>(
+        home: &'a Home,
+        config: &'a Config,
+        keys: &'a Unlocked,
         options: WatchOptions,
-    ) -> Result<Self, TradeError> {
-        if options.every_s == 0 {
-            let reason = "a watchtower looks every second at most";
-            return Err(TradeError::Asked(reason.to_owned()));
-        }
-        let authorizers = authorizers(&options.authorizers, keys)?;
-        let lock = home.lock(Part::Watchtower)?;
-        let (listener, address) = bind(options.listen).await?;
-        let (chains, mut warnings) = answering(config).await?;
-        let store = Store::open(&home.store_path(Part::Watchtower))?;
-        let mut tasks = Tasks::new();
-        let till_keys = TillKeys {
-            account: keys.household(),
-            session: keys.session(config.device.index),
-        };
-        let escrows = open_escrows(chains, &till_keys, &store, &mut tasks)?;
-        warnings.extend(without_gas(&escrows).await?);
-        let ready = WatchReady {
-            url: format!("http://{address}"),
-            authorizers: authorizers.iter().map(ToString::to_string).collect(),
-            chains: escrows
-                .iter()
-                .map(|escrow| escrow.domain().chain().to_string())
-                .collect(),
-            account: keys.address().to_string(),
-            warnings,
-        };
-        let (sender, reports) = mpsc::channel(REPORTS_MAX);
-        let tower = Watchtower::new(store, escrows, authorizers, environment()).reporting(sender);
-        Ok(Self {
-            ready,
-            tower,
-            every: Duration::from_secs(options.every_s),
-            reports,
-            listener,
-            tasks,
-            _lock: lock,
+    ) -> BoxFuture<'a, Result<Self, TradeError>> {
+        Box::pin(async move {
+            if options.every_s == 0 {
+                let reason = "a watchtower looks every second at most";
+                return Err(TradeError::Asked(reason.to_owned()));
+            }
+            let authorizers = authorizers(&options.authorizers, keys)?;
+            let lock = home.lock(Part::Watchtower)?;
+            let (listener, address) = bind(options.listen).await?;
+            let (chains, mut warnings) = answering(config).await?;
+            let store = Store::open(&home.store_path(Part::Watchtower))?;
+            let mut tasks = Tasks::new();
+            let till_keys = TillKeys {
+                account: keys.household(),
+                session: keys.session(config.device.index),
+            };
+            let escrows = open_escrows(chains, &till_keys, &store, &mut tasks)?;
+            warnings.extend(without_gas(&escrows).await?);
+            let ready = WatchReady {
+                url: format!("http://{address}"),
+                authorizers: authorizers.iter().map(ToString::to_string).collect(),
+                chains: escrows
+                    .iter()
+                    .map(|escrow| escrow.domain().chain().to_string())
+                    .collect(),
+                account: keys.address().to_string(),
+                warnings,
+            };
+            let (sender, reports) = mpsc::channel(REPORTS_MAX);
+            let tower =
+                Watchtower::new(store, escrows, authorizers, environment()).reporting(sender);
+            Ok(Self {
+                ready,
+                tower,
+                every: Duration::from_secs(options.every_s),
+                reports,
+                listener,
+                tasks,
+                _lock: lock,
+            })
         })
     }
 
@@ -107,33 +111,35 @@ impl WatchService {
     ///
     /// # Errors
     /// [`TradeError::Stopped`] where a part ended by itself: nothing is watched any more then.
-    pub async fn serve(
+    pub fn serve<'a>(
         mut self,
-        shutdown: impl Future<Output = ()> + Send + 'static,
-        mut tell: impl FnMut(WatchEvent),
-    ) -> Result<(), TradeError> {
-        let watching = self.tower.clone().run(self.every);
-        self.tasks.spawn(async move {
-            watching.await;
-            "the watch"
-        });
-        let router = self.tower.router();
-        let mut served = pin!(http::serve(
-            self.listener,
-            router,
-            Bounds::default(),
-            shutdown
-        ));
-        loop {
-            tokio::select! {
-                () = &mut served => return Ok(()),
-                ended = self.tasks.join_next() => {
-                    let part = ended.and_then(Result::ok).unwrap_or("a part of the watchtower");
-                    return Err(TradeError::Stopped(part));
+        shutdown: Shutdown,
+        tell: &'a mut (dyn FnMut(WatchEvent) + Send),
+    ) -> BoxFuture<'a, Result<(), TradeError>> {
+        Box::pin(async move {
+            let watching = self.tower.clone().run(self.every);
+            self.tasks.spawn(async move {
+                watching.await;
+                "the watch"
+            });
+            let router = self.tower.router();
+            let mut served = pin!(http::serve(
+                self.listener,
+                router,
+                Bounds::default(),
+                shutdown
+            ));
+            loop {
+                tokio::select! {
+                    () = &mut served => return Ok(()),
+                    ended = self.tasks.join_next() => {
+                        let part = ended.and_then(Result::ok).unwrap_or("a part of the watchtower");
+                        return Err(TradeError::Stopped(part));
+                    }
+                    Some(report) = self.reports.recv() => tell(event(report)),
                 }
-                Some(report) = self.reports.recv() => tell(event(report)),
             }
-        }
+        })
     }
 }
 

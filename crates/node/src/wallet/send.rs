@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use alloy_primitives::{Address, U256, hex};
 use alloy_sol_types::SolCall;
+use futures::future::BoxFuture;
 use hearth_api::money::Money;
 use hearth_api::wallet::Sent;
 use hearth_chain::bindings::TestDollar::transferCall;
@@ -189,34 +190,36 @@ impl TransferPlan {
     ///
     /// # Errors
     /// See [`TransferError`]; nothing was sent.
-    pub async fn make(
-        config: &Config,
+    pub fn make<'a>(
+        config: &'a Config,
         choice: ChainChoice,
         household: Address,
-        order: &Order,
-    ) -> Result<Self, TransferError> {
-        let (symbol, asset, amount, to) = parse(config, order)?;
-        let choice = ChainChoice {
-            chain: Some(asset.id.chain.to_string()),
-            ..choice
-        };
-        let access = chains::connect(config, &choice).await?;
-        let held = access.client.balance_of(asset.id.token, household).await?;
-        if held < U256::from(amount.units()) {
-            let held = Amount::new(held.saturating_to());
-            return Err(TransferError::TooLittle {
-                held: held.to_decimal(asset.decimals),
-                wanted: amount.to_decimal(asset.decimals),
+        order: &'a Order,
+    ) -> BoxFuture<'a, Result<Self, TransferError>> {
+        Box::pin(async move {
+            let (symbol, asset, amount, to) = parse(config, order)?;
+            let choice = ChainChoice {
+                chain: Some(asset.id.chain.to_string()),
+                ..choice
+            };
+            let access = chains::connect(config, &choice).await?;
+            let held = access.client.balance_of(asset.id.token, household).await?;
+            if held < U256::from(amount.units()) {
+                let held = Amount::new(held.saturating_to());
+                return Err(TransferError::TooLittle {
+                    held: held.to_decimal(asset.decimals),
+                    wanted: amount.to_decimal(asset.decimals),
+                    symbol,
+                });
+            }
+            Ok(Self {
+                access,
                 symbol,
-            });
-        }
-        Ok(Self {
-            access,
-            symbol,
-            asset,
-            amount,
-            from: household,
-            to,
+                asset,
+                amount,
+                from: household,
+                to,
+            })
         })
     }
 
@@ -239,36 +242,42 @@ impl TransferPlan {
     ///
     /// # Errors
     /// See [`TransferError`].
-    pub async fn send(self, home: &Home, keys: &Unlocked) -> Result<Sent, TransferError> {
-        let _lock = home.lock(Part::Wallet)?;
-        let journal = open_journal(home)?;
-        let config = SenderConfig {
-            confirmations: self.access.confirmations,
-            poll_interval_ms: POLL_INTERVAL_MS,
-            ..SenderConfig::default()
-        };
-        let signer = Arc::new(keys.household());
-        let client = self.access.client.clone();
-        let (sender, task) = Sender::new(client, signer, Arc::new(journal), config)
-            .map_err(|error| TransferError::Journal(error.to_string()))?;
-        let submit = sender.submit(fresh_id()?, self.intent());
-        let receipt = tokio::select! {
-            outcome = submit => outcome?,
-            stopped = task.run() => {
-                stopped?;
-                return Err(SendError::Stopped.into());
-            }
-        };
-        let fee =
-            U256::from(receipt.gas_used).saturating_mul(U256::from(receipt.effective_gas_price));
-        Ok(Sent {
-            from: self.from.to_string(),
-            to: self.to.to_string(),
-            sent: self.money(),
-            chain: self.access.id.to_string(),
-            transaction: receipt.transaction_hash.to_string(),
-            block: receipt.block_number,
-            fee: coin(self.access.id, fee),
+    pub fn send<'a>(
+        self,
+        home: &'a Home,
+        keys: &'a Unlocked,
+    ) -> BoxFuture<'a, Result<Sent, TransferError>> {
+        Box::pin(async move {
+            let _lock = home.lock(Part::Wallet)?;
+            let journal = open_journal(home)?;
+            let config = SenderConfig {
+                confirmations: self.access.confirmations,
+                poll_interval_ms: POLL_INTERVAL_MS,
+                ..SenderConfig::default()
+            };
+            let signer = Arc::new(keys.household());
+            let client = self.access.client.clone();
+            let (sender, task) = Sender::new(client, signer, Arc::new(journal), config)
+                .map_err(|error| TransferError::Journal(error.to_string()))?;
+            let submit = sender.submit(fresh_id()?, self.intent());
+            let receipt = tokio::select! {
+                outcome = submit => outcome?,
+                stopped = task.run() => {
+                    stopped?;
+                    return Err(SendError::Stopped.into());
+                }
+            };
+            let fee = U256::from(receipt.gas_used)
+                .saturating_mul(U256::from(receipt.effective_gas_price));
+            Ok(Sent {
+                from: self.from.to_string(),
+                to: self.to.to_string(),
+                sent: self.money(),
+                chain: self.access.id.to_string(),
+                transaction: receipt.transaction_hash.to_string(),
+                block: receipt.block_number,
+                fee: coin(self.access.id, fee),
+            })
         })
     }
 

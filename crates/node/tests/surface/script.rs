@@ -315,9 +315,14 @@ impl Served {
         let address = listener.local_addr().unwrap();
         let router = surface.router(Door::new(address, [], keyless));
         let (stop, stopped) = oneshot::channel::<()>();
-        tokio::spawn(serve(listener, router, Bounds::default(), async {
-            let _ = stopped.await;
-        }));
+        tokio::spawn(serve(
+            listener,
+            router,
+            Bounds::default(),
+            Box::pin(async {
+                let _ = stopped.await;
+            }),
+        ));
         Self {
             script,
             surface,
