@@ -223,7 +223,7 @@ pub enum Agreement {
     /// Nothing yet: the price is asked.
     Nothing,
     /// This price.
-    To(PriceQuoted),
+    To(Box<PriceQuoted>),
     /// Whatever is within the limits.
     Limits,
 }

@@ -152,7 +152,7 @@ async fn buy_by(node: &Client, request: &Request, yes: bool) -> Result<Answer, F
             PayReply::Price(quote) => {
                 let PriceQuoted { price, deposit } = &quote;
                 confirm(yes, &question(price, deposit.as_ref()))?;
-                asked.agreed = Agreement::To(quote);
+                asked.agreed = Agreement::To(Box::new(quote));
             }
             PayReply::Answered {
                 status,

@@ -55,6 +55,7 @@ use crate::roles::retention::{self, Kept};
 use crate::store::{OpenError, Store, StoreError};
 use crate::trade::{self, TradeError};
 
+use admin::Admin;
 pub use admin::NodeFile;
 pub use members::{Member, Members, MembersError, MembersParts, invitation};
 pub use power::Unmeasurable;
@@ -212,72 +213,74 @@ impl Device {
         keys: &'a Unlocked,
         options: UpOptions,
     ) -> BoxFuture<'a, Result<Self, UpError>> {
-        Box::pin(async move {
-            let locks = vec![home.lock(Part::Provider)?, home.lock(Part::Payer)?];
-            let listen = options.listen.unwrap_or(config.api.listen);
-            let (listener, address) = trade::bind(listen).await?;
-            let mut building = Building {
-                home,
-                config,
-                keys,
-                environment: trade::environment(),
-                tasks: Tasks::new(),
-                warnings: Vec::new(),
-            };
-            let store = Store::open(&home.store_path(Part::Provider))?;
-            let (members, is_household) = building.members(&store).await?;
-            let chains = trade::reachable_chains(config).await;
-            let till = building.till(store, chains.clone())?;
-            let provider = building.provider(till.as_ref(), &is_household);
-            let readers = Readers::default();
-            let models = building.serve(&provider, &readers, &options.models).await?;
-            let network = building.network(&provider).await?;
-            let payer =
-                building.payer(&provider, &network, readers, is_household, chains, &options)?;
-            building.market(&network, &payer);
-            building.offering(&network, &provider).await?;
-            building.join(&network, &members, &options.join);
-            let (surface, ledger) = building.surface(&payer)?;
-            let shop = building.shop(options.sell_at, till.as_ref(), &provider, &surface);
-            let shop = shop.await?;
-            let keyless = config.api.keyless.then(|| ApiKey::new(KEYLESS, ""));
-            let door = Door::new(address, [], keyless);
-            let node_file = NodeFile::write(home, address)?;
-            let admin = admin::router(
-                admin::Admin {
-                    purse: trade::Payer::of_node(payer.clone(), config.clone()),
-                    payer,
-                    home: home.clone(),
-                    surface: Arc::clone(&surface),
-                    network: network.clone(),
-                    members,
-                    fetches: from_peers::Fetches::default(),
-                    till,
-                    config: config.clone(),
-                },
-                &node_file,
-            );
-            let router = surface.router(door).merge(admin);
-            let ready = NodeReady {
-                url: format!("http://{address}"),
-                sold_at: shop.as_ref().map(|shop| shop.url.clone()),
-                device: network.device().to_string(),
-                household: keys.address().to_string(),
-                ticket: network.ticket(Vec::new()).to_string(),
-                models,
-                warnings: building.warnings,
-            };
-            Ok(Self {
-                ready,
-                router,
-                listener,
-                shop,
-                ledger,
-                network,
-                node_file,
-                tasks: building.tasks,
-                _locks: locks,
-            })
+        Box::pin(Self::put_together(home, config, keys, options))
+    }
+
+    async fn put_together(
+        home: &Home,
+        config: &Config,
+        keys: &Unlocked,
+        options: UpOptions,
+    ) -> Result<Self, UpError> {
+        let locks = vec![home.lock(Part::Provider)?, home.lock(Part::Payer)?];
+        let (listener, address) = trade::bind(options.listen.unwrap_or(config.api.listen)).await?;
+        let mut building = Building {
+            home,
+            config,
+            keys,
+            environment: trade::environment(),
+            tasks: Tasks::new(),
+            warnings: Vec::new(),
+        };
+        let chains = trade::reachable_chains(config).await;
+        let store = Store::open(&home.store_path(Part::Provider))?;
+        let (members, is_household) = building.members(&store).await?;
+        let till = building.till(store, chains.clone())?;
+        let provider = building.provider(till.as_ref(), &is_household);
+        let readers = Readers::default();
+        let models = building.serve(&provider, &readers, &options.models).await?;
+        let network = building.network(&provider).await?;
+        let payer = building.payer(&provider, &network, readers, is_household, chains, &options)?;
+        building.market(&network, &payer);
+        building.offering(&network, &provider).await?;
+        building.join(&network, &members, &options.join);
+        let (surface, ledger) = building.surface(&payer)?;
+        let sell_at = options.sell_at;
+        let shop = building.shop(sell_at, till.as_ref(), &provider, &surface);
+        let shop = shop.await?;
+        let node_file = NodeFile::write(home, address)?;
+        let admin = Admin {
+            purse: trade::Payer::of_node(payer.clone(), config.clone()),
+            payer,
+            home: home.clone(),
+            surface: Arc::clone(&surface),
+            network: network.clone(),
+            members,
+            fetches: from_peers::Fetches::default(),
+            till,
+            config: config.clone(),
+        };
+        let admin = admin::router(admin, &node_file);
+        let router = surface.router(building.door(address)).merge(admin);
+        let ready = NodeReady {
+            url: format!("http://{address}"),
+            sold_at: shop.as_ref().map(|shop| shop.url.clone()),
+            device: network.device().to_string(),
+            household: keys.address().to_string(),
+            ticket: network.ticket(Vec::new()).to_string(),
+            models,
+            warnings: building.warnings,
+        };
+        Ok(Self {
+            ready,
+            router,
+            listener,
+            shop,
+            ledger,
+            network,
+            node_file,
+            tasks: building.tasks,
+            _locks: locks,
         })
     }
 
@@ -588,6 +591,13 @@ impl Building<'_> {
         self.api_keys(&surface);
         let ledger = Ledger::open(payer.store().clone(), Arc::clone(&surface))?;
         Ok((surface, ledger))
+    }
+
+    /// Who is let in without a key, and from where.
+    fn door(&self, address: SocketAddr) -> Door {
+        let keyless = self.config.api.keyless;
+        let keyless = keyless.then(|| ApiKey::new(KEYLESS, ""));
+        Door::new(address, [], keyless)
     }
 
     /// Lets in whoever holds a key of the data folder.

@@ -373,10 +373,8 @@ fn compare(world: &mut World) {
     let claims = seller.run(&["channels", "claim", "--json"]).json();
     let buying = buyer.run(&["channels", "look", "--json"]).json();
     let selling = seller.run(&["channels", "list", "--json"]).json();
-    let (paying, earning) = (
-        buying["paying"].as_array().unwrap(),
-        selling["earning"].as_array().unwrap(),
-    );
+    let paying = buying["paying"].as_array().unwrap();
+    let earning = selling["earning"].as_array().unwrap();
     let mut charged = 0;
     let mut left = 0;
     for theirs in earning {

@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::extract::{DefaultBodyLimit, State};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
 use base64::Engine;
@@ -37,25 +37,38 @@ pub(super) fn routes() -> Router<Arc<Admin>> {
         .layer(DefaultBodyLimit::max(ASKED_BYTES_MAX))
 }
 
-/// The purse, or that there is none.
-fn purse(admin: &Admin) -> Result<&Payer, Response> {
-    admin.purse.as_ref().ok_or_else(|| {
-        let message = "this device cannot pay";
-        refused(StatusCode::CONFLICT, "no_purse", message)
-    })
+/// That something was not done, and why.
+struct NotDone(Box<Response>);
+
+impl IntoResponse for NotDone {
+    fn into_response(self) -> Response {
+        *self.0
+    }
 }
 
-fn failed(error: impl Into<TradeError>) -> Response {
+fn failed(error: impl Into<TradeError>) -> NotDone {
     let error = error.into();
     let status = match error {
         TradeError::Asked(_) => StatusCode::BAD_REQUEST,
         _ => StatusCode::CONFLICT,
     };
-    not_done(status, &error)
+    NotDone(Box::new(not_done(status, &error)))
+}
+
+fn not_possible(status: StatusCode, code: &str, message: &str) -> NotDone {
+    NotDone(Box::new(refused(status, code, message)))
+}
+
+/// The purse, or that there is none.
+fn purse(admin: &Admin) -> Result<&Payer, NotDone> {
+    admin.purse.as_ref().ok_or_else(|| {
+        let message = "this device cannot pay";
+        not_possible(StatusCode::CONFLICT, "no_purse", message)
+    })
 }
 
 /// Asks the chains how the channels are, then shows them.
-async fn look(State(admin): State<Arc<Admin>>) -> Result<Json<Channels>, Response> {
+async fn look(State(admin): State<Arc<Admin>>) -> Result<Json<Channels>, NotDone> {
     let unread = purse(&admin)?.look().await.map_err(failed)?;
     let earning = admin.till.as_ref().map(|till| &till.store);
     let listed = trade::list_open(&admin.config, admin.payer.store(), earning);
@@ -68,7 +81,7 @@ async fn look(State(admin): State<Arc<Admin>>) -> Result<Json<Channels>, Respons
 async fn terms(
     State(admin): State<Arc<Admin>>,
     Json(asked): Json<OpenAsked>,
-) -> Result<Json<ChannelTerms>, Response> {
+) -> Result<Json<ChannelTerms>, NotDone> {
     let offer = purse(&admin)?.channel_offer(&asked.url, &asked.deposit);
     Ok(Json(offer.await.map_err(failed)?.terms))
 }
@@ -76,13 +89,13 @@ async fn terms(
 async fn open(
     State(admin): State<Arc<Admin>>,
     Json(asked): Json<OpenAsked>,
-) -> Result<Json<Opened>, Response> {
+) -> Result<Json<Opened>, NotDone> {
     let purse = purse(&admin)?;
     let offer = purse.channel_offer(&asked.url, &asked.deposit).await;
     let offer = offer.map_err(failed)?;
     if asked.agreed.as_ref() != Some(&offer.terms) {
         let message = "the service's terms are no longer those that you agreed to; ask again";
-        return Err(refused(StatusCode::CONFLICT, "terms_changed", message));
+        return Err(not_possible(StatusCode::CONFLICT, "terms_changed", message));
     }
     Ok(Json(purse.open_channel(&offer).await.map_err(failed)?))
 }
@@ -90,7 +103,7 @@ async fn open(
 async fn refund(
     State(admin): State<Arc<Admin>>,
     Json(which): Json<WhichChannels>,
-) -> Result<Json<Refunds>, Response> {
+) -> Result<Json<Refunds>, NotDone> {
     let refunds = purse(&admin)?.refund(&which.with).await;
     Ok(Json(refunds.map_err(failed)?))
 }
@@ -98,7 +111,7 @@ async fn refund(
 async fn close(
     State(admin): State<Arc<Admin>>,
     Json(which): Json<WhichChannels>,
-) -> Result<Json<Returned>, Response> {
+) -> Result<Json<Returned>, NotDone> {
     let returned = purse(&admin)?.close(&which.with).await;
     Ok(Json(returned.map_err(failed)?))
 }
@@ -107,11 +120,11 @@ async fn close(
 async fn pay(
     State(admin): State<Arc<Admin>>,
     Json(asked): Json<PayAsked>,
-) -> Result<Json<PayReply>, Response> {
+) -> Result<Json<PayReply>, NotDone> {
     let purse = purse(&admin)?;
     let body = STANDARD.decode(&asked.body).map_err(|_| {
         let message = "the body is not in base64";
-        refused(StatusCode::BAD_REQUEST, "bad_request", message)
+        not_possible(StatusCode::BAD_REQUEST, "bad_request", message)
     })?;
     let request = Request {
         method: asked.method,
@@ -128,7 +141,7 @@ async fn pay(
         };
         let agrees = match &asked.agreed {
             Agreement::Nothing => false,
-            Agreement::To(agreed) => *agreed == quote,
+            Agreement::To(agreed) => **agreed == quote,
             Agreement::Limits => true,
         };
         if !agrees {

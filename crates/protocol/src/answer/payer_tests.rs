@@ -272,10 +272,8 @@ impl World {
                     "one window at most"
                 );
                 let payment = Some(vec![1]);
-                self.tell(Event::Opened {
-                    payment,
-                    deposits: false,
-                });
+                let deposits = false;
+                self.tell(Event::Opened { payment, deposits });
             }
             Effect::Send(PayerFrame::Ask { request, .. }) => {
                 request.check().unwrap();
@@ -303,7 +301,6 @@ impl World {
                 let provider = self.at.as_mut().unwrap();
                 provider.covered_tokens = count(provider.delivered.len()) + 16;
             }
-            Effect::Send(PayerFrame::Refund(_)) => panic!("an answer asks for no refund"),
             Effect::Send(PayerFrame::Cancel) => {
                 let event = self.at.as_mut().unwrap().charge(StopReason::Cancelled);
                 self.tell(event);
@@ -327,7 +324,9 @@ impl World {
             }
             Effect::Prepare(candidate) => self.expect_next(&candidate),
             Effect::Ended(end) => self.end = Some(end),
-            Effect::Make(_) | Effect::Correct { .. } => panic!("not in this world"),
+            Effect::Make(_) | Effect::Correct { .. } | Effect::Send(PayerFrame::Refund(_)) => {
+                panic!("not in this world")
+            }
         }
     }
 
