@@ -293,41 +293,43 @@ impl Device {
     ///
     /// # Errors
     /// Where a part ended by itself: nothing more can be promised then.
-    pub fn serve(mut self, shutdown: Shutdown) -> BoxFuture<'static, Result<(), UpError>> {
-        Box::pin(async move {
-            let shutdown = shutdown.shared();
-            let own = http::serve(
-                self.listener,
-                self.router,
-                Bounds::default(),
-                shutdown.clone().boxed(),
-            );
-            let sold = async {
-                if let Some(Shop {
-                    listener, router, ..
-                }) = self.shop
-                {
-                    http::serve(listener, router, Bounds::default(), shutdown.boxed()).await;
-                }
-            };
-            let served = async { tokio::join!(own, sold) };
-            let ended = tokio::select! {
-                _ = served => Ok(()),
-                () = self.ledger.run() => Ok(()),
-                ended = self.tasks.join_next() => {
-                    let part = ended.and_then(Result::ok).unwrap_or("a part of the node");
-                    Err(TradeError::Stopped(part).into())
-                }
-            };
-            self.node_file.remove();
-            self.ledger.write().await;
-            // Others learn at once that nothing is offered here any more.
-            if let Err(error) = self.network.withdraw() {
-                warn!(%error, "the offer could not be taken back");
+    pub fn serve(self, shutdown: Shutdown) -> BoxFuture<'static, Result<(), UpError>> {
+        Box::pin(self.serve_until(shutdown))
+    }
+
+    async fn serve_until(mut self, shutdown: Shutdown) -> Result<(), UpError> {
+        let shutdown = shutdown.shared();
+        let own = http::serve(
+            self.listener,
+            self.router,
+            Bounds::default(),
+            shutdown.clone().boxed(),
+        );
+        let sold = async {
+            if let Some(Shop {
+                listener, router, ..
+            }) = self.shop
+            {
+                http::serve(listener, router, Bounds::default(), shutdown.boxed()).await;
             }
-            self.network.shutdown().await;
-            ended
-        })
+        };
+        let served = async { tokio::join!(own, sold) };
+        let ended = tokio::select! {
+            _ = served => Ok(()),
+            () = self.ledger.run() => Ok(()),
+            ended = self.tasks.join_next() => {
+                let part = ended.and_then(Result::ok).unwrap_or("a part of the node");
+                Err(TradeError::Stopped(part).into())
+            }
+        };
+        self.node_file.remove();
+        self.ledger.write().await;
+        // Others learn at once that nothing is offered here any more.
+        if let Err(error) = self.network.withdraw() {
+            warn!(%error, "the offer could not be taken back");
+        }
+        self.network.shutdown().await;
+        ended
     }
 }
 

@@ -4,7 +4,8 @@
 //! `chain`, the shapes of `api`. It reads clocks and disks so that they need not.
 //!
 //! What the program calls returns boxed futures: an async function is compiled where it is awaited,
-//! so that the program would compile nearly all of this crate once more.
+//! so that the program would compile nearly all of this crate once more. Those that take `self` hand it
+//! whole to an async function: a block would keep only the fields that it names, and let go of the locks.
 
 pub mod advice;
 pub mod answers;

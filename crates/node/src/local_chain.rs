@@ -238,15 +238,17 @@ impl LocalChain {
     /// # Errors
     /// See [`LocalChainError`].
     pub fn serve(self, shutdown: Shutdown) -> BoxFuture<'static, Result<u64, LocalChainError>> {
-        Box::pin(async move {
-            self.chain
-                .serve(self.listener, shutdown)
-                .await
-                .map_err(LocalChainError::Serve)?;
-            let block = self.chain.block_number()?;
-            self.chain.shutdown();
-            Ok(block)
-        })
+        Box::pin(self.serve_until(shutdown))
+    }
+
+    async fn serve_until(self, shutdown: Shutdown) -> Result<u64, LocalChainError> {
+        self.chain
+            .serve(self.listener, shutdown)
+            .await
+            .map_err(LocalChainError::Serve)?;
+        let block = self.chain.block_number()?;
+        self.chain.shutdown();
+        Ok(block)
     }
 }
 

@@ -120,9 +120,11 @@ impl RelayService {
     /// # Errors
     /// When the relay had ended by itself.
     pub fn serve(self, shutdown: Shutdown) -> BoxFuture<'static, Result<(), RunRelayError>> {
-        Box::pin(async move {
-            shutdown.await;
-            Ok(self.relay.shutdown().await?)
-        })
+        Box::pin(self.serve_until(shutdown))
+    }
+
+    async fn serve_until(self, shutdown: Shutdown) -> Result<(), RunRelayError> {
+        shutdown.await;
+        Ok(self.relay.shutdown().await?)
     }
 }

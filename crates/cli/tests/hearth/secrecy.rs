@@ -49,7 +49,7 @@ fn trading(home: &Home, log: &Path) -> String {
     run(&["channels", "close", "0x12", "--yes"]);
     run(&["channels", "claim"]);
     let refunded = run(&["channels", "refund", &url, "--yes"]);
-    assert!(refunded.contains("refunded"), "{refunded}");
+    assert!(refunded.contains("came back from channel"), "{refunded}");
     let listed = run(&["channels"]);
     assert!(listed.contains("closed"), "{listed}");
     all.push_str(&service.stop("TERM").to_string());

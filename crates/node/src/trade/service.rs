@@ -154,17 +154,19 @@ impl PaidService {
     ///
     /// # Errors
     /// [`TradeError::Stopped`] where a part ended by itself: nothing more can be promised then.
-    pub fn serve(mut self, shutdown: Shutdown) -> BoxFuture<'static, Result<(), TradeError>> {
-        Box::pin(async move {
-            let served = http::serve(self.listener, self.router, Bounds::default(), shutdown);
-            tokio::select! {
-                () = served => Ok(()),
-                ended = self.tasks.join_next() => {
-                    let part = ended.and_then(Result::ok).unwrap_or("a part of the till");
-                    Err(TradeError::Stopped(part))
-                }
+    pub fn serve(self, shutdown: Shutdown) -> BoxFuture<'static, Result<(), TradeError>> {
+        Box::pin(self.serve_until(shutdown))
+    }
+
+    async fn serve_until(mut self, shutdown: Shutdown) -> Result<(), TradeError> {
+        let served = http::serve(self.listener, self.router, Bounds::default(), shutdown);
+        tokio::select! {
+            () = served => Ok(()),
+            ended = self.tasks.join_next() => {
+                let part = ended.and_then(Result::ok).unwrap_or("a part of the till");
+                Err(TradeError::Stopped(part))
             }
-        })
+        }
     }
 }
 

@@ -112,34 +112,40 @@ impl WatchService {
     /// # Errors
     /// [`TradeError::Stopped`] where a part ended by itself: nothing is watched any more then.
     pub fn serve<'a>(
-        mut self,
+        self,
         shutdown: Shutdown,
         tell: &'a mut (dyn FnMut(WatchEvent) + Send),
     ) -> BoxFuture<'a, Result<(), TradeError>> {
-        Box::pin(async move {
-            let watching = self.tower.clone().run(self.every);
-            self.tasks.spawn(async move {
-                watching.await;
-                "the watch"
-            });
-            let router = self.tower.router();
-            let mut served = pin!(http::serve(
-                self.listener,
-                router,
-                Bounds::default(),
-                shutdown
-            ));
-            loop {
-                tokio::select! {
-                    () = &mut served => return Ok(()),
-                    ended = self.tasks.join_next() => {
-                        let part = ended.and_then(Result::ok).unwrap_or("a part of the watchtower");
-                        return Err(TradeError::Stopped(part));
-                    }
-                    Some(report) = self.reports.recv() => tell(event(report)),
+        Box::pin(self.serve_until(shutdown, tell))
+    }
+
+    async fn serve_until(
+        mut self,
+        shutdown: Shutdown,
+        tell: &mut (dyn FnMut(WatchEvent) + Send),
+    ) -> Result<(), TradeError> {
+        let watching = self.tower.clone().run(self.every);
+        self.tasks.spawn(async move {
+            watching.await;
+            "the watch"
+        });
+        let router = self.tower.router();
+        let mut served = pin!(http::serve(
+            self.listener,
+            router,
+            Bounds::default(),
+            shutdown
+        ));
+        loop {
+            tokio::select! {
+                () = &mut served => return Ok(()),
+                ended = self.tasks.join_next() => {
+                    let part = ended.and_then(Result::ok).unwrap_or("a part of the watchtower");
+                    return Err(TradeError::Stopped(part));
                 }
+                Some(report) = self.reports.recv() => tell(event(report)),
             }
-        })
+        }
     }
 }
 

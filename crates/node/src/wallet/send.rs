@@ -247,37 +247,39 @@ impl TransferPlan {
         home: &'a Home,
         keys: &'a Unlocked,
     ) -> BoxFuture<'a, Result<Sent, TransferError>> {
-        Box::pin(async move {
-            let _lock = home.lock(Part::Wallet)?;
-            let journal = open_journal(home)?;
-            let config = SenderConfig {
-                confirmations: self.access.confirmations,
-                poll_interval_ms: POLL_INTERVAL_MS,
-                ..SenderConfig::default()
-            };
-            let signer = Arc::new(keys.household());
-            let client = self.access.client.clone();
-            let (sender, task) = Sender::new(client, signer, Arc::new(journal), config)
-                .map_err(|error| TransferError::Journal(error.to_string()))?;
-            let submit = sender.submit(fresh_id()?, self.intent());
-            let receipt = tokio::select! {
-                outcome = submit => outcome?,
-                stopped = task.run() => {
-                    stopped?;
-                    return Err(SendError::Stopped.into());
-                }
-            };
-            let fee = U256::from(receipt.gas_used)
-                .saturating_mul(U256::from(receipt.effective_gas_price));
-            Ok(Sent {
-                from: self.from.to_string(),
-                to: self.to.to_string(),
-                sent: self.money(),
-                chain: self.access.id.to_string(),
-                transaction: receipt.transaction_hash.to_string(),
-                block: receipt.block_number,
-                fee: coin(self.access.id, fee),
-            })
+        Box::pin(self.send_now(home, keys))
+    }
+
+    async fn send_now<'a>(self, home: &'a Home, keys: &'a Unlocked) -> Result<Sent, TransferError> {
+        let _lock = home.lock(Part::Wallet)?;
+        let journal = open_journal(home)?;
+        let config = SenderConfig {
+            confirmations: self.access.confirmations,
+            poll_interval_ms: POLL_INTERVAL_MS,
+            ..SenderConfig::default()
+        };
+        let signer = Arc::new(keys.household());
+        let client = self.access.client.clone();
+        let (sender, task) = Sender::new(client, signer, Arc::new(journal), config)
+            .map_err(|error| TransferError::Journal(error.to_string()))?;
+        let submit = sender.submit(fresh_id()?, self.intent());
+        let receipt = tokio::select! {
+            outcome = submit => outcome?,
+            stopped = task.run() => {
+                stopped?;
+                return Err(SendError::Stopped.into());
+            }
+        };
+        let fee =
+            U256::from(receipt.gas_used).saturating_mul(U256::from(receipt.effective_gas_price));
+        Ok(Sent {
+            from: self.from.to_string(),
+            to: self.to.to_string(),
+            sent: self.money(),
+            chain: self.access.id.to_string(),
+            transaction: receipt.transaction_hash.to_string(),
+            block: receipt.block_number,
+            fee: coin(self.access.id, fee),
         })
     }
 
