@@ -11,6 +11,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread;
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -31,7 +32,7 @@ const INPUT_BYTES_MAX: u32 = 131_072;
 /// How many lines of a failing run are shown.
 const SHOWN_LINES: usize = 40;
 
-/// Fuzzes `target`, or each target in turn, for `seconds` each.
+/// Fuzzes `target`, or each target, for `seconds` each, as many at once as there are threads.
 ///
 /// # Errors
 /// An input made a target fail; the text names the file that holds it and the command that repeats it.
@@ -47,14 +48,40 @@ pub(crate) fn run(target: Option<&str>, seconds: u32) -> Result<()> {
         let names: Vec<_> = programs.iter().map(|(name, _)| name.as_str()).collect();
         bail!("no such target: there are {}", names.join(", "));
     }
-    for (name, program) in chosen {
-        let found = fuzz(&root, name, program, seconds)?;
-        println!(
-            "{name}: {} inputs in {seconds} s, {} edges covered",
-            found.inputs, found.edges
-        );
+    let at_once = thread::available_parallelism()?.get();
+    for together in chosen.chunks(at_once) {
+        for (name, found) in fuzz_together(&root, together, seconds) {
+            let found = found?;
+            println!(
+                "{name}: {} inputs in {seconds} s, {} edges covered",
+                found.inputs, found.edges
+            );
+        }
     }
     Ok(())
+}
+
+/// Fuzzes some targets at the same time.
+fn fuzz_together<'a>(
+    root: &Path,
+    targets: &[&'a (String, PathBuf)],
+    seconds: u32,
+) -> Vec<(&'a str, Result<Found>)> {
+    thread::scope(|scope| {
+        let start = |(name, program): &'a (String, PathBuf)| {
+            let running = scope.spawn(move || fuzz(root, name, program, seconds));
+            (name.as_str(), running)
+        };
+        let started: Vec<_> = targets.iter().map(|target| start(target)).collect();
+        let end = |(name, running): (&'a str, thread::ScopedJoinHandle<'_, _>)| {
+            let found = running.join();
+            (
+                name,
+                found.unwrap_or_else(|_| bail!("fuzzing {name} panicked")),
+            )
+        };
+        started.into_iter().map(end).collect()
+    })
 }
 
 /// Builds every target with coverage counters, and returns their names and programs.

@@ -45,7 +45,7 @@ enum Task {
     },
     /// Fuzz every decoder for a bounded time, guided by coverage.
     Fuzz {
-        /// The one target to fuzz; without it, all of them in turn.
+        /// The one target to fuzz; without it, all of them.
         target: Option<String>,
         /// How long each target is fuzzed.
         #[arg(long, default_value_t = 60)]
