@@ -171,7 +171,7 @@ impl Demo {
         println!("  what                                    TESTUSD, atomic units");
         println!("  B had                                 {:>24}", FUNDS.1);
         println!("  B has                                 {has_b:>24}");
-        println!("  B put into channels                   {deposited:>24}");
+        println!("  B's channels hold, spent or not       {deposited:>24}");
         println!("  B was charged, by its receipts        {spent:>24}");
         println!("  B promised beyond that, to A          {reserved:>24}");
         println!("  A has claimed                         {has_a:>24}");

@@ -322,6 +322,19 @@ fn what_makes_no_sense_opens_and_closes_nothing() {
         "a deposit that was never sent leaves no channel"
     );
 
+    market.has_no_channel();
+}
+
+#[test]
+fn what_names_no_channel_brings_nothing_back() {
+    let market = Market::open();
+    for with in ["nonsense", "hearth:zz"] {
+        let refund = ["channels", "refund", with, "--yes", "--json"];
+        let error = market.buyer.run(&refund).error(1);
+        assert_eq!(error["code"], "bad_request", "{error}");
+        let said = error["message"].as_str().unwrap();
+        assert!(said.contains("names no channel"), "{said}");
+    }
     let unknown = format!("0x{}", "00".repeat(32));
     for (channel, code) in [("0x12", "bad_request"), (unknown.as_str(), "no_channel")] {
         let close = ["channels", "close", channel, "--yes", "--json"];

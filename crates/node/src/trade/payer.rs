@@ -276,7 +276,13 @@ impl Payer {
         Box::pin(async move {
             let channel: Option<ChannelId> = with.parse().ok();
             if channel.is_none() && device_named(with).is_none() {
-                return self.refund_by(&service_url(with)?).await;
+                let url = service_url(with).map_err(|_| {
+                    TradeError::Asked(format!(
+                        "{with:?} names no channel: write a service's address, what `hearth channels` has under \"with\", or a \
+                         channel's id"
+                    ))
+                })?;
+                return self.refund_by(&url).await;
             }
             let is_meant = |view: &ChannelView| match channel {
                 Some(channel) => view.channel == channel,

@@ -223,8 +223,12 @@ impl Record {
     }
 
     /// What is promised beyond what was charged: at risk until the provider states its charge.
+    /// Nothing is, where everything left was returned.
     pub fn reserved(&self) -> Amount {
-        self.promised().saturating_sub(self.charged)
+        match self.status {
+            Status::Closed => Amount::ZERO,
+            _ => self.promised().saturating_sub(self.charged),
+        }
     }
 }
 

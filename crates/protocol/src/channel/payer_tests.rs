@@ -306,6 +306,7 @@ fn a_full_refund_closes_a_channel_whose_books_were_behind() {
     let mut wallet = Wallet::with_balance(5_000);
     wallet.pay(1_000);
     wallet.channel.finish(Outcome::Unknown).unwrap();
+    assert_eq!(wallet.channel.record().reserved(), amount(1_000));
     wallet.channel.prepare_refund().unwrap();
     wallet.channel.finish_refund(Some(Returned {
         amount: amount(4_600),
@@ -314,6 +315,7 @@ fn a_full_refund_closes_a_channel_whose_books_were_behind() {
     }));
     assert_eq!(wallet.channel.record().status, Status::Closed);
     assert_eq!(wallet.channel.record().charged, amount(400));
+    assert_eq!(wallet.channel.record().reserved(), Amount::ZERO);
 }
 
 #[test]
