@@ -117,6 +117,7 @@ impl Advice for TradeError {
                 PayError::NoChannel | PayError::Prepare(PrepareError::Empty) => "no_channel",
                 PayError::Unreached(_) => "device_unreachable",
                 PayError::NeedsNode => "not_up",
+                PayError::Unseen => "not_seen",
                 PayError::Free => "free",
                 PayError::NoChannelTaken => "no_channel_taken",
                 PayError::Deposit(_) => "not_deposited",
@@ -160,6 +161,10 @@ impl Advice for TradeError {
                 PayError::NotApproved => "Run it again if you change your mind".to_owned(),
                 PayError::Unreached(_) => {
                     "Ask again when it is up, or take the rest back without it: `hearth channels close`".to_owned()
+                }
+                PayError::Unseen => {
+                    "See `hearth channels look` in a minute; take the rest back without it: `hearth channels close`"
+                        .to_owned()
                 }
                 PayError::NeedsNode => {
                     "Start `hearth up` and ask again, or take the rest back without the device: `hearth channels close`"

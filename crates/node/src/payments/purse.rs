@@ -147,6 +147,9 @@ pub enum PayError {
         "the device that the channel is with cannot be reached: {0}; what it returned all the same shows with `hearth channels look`"
     )]
     Unreached(String),
+    /// The chain does not show a refund that the provider says it made.
+    #[error("the other side says that it returned what is left, and the chain does not show it")]
+    Unseen,
     /// The channel is with a device of the network, which only a node that is up can reach.
     #[error("the channel is with another device of the network, and no node is up to ask it")]
     NeedsNode,

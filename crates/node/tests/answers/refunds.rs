@@ -1,6 +1,6 @@
 //! What is left in a channel with a device of the network comes back over the network: all of it, once, and to its payer.
 
-use hearth_net::Network;
+use hearth_net::{IncomingAnswers, Network};
 use hearth_node::answers::Ending;
 use hearth_node::payments::purse::{Beginning, PayError, Purse, Refund};
 use hearth_node::roles::payer::Payer;
@@ -10,6 +10,7 @@ use hearth_protocol::answer::{PayerFrame, ProviderFrame, StopReason};
 use hearth_protocol::channel::payer::Status;
 use hearth_protocol::id::ChannelId;
 use hearth_protocol::money::Amount;
+use hearth_protocol::offer::Offer;
 use hearth_protocol::x402::{ErrorCode, SettleResponse};
 
 use crate::world::{LONG, Shop, World, ask, price, question};
@@ -140,6 +141,55 @@ async fn a_refund_whose_answer_was_lost_is_settled_when_it_is_asked_for_again() 
     assert_eq!(again.settled.amount, Some(left.to_string()));
     assert_eq!(channel(purse), (id, Amount::ZERO, Status::Closed));
     assert_eq!(world.purse_holds().await, had.saturating_sub(paid));
+}
+
+/// Says of every refund that it was done, and does nothing.
+async fn lies(mut incoming: IncomingAnswers) {
+    while let Some(asked) = incoming.next().await {
+        let (mut sender, mut receiver) = asked.stream.split();
+        if let Ok(Some(PayerFrame::Refund(payment))) = receiver.recv().await {
+            let payment: serde_json::Value = serde_json::from_slice(&payment).unwrap();
+            let done = serde_json::json!({
+                "success": true,
+                "transaction": format!("0x{}", "11".repeat(32)),
+                "network": payment["accepted"]["network"],
+                "amount": "1",
+            });
+            let done = serde_json::to_vec(&done).unwrap();
+            sender.send(&ProviderFrame::Refunded(done)).await.unwrap();
+            sender.finish();
+            sender.taken().await.unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs outside programs"]
+async fn a_refund_counts_once_the_chain_shows_it() {
+    let world = World::start().await;
+    let shop = world.shop(2, vec![price()]).await;
+    let (liar, incoming) = world.network(77).await;
+    let lying = tokio::spawn(lies(incoming));
+    let honest = world.offer(&shop);
+    let nothing = Offer {
+        device: liar.device(),
+        models: Vec::new(),
+        ..honest.clone()
+    };
+    let sellers = [(&shop.network, honest), (&liar, nothing)];
+    let payer = world.payer_of("payer", &sellers, 16).await;
+    let had = world.purse_holds().await;
+    let paid = buys(&payer).await;
+    let purse = payer.purse().unwrap();
+    let (id, left, _) = channel(purse);
+    let said = payer.refund(liar.device(), id).await;
+    assert!(matches!(said, Err(PayError::Unseen)), "{said:?}");
+    assert_eq!(channel(purse), (id, left, Status::Refunding));
+    let refunded = payer.refund(shop.device(), id).await.unwrap();
+    assert_eq!(refunded.settled.amount, Some(left.to_string()));
+    assert_eq!(channel(purse), (id, Amount::ZERO, Status::Closed));
+    assert_eq!(world.purse_holds().await, had.saturating_sub(paid));
+    lying.abort();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use alloy_primitives::{Address, B256, U256};
@@ -18,7 +18,6 @@ use hearth_node::answers::{
     Answerer, Ending, Input, Message, Part, Question, Speaker, Tier, Usage,
 };
 use hearth_node::home::Home;
-use hearth_node::payments::escrow::Escrows;
 use hearth_node::payments::offer::AcceptedAsset;
 use hearth_node::payments::purse::{PayerKeys, Purse};
 use hearth_node::payments::till::{ChainAccess, Tasks, Till, TillKeys, open_escrows};
@@ -98,6 +97,8 @@ pub(crate) struct World {
     _chain: Embedded,
     client: ChainClient,
     environment: Arc<dyn Environment>,
+    /// What keeps the payers' ways to the chain open.
+    tasks: Mutex<Tasks>,
 }
 
 /// A device that serves the model.
@@ -123,6 +124,7 @@ impl World {
             _chain: chain,
             client,
             environment: Arc::new(SystemEnvironment),
+            tasks: Mutex::default(),
         }
     }
 
@@ -159,16 +161,7 @@ impl World {
             account: household.clone(),
             session: session.clone(),
         };
-        let sender = SenderConfig {
-            confirmations: 1,
-            poll_interval_ms: 5,
-            ..Default::default()
-        };
-        let access = vec![ChainAccess {
-            client: self.client.clone(),
-            sender,
-        }];
-        let escrows = open_escrows(access, &keys, &store, &mut tasks).unwrap();
+        let escrows = open_escrows(self.access(), &keys, &store, &mut tasks).unwrap();
         let policy = ClaimPolicy {
             gas_price_nano: 0,
             gas_share_ppm: 10_000,
@@ -281,15 +274,30 @@ impl World {
         payer
     }
 
+    fn access(&self) -> Vec<ChainAccess> {
+        let sender = SenderConfig {
+            confirmations: 1,
+            poll_interval_ms: 5,
+            ..Default::default()
+        };
+        let client = self.client.clone();
+        vec![ChainAccess { client, sender }]
+    }
+
     /// A purse of the household that has money, with books in `store`.
     pub(crate) fn purse(&self, store: &Store) -> Purse {
+        let till_keys = TillKeys {
+            account: key(1),
+            session: key(101),
+        };
         let keys = PayerKeys {
             household: key(1),
             session: key(101),
         };
         let client = hearth_node::http::client().unwrap();
         let environment = Arc::clone(&self.environment);
-        let escrows = Escrows::default();
+        let mut tasks = self.tasks.lock().unwrap();
+        let escrows = open_escrows(self.access(), &till_keys, store, &mut tasks).unwrap();
         Purse::new(
             keys,
             spending(),

@@ -4,9 +4,11 @@
 //! pays nothing: if no answer comes, the chain shows what became of it. What carries it is an HTTP
 //! request here, or a stream to a device of the network.
 
-use alloy_primitives::{Address, B256};
-use hearth_protocol::channel::Voucher;
+use std::time::Duration;
+
+use alloy_primitives::{Address, B256, U256};
 use hearth_protocol::channel::payer::{PrepareError, Returned, Status};
+use hearth_protocol::channel::{OnchainState, Voucher};
 use hearth_protocol::eip712::SettlementDomain;
 use hearth_protocol::id::{AssetId, ChainId, ChannelId};
 use hearth_protocol::money::Amount;
@@ -26,6 +28,10 @@ use super::{
 
 /// How long a refund may take, as it is asked for, in seconds.
 const MAX_TIMEOUT_S: u64 = 120;
+/// How often the chain is looked at for a refund that was made, by the provider's word.
+const LOOKS_MAX: usize = 20;
+/// The time between two looks: an endpoint may be some blocks behind the provider's.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// What beginning a refund came to.
 #[derive(Debug)]
@@ -57,6 +63,8 @@ pub struct Refund {
     amount: Option<Amount>,
     /// It was asked for before, and no answer came.
     repeated: bool,
+    /// Refunds that the chain had of this channel before, where it could be read.
+    refunds_before: Option<U256>,
 }
 
 impl Purse {
@@ -151,6 +159,7 @@ impl Purse {
                 settled,
             })));
         }
+        let onchain = self.read(requirements.network, channel).await.ok();
         let max_claimable = held.channel().prepare_refund()?;
         held.save(&requirements, self.now()).await?;
         let domain = SettlementDomain::new(requirements.network);
@@ -171,6 +180,7 @@ impl Purse {
             payload,
             amount,
             repeated,
+            refunds_before: onchain.map(|state| state.refund_nonce),
         })))
     }
 
@@ -238,8 +248,14 @@ impl Refund {
     /// Ends it by the provider's answer.
     ///
     /// # Errors
-    /// When the provider refused; the channel is open again then.
+    /// When the provider refused; the channel is open again then. When the chain does not show what
+    /// the provider says; the channel stays marked then.
     pub async fn settle(mut self, settled: SettleResponse) -> Result<Refunded, PayError> {
+        let onchain = if settled.success {
+            self.seen().await?
+        } else {
+            None
+        };
         let record = self.held.channel().record();
         let (left, payer) = (record.refundable(), record.config.payer);
         let found_done = self.repeated && nothing_left(&settled);
@@ -261,7 +277,11 @@ impl Refund {
         } else {
             None
         };
-        self.finish(returned).await?;
+        self.held.channel().finish_refund(returned);
+        if let Some(onchain) = onchain {
+            self.held.channel().observe(&onchain);
+        }
+        self.save().await?;
         let settled = match (settled.success, found_done) {
             (true, _) => settled,
             (false, true) => done_before(self.requirements.network, payer, left),
@@ -282,12 +302,30 @@ impl Refund {
     /// # Errors
     /// Always: with `code`, unless the books fail.
     pub async fn refused(mut self, code: String) -> Result<Refunded, PayError> {
-        self.finish(None).await?;
+        self.held.channel().finish_refund(None);
+        self.save().await?;
         Err(PayError::Refused { code })
     }
 
-    async fn finish(&mut self, returned: Option<Returned>) -> Result<(), PayError> {
-        self.held.channel().finish_refund(returned);
+    /// Waits until the chain shows the refund. Nothing where the chain could not be read before.
+    async fn seen(&mut self) -> Result<Option<OnchainState>, PayError> {
+        let Some(before) = self.refunds_before else {
+            return Ok(None);
+        };
+        let channel = self.held.channel().id();
+        for _ in 0..LOOKS_MAX {
+            let state = self.purse.read(self.requirements.network, channel).await;
+            if let Ok(state) = state
+                && state.refund_nonce > before
+            {
+                return Ok(Some(state));
+            }
+            self.purse.environment.sleep(LOOK_EVERY).await;
+        }
+        Err(PayError::Unseen)
+    }
+
+    async fn save(&mut self) -> Result<(), PayError> {
         let now = self.purse.now();
         Ok(self.held.save(&self.requirements, now).await?)
     }
