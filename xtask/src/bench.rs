@@ -64,9 +64,15 @@ fn figure(name: &str, value: f64, unit: &str, note: &str) -> Figure {
 
 /// The middle one; the upper of two.
 fn median(values: impl IntoIterator<Item = f64>) -> f64 {
+    let [_, middle, _] = quartiles(values);
+    middle
+}
+
+/// The values below which a quarter, a half and three quarters lie; of two neighbours, the upper one.
+fn quartiles(values: impl IntoIterator<Item = f64>) -> [f64; 3] {
     let mut values: Vec<f64> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+    [1, 2, 3].map(|quarters| values[values.len() * quarters / 4])
 }
 
 /// The names of all benchmarks of the workspace, sorted.
