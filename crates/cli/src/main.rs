@@ -57,15 +57,25 @@ fn log_to_stderr(command: &Command) {
 }
 
 fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| {
-            Failure::new(
-                "runtime",
-                format!("the program cannot start: {error}"),
-                "Try again",
-            )
-        })?;
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if let Command::Up(_) = &arguments.command {
+        runtime.worker_threads(threads_beside_models());
+    }
+    let runtime = runtime.enable_all().build().map_err(|error| {
+        Failure::new(
+            "runtime",
+            format!("the program cannot start: {error}"),
+            "Try again",
+        )
+    })?;
     runtime.block_on(commands::run(arguments))
+}
+
+/// Threads for everything but models, on a device that answers.
+///
+/// A model uses all cores, and its threads wait for each other many times for each token: one that gives its core to
+/// a task for a moment holds up all. Each further thread for tasks wakes more often to find none (ADR 0014).
+fn threads_beside_models() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    (cores / 4).max(1)
 }
