@@ -7,8 +7,10 @@ mod hostile;
 mod refunds;
 mod world;
 
+use hearth_chain::embedded::Mining;
 use hearth_node::answers::Ending;
 use hearth_protocol::answer::StopReason;
+use hearth_protocol::answer::payer::Patience;
 use hearth_protocol::money::Amount;
 
 use world::{World, ask, charges, price, question};
@@ -31,6 +33,28 @@ async fn an_answer_is_paid_by_the_token_and_claimed() {
     }
     shop.till.settlement.claim(true).await.unwrap();
     assert_eq!(world.balance(&shop).await, paid);
+}
+
+/// A deposit that an answer needs in its middle becomes final later than a token may take to come.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs outside programs"]
+async fn an_answer_goes_on_while_the_chain_takes_its_time_with_a_deposit() {
+    let interval_ms = 3 * Patience::default().stall_ms;
+    let world = World::start_mining(Mining::Every { interval_ms }).await;
+    let shop = world.shop(2, vec![price()]).await;
+    let payer = world.payer(&[&shop], 16).await;
+    let before = world.purse_holds().await;
+    let heard = ask(&payer, question("Tell me a long story.", 200), |_| {}).await;
+    assert_eq!(heard.stop, Ending::Model(StopReason::Length), "{heard:?}");
+    assert_eq!(heard.sources.len(), 1, "{:?}", heard.sources);
+    let cost = price().cost(heard.usage.prompt_tokens, 200);
+    assert_eq!(charges(&payer, &heard)[&shop.device()], cost);
+    let first = price().cost(heard.usage.prompt_tokens, 16).units() * 5;
+    let deposited = before.saturating_sub(world.purse_holds().await);
+    assert!(
+        deposited.units() > first,
+        "no deposit in the middle: {deposited}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

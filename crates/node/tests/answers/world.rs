@@ -10,7 +10,7 @@ use alloy_primitives::{Address, B256, U256};
 use alloy_signer_local::PrivateKeySigner;
 use futures::StreamExt;
 use hearth_chain::client::{ChainClient, Environment, SystemEnvironment};
-use hearth_chain::embedded::{Embedded, EmbeddedConfig, Genesis, TEST_DOLLAR_ADDRESS};
+use hearth_chain::embedded::{Embedded, EmbeddedConfig, Genesis, Mining, TEST_DOLLAR_ADDRESS};
 use hearth_chain::sender::SenderConfig;
 use hearth_models::engine::{Engine, EngineOptions};
 use hearth_net::{Network, NetworkOptions};
@@ -113,10 +113,18 @@ pub(crate) struct Shop {
 
 impl World {
     pub(crate) async fn start() -> Self {
+        Self::start_mining(Mining::OnDemand).await
+    }
+
+    pub(crate) async fn start_mining(mining: Mining) -> Self {
         let household = key(1).address();
         let genesis = Genesis::standard(household)
             .with_test_dollars(household, U256::from(1_000_000_000_u64));
-        let chain = Embedded::in_memory(EmbeddedConfig::new(genesis)).unwrap();
+        let config = EmbeddedConfig {
+            mining,
+            ..EmbeddedConfig::new(genesis)
+        };
+        let chain = Embedded::in_memory(config).unwrap();
         let client = ChainClient::from_transport(chain.transport(), ChainId(CHAIN));
         client.connect().await.unwrap();
         Self {

@@ -83,7 +83,12 @@ pub enum Event {
     /// No promise may be made: a limit of the household was hit, or its books failed.
     NotPaid(String),
     /// A further promise is signed.
-    Promised(Vec<u8>),
+    Promised {
+        /// The JSON of an x402 `PaymentPayload`.
+        payment: Vec<u8>,
+        /// Whether a deposit goes with it.
+        deposits: bool,
+    },
     /// The provider said something.
     Frame(Box<ProviderFrame>),
     /// This device's own model made tokens.
@@ -235,6 +240,10 @@ struct Attempt {
     covered_tokens: u32,
     /// What is promised for what comes next.
     promise: Amount,
+    /// Output tokens that were paid for before the newest promise, or before the one whose deposit is awaited.
+    covered_before: u32,
+    /// Until when a deposit may keep it from going on beyond those.
+    deposit_until: Option<Timestamp>,
     /// What it charged so far, by its receipts.
     charged: Amount,
     /// Tokens of the prompt that it has read, by its word.
@@ -306,7 +315,7 @@ impl Answer {
             Event::Opened { payment, deposits } => self.opened(now, payment, deposits, out),
             Event::NotOpened => self.leave(now, Departure::Lost, out),
             Event::NotPaid(why) => self.leave(now, Departure::NotPaid(why), out),
-            Event::Promised(payment) => self.promised(payment, out),
+            Event::Promised { payment, deposits } => self.promised(now, payment, deposits, out),
             Event::Frame(frame) => self.frame(now, *frame, out),
             Event::Made(tokens) => self.tokens(now, tokens, out),
             Event::MadeAll(stop) => self.finish(now, stop, out),
@@ -349,6 +358,8 @@ impl Answer {
             first: self.ids.len(),
             covered_tokens,
             promise: promise.unwrap_or(Amount::ZERO),
+            covered_before: 0,
+            deposit_until: None,
             charged: Amount::ZERO,
             prompt_tokens_read: 0,
             until: now.plus_ms(patience_ms),
@@ -400,12 +411,25 @@ impl Answer {
         }));
     }
 
-    fn promised(&mut self, payment: Vec<u8>, out: &mut Vec<Effect>) {
+    fn promised(
+        &mut self,
+        now: Timestamp,
+        payment: Vec<u8>,
+        deposits: bool,
+        out: &mut Vec<Effect>,
+    ) {
+        let deposit_ms = self.patience.deposit_ms;
+        let reached = self.ids.len();
         // Also before the question is accepted: then it answers a correction.
-        let is_asked = |attempt: &Attempt| attempt.stage != Stage::Opening;
-        if self.attempt.as_ref().is_some_and(is_asked) {
-            out.push(Effect::Send(PayerFrame::Pay(payment)));
+        let attempt = self.attempt.as_mut();
+        let Some(attempt) = attempt.filter(|attempt| attempt.stage != Stage::Opening) else {
+            return;
+        };
+        if deposits {
+            attempt.deposit_until = Some(now.plus_ms(deposit_ms));
+            attempt.await_deposit(reached);
         }
+        out.push(Effect::Send(PayerFrame::Pay(payment)));
     }
 
     fn frame(&mut self, now: Timestamp, frame: ProviderFrame, out: &mut Vec<Effect>) {
@@ -509,6 +533,7 @@ impl Answer {
                 out.push(Effect::Prepare(Box::new(next.clone())));
             }
         }
+        attempt.await_deposit(reached + tokens.ids.len());
         self.noise_spec.get_or_insert(attempt.asked.noise_spec);
         self.ids.extend_from_slice(&tokens.ids);
         // Once cancelled nobody listens any more, but what was delivered is still paid for.
@@ -553,8 +578,12 @@ impl Answer {
         if attempt.covered_tokens >= most {
             return;
         }
-        attempt.covered_tokens = delivered.saturating_add(window_tokens).min(most);
         let prompt_tokens = count(attempt.asked.ids.len());
+        let before = price.cost(prompt_tokens, attempt.covered_tokens);
+        if attempt.deposit_until.is_none() {
+            attempt.covered_before = price.output_tokens_for(prompt_tokens, before, most);
+        }
+        attempt.covered_tokens = delivered.saturating_add(window_tokens).min(most);
         attempt.promise = price
             .cost(prompt_tokens, attempt.covered_tokens)
             .saturating_sub(charge);
@@ -724,6 +753,21 @@ impl Attempt {
     /// Whether the provider has accepted the question.
     fn is_on(&self) -> bool {
         matches!(self.stage, Stage::Accepted | Stage::Cancelling)
+    }
+
+    /// Notes that the answer has `reached` ids. Where all that was promised before is used up, the
+    /// provider waits for the deposit that goes with the newest promise, and is waited for; what it
+    /// sends beyond that shows that the deposit is there.
+    fn await_deposit(&mut self, reached: usize) {
+        let Some(until) = self.deposit_until else {
+            return;
+        };
+        let delivered = count(reached.saturating_sub(self.first));
+        if delivered > self.covered_before {
+            self.deposit_until = None;
+        } else if delivered == self.covered_before {
+            self.until = self.until.max(until);
+        }
     }
 
     /// How long the rest of the prompt may take to be read, in milliseconds: twice what the

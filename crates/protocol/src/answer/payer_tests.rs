@@ -95,13 +95,22 @@ struct Provider {
     delivered: Vec<u32>,
     charged: Amount,
     covered_tokens: u32,
+    /// When a deposit is final, and the output tokens that are covered then.
+    deposit: Option<(Timestamp, u32)>,
+    /// Output tokens that were covered when it charged last and asked for more.
+    renewed: u32,
     /// How often it said that it works.
     beats: u32,
 }
 
 impl Provider {
     /// How long it takes to do what it does next, in milliseconds.
-    fn pace_ms(&self) -> u64 {
+    fn pace_ms(&self, now: Timestamp) -> u64 {
+        if let Some((at, _)) = self.deposit
+            && self.covered_tokens == count(self.delivered.len())
+        {
+            return at.ms_since(now);
+        }
         match self.nature {
             Nature::IsBusyFor(beats) if self.beats <= beats && self.delivered.is_empty() => 1_000,
             _ => 10,
@@ -155,6 +164,20 @@ impl Provider {
         })
     }
 
+    fn take_promise(&mut self, deposit_at: Option<Timestamp>) {
+        let covered_tokens = count(self.delivered.len()) + 16;
+        match deposit_at {
+            None => self.covered_tokens = covered_tokens,
+            Some(at) => self.deposit = Some((at, covered_tokens)),
+        }
+    }
+
+    fn note_deposit(&mut self, now: Timestamp) {
+        if let Some((_, covered_tokens)) = self.deposit.take_if(|(at, _)| *at <= now) {
+            self.covered_tokens = covered_tokens;
+        }
+    }
+
     fn next_tokens(&mut self) -> Event {
         let position = self.asked.answered_tokens as usize + self.delivered.len();
         self.delivered.push(token(position));
@@ -201,7 +224,8 @@ impl Provider {
             return Some(self.charge(StopReason::Length));
         }
         if delivered == self.covered_tokens {
-            return None;
+            let (_, covered_tokens) = self.deposit.take()?;
+            self.covered_tokens = covered_tokens;
         }
         Some(self.next_tokens())
     }
@@ -209,6 +233,11 @@ impl Provider {
 
 fn frame(frame: ProviderFrame) -> Event {
     Event::Frame(Box::new(frame))
+}
+
+fn promised(deposits: bool) -> Event {
+    let payment = vec![2];
+    Event::Promised { payment, deposits }
 }
 
 fn tokens(first: usize, ids: Vec<u32>) -> Event {
@@ -232,6 +261,8 @@ struct World {
     end: Option<End>,
     effects: Vec<Effect>,
     waits: u64,
+    /// How long the deposit takes that goes with each further promise, if one does.
+    deposit_ms: Option<u64>,
 }
 
 impl World {
@@ -252,6 +283,7 @@ impl World {
             end: None,
             effects,
             waits: 0,
+            deposit_ms: None,
         }
     }
 
@@ -285,6 +317,8 @@ impl World {
                     asked: *request,
                     delivered: Vec::new(),
                     charged: Amount::ZERO,
+                    deposit: None,
+                    renewed: 0,
                     beats: 0,
                 });
                 if nature == Nature::Refuses {
@@ -298,8 +332,8 @@ impl World {
                 }
             }
             Effect::Send(PayerFrame::Pay(_)) => {
-                let provider = self.at.as_mut().unwrap();
-                provider.covered_tokens = count(provider.delivered.len()) + 16;
+                let deposit_at = self.deposit_ms.map(|ms| self.now.plus_ms(ms));
+                self.at.as_mut().unwrap().take_promise(deposit_at);
             }
             Effect::Send(PayerFrame::Cancel) => {
                 let event = self.at.as_mut().unwrap().charge(StopReason::Cancelled);
@@ -307,7 +341,7 @@ impl World {
             }
             Effect::Promise(amount) => {
                 assert!(amount <= price().cost(0, 16), "one window at most");
-                self.tell(Event::Promised(vec![2]));
+                self.tell(promised(self.deposit_ms.is_some()));
             }
             Effect::Settle { receipt, .. } => {
                 let number = receipt.receipt.spec.0[0];
@@ -340,8 +374,12 @@ impl World {
     fn renew(&mut self) -> Option<Event> {
         let provider = self.at.as_mut()?;
         let more = provider.covered_tokens < provider.asked.output_tokens_max;
-        let half = count(provider.delivered.len()) + 8 == provider.covered_tokens;
-        (more && half).then(|| provider.charge(StopReason::Unfinished))
+        let half = count(provider.delivered.len()) + 8 >= provider.covered_tokens;
+        let first = provider.renewed < provider.covered_tokens;
+        (more && half && first).then(|| {
+            provider.renewed = provider.covered_tokens;
+            provider.charge(StopReason::Unfinished)
+        })
     }
 
     fn run(&mut self) -> End {
@@ -354,10 +392,13 @@ impl World {
             if let Some(end) = self.end.take() {
                 return end;
             }
+            if let Some(provider) = &mut self.at {
+                provider.note_deposit(self.now);
+            }
+            let pace_ms = self.at.as_ref().map_or(10, |at| at.pace_ms(self.now));
             let acted = self.at.as_mut().and_then(Provider::act);
             match acted {
                 Some(event) => {
-                    let pace_ms = self.at.as_ref().map_or(10, Provider::pace_ms);
                     self.now = self.now.plus_ms(pace_ms);
                     if self.answer.wake_at().is_some_and(|until| self.now >= until) {
                         self.tell(Event::Tick);
@@ -404,6 +445,37 @@ fn an_honest_provider_answers_in_parts_and_is_paid_for_all_of_them() {
     assert_eq!(world.delivered.len(), OUTPUT_TOKENS as usize);
     let cost = price().cost(count(PROMPT.len()), OUTPUT_TOKENS);
     assert_eq!(world.settled[&1], (cost, OUTPUT_TOKENS));
+}
+
+#[test]
+fn a_deposit_in_the_middle_is_waited_for_once_all_that_was_covered_is_used_up() {
+    let mut world = World::new(&[Nature::Honest]);
+    world.deposit_ms = Some(20_000);
+    assert_eq!(world.run(), End::Stopped(StopReason::Length));
+    world.holds("deposits");
+    assert_eq!(world.left, [(1, Departure::Done)]);
+    // Three deposits, each of which is asked for when the one before is there.
+    assert!((59_000..61_000).contains(&world.now.0), "{:?}", world.now);
+}
+
+#[test]
+fn a_deposit_excuses_no_silence_while_anything_is_covered() {
+    for (silent_at, left_by_ms) in [(12, 4_000), (16, 61_000)] {
+        let mut world = World::new(&[Nature::FallsSilent(silent_at)]);
+        world.deposit_ms = Some(20_000);
+        let last = Some(Departure::Lost);
+        assert_eq!(world.run(), End::Broken { last });
+        let left_at = world.now.0;
+        assert!(left_at < left_by_ms, "{silent_at}: {left_at}");
+    }
+}
+
+#[test]
+fn a_deposit_is_not_waited_for_for_ever() {
+    let mut world = World::new(&[Nature::Honest]);
+    world.deposit_ms = Some(61_000);
+    let last = Some(Departure::Lost);
+    assert_eq!(world.run(), End::Broken { last });
 }
 
 #[test]
@@ -518,7 +590,7 @@ fn a_correction_before_the_question_is_accepted_is_answered_by_another_promise()
     let required = vec![7];
     assert_eq!(out, [Effect::Correct { required, promise }]);
     out.clear();
-    answer.handle(Timestamp(2), Event::Promised(vec![2]), &mut out);
+    answer.handle(Timestamp(2), promised(false), &mut out);
     assert_eq!(out, [Effect::Send(PayerFrame::Pay(vec![2]))]);
 }
 
@@ -576,8 +648,10 @@ proptest! {
     #[test]
     fn whatever_providers_do_the_answer_is_whole_or_says_that_it_is_not(
         natures in prop::collection::vec(nature(), 0..6),
+        deposit_ms in prop::option::of(0..50_000_u64),
     ) {
         let mut world = World::new(&natures);
+        world.deposit_ms = deposit_ms;
         let end = world.run();
         let seen = format!("{natures:?}");
         world.holds(&seen);

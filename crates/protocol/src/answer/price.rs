@@ -33,6 +33,30 @@ impl Price {
         let cost = Amount::new(sum.units().div_ceil(TOKENS_PER_PRICE));
         cost.max(self.floor)
     }
+
+    /// The most output tokens, up to `output_tokens_max`, that cost no more than `amount` with the
+    /// prompt.
+    pub fn output_tokens_for(
+        &self,
+        prompt_tokens: u32,
+        amount: Amount,
+        output_tokens_max: u32,
+    ) -> u32 {
+        let is_enough = |tokens| self.cost(prompt_tokens, tokens) <= amount;
+        if !is_enough(1) {
+            return 0;
+        }
+        let (mut enough, mut beyond) = (1, output_tokens_max.saturating_add(1));
+        while beyond.saturating_sub(enough) > 1 {
+            let middle = enough + (beyond - enough) / 2;
+            if is_enough(middle) {
+                enough = middle;
+            } else {
+                beyond = middle;
+            }
+        }
+        enough
+    }
 }
 
 #[cfg(test)]

@@ -73,7 +73,9 @@ impl Meter {
     /// promise of what comes next would mean more to a provider that charged meanwhile.
     pub fn cover(&mut self, total: Amount) -> Vec<Amount> {
         let before = self.covered_tokens;
-        let until = self.tokens_for(total);
+        let until = self
+            .price
+            .output_tokens_for(self.prompt_tokens, total, self.output_tokens_max);
         if until <= before {
             return Vec::new();
         }
@@ -139,23 +141,6 @@ impl Meter {
 
     fn cost(&self, output_tokens: u32) -> Amount {
         self.price.cost(self.prompt_tokens, output_tokens)
-    }
-
-    /// The most output tokens that cost no more than `amount` with the prompt.
-    fn tokens_for(&self, amount: Amount) -> u32 {
-        if amount < self.cost(1) {
-            return 0;
-        }
-        let (mut enough, mut beyond) = (1, self.output_tokens_max.saturating_add(1));
-        while beyond.saturating_sub(enough) > 1 {
-            let middle = enough + (beyond - enough) / 2;
-            if self.cost(middle) <= amount {
-                enough = middle;
-            } else {
-                beyond = middle;
-            }
-        }
-        enough
     }
 }
 

@@ -362,7 +362,8 @@ impl Asking {
         match tab.promise(amount).await {
             Ok(payment) => {
                 self.promised = true;
-                Event::Promised(payment)
+                let deposits = tab.deposits();
+                Event::Promised { payment, deposits }
             }
             Err(error) => Event::NotPaid(error.to_string()),
         }

@@ -19,7 +19,7 @@ use thiserror::Error;
 use tokio::sync::watch;
 use tokio::time::{Instant, Interval, interval_at, sleep_until, timeout};
 
-use super::till::{self, Promised, Tab};
+use super::till::{self, Admitting, Outcome, Promised, Tab};
 use super::{Openness, Provider, refusal};
 use crate::payments::desk::DeskStopped;
 use crate::payments::signing::sign;
@@ -94,10 +94,24 @@ struct Work<'a> {
     tab: Option<Tab<'a>>,
 }
 
+/// What is waited for while an answer is made.
+struct Waits {
+    open: watch::Receiver<Openness>,
+    /// When a payer that owes a promise is left.
+    unpaid_at: Option<Instant>,
+    /// When the payer is told again that its question is worked on.
+    working: Interval,
+    /// A promise that is being admitted, which may take as long as its deposit.
+    admitting: Option<Admitting>,
+    /// A promise that came meanwhile.
+    next_payment: Option<Vec<u8>>,
+}
+
 /// What happened next.
 enum Next {
     Made(Option<Made>),
     Said(Result<Option<PayerFrame>, RecvError>),
+    Admitted(Result<Outcome, DeskStopped>),
     Unpaid,
     Closed,
     Quiet,
@@ -263,7 +277,7 @@ impl<'a> Conversation<'a> {
         for _ in 0..CORRECTIONS_MAX {
             let correction = match payment.take() {
                 None => tab.ask(ErrorCode::InvalidRequirements),
-                Some(payment) => match tab.promise(&payment, provider.now()).await? {
+                Some(payment) => match promise(&mut tab, &payment, provider.now()).await? {
                     Promised::Until(_) => return Ok(Some(tab)),
                     Promised::Refused(message) => return Err(refused(&message)),
                     Promised::Corrected(correction) => correction,
@@ -291,22 +305,25 @@ impl<'a> Conversation<'a> {
         work: &mut Work<'_>,
         mut generation: Generation,
     ) -> Result<StopReason, Ended> {
-        let mut open = self.provider.opened();
-        let mut unpaid_at = None;
+        let mut waits = Waits {
+            open: self.provider.opened(),
+            unpaid_at: None,
+            working: interval_at(Instant::now() + WORKING_EVERY, WORKING_EVERY),
+            admitting: None,
+            next_payment: None,
+        };
         let mut pending = None;
-        let mut quiet = interval_at(Instant::now() + WORKING_EVERY, WORKING_EVERY);
         loop {
-            self.charge_part(work).await?;
-            let parked = work.is_parked();
-            unpaid_at =
-                parked.then(|| unpaid_at.unwrap_or_else(|| Instant::now() + PAYER_TIME_MAX));
+            if waits.admitting.is_none() {
+                self.charge_part(work).await?;
+            }
+            let unpaid_at = waits.unpaid_at.take();
+            waits.unpaid_at = work
+                .is_parked()
+                .then(|| unpaid_at.unwrap_or_else(|| Instant::now() + PAYER_TIME_MAX));
             let next = match pending.take() {
                 Some(made) => Next::Made(Some(made)),
-                None => {
-                    let quiet = work.delivered.is_empty().then_some(&mut quiet);
-                    self.next(&mut generation, &mut open, unpaid_at, quiet)
-                        .await
-                }
+                None => self.next(work, &mut generation, &mut waits).await,
             };
             let stop = match next {
                 Next::Made(made) => {
@@ -319,13 +336,21 @@ impl<'a> Conversation<'a> {
                         _ => None,
                     }
                 }
-                Next::Said(said) => self.said(work, &generation, said?).await?,
+                Next::Said(said) => self.said(work, &mut waits, said?)?,
+                Next::Admitted(outcome) => {
+                    waits.admitting = None;
+                    self.admitted(work, &generation, outcome?).await?
+                }
                 Next::Unpaid => Some(StopReason::Unpaid),
                 Next::Closed => Some(StopReason::Failed),
                 Next::Quiet => {
                     self.say_working(work.read_tokens).await?;
                     None
                 }
+            };
+            let stop = match stop {
+                None => self.admit_next(work, &mut waits).await?,
+                stop => stop,
             };
             if let Some(stop) = stop {
                 return Ok(stop);
@@ -335,13 +360,12 @@ impl<'a> Conversation<'a> {
 
     async fn next(
         &mut self,
+        work: &Work<'_>,
         generation: &mut Generation,
-        open: &mut watch::Receiver<Openness>,
-        unpaid_at: Option<Instant>,
-        quiet: Option<&mut Interval>,
+        waits: &mut Waits,
     ) -> Next {
         let unpaid = async {
-            match unpaid_at {
+            match waits.unpaid_at {
                 Some(at) => sleep_until(at).await,
                 None => pending().await,
             }
@@ -350,13 +374,15 @@ impl<'a> Conversation<'a> {
         let closed = async {
             // Where the sender is gone the node stops, and the task with it.
             let may_not = |open: &Openness| !open.admits(is_household);
-            if open.wait_for(may_not).await.is_err() {
+            if waits.open.wait_for(may_not).await.is_err() {
                 pending::<()>().await;
             }
         };
-        let quiet = async {
-            match quiet {
-                Some(quiet) => quiet.tick().await,
+        // Time that a deposit takes is not the payer's.
+        let admits = waits.admitting.is_some();
+        let admitted = async {
+            match &mut waits.admitting {
+                Some(admitting) => admitting.await,
                 None => pending().await,
             }
         };
@@ -364,9 +390,10 @@ impl<'a> Conversation<'a> {
             biased;
             said = self.receiver.recv(), if self.listening => Next::Said(said),
             () = closed => Next::Closed,
+            outcome = admitted => Next::Admitted(outcome),
             made = generation.next() => Next::Made(made),
-            () = unpaid => Next::Unpaid,
-            _ = quiet => Next::Quiet,
+            () = unpaid, if !admits => Next::Unpaid,
+            _ = waits.working.tick(), if work.delivered.is_empty() => Next::Quiet,
         }
     }
 
@@ -424,10 +451,10 @@ impl<'a> Conversation<'a> {
     }
 
     /// Takes what the payer says in the middle of an answer.
-    async fn said(
+    fn said(
         &mut self,
-        work: &mut Work<'_>,
-        generation: &Generation,
+        work: &Work<'_>,
+        waits: &mut Waits,
         said: Option<PayerFrame>,
     ) -> Result<Option<StopReason>, Ended> {
         match said {
@@ -437,18 +464,65 @@ impl<'a> Conversation<'a> {
             }
             Some(PayerFrame::Cancel) => Ok(Some(StopReason::Cancelled)),
             Some(PayerFrame::Ask { .. } | PayerFrame::Refund(_)) => Err(Ended::OutOfTurn),
+            // A promise is for one part, of which two are ahead at most.
+            Some(PayerFrame::Pay(_)) if work.tab.is_none() || waits.next_payment.is_some() => {
+                Err(Ended::OutOfTurn)
+            }
             Some(PayerFrame::Pay(payment)) => {
-                let Some(tab) = &mut work.tab else {
-                    return Err(Ended::OutOfTurn);
-                };
-                match tab.promise(&payment, self.provider.now()).await? {
-                    Promised::Until(tokens) => generation.allow(tokens),
-                    Promised::Refused(_) => return Ok(Some(StopReason::Unpaid)),
-                    Promised::Corrected(correction) => {
-                        let frame = ProviderFrame::PaymentRequired(correction);
-                        self.sender.send(&frame).await?;
-                    }
-                }
+                waits.next_payment = Some(payment);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Begins to have the next promise admitted, once none is.
+    async fn admit_next(
+        &mut self,
+        work: &mut Work<'_>,
+        waits: &mut Waits,
+    ) -> Result<Option<StopReason>, Ended> {
+        if waits.admitting.is_some() {
+            return Ok(None);
+        }
+        let (Some(payment), Some(tab)) = (waits.next_payment.take(), &work.tab) else {
+            return Ok(None);
+        };
+        match tab.promise(&payment, self.provider.now()) {
+            Ok(admitting) => {
+                waits.admitting = Some(admitting);
+                Ok(None)
+            }
+            Err(promised) => self.answer_promise(promised).await,
+        }
+    }
+
+    /// Lets the answer go on as far as the newest promise reaches.
+    async fn admitted(
+        &mut self,
+        work: &mut Work<'_>,
+        generation: &Generation,
+        outcome: Outcome,
+    ) -> Result<Option<StopReason>, Ended> {
+        let Some(tab) = &mut work.tab else {
+            return Ok(None);
+        };
+        match tab.admitted(outcome) {
+            Promised::Until(tokens) => {
+                generation.allow(tokens);
+                Ok(None)
+            }
+            promised => self.answer_promise(promised).await,
+        }
+    }
+
+    /// Says what is wrong with a promise, where it can be made otherwise.
+    async fn answer_promise(&mut self, promised: Promised) -> Result<Option<StopReason>, Ended> {
+        match promised {
+            Promised::Until(_) => Ok(None),
+            Promised::Refused(_) => Ok(Some(StopReason::Unpaid)),
+            Promised::Corrected(correction) => {
+                let frame = ProviderFrame::PaymentRequired(correction);
+                self.sender.send(&frame).await?;
                 Ok(None)
             }
         }
@@ -555,6 +629,18 @@ impl Work<'_> {
         covered.is_some_and(|covered| {
             covered <= count(self.delivered.len()) && covered < self.request.output_tokens_max
         })
+    }
+}
+
+/// Has a promise admitted before anything is worked on.
+async fn promise(
+    tab: &mut Tab<'_>,
+    payment: &[u8],
+    now: Timestamp,
+) -> Result<Promised, DeskStopped> {
+    match tab.promise(payment, now) {
+        Ok(admitting) => Ok(tab.admitted(admitting.await?)),
+        Err(promised) => Ok(promised),
     }
 }
 

@@ -1,13 +1,14 @@
 //! How one answer is paid: promises in, charges and receipts out.
 
 use std::collections::VecDeque;
+use std::pin::Pin;
 
 use alloy_primitives::Address;
 use hearth_protocol::answer::provider::Meter;
 use hearth_protocol::answer::{Price, SignedReceipt};
 use hearth_protocol::channel::provider::{Quote, Statement};
 use hearth_protocol::channel::{CheckedPayment, PaymentKind, check};
-use hearth_protocol::id::ChannelId;
+use hearth_protocol::id::{ChainId, ChannelId};
 use hearth_protocol::money::Amount;
 use hearth_protocol::offer::DeviceId;
 use hearth_protocol::time::Timestamp;
@@ -19,7 +20,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{Sales, StoredSale};
-use crate::payments::desk::{Admission, Alongside, DeskStopped, Refusal, Ticket};
+use crate::payments::desk::{Admission, Alongside, Desk, DeskStopped, Refusal, Ticket};
 use crate::payments::gate::batch_response;
 use crate::payments::offer::{self, AcceptedAsset};
 use crate::store::{Batch, Table};
@@ -51,6 +52,20 @@ pub(super) enum Promised {
     Corrected(Vec<u8>),
     /// It is refused for good.
     Refused(String),
+}
+
+/// A promise that is being admitted, for as long as its deposit takes.
+pub(super) type Admitting =
+    Pin<Box<dyn Future<Output = Result<Outcome, DeskStopped>> + Send + 'static>>;
+
+/// What came of a promise.
+pub(super) struct Outcome {
+    /// What is promised for the whole answer.
+    total: Amount,
+    /// The payment that it would begin, where none has begun.
+    begun: Option<Box<Paying>>,
+    /// A ticket for each part that it adds.
+    tickets: Result<Vec<Ticket>, Refusal>,
 }
 
 /// Something that is charged, and to be stated.
@@ -129,52 +144,67 @@ impl<'a> Tab<'a> {
         required(accepts, error)
     }
 
-    /// Takes a promise: the JSON of an x402 `PaymentPayload`.
-    pub(super) async fn promise(
-        &mut self,
-        payment: &[u8],
-        now: Timestamp,
-    ) -> Result<Promised, DeskStopped> {
-        let (accepted, checked) = match self.read(payment, now) {
-            Ok(read) => read,
-            Err(ErrorCode::InvalidRequirements) => {
-                return Ok(Promised::Corrected(
-                    self.ask(ErrorCode::InvalidRequirements),
-                ));
-            }
-            Err(code) => return Ok(Promised::Refused(code.message().to_owned())),
+    /// Reads a promise, the JSON of an x402 `PaymentPayload`, and begins to have it admitted. Work
+    /// that is covered goes on meanwhile; nothing is charged before [`Tab::admitted`] took what
+    /// came of it.
+    ///
+    /// # Errors
+    /// What becomes of a promise that cannot be admitted.
+    pub(super) fn promise(&self, payment: &[u8], now: Timestamp) -> Result<Admitting, Promised> {
+        let correct = || Promised::Corrected(self.ask(ErrorCode::InvalidRequirements));
+        let (accepted, checked) = self.read(payment, now).map_err(|code| match code {
+            ErrorCode::InvalidRequirements => correct(),
+            code => Promised::Refused(code.message().to_owned()),
+        })?;
+        let begun = match &self.paying {
+            Some(_) => None,
+            None => Some(Box::new(
+                self.begin(&accepted, &checked).ok_or_else(correct)?,
+            )),
         };
-        let Some(mut paying) = self
-            .paying
-            .take()
-            .or_else(|| self.begin(&accepted, &checked))
-        else {
-            return Ok(Promised::Corrected(
-                self.ask(ErrorCode::InvalidRequirements),
-            ));
+        let Some(paying) = self.paying.as_ref().or(begun.as_deref()) else {
+            return Err(correct());
         };
         if paying.channel != checked.channel || !paying.asset.is_meant_by(&accepted) {
-            self.paying = Some(paying);
-            return Ok(Promised::Refused(
+            return Err(Promised::Refused(
                 "an answer is paid from one channel".to_owned(),
             ));
         }
-        let before = paying.meter.clone();
         let total = checked.voucher.max_claimable.saturating_sub(paying.before);
-        let needs = paying.meter.cover(total);
-        let admitted = self.admit(&mut paying, &accepted, checked, &needs).await?;
-        let promised = match admitted {
-            None => Promised::Until(paying.meter.covered_tokens()),
-            Some(refusal) => {
-                paying.meter = before;
-                self.refused(&paying, refusal)
+        let needs = paying.meter.clone().cover(total);
+        let payment = Payment {
+            desk: self.sales.desk.clone(),
+            chain: paying.asset.chain(),
+            ceiling: accepted.amount,
+            checked,
+        };
+        Ok(Box::pin(async move {
+            Ok(Outcome {
+                total,
+                begun,
+                tickets: payment.admit(&needs).await?,
+            })
+        }))
+    }
+
+    /// Takes what came of a promise.
+    pub(super) fn admitted(&mut self, outcome: Outcome) -> Promised {
+        let Some(mut paying) = self.paying.take().or(outcome.begun.map(|begun| *begun)) else {
+            return Promised::Corrected(self.ask(ErrorCode::InvalidRequirements));
+        };
+        let promised = match outcome.tickets {
+            Ok(tickets) => {
+                paying.meter.cover(outcome.total);
+                paying.tickets.extend(tickets);
+                Promised::Until(paying.meter.covered_tokens())
             }
+            Err(refusal) => self.refused(&paying, refusal),
         };
         // What nothing was ever promised for may be promised from another channel.
         if paying.meter.covered_tokens() > 0 {
             self.paying = Some(paying);
         }
-        Ok(promised)
+        promised
     }
 
     fn begin(&self, accepted: &PaymentRequirements, checked: &CheckedPayment) -> Option<Paying> {
@@ -203,61 +233,6 @@ impl<'a> Tab<'a> {
         match checked.kind {
             PaymentKind::Refund(_) => Err(ErrorCode::VoucherPayload),
             _ => Ok((accepted, checked)),
-        }
-    }
-
-    /// Has each part admitted. The deposit goes with the first, and the same voucher with all.
-    async fn admit(
-        &self,
-        paying: &mut Paying,
-        accepted: &PaymentRequirements,
-        mut checked: CheckedPayment,
-        needs: &[Amount],
-    ) -> Result<Option<Refusal>, DeskStopped> {
-        let mut tickets = Vec::new();
-        if needs.len() > 1 {
-            // The parts must hold together before one is taken: where the payer does not know all
-            // that was charged, the last would wait for the room that the first one reserves.
-            let whole = needs
-                .iter()
-                .fold(Amount::ZERO, |sum, need| sum.saturating_add(*need));
-            match self
-                .admit_one(paying, accepted, &mut checked, whole)
-                .await?
-            {
-                Ok(ticket) => drop(ticket),
-                Err(refusal) => return Ok(Some(refusal)),
-            }
-        }
-        for need in needs {
-            match self
-                .admit_one(paying, accepted, &mut checked, *need)
-                .await?
-            {
-                Ok(ticket) => tickets.push(ticket),
-                Err(refusal) => return Ok(Some(refusal)),
-            }
-        }
-        paying.tickets.extend(tickets);
-        Ok(None)
-    }
-
-    async fn admit_one(
-        &self,
-        paying: &Paying,
-        accepted: &PaymentRequirements,
-        checked: &mut CheckedPayment,
-        need: Amount,
-    ) -> Result<Result<Ticket, Refusal>, DeskStopped> {
-        let ceiling = accepted.amount;
-        let chain = paying.asset.chain();
-        let quote = Quote { ceiling, need };
-        let admission = self.sales.desk.pay(chain, checked.clone(), quote).await?;
-        checked.kind = PaymentKind::Voucher;
-        match admission {
-            Admission::Admitted(ticket) => Ok(Ok(ticket)),
-            Admission::Refused(refusal) => Ok(Err(refusal)),
-            Admission::Refunded(_) => unreachable!("refunds are not read here"),
         }
     }
 
@@ -327,6 +302,59 @@ impl<'a> Tab<'a> {
             }
         }
         Ok(stated)
+    }
+}
+
+/// A payment that the desk is asked to admit.
+struct Payment {
+    desk: Desk,
+    chain: ChainId,
+    ceiling: Amount,
+    checked: CheckedPayment,
+}
+
+impl Payment {
+    /// Has each part admitted. The deposit goes with the first, and the same voucher with all.
+    async fn admit(
+        mut self,
+        needs: &[Amount],
+    ) -> Result<Result<Vec<Ticket>, Refusal>, DeskStopped> {
+        let mut tickets = Vec::new();
+        if needs.len() > 1 {
+            // The parts must hold together before one is taken: where the payer does not know all
+            // that was charged, the last would wait for the room that the first one reserves.
+            let whole = needs
+                .iter()
+                .fold(Amount::ZERO, |sum, need| sum.saturating_add(*need));
+            match self.admit_one(whole).await? {
+                Ok(ticket) => drop(ticket),
+                Err(refusal) => return Ok(Err(refusal)),
+            }
+        }
+        for need in needs {
+            match self.admit_one(*need).await? {
+                Ok(ticket) => tickets.push(ticket),
+                Err(refusal) => return Ok(Err(refusal)),
+            }
+        }
+        Ok(Ok(tickets))
+    }
+
+    async fn admit_one(&mut self, need: Amount) -> Result<Result<Ticket, Refusal>, DeskStopped> {
+        let quote = Quote {
+            ceiling: self.ceiling,
+            need,
+        };
+        let admission = self
+            .desk
+            .pay(self.chain, self.checked.clone(), quote)
+            .await?;
+        self.checked.kind = PaymentKind::Voucher;
+        match admission {
+            Admission::Admitted(ticket) => Ok(Ok(ticket)),
+            Admission::Refused(refusal) => Ok(Err(refusal)),
+            Admission::Refunded(_) => unreachable!("refunds are not read here"),
+        }
     }
 }
 
