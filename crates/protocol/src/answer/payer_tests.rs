@@ -343,11 +343,7 @@ impl World {
                 assert!(amount <= price().cost(0, 16), "one window at most");
                 self.tell(promised(self.deposit_ms.is_some()));
             }
-            Effect::Settle { receipt, .. } => {
-                let number = receipt.receipt.spec.0[0];
-                let figures = (receipt.receipt.charge, receipt.receipt.output_tokens);
-                self.settled.insert(number, figures);
-            }
+            Effect::Settle { receipt, .. } => self.settle(&receipt.receipt),
             Effect::Deliver(tokens) => {
                 assert_eq!(tokens.first as usize, self.delivered.len());
                 self.delivered.extend(tokens.ids);
@@ -362,6 +358,11 @@ impl World {
                 panic!("not in this world")
             }
         }
+    }
+
+    fn settle(&mut self, receipt: &Receipt) {
+        let figures = (receipt.charge, receipt.output_tokens);
+        self.settled.insert(receipt.spec.0[0], figures);
     }
 
     fn expect_next(&self, candidate: &Candidate) {
