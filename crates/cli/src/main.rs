@@ -58,7 +58,8 @@ fn log_to_stderr(command: &Command) {
 
 fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    if let Command::Up(_) = &arguments.command {
+    let asked_for = std::env::var_os("TOKIO_WORKER_THREADS").is_some();
+    if matches!(arguments.command, Command::Up(_)) && !asked_for {
         runtime.worker_threads(threads_beside_models());
     }
     let runtime = runtime.enable_all().build().map_err(|error| {

@@ -180,7 +180,7 @@ impl Payer {
     async fn prepare(&self, question: &Question) -> Result<Prepared, AskError> {
         let (model, weights) = self.weights_of(&question.model)?;
         let reader = self.reader(&weights).await?;
-        let ids = reader.ids(&question.input, self.now()).map_err(senseless)?;
+        let ids = self.ids(&reader, question.input.clone()).await?;
         let prompt_tokens = count(ids.len());
         let context_tokens = self.context_tokens(&weights);
         let left = context_tokens.saturating_sub(prompt_tokens);
@@ -379,14 +379,21 @@ impl Payer {
         }
     }
 
+    /// The ids of a prompt. A long one takes a second, in which all else of the device must go on.
+    async fn ids(&self, reader: &Arc<readers::Reader>, input: Input) -> Result<Vec<u32>, AskError> {
+        let (reader, now) = (Arc::clone(reader), self.now());
+        let read = tokio::task::spawn_blocking(move || reader.ids(&input, now)).await;
+        read.map_err(senseless)?.map_err(senseless)
+    }
+
     async fn embed_now(&self, model: String, inputs: Vec<Input>) -> Result<Embedded, AskError> {
         let (_, weights) = self.weights_of(&model)?;
         let served = self.parts().provider.find(&weights);
         let served = served.ok_or(AskError::NotHere(model))?;
         let reader = self.reader(&weights).await?;
         let (mut vectors, mut tokens) = (Vec::new(), 0_u32);
-        for input in &inputs {
-            let ids = reader.ids(input, self.now()).map_err(senseless)?;
+        for input in inputs {
+            let ids = self.ids(&reader, input).await?;
             tokens = tokens.saturating_add(count(ids.len()));
             let vector = served.engine.embed(ids).await;
             vectors.push(vector.map_err(senseless)?);
@@ -470,7 +477,7 @@ impl Answerer for Payer {
         Box::pin(async move {
             let (_, weights) = self.weights_of(&model)?;
             let reader = self.reader(&weights).await?;
-            let ids = reader.ids(&input, self.now()).map_err(senseless)?;
+            let ids = self.ids(&reader, input).await?;
             Ok(count(ids.len()))
         })
     }

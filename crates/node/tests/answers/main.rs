@@ -8,12 +8,12 @@ mod refunds;
 mod world;
 
 use hearth_chain::embedded::Mining;
-use hearth_node::answers::Ending;
+use hearth_node::answers::{Answerer, Ending, Input};
 use hearth_protocol::answer::StopReason;
 use hearth_protocol::answer::payer::Patience;
 use hearth_protocol::money::Amount;
 
-use world::{World, ask, charges, price, question};
+use world::{MODEL, World, ask, charges, price, question};
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs outside programs"]
@@ -55,6 +55,21 @@ async fn an_answer_goes_on_while_the_chain_takes_its_time_with_a_deposit() {
         deposited.units() > first,
         "no deposit in the middle: {deposited}"
     );
+}
+
+/// A task that read a long prompt itself would hold up all others on its thread.
+#[tokio::test]
+#[ignore = "needs outside programs"]
+async fn others_go_on_while_a_prompt_is_turned_into_ids() {
+    let world = World::start().await;
+    let shop = world.shop(2, Vec::new()).await;
+    let payer = world.payer(&[&shop], 512).await;
+    let count = |text: &str| payer.count_tokens(MODEL.to_owned(), Input::Text(text.to_owned()));
+    // The first one loads the tokenizer.
+    let sea = count("The sea.").await.unwrap();
+    let mut counting = count("The sea.");
+    assert!(futures::poll!(&mut counting).is_pending());
+    assert_eq!(counting.await.unwrap(), sea);
 }
 
 #[tokio::test(flavor = "multi_thread")]

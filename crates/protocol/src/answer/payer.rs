@@ -579,8 +579,8 @@ impl Answer {
             return;
         }
         let prompt_tokens = count(attempt.asked.ids.len());
-        let before = price.cost(prompt_tokens, attempt.covered_tokens);
         if attempt.deposit_until.is_none() {
+            let before = price.cost(prompt_tokens, attempt.covered_tokens);
             attempt.covered_before = price.output_tokens_for(prompt_tokens, before, most);
         }
         attempt.covered_tokens = delivered.saturating_add(window_tokens).min(most);

@@ -478,7 +478,7 @@ impl<'a> Conversation<'a> {
     /// Begins to have the next promise admitted, once none is.
     async fn admit_next(
         &mut self,
-        work: &mut Work<'_>,
+        work: &Work<'_>,
         waits: &mut Waits,
     ) -> Result<Option<StopReason>, Ended> {
         if waits.admitting.is_some() {

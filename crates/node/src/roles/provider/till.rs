@@ -158,9 +158,7 @@ impl<'a> Tab<'a> {
         })?;
         let begun = match &self.paying {
             Some(_) => None,
-            None => Some(Box::new(
-                self.begin(&accepted, &checked).ok_or_else(correct)?,
-            )),
+            None => self.begin(&accepted, &checked).map(Box::new),
         };
         let Some(paying) = self.paying.as_ref().or(begun.as_deref()) else {
             return Err(correct());
