@@ -39,7 +39,9 @@ pub use chains::{Chain, ChainSettings, Chains, SettlementProblem};
 pub use environment::{Environment, SystemEnvironment, Wait};
 pub use error::{ChainError, ErrorKind};
 pub use http::{BoundedHttp, DEFAULT_MAX_RESPONSE_BYTES, HttpOptions};
-pub use read::{BlockAt, BlockHeader, BlockTransaction, OnchainChannel, TxReceipt, TxRequest};
+pub use read::{
+    BlockAt, BlockHeader, BlockTransaction, ChannelReading, OnchainChannel, TxReceipt, TxRequest,
+};
 pub use retry::RetryPolicy;
 pub use revert::{MAX_REASON_CHARS, Revert, RevertReason};
 

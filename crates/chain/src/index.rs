@@ -12,7 +12,7 @@ mod event;
 pub mod machine;
 pub mod store;
 
-pub use driver::{EventIndex, IndexError};
+pub use driver::{EventIndex, IndexError, Level};
 pub use event::{IndexEvent, IndexedLog, LogFilter, SettlementEvent};
 pub use machine::{BlockRef, IndexConfig, IndexReject};
 pub use store::{IndexConsumer, IndexStore, IndexStoreError};

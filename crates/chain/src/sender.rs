@@ -26,9 +26,9 @@ use crate::client::ChainClient;
 pub use driver::{SenderStopped, SenderTask};
 pub use intent::{Attempt, BadIntentId, IntentId, MAX_INTENT_ID_BYTES, Receipt, TxIntent};
 pub use journal::{Journal, JournalEntry, JournalError, JournalKey, RedbJournal};
-pub use machine::SenderConfig;
+pub use machine::{Lane, SenderConfig};
 
-/// The most requests that wait for the sender's task.
+/// The most requests of a lane that wait for the sender's task.
 const MAX_WAITING_REQUESTS: usize = 256;
 
 /// The key that signs.
@@ -89,6 +89,7 @@ enum Request {
     Submit(
         IntentId,
         TxIntent,
+        Lane,
         oneshot::Sender<Result<Receipt, SendError>>,
     ),
     Forget(IntentId, oneshot::Sender<Result<(), SendError>>),
@@ -98,7 +99,16 @@ enum Request {
 #[derive(Clone, Debug)]
 pub struct Sender {
     requests: mpsc::Sender<Request>,
+    first: mpsc::Sender<Request>,
     key: JournalKey,
+}
+
+/// Where the sender's task hears what it is asked.
+#[derive(Debug)]
+struct Inbox {
+    requests: mpsc::Receiver<Request>,
+    /// What [`Sender::submit_first`] asks: it has a queue of its own all the way.
+    first: mpsc::Receiver<Request>,
 }
 
 impl Sender {
@@ -116,9 +126,19 @@ impl Sender {
             chain: client.chain(),
             account: signer.address(),
         };
-        let (requests, receiver) = mpsc::channel(MAX_WAITING_REQUESTS);
-        let task = SenderTask::new(client, signer, journal, key, config, receiver)?;
-        Ok((Self { requests, key }, task))
+        let (requests, usual) = mpsc::channel(MAX_WAITING_REQUESTS);
+        let (first, firsts) = mpsc::channel(MAX_WAITING_REQUESTS);
+        let inbox = Inbox {
+            requests: usual,
+            first: firsts,
+        };
+        let task = SenderTask::new(client, signer, journal, key, config, inbox)?;
+        let sender = Self {
+            requests,
+            first,
+            key,
+        };
+        Ok((sender, task))
     }
 
     /// The chain and account that this sender is for.
@@ -135,13 +155,22 @@ impl Sender {
     /// [`SendError`]; for all but [`SendError::Reverted`] and [`SendError::Stopped`] nothing was or will be sent, and
     /// the name is free again.
     pub async fn submit(&self, id: IntentId, intent: TxIntent) -> Result<Receipt, SendError> {
-        let (reply, answer) = oneshot::channel();
-        let request = Request::Submit(id, intent, reply);
-        self.requests
-            .send(request)
-            .await
-            .map_err(|_| SendError::Stopped)?;
-        answer.await.unwrap_or(Err(SendError::Stopped))
+        ask(&self.requests, |reply| {
+            Request::Submit(id, intent, Lane::Usual, reply)
+        })
+        .await
+    }
+
+    /// The same ahead of everything that [`Sender::submit`] asked and that has no nonce yet, with a queue and some
+    /// places under way of its own: however much others ask for, it waits for none of that.
+    ///
+    /// # Errors
+    /// As [`Sender::submit`].
+    pub async fn submit_first(&self, id: IntentId, intent: TxIntent) -> Result<Receipt, SendError> {
+        ask(&self.first, |reply| {
+            Request::Submit(id, intent, Lane::First, reply)
+        })
+        .await
     }
 
     /// Removes a finished intent from the journal: the caller will never ask for it again.
@@ -149,11 +178,18 @@ impl Sender {
     /// # Errors
     /// [`SendError::NameTaken`] while it is under way; [`SendError::Stopped`].
     pub async fn forget(&self, id: IntentId) -> Result<(), SendError> {
-        let (reply, answer) = oneshot::channel();
-        self.requests
-            .send(Request::Forget(id, reply))
-            .await
-            .map_err(|_| SendError::Stopped)?;
-        answer.await.unwrap_or(Err(SendError::Stopped))
+        ask(&self.first, |reply| Request::Forget(id, reply)).await
     }
+}
+
+async fn ask<T>(
+    requests: &mpsc::Sender<Request>,
+    request: impl FnOnce(oneshot::Sender<Result<T, SendError>>) -> Request,
+) -> Result<T, SendError> {
+    let (reply, answer) = oneshot::channel();
+    requests
+        .send(request(reply))
+        .await
+        .map_err(|_| SendError::Stopped)?;
+    answer.await.unwrap_or(Err(SendError::Stopped))
 }

@@ -167,6 +167,7 @@ fn asset(receiver: u64) -> AcceptedAsset {
         receiver: key(100 + receiver).address(),
         receiver_authorizer: key(3).address(),
         withdraw_delay: 86_400,
+        deposit_ceilings: 10,
         batch: true,
         exact: false,
     }
@@ -328,6 +329,7 @@ async fn pay(desk: &Desk, terms: &Terms, payload: &BatchPayload) -> Result<()> {
     let quote = Quote {
         ceiling: PRICE,
         need: PRICE,
+        least_deposit: Amount::ZERO,
     };
     match desk.pay(CHAIN, checked, quote).await? {
         Admission::Admitted(ticket) => {

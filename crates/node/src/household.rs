@@ -399,7 +399,9 @@ impl Building<'_> {
     fn provider(&self, till: Option<&Till>, is_household: &IsHousehold) -> Provider {
         let sales = till.map(|till| Sales {
             desk: till.desk.clone(),
-            assets: trade::accepted_by_channel(self.config, self.keys),
+            assets: till
+                .escrows
+                .accepted(trade::accepted_by_channel(self.config, self.keys)),
         });
         Provider::new(ProviderParts {
             session: self.keys.session(self.config.device.index),

@@ -44,7 +44,7 @@ pub enum Table {
     Watched,
     /// From which block on the events of a chain are followed, by chain.
     IndexStart,
-    /// Answers that were sold, by the answer's id.
+    /// Answers that were sold, by the answer's id, the channel, and a number of the provider's own.
     Sales,
     /// Answers that were asked for, by the answer's id and the number of the provider.
     Bought,

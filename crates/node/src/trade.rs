@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use alloy_primitives::{Address, U256};
 use hearth_api::money::Money;
-use hearth_chain::client::{ChainError, Environment, SystemEnvironment};
+use hearth_chain::client::{ChainClient, ChainError, Environment, HttpOptions, SystemEnvironment};
 use hearth_chain::sender::SenderConfig;
 use hearth_protocol::channel::payer::PrepareError;
 use hearth_protocol::id::{AssetId, ChainId};
@@ -23,7 +23,7 @@ use tokio::net::TcpListener;
 
 use crate::advice::Advice;
 use crate::chains::{self, AccessError, ChainChoice};
-use crate::home::{Config, HomeError};
+use crate::home::{ChainConfig, Config, HomeError};
 use crate::payments::purse::PayError;
 use crate::payments::till::{ChainAccess, TillError};
 use crate::store::{OpenError, StoreError};
@@ -217,25 +217,51 @@ async fn chain_access(config: &Config, chain: ChainId) -> Result<ChainAccess, Tr
     };
     let access = chains::connect(config, &choice).await?;
     Ok(ChainAccess {
-        sender: SenderConfig {
-            confirmations: access.confirmations,
-            poll_interval_ms: POLL_INTERVAL_MS,
-            ..SenderConfig::default()
-        },
+        sender: sender_config(access.confirmations),
         client: access.client,
     })
 }
 
-/// The way to every configured chain that answers; the others are said in the log.
+/// The way to every configured chain, if any of them answers. One that does not answer now is used once it does;
+/// until then nothing that rests on it is sold.
 pub(crate) async fn reachable_chains(config: &Config) -> Vec<ChainAccess> {
-    let mut reachable = Vec::new();
-    for chain in config.chains.keys() {
+    let (mut reachable, mut silent) = (Vec::new(), Vec::new());
+    for (chain, settings) in &config.chains {
         match chain_access(config, *chain).await {
+            Ok(access) => reachable.push(access),
+            Err(error) => {
+                tracing::warn!(%chain, %error, "the chain is used once it answers");
+                silent.push((*chain, settings));
+            }
+        }
+    }
+    if reachable.is_empty() {
+        return reachable;
+    }
+    for (chain, settings) in silent {
+        match silent_access(chain, settings) {
             Ok(access) => reachable.push(access),
             Err(error) => tracing::warn!(%chain, %error, "the chain is left out"),
         }
     }
     reachable
+}
+
+/// The way to a chain that does not answer now. Its client refuses any other chain once something answers.
+fn silent_access(chain: ChainId, settings: &ChainConfig) -> Result<ChainAccess, ChainError> {
+    let (rpc, options) = (settings.rpc.clone(), HttpOptions::default());
+    Ok(ChainAccess {
+        client: ChainClient::http_in(rpc, chain, options, environment())?,
+        sender: sender_config(settings.confirmations),
+    })
+}
+
+fn sender_config(confirmations: u64) -> SenderConfig {
+    SenderConfig {
+        confirmations,
+        poll_interval_ms: POLL_INTERVAL_MS,
+        ..SenderConfig::default()
+    }
 }
 
 /// An amount of a token, with its name where it is configured.

@@ -27,6 +27,10 @@ pub const CLAIM_GAS_FIRST: u64 = 66_000;
 pub const CLAIM_GAS_ROW: u64 = 22_000;
 /// Gas of a transfer to the receiver alone (contracts/gas-snapshot.json, "settle").
 pub const SETTLE_GAS: u64 = 46_300;
+/// Gas of a deposit, at most (contracts/gas-snapshot.json, "deposit").
+pub const DEPOSIT_GAS: u64 = 138_000;
+/// Gas of a refund with a claim before it, at most.
+pub const REFUND_GAS: u64 = 124_000;
 /// Wei in one coin of a chain (10^18), over the 10^9 of [`ClaimPolicy::gas_price_nano`].
 const WEI_PER_COIN_NANO: u128 = 1_000_000_000;
 
@@ -235,12 +239,12 @@ fn urgency(record: &Record, policy: &ClaimPolicy, now: Timestamp) -> Option<Clai
 }
 
 fn gas_cost(policy: &ClaimPolicy, gas: u64) -> Amount {
-    Amount::new(
-        policy
-            .gas_price_nano
-            .saturating_mul(u128::from(gas))
-            .div_ceil(1_000_000_000),
-    )
+    cost_of(gas, policy.gas_price_nano)
+}
+
+fn cost_of(gas: u64, gas_price_nano: u128) -> Amount {
+    let nano = gas_price_nano.saturating_mul(u128::from(gas));
+    Amount::new(nano.div_ceil(1_000_000_000))
 }
 
 /// Whether `gas` costs less than `amount` brings, or nothing.
@@ -251,12 +255,20 @@ fn covers(policy: &ClaimPolicy, amount: Amount, gas: u64) -> bool {
 
 /// Whether `gas` is a small enough share of `amount`.
 fn pays(policy: &ClaimPolicy, amount: Amount, gas: u64) -> bool {
-    let cost = gas_cost(policy, gas).units().saturating_mul(1_000_000);
-    amount >= policy.amount_min
-        && cost
-            <= amount
-                .units()
-                .saturating_mul(u128::from(policy.gas_share_ppm))
+    let ClaimPolicy {
+        gas_price_nano,
+        gas_share_ppm,
+        ..
+    } = *policy;
+    amount >= policy.amount_min && is_worth(amount, gas, gas_price_nano, gas_share_ppm)
+}
+
+/// Whether `gas` costs at most `gas_share_ppm` millionths of `amount`, at `gas_price_nano`
+/// ([`ClaimPolicy::gas_price_nano`]).
+pub fn is_worth(amount: Amount, gas: u64, gas_price_nano: u128, gas_share_ppm: u32) -> bool {
+    let cost = cost_of(gas, gas_price_nano).units();
+    let share = amount.units().saturating_mul(u128::from(gas_share_ppm));
+    cost.saturating_mul(1_000_000) <= share
 }
 
 #[cfg(test)]
@@ -264,6 +276,7 @@ mod tests {
     use alloy_primitives::{B256, U256};
 
     use super::*;
+    use crate::channel::provider::Spread;
     use crate::channel::{OnchainState, Voucher};
     use crate::eip712::ChannelConfig;
     use crate::signature::Signature;
@@ -309,6 +322,7 @@ mod tests {
                 refund_nonce: U256::ZERO,
             }),
             last_paid_at: Timestamp(NOW.0 - age_ms),
+            spread: Spread::default(),
         }
     }
 

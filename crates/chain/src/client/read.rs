@@ -184,6 +184,17 @@ pub struct OnchainChannel {
     pub refund_nonce: U256,
 }
 
+/// A payment channel, and the block as of which it is so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChannelReading {
+    /// The newest block.
+    pub head: BlockHeader,
+    /// The channel as of that block.
+    pub channel: OnchainChannel,
+    /// Its balance as of the newest block that is final, in atomic units.
+    pub final_balance: u128,
+}
+
 impl ChainClient {
     /// The newest block, or one by height or hash; `None` where the endpoint has no such block.
     ///
@@ -379,6 +390,18 @@ impl ChainClient {
         self.request("eth_getLogs", json!([to_param(filter)])).await
     }
 
+    /// Whether the endpoint answers `eth_getLogs`: asks for the events of the settlement contract in one block.
+    ///
+    /// # Errors
+    /// [`ChainError::Refused`] if it does not; otherwise see [`ChainError`].
+    pub async fn probe_logs(&self, block: u64) -> Result<(), ChainError> {
+        let filter = Filter::new()
+            .address(SETTLEMENT_ADDRESS)
+            .from_block(block)
+            .to_block(block);
+        self.logs(&filter).await.map(|_| ())
+    }
+
     /// The code at an address; empty where there is none.
     ///
     /// # Errors
@@ -487,7 +510,48 @@ impl ChainClient {
     /// # Errors
     /// [`ChainError::Malformed`] if no settlement contract is there; otherwise see [`ChainError`].
     pub async fn channel(&self, channel_id: B256) -> Result<OnchainChannel, ChainError> {
-        let number = ("eth_blockNumber", json!([]));
+        Ok(self.channel_reading(channel_id, 1).await?.channel)
+    }
+
+    /// A payment channel as of the newest block, with that block, and its balance as of the newest block that has
+    /// `confirmations` blocks, its own included.
+    ///
+    /// # Errors
+    /// [`ChainError::Malformed`] if no settlement contract is there; otherwise see [`ChainError`].
+    pub async fn channel_reading(
+        &self,
+        channel_id: B256,
+        confirmations: u64,
+    ) -> Result<ChannelReading, ChainError> {
+        let (head, channel) = self.channel_at_head(channel_id).await?;
+        let on_top = confirmations.saturating_sub(1);
+        let final_balance = match head.number.checked_sub(on_top) {
+            Some(_) if on_top == 0 => channel.balance,
+            Some(height) => {
+                let call = Settlement::channelsCall {
+                    channelId: channel_id,
+                };
+                let at = BlockAt::Number(height);
+                let answer = self
+                    .call(SETTLEMENT_ADDRESS, call.abi_encode().into(), at)
+                    .await?;
+                decode_return::<Settlement::channelsCall>(&answer)?.balance
+            }
+            None => 0,
+        };
+        Ok(ChannelReading {
+            head,
+            channel,
+            final_balance,
+        })
+    }
+
+    async fn channel_at_head(
+        &self,
+        channel_id: B256,
+    ) -> Result<(BlockHeader, OnchainChannel), ChainError> {
+        const BLOCK: &str = "eth_getBlockByNumber";
+        let newest = (BLOCK, json!([BlockAt::Latest.param(), false]));
         let read = |data: Vec<u8>| {
             let transaction = TxRequest {
                 to: Some(SETTLEMENT_ADDRESS),
@@ -496,27 +560,21 @@ impl ChainClient {
             };
             ("eth_call", json!([transaction.param(), "latest"]))
         };
+        let channel = Settlement::channelsCall {
+            channelId: channel_id,
+        };
+        let pending = Settlement::pendingWithdrawalsCall {
+            channelId: channel_id,
+        };
+        let nonce = Settlement::refundNonceCall {
+            channelId: channel_id,
+        };
         let calls = [
-            number.clone(),
-            read(
-                Settlement::channelsCall {
-                    channelId: channel_id,
-                }
-                .abi_encode(),
-            ),
-            read(
-                Settlement::pendingWithdrawalsCall {
-                    channelId: channel_id,
-                }
-                .abi_encode(),
-            ),
-            read(
-                Settlement::refundNonceCall {
-                    channelId: channel_id,
-                }
-                .abi_encode(),
-            ),
-            number,
+            newest.clone(),
+            read(channel.abi_encode()),
+            read(pending.abi_encode()),
+            read(nonce.abi_encode()),
+            newest,
         ];
         for _ in 0..MAX_SNAPSHOT_TRIES {
             let answers = self
@@ -524,22 +582,27 @@ impl ChainClient {
                 .await?
                 .into_iter()
                 .collect::<Result<Vec<_>, _>>()?;
-            let before: U64 = decode("eth_blockNumber", &answers[0])?;
-            let after: U64 = decode("eth_blockNumber", &answers[4])?;
-            if before != after {
+            let header = |index: usize| {
+                let block: Option<WireBlock> = decode(BLOCK, &answers[index])?;
+                let missing = || ChainError::malformed(BLOCK, "there is no newest block");
+                block.map(|block| block.header()).ok_or_else(missing)
+            };
+            let (before, after) = (header(0)?, header(4)?);
+            if before.hash != after.hash {
                 continue;
             }
             let returned = |index: usize| decode::<Bytes>("eth_call", &answers[index]);
             let channel = decode_return::<Settlement::channelsCall>(&returned(1)?)?;
             let pending = decode_return::<Settlement::pendingWithdrawalsCall>(&returned(2)?)?;
             let refund_nonce = decode_return::<Settlement::refundNonceCall>(&returned(3)?)?;
-            return Ok(OnchainChannel {
+            let channel = OnchainChannel {
                 balance: channel.balance,
                 total_claimed: channel.totalClaimed,
                 withdraw_requested_at: pending.initiatedAt.to(),
                 withdraw_amount: pending.amount,
                 refund_nonce,
-            });
+            };
+            return Ok((after, channel));
         }
         Err(ChainError::Unavailable {
             method: "eth_call".to_owned(),

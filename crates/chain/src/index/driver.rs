@@ -38,6 +38,18 @@ pub struct EventIndex {
     /// Absent only while a commit holds it.
     consumer: Option<Box<dyn IndexConsumer>>,
     tip: watch::Sender<Option<BlockRef>>,
+    level: watch::Sender<Option<Level>>,
+}
+
+/// A moment at which every event up to the newest block was applied and durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Level {
+    /// When the chain was asked for its newest block, in milliseconds since the Unix epoch.
+    pub asked_at_ms: u64,
+    /// Height of that block.
+    pub number: u64,
+    /// When it was made, in seconds since the Unix epoch.
+    pub timestamp_s: u64,
 }
 
 impl std::fmt::Debug for EventIndex {
@@ -76,6 +88,7 @@ impl EventIndex {
             store,
             consumer: Some(consumer),
             tip,
+            level: watch::Sender::new(None),
         })
     }
 
@@ -83,6 +96,13 @@ impl EventIndex {
     #[must_use]
     pub fn tip(&self) -> watch::Receiver<Option<BlockRef>> {
         self.tip.subscribe()
+    }
+
+    /// When the index was last level with the chain, as that comes nearer. An index that only waits for
+    /// [`IndexConfig::blocks_on_top`] is level too.
+    #[must_use]
+    pub fn level(&self) -> watch::Receiver<Option<Level>> {
+        self.level.subscribe()
     }
 
     /// Follows the chain until it cannot go on. Dropping the future at any point loses nothing.
@@ -103,6 +123,8 @@ impl EventIndex {
     /// Asks and answers until something is committed or there is nothing to do.
     pub(super) async fn advance(&mut self) -> Result<Pace, IndexError> {
         let mut question = Question::View;
+        let asked_at_ms = self.client.environment().now_ms();
+        let mut head = None;
         loop {
             let answer = match self.ask(&question).await {
                 Ok(answer) => answer,
@@ -112,6 +134,9 @@ impl EventIndex {
                 }
                 Err(error) => return Err(IndexError::Chain(error)),
             };
+            if let Answer::View { head: newest, .. } = &answer {
+                head = Some(*newest);
+            }
             match self.machine.handle(answer) {
                 Ok(Step::Ask(next)) => question = next,
                 Ok(Step::Commit(batch)) => {
@@ -119,6 +144,13 @@ impl EventIndex {
                     return Ok(Pace::More);
                 }
                 Ok(Step::Wait(notice)) => {
+                    if let (None, Some(head)) = (notice, head) {
+                        self.level.send_replace(Some(Level {
+                            asked_at_ms,
+                            number: head.number,
+                            timestamp_s: head.timestamp_s,
+                        }));
+                    }
                     self.say(notice);
                     return Ok(Pace::Wait);
                 }

@@ -12,13 +12,10 @@ use std::{
 use alloy_consensus::{SignableTransaction, TxEip1559};
 use alloy_eips::eip2718::Encodable2718;
 use alloy_primitives::{B256, TxKind};
-use tokio::{
-    sync::{mpsc, oneshot},
-    task::spawn_blocking,
-};
+use tokio::{sync::oneshot, task::spawn_blocking};
 
 use super::{
-    DynSigner, Request, SendError,
+    DynSigner, Inbox, Request, SendError,
     fees::FeeMarket,
     intent::{Attempt, IntentId, Receipt, TxIntent},
     journal::{Journal, JournalEntry, JournalError, JournalKey},
@@ -32,10 +29,30 @@ use crate::client::{BlockAt, ChainClient, ChainError, ErrorKind, TxRequest};
 /// The most steps back when looking for the block in which a nonce was used: they double, so this covers any height.
 const MAX_LOOKBACK_STEPS: u32 = 64;
 
+/// Requests that are served before the chain is looked at again.
+const MAX_REQUESTS_A_LOOK: usize = 64;
+
 /// The task ended because its journal failed. Nothing was broadcast that is not in the journal.
 #[derive(Debug, thiserror::Error)]
 #[error("the sender stopped, because it can no longer record what it sends")]
 pub struct SenderStopped(#[from] JournalError);
+
+impl Inbox {
+    /// The next request, those that go first before others; nothing once nobody can ask any more.
+    async fn recv(&mut self) -> Option<Request> {
+        tokio::select! {
+            biased;
+            Some(request) = self.first.recv() => Some(request),
+            Some(request) = self.requests.recv() => Some(request),
+            else => None,
+        }
+    }
+
+    fn try_recv(&mut self) -> Option<Request> {
+        let first = self.first.try_recv().ok();
+        first.or_else(|| self.requests.try_recv().ok())
+    }
+}
 
 type Reply = oneshot::Sender<Result<Receipt, SendError>>;
 
@@ -47,7 +64,7 @@ pub struct SenderTask {
     journal: Arc<dyn Journal>,
     key: JournalKey,
     config: SenderConfig,
-    requests: mpsc::Receiver<Request>,
+    inbox: Inbox,
     machine: Machine,
     waiting: BTreeMap<IntentId, Vec<Reply>>,
 }
@@ -68,7 +85,7 @@ impl SenderTask {
         journal: Arc<dyn Journal>,
         key: JournalKey,
         config: SenderConfig,
-        requests: mpsc::Receiver<Request>,
+        inbox: Inbox,
     ) -> Result<Self, JournalError> {
         let now_ms = client.environment().now_ms();
         let machine = Machine::restore(key.account, config, journal.load(key)?, now_ms);
@@ -79,7 +96,7 @@ impl SenderTask {
             journal,
             key,
             config,
-            requests,
+            inbox,
             machine,
             waiting: BTreeMap::new(),
         })
@@ -98,8 +115,8 @@ impl SenderTask {
             }
             let pause = environment.sleep(Duration::from_millis(self.config.poll_interval_ms));
             tokio::select! {
-                request = self.requests.recv() => match request {
-                    Some(request) => self.serve(request).await?,
+                request = self.inbox.recv() => match request {
+                    Some(request) => self.serve_all(request).await?,
                     None if !self.machine.has_work() => return Ok(()),
                     // Nobody can ask any more, but what is under way is brought to an end.
                     None => environment.sleep(Duration::from_millis(self.config.poll_interval_ms)).await,
@@ -109,9 +126,21 @@ impl SenderTask {
         }
     }
 
+    /// Serves a request and those that wait behind it, so that one look at the chain does for all.
+    async fn serve_all(&mut self, request: Request) -> Result<(), SenderStopped> {
+        self.serve(request).await?;
+        for _ in 1..MAX_REQUESTS_A_LOOK {
+            let Some(request) = self.inbox.try_recv() else {
+                break;
+            };
+            self.serve(request).await?;
+        }
+        Ok(())
+    }
+
     async fn serve(&mut self, request: Request) -> Result<(), SenderStopped> {
         match request {
-            Request::Submit(id, intent, reply) => {
+            Request::Submit(id, intent, lane, reply) => {
                 let recorded = self.recorded(&id).await?;
                 let finished = recorded.and_then(|entry| {
                     entry.outcome.map(|receipt| Finished {
@@ -120,7 +149,7 @@ impl SenderTask {
                     })
                 });
                 self.waiting.entry(id.clone()).or_default().push(reply);
-                self.feed(Event::Submit(id, intent, finished.map(Box::new)))
+                self.feed(Event::Submit(id, intent, lane, finished.map(Box::new)))
                     .await
             }
             Request::Forget(id, reply) => {

@@ -23,8 +23,11 @@ use super::{
     journal::JournalEntry,
 };
 
-/// The most intents that wait for their turn.
+/// The most intents of a lane that wait for their turn.
 pub const MAX_QUEUED: usize = 1_024;
+
+/// Places under way that only intents of [`Lane::First`] may take; a quarter of all where those are few.
+pub const FIRST_IN_FLIGHT: usize = 4;
 
 /// How many finished transactions are kept at hand, to be sent again if a deep reorganisation drops them.
 pub const MAX_SETTLED_KEPT: usize = 256;
@@ -74,6 +77,15 @@ impl Default for SenderConfig {
     }
 }
 
+/// Whose turn comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// In the order in which they come.
+    Usual,
+    /// Before all of the usual ones that have no nonce yet.
+    First,
+}
+
 /// What is known of the chain at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
@@ -93,7 +105,7 @@ pub struct Snapshot {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A caller wants something done; with it what the journal has under that name, if it is finished.
-    Submit(IntentId, TxIntent, Option<Box<Finished>>),
+    Submit(IntentId, TxIntent, Lane, Option<Box<Finished>>),
     /// The chain was looked at.
     Observed(Snapshot),
     /// The gas of a queued intent is known.
@@ -250,6 +262,7 @@ pub enum Warning {
 struct Queued {
     id: IntentId,
     intent: TxIntent,
+    lane: Lane,
     stage: Stage,
 }
 
@@ -366,7 +379,9 @@ impl Machine {
     /// Takes an event in and puts what is to be done into `effects`.
     pub fn handle(&mut self, now_ms: u64, event: Event, effects: &mut Vec<Effect>) {
         match event {
-            Event::Submit(id, intent, finished) => self.submit(id, intent, finished, effects),
+            Event::Submit(id, intent, lane, finished) => {
+                self.submit(id, intent, lane, finished, effects);
+            }
             Event::Observed(snapshot) => self.observe(now_ms, snapshot, effects),
             Event::Estimated(id, gas) => self.estimated(now_ms, &id, gas, effects),
             Event::Impossible(id, reason) => {
@@ -395,6 +410,7 @@ impl Machine {
         &mut self,
         id: IntentId,
         intent: TxIntent,
+        lane: Lane,
         finished: Option<Box<Finished>>,
         effects: &mut Vec<Effect>,
     ) {
@@ -421,17 +437,32 @@ impl Machine {
         let problem = match known {
             Some(known) if !same_purpose(known, &intent) => NotSent::NameTaken,
             Some(_) => return,
-            None if self.queue.len() >= MAX_QUEUED => NotSent::QueueFull,
+            None if self.queued(lane).count() >= MAX_QUEUED => NotSent::QueueFull,
             None => {
-                self.queue.push_back(Queued {
-                    id,
-                    intent,
-                    stage: Stage::Waiting,
-                });
+                self.enqueue(id, intent, lane);
                 return;
             }
         };
         effects.push(Effect::Finish(id, Outcome::NotSent(problem)));
+    }
+
+    fn queued(&self, lane: Lane) -> impl Iterator<Item = &Queued> {
+        self.queue.iter().filter(move |queued| queued.lane == lane)
+    }
+
+    /// Puts an intent behind the others of its lane: those that go first come before the usual ones.
+    fn enqueue(&mut self, id: IntentId, intent: TxIntent, lane: Lane) {
+        let place = match lane {
+            Lane::First => self.queued(Lane::First).count(),
+            Lane::Usual => self.queue.len(),
+        };
+        let queued = Queued {
+            id,
+            intent,
+            lane,
+            stage: Stage::Waiting,
+        };
+        self.queue.insert(place, queued);
     }
 
     fn observe(&mut self, now_ms: u64, snapshot: Snapshot, effects: &mut Vec<Effect>) {
@@ -497,11 +528,8 @@ impl Machine {
             gas_cap: GAP_FILLER_GAS_CAP,
             deadline_ms: u64::MAX,
         };
-        self.queue.push_back(Queued {
-            id,
-            intent,
-            stage: Stage::Waiting,
-        });
+        // Nothing above the gap moves without it.
+        self.enqueue(id, intent, Lane::First);
     }
 
     fn observe_flight(
@@ -598,9 +626,13 @@ impl Machine {
             effects.push(Effect::Finish(queued.id.clone(), outcome));
         }
         self.queue.retain(|queued| !late(queued));
-        let room = self.room();
-        for queued in self.queue.iter_mut().take(room) {
-            if queued.stage == Stage::Waiting {
+        let rooms = [Lane::First, Lane::Usual].map(|lane| self.room(lane));
+        for (place, queued) in self.queue.iter_mut().enumerate() {
+            let room = match queued.lane {
+                Lane::First => rooms[0],
+                Lane::Usual => rooms[1],
+            };
+            if place < room && queued.stage == Stage::Waiting {
                 queued.stage = Stage::Estimating;
                 effects.push(Effect::Estimate(queued.id.clone(), queued.intent.clone()));
             }
@@ -608,9 +640,16 @@ impl Machine {
         self.sign_next(now_ms, effects);
     }
 
-    /// How many more may be under way. A nonce below one of ours is always allowed: nothing moves without it.
-    fn room(&self) -> usize {
-        let room = self.config.max_in_flight.saturating_sub(self.flights.len());
+    /// How many more of a lane may be under way. A nonce below one of ours is always allowed: nothing moves without it.
+    fn room(&self, lane: Lane) -> usize {
+        let places = match lane {
+            Lane::First => self.config.max_in_flight,
+            Lane::Usual => {
+                let kept = FIRST_IN_FLIGHT.min(self.config.max_in_flight / 4);
+                self.config.max_in_flight.saturating_sub(kept)
+            }
+        };
+        let room = places.saturating_sub(self.flights.len());
         let next = self.seen.map_or(0, |seen| seen.next_nonce);
         let gap_below = self
             .flights
@@ -637,7 +676,7 @@ impl Machine {
     /// Gives the first intent whose gas is known the lowest free nonce.
     fn sign_next(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
         let Some(seen) = self.seen else { return };
-        if self.signing.is_some() || self.room() == 0 {
+        if self.signing.is_some() {
             return;
         }
         let ready = self
@@ -645,8 +684,10 @@ impl Machine {
             .iter()
             .enumerate()
             .find_map(|(place, queued)| match queued.stage {
-                Stage::Estimated { gas_limit } => Some((place, gas_limit)),
-                Stage::Waiting | Stage::Estimating => None,
+                Stage::Estimated { gas_limit } if self.room(queued.lane) > 0 => {
+                    Some((place, gas_limit))
+                }
+                Stage::Estimated { .. } | Stage::Waiting | Stage::Estimating => None,
             });
         let Some((place, gas_limit)) = ready else {
             return;
@@ -750,9 +791,11 @@ impl Machine {
         }));
         if let Some(flight) = self.flights.remove(&nonce) {
             effects.push(Effect::Forget(flight.id.clone()));
+            // It has waited before: it does not wait again.
             self.queue.push_front(Queued {
                 id: flight.id,
                 intent: flight.intent,
+                lane: Lane::First,
                 stage: Stage::Waiting,
             });
         }

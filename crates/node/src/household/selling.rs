@@ -87,10 +87,8 @@ impl Building<'_> {
 
     /// The assets in which an answer can be paid now.
     fn accepted(&self, till: &Till) -> Vec<AcceptedAsset> {
-        let known = trade::accepted_by_channel(self.config, self.keys).into_iter();
-        known
-            .filter(|asset| till.escrows.get(asset.chain()).is_some())
-            .collect()
+        till.escrows
+            .accepted(trade::accepted_by_channel(self.config, self.keys))
     }
 }
 

@@ -3,32 +3,36 @@
 //! Requests reach it as messages; it feeds them to the channels' machines, makes what must not be
 //! forgotten durable in one commit for all that wait, and only then lets the other effects out.
 //! While a commit runs, further messages gather, so that the disk is synced once for many.
+//!
+//! A channel is taken up only together with the way to its chain: one whose chain this node does not
+//! use cannot wait for a reading or a transaction that never comes.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
+mod stored;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use alloy_primitives::B256;
 use hearth_chain::client::Environment;
 use hearth_protocol::channel::provider::{
-    Channel, Correction, Effect, Event, Quote, Record, RequestId, Statement,
+    Channel, Correction, Effect, Event, Moment, Quote, Record, RequestId, Sight, Statement,
 };
-use hearth_protocol::channel::{CheckedPayment, OnchainState};
-use hearth_protocol::eip712::deposit_nonce;
-use hearth_protocol::id::{ChainId, ChannelId};
+use hearth_protocol::channel::{CheckedDeposit, CheckedPayment, OnchainState};
+use hearth_protocol::eip712::{ChannelConfig, deposit_nonce};
+use hearth_protocol::id::{AssetId, ChainId, ChannelId};
 use hearth_protocol::money::Amount;
 use hearth_protocol::time::Timestamp;
 use hearth_protocol::x402::ErrorCode;
-use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinSet;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::MissedTickBehavior;
 use tracing::{error, warn};
 
 use super::escrow::{Escrow, Escrows};
 use crate::store::{Batch, Store, StoreError, Table};
+pub use stored::StoredChannel;
 
 /// Messages that are taken up together at most.
 const TURN_MESSAGES_MAX: usize = 512;
@@ -36,17 +40,9 @@ const TURN_MESSAGES_MAX: usize = 512;
 const IDLE_CHANNELS_MAX: usize = 4_096;
 /// How often those who wait are looked at, in milliseconds.
 const TICK_MS: u64 = 1_000;
-
-/// A channel as it stands in the store.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct StoredChannel {
-    /// The chain that the channel is on.
-    pub chain: ChainId,
-    /// What must not be forgotten.
-    pub record: Record,
-    /// Which run of the node wrote it: one that read its own writing need not doubt it.
-    saved_by: u64,
-}
+/// Requests that are waited for or worked on at once; more are told that the desk is busy. Each has
+/// few messages under way, so this bounds the queue.
+const REQUESTS_MAX: usize = 8_192;
 
 /// Why the desk does not answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -91,6 +87,13 @@ enum Message {
         payment: Box<CheckedPayment>,
         quote: Quote,
         answer: oneshot::Sender<Admission>,
+        place: Arc<OwnedSemaphorePermit>,
+    },
+    Split {
+        channel: ChannelId,
+        request: RequestId,
+        need: Amount,
+        answer: oneshot::Sender<RequestId>,
     },
     StateEarly {
         channel: ChannelId,
@@ -110,18 +113,42 @@ enum Message {
     Onchain {
         channel: ChannelId,
         state: OnchainState,
+        sight: Sight,
+    },
+    Heard {
+        chain: ChainId,
+        sight: Option<Sight>,
+    },
+    Missed {
+        chain: ChainId,
+    },
+    Known {
+        channels: BTreeSet<ChannelId>,
+        answer: oneshot::Sender<BTreeSet<ChannelId>>,
+    },
+    Publish {
+        channel: ChannelId,
+        max_claimable: Amount,
+        answer: oneshot::Sender<()>,
     },
     Written {
         answer: oneshot::Sender<()>,
     },
 }
 
+/// A message, and its place in the queue until it is taken.
+struct Sent {
+    message: Message,
+    _place: Option<OwnedSemaphorePermit>,
+}
+
 /// A handle to the desk. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Desk {
-    // Unbounded, because a ticket must be able to say its last word while it is dropped. Each
-    // request has one message under way at most, so the number of requests bounds the queue.
-    messages: mpsc::UnboundedSender<Message>,
+    // A ticket must be able to say its last word while it is dropped, when it cannot wait. So the
+    // places bound the queue: a message has one until it is taken, a request until it has ended.
+    messages: mpsc::UnboundedSender<Sent>,
+    places: Arc<Semaphore>,
 }
 
 /// The right to work on a request, and the duty to say what came of it.
@@ -135,6 +162,7 @@ pub struct Ticket {
     request: RequestId,
     on_drop: Option<Amount>,
     spent: bool,
+    place: Arc<OwnedSemaphorePermit>,
 }
 
 impl Desk {
@@ -146,7 +174,8 @@ impl Desk {
         run: u64,
     ) -> (Self, DeskTask) {
         let (messages, inbox) = mpsc::unbounded_channel();
-        let desk = Self { messages };
+        let places = Arc::new(Semaphore::new(REQUESTS_MAX));
+        let desk = Self { messages, places };
         let task = DeskTask {
             desk: desk.clone(),
             inbox,
@@ -158,6 +187,8 @@ impl Desk {
             waiting: BTreeMap::new(),
             next_request: 0,
             jobs: JoinSet::new(),
+            failures: HashMap::new(),
+            heard: BTreeMap::new(),
             sent: BTreeMap::new(),
         };
         (desk, task)
@@ -173,6 +204,12 @@ impl Desk {
         payment: CheckedPayment,
         quote: Quote,
     ) -> Result<Admission, DeskStopped> {
+        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+            return Ok(Admission::Refused(Refusal {
+                code: ErrorCode::ChannelBusy,
+                correction: None,
+            }));
+        };
         let (answer, wait) = oneshot::channel();
         let payment = Box::new(payment);
         self.send(Message::Pay {
@@ -180,6 +217,7 @@ impl Desk {
             payment,
             quote,
             answer,
+            place: Arc::new(place),
         })?;
         wait.await.map_err(|_| DeskStopped)
     }
@@ -188,8 +226,68 @@ impl Desk {
     ///
     /// # Errors
     /// When the desk has stopped.
-    pub fn observe(&self, channel: ChannelId, state: OnchainState) -> Result<(), DeskStopped> {
-        self.send(Message::Onchain { channel, state })
+    pub async fn observe(
+        &self,
+        channel: ChannelId,
+        (state, sight): (OnchainState, Sight),
+    ) -> Result<(), DeskStopped> {
+        self.send_in_turn(Message::Onchain {
+            channel,
+            state,
+            sight,
+        })
+        .await
+    }
+
+    /// Says up to when everything that happened on a chain was told by [`Desk::observe`]; nothing
+    /// where that is not known any more.
+    ///
+    /// # Errors
+    /// When the desk has stopped.
+    pub async fn hear(&self, chain: ChainId, sight: Option<Sight>) -> Result<(), DeskStopped> {
+        self.send_in_turn(Message::Heard { chain, sight }).await
+    }
+
+    /// Says that nobody knows which channels of a chain changed: each is read before it counts again.
+    ///
+    /// # Errors
+    /// When the desk has stopped.
+    pub async fn miss(&self, chain: ChainId) -> Result<(), DeskStopped> {
+        self.send_in_turn(Message::Missed { chain }).await
+    }
+
+    /// Those of `channels` on which this node is or may be paid.
+    ///
+    /// # Errors
+    /// When the desk has stopped.
+    pub async fn known(
+        &self,
+        channels: BTreeSet<ChannelId>,
+    ) -> Result<BTreeSet<ChannelId>, DeskStopped> {
+        let (answer, wait) = oneshot::channel();
+        self.send_in_turn(Message::Known { channels, answer })
+            .await?;
+        wait.await.map_err(|_| DeskStopped)
+    }
+
+    /// Notes that the voucher with this maximum leaves this node. When this returns the note is
+    /// durable, and the voucher starts nothing any more.
+    ///
+    /// # Errors
+    /// When the desk has stopped.
+    pub async fn publish(
+        &self,
+        channel: ChannelId,
+        max_claimable: Amount,
+    ) -> Result<(), DeskStopped> {
+        let (answer, wait) = oneshot::channel();
+        self.send_in_turn(Message::Publish {
+            channel,
+            max_claimable,
+            answer,
+        })
+        .await?;
+        wait.await.map_err(|_| DeskStopped)
     }
 
     /// Returns when everything that the desk was told before is durable.
@@ -198,12 +296,28 @@ impl Desk {
     /// When the desk has stopped.
     pub async fn written(&self) -> Result<(), DeskStopped> {
         let (answer, wait) = oneshot::channel();
-        self.send(Message::Written { answer })?;
+        self.send_in_turn(Message::Written { answer }).await?;
         wait.await.map_err(|_| DeskStopped)
     }
 
+    /// Sends a message once there is a place for it.
+    async fn send_in_turn(&self, message: Message) -> Result<(), DeskStopped> {
+        let place = Arc::clone(&self.places).acquire_owned().await;
+        let place = place.map_err(|_| DeskStopped)?;
+        let sent = Sent {
+            message,
+            _place: Some(place),
+        };
+        self.messages.send(sent).map_err(|_| DeskStopped)
+    }
+
+    /// Sends a message of a request, which has its place.
     fn send(&self, message: Message) -> Result<(), DeskStopped> {
-        self.messages.send(message).map_err(|_| DeskStopped)
+        let sent = Sent {
+            message,
+            _place: None,
+        };
+        self.messages.send(sent).map_err(|_| DeskStopped)
     }
 }
 
@@ -246,6 +360,30 @@ impl Ticket {
         wait.await.map_err(|_| DeskStopped)
     }
 
+    /// Takes `need` of what this ticket may be charged into a ticket of its own.
+    ///
+    /// # Errors
+    /// When the desk has stopped.
+    pub async fn split(&self, need: Amount) -> Result<Self, DeskStopped> {
+        let (answer, wait) = oneshot::channel();
+        let (channel, request) = (self.channel, self.request);
+        self.desk.send(Message::Split {
+            channel,
+            request,
+            need,
+            answer,
+        })?;
+        let request = wait.await.map_err(|_| DeskStopped)?;
+        Ok(Self {
+            desk: self.desk.clone(),
+            channel,
+            request,
+            on_drop: None,
+            spent: false,
+            place: Arc::clone(&self.place),
+        })
+    }
+
     /// What to charge if this ticket is dropped before it is charged.
     pub fn charge_on_drop(&mut self, amount: Amount) {
         self.on_drop = Some(amount);
@@ -278,20 +416,21 @@ struct ChargeWaiter {
 }
 
 enum Waiter {
-    Admission(oneshot::Sender<Admission>),
+    Admission(oneshot::Sender<Admission>, Arc<OwnedSemaphorePermit>),
     Early(oneshot::Sender<Statement>),
     Charge(ChargeWaiter),
 }
 
 struct Open {
     chain: ChainId,
+    escrow: Arc<Escrow>,
     machine: Channel,
 }
 
 /// The desk's task.
 pub struct DeskTask {
     desk: Desk,
-    inbox: mpsc::UnboundedReceiver<Message>,
+    inbox: mpsc::UnboundedReceiver<Sent>,
     store: Store,
     escrows: Escrows,
     environment: Arc<dyn Environment>,
@@ -300,6 +439,10 @@ pub struct DeskTask {
     waiting: BTreeMap<RequestId, Waiter>,
     next_request: u64,
     jobs: JoinSet<(ChannelId, Event)>,
+    /// What a channel is told if its job ends without an answer.
+    failures: HashMap<tokio::task::Id, (ChannelId, Event)>,
+    /// Up to when each chain is followed.
+    heard: BTreeMap<ChainId, Sight>,
     /// Deposits under way.
     sent: BTreeMap<RequestId, SentDeposit>,
 }
@@ -351,22 +494,11 @@ impl DeskTask {
                     {
                         inbox.push(message);
                     }
-                    for message in inbox.drain(..) {
-                        self.take(message, &mut turn)?;
+                    for sent in inbox.drain(..) {
+                        self.take(sent.message, &mut turn)?;
                     }
                 }
-                Some(job) = self.jobs.join_next() => match job {
-                    Ok((channel, event)) => {
-                        if let Event::Done { request, outcome } = &event
-                            && let Some(sent) = self.sent.remove(request)
-                            && outcome.is_ok()
-                        {
-                            turn.deposits.push(sent);
-                        }
-                        self.feed(channel, event, &mut turn);
-                    }
-                    Err(error) => error!(%error, "a payment's transaction task failed"),
-                },
+                Some(job) = self.jobs.join_next_with_id() => self.end_job(job, &mut turn),
                 _ = tick.tick() => self.tick(&mut turn),
             }
             self.finish(turn).await?;
@@ -377,6 +509,44 @@ impl DeskTask {
         Timestamp(self.environment.now_ms())
     }
 
+    fn end_job(
+        &mut self,
+        job: Result<(tokio::task::Id, (ChannelId, Event)), JoinError>,
+        turn: &mut Turn,
+    ) {
+        let (channel, event) = match job {
+            Ok((id, done)) => {
+                self.failures.remove(&id);
+                done
+            }
+            Err(error) => {
+                error!(%error, "a payment's transaction task failed");
+                let Some(failure) = self.failures.remove(&error.id()) else {
+                    return;
+                };
+                failure
+            }
+        };
+        if let Event::Done { request, outcome } = &event
+            && let Some(sent) = self.sent.remove(request)
+            && outcome.is_ok()
+        {
+            turn.deposits.push(sent);
+        }
+        self.feed(channel, event, turn);
+    }
+
+    /// Runs a job of a channel, which is told `failure` if it ends without an answer.
+    fn spawn(
+        &mut self,
+        channel: ChannelId,
+        failure: Event,
+        job: impl Future<Output = Event> + Send + 'static,
+    ) {
+        let handle = self.jobs.spawn(async move { (channel, job.await) });
+        self.failures.insert(handle.id(), (channel, failure));
+    }
+
     fn take(&mut self, message: Message, turn: &mut Turn) -> Result<(), StoreError> {
         match message {
             Message::Pay {
@@ -384,21 +554,37 @@ impl DeskTask {
                 payment,
                 quote,
                 answer,
+                place,
             } => {
-                self.next_request += 1;
-                let request = RequestId(self.next_request);
-                self.open(chain, payment.channel, || Record::new(payment.config))?;
-                self.waiting.insert(request, Waiter::Admission(answer));
-                let channel = payment.channel;
-                self.feed(
-                    channel,
-                    Event::Pay {
+                let request = self.next_request();
+                let waiter = Waiter::Admission(answer, place);
+                self.waiting.insert(request, waiter);
+                if self.open(chain, payment.channel, || Record::new(payment.config))? {
+                    let channel = payment.channel;
+                    let pay = Event::Pay {
                         request,
                         payment,
                         quote,
-                    },
-                    turn,
-                );
+                    };
+                    self.feed(channel, pay, turn);
+                } else {
+                    self.refuse(request, ErrorCode::InvalidNetwork, None);
+                }
+            }
+            Message::Split {
+                channel,
+                request,
+                need,
+                answer,
+            } => {
+                let rest = self.next_request();
+                let split = Event::Split {
+                    request,
+                    rest,
+                    need,
+                };
+                self.feed(channel, split, turn);
+                let _ = answer.send(rest);
             }
             Message::StateEarly {
                 channel,
@@ -422,14 +608,71 @@ impl DeskTask {
             Message::Abort { channel, request } => {
                 self.feed(channel, Event::Abort { request }, turn);
             }
-            Message::Onchain { channel, state } => {
-                if self.open_stored(channel)? {
-                    self.feed(channel, Event::Onchain(state), turn);
-                }
-            }
-            Message::Written { answer } => turn.written.push(answer),
+            other => self.take_news(other, turn)?,
         }
         Ok(())
+    }
+
+    /// Takes what others than requests say.
+    fn take_news(&mut self, message: Message, turn: &mut Turn) -> Result<(), StoreError> {
+        match message {
+            Message::Onchain {
+                channel,
+                state,
+                sight,
+            } => {
+                if self.open_stored(channel)? {
+                    self.feed(channel, Event::Onchain { state, sight }, turn);
+                }
+            }
+            Message::Heard { chain, sight } => {
+                match sight {
+                    Some(sight) => self.heard.insert(chain, sight),
+                    None => self.heard.remove(&chain),
+                };
+            }
+            Message::Missed { chain } => {
+                self.heard.remove(&chain);
+                // What this run wrote so far counts no more than what an earlier one did.
+                self.run = self.run.wrapping_add(1);
+                let on_chain = self
+                    .channels
+                    .values_mut()
+                    .filter(|open| open.chain == chain);
+                on_chain.for_each(|open| open.machine.doubt());
+            }
+            Message::Known { channels, answer } => {
+                let mut known = BTreeSet::new();
+                for channel in channels {
+                    if self.open_stored(channel)? {
+                        known.insert(channel);
+                    }
+                }
+                let _ = answer.send(known);
+            }
+            Message::Publish {
+                channel,
+                max_claimable,
+                answer,
+            } => {
+                if self.open_stored(channel)? {
+                    self.feed(channel, Event::Publish { max_claimable }, turn);
+                }
+                turn.written.push(answer);
+            }
+            Message::Written { answer } => turn.written.push(answer),
+            Message::Pay { .. }
+            | Message::Split { .. }
+            | Message::StateEarly { .. }
+            | Message::Charge { .. }
+            | Message::Abort { .. } => unreachable!("requests are taken apart"),
+        }
+        Ok(())
+    }
+
+    fn next_request(&mut self) -> RequestId {
+        self.next_request += 1;
+        RequestId(self.next_request)
     }
 
     fn tick(&mut self, turn: &mut Turn) {
@@ -445,28 +688,41 @@ impl DeskTask {
     }
 
     /// Makes sure that the channel's machine is in memory; `unknown` is its record if it is new.
+    /// `false` if this node does not use its chain.
     fn open(
         &mut self,
         chain: ChainId,
         channel: ChannelId,
         unknown: impl FnOnce() -> Record,
-    ) -> Result<(), StoreError> {
-        if !self.open_stored(channel)? {
-            let machine = Channel::restored(channel, unknown());
-            self.channels.insert(channel, Open { chain, machine });
+    ) -> Result<bool, StoreError> {
+        if self.open_stored(channel)? {
+            return Ok(true);
         }
-        Ok(())
+        let Some(escrow) = self.escrows.get(chain) else {
+            return Ok(false);
+        };
+        let machine = Channel::restored(channel, unknown());
+        let open = Open {
+            chain,
+            escrow,
+            machine,
+        };
+        self.channels.insert(channel, open);
+        Ok(true)
     }
 
     /// The same for a channel that this node knows; `false` if it does not.
     fn open_stored(&mut self, channel: ChannelId) -> Result<bool, StoreError> {
-        let Entry::Vacant(vacant) = self.channels.entry(channel) else {
+        if self.channels.contains_key(&channel) {
             return Ok(true);
-        };
+        }
         let stored: Option<StoredChannel> = self
             .store
             .get(Table::ProviderChannels, channel.0.as_slice())?;
         let Some(stored) = stored else {
+            return Ok(false);
+        };
+        let Some(escrow) = self.escrows.get(stored.chain) else {
             return Ok(false);
         };
         let machine = if stored.saved_by == self.run {
@@ -474,10 +730,12 @@ impl DeskTask {
         } else {
             Channel::restored(channel, stored.record)
         };
-        vacant.insert(Open {
+        let open = Open {
             chain: stored.chain,
+            escrow,
             machine,
-        });
+        };
+        self.channels.insert(channel, open);
         Ok(true)
     }
 
@@ -486,8 +744,10 @@ impl DeskTask {
         let Some(open) = self.channels.get_mut(&channel) else {
             return;
         };
+        let heard = self.heard.get(&open.chain).copied();
         let mut effects = Vec::new();
-        open.machine.handle(now, event, &mut effects);
+        open.machine
+            .handle(Moment { now, heard }, event, &mut effects);
         let (chain, saved_by) = (open.chain, self.run);
         for effect in effects {
             if let Effect::Persist(record) = effect {
@@ -585,15 +845,7 @@ impl DeskTask {
             }
             Effect::ReadChain => self.read_chain(channel),
             Effect::SendDeposit { request, deposit } => {
-                let Some((escrow, config)) = self.escrow(channel) else {
-                    return;
-                };
-                let nonce = deposit_nonce(channel, deposit.authorization.salt);
-                self.sent.insert(request, (Arc::clone(&escrow), nonce));
-                self.jobs.spawn(async move {
-                    let outcome = escrow.deposit(&config, channel, &deposit).await;
-                    (channel, Event::Done { request, outcome })
-                });
+                self.send_deposit(channel, request, deposit);
             }
             Effect::SendRefund {
                 request,
@@ -604,10 +856,12 @@ impl DeskTask {
                 let Some((escrow, config)) = self.escrow(channel) else {
                     return;
                 };
-                self.jobs.spawn(async move {
+                let worth = self.coin_worth(channel);
+                self.spawn(channel, unsettled(request), async move {
                     let claim = claim.map(|row| *row);
-                    let outcome = escrow.refund(&config, channel, claim, amount, nonce).await;
-                    (channel, Event::Done { request, outcome })
+                    let refund = escrow.refund(&config, channel, claim, amount, nonce, worth);
+                    let outcome = refund.await;
+                    Event::Done { request, outcome }
                 });
             }
             Effect::Admit { request } => self.admit(channel, request),
@@ -626,63 +880,97 @@ impl DeskTask {
                 }
             }
             Effect::Refunded { request, statement } => {
-                self.answer(request, Admission::Refunded(statement));
+                self.answer(request, |_| Admission::Refunded(statement));
             }
             Effect::Refuse {
                 request,
                 code,
                 correction,
             } => {
-                self.answer(request, Admission::Refused(Refusal { code, correction }));
+                self.refuse(request, code, correction);
                 self.forget_stranger(channel);
             }
         }
     }
 
-    fn admit(&mut self, channel: ChannelId, request: RequestId) {
-        // A ticket that nobody takes is dropped, and so aborts the request.
-        let desk = self.desk.clone();
-        let ticket = Ticket {
-            desk,
-            channel,
-            request,
-            on_drop: None,
-            spent: false,
+    fn send_deposit(&mut self, channel: ChannelId, request: RequestId, deposit: CheckedDeposit) {
+        let Some((escrow, config)) = self.escrow(channel) else {
+            return;
         };
-        self.answer(request, Admission::Admitted(ticket));
+        let worth = self.coin_worth(channel);
+        let nonce = deposit_nonce(channel, deposit.authorization.salt);
+        self.sent.insert(request, (Arc::clone(&escrow), nonce));
+        self.spawn(channel, unsettled(request), async move {
+            let outcome = escrow.deposit(&config, channel, &deposit, worth).await;
+            Event::Done { request, outcome }
+        });
     }
 
-    fn answer(&mut self, request: RequestId, admission: Admission) {
-        if let Some(Waiter::Admission(answer)) = self.waiting.remove(&request) {
-            let _ = answer.send(admission);
+    /// What a coin of the channel's chain is worth in its token.
+    fn coin_worth(&self, channel: ChannelId) -> Option<Amount> {
+        let open = self.channels.get(&channel)?;
+        let token = open.machine.record().config.token;
+        let chain = open.chain;
+        self.escrows.coin_worth(AssetId { chain, token })
+    }
+
+    fn refuse(&mut self, request: RequestId, code: ErrorCode, correction: Option<Box<Correction>>) {
+        self.answer(request, |_| {
+            Admission::Refused(Refusal { code, correction })
+        });
+    }
+
+    fn admit(&mut self, channel: ChannelId, request: RequestId) {
+        let desk = self.desk.clone();
+        // A ticket that nobody takes is dropped, and so aborts the request.
+        self.answer(request, |place| {
+            Admission::Admitted(Ticket {
+                desk,
+                channel,
+                request,
+                on_drop: None,
+                spent: false,
+                place,
+            })
+        });
+    }
+
+    fn answer(
+        &mut self,
+        request: RequestId,
+        admission: impl FnOnce(Arc<OwnedSemaphorePermit>) -> Admission,
+    ) {
+        if let Some(Waiter::Admission(answer, place)) = self.waiting.remove(&request) {
+            let _ = answer.send(admission(place));
         }
     }
 
-    fn escrow(
-        &self,
-        channel: ChannelId,
-    ) -> Option<(
-        Arc<super::escrow::Escrow>,
-        hearth_protocol::eip712::ChannelConfig,
-    )> {
+    /// A channel that is taken up has its way to the chain; it stays while it waits for anything.
+    fn escrow(&self, channel: ChannelId) -> Option<(Arc<Escrow>, ChannelConfig)> {
         let open = self.channels.get(&channel)?;
-        let escrow = self.escrows.get(open.chain)?;
-        Some((escrow, open.machine.record().config))
+        Some((Arc::clone(&open.escrow), open.machine.record().config))
     }
 
     fn read_chain(&mut self, channel: ChannelId) {
         let Some((escrow, _)) = self.escrow(channel) else {
             return;
         };
-        self.jobs.spawn(async move {
-            let event = match escrow.read(channel).await {
-                Ok(state) => Event::Onchain(state),
+        self.spawn(channel, Event::ReadFailed, async move {
+            match escrow.look(channel).await {
+                Ok((state, sight)) => Event::Onchain { state, sight },
                 Err(error) => {
                     warn!(%error, %channel, "a channel could not be read");
                     Event::ReadFailed
                 }
-            };
-            (channel, event)
+            }
         });
+    }
+}
+
+/// What a channel is told where the task of its transaction failed.
+fn unsettled(request: RequestId) -> Event {
+    Event::Done {
+        request,
+        outcome: Err(ErrorCode::UnexpectedSettle),
     }
 }

@@ -5,17 +5,19 @@
 //! asking never does it twice.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use alloy_primitives::{Address, B256, Bytes, U256, keccak256};
 use alloy_signer_local::PrivateKeySigner;
 use alloy_sol_types::{SolCall, SolEvent, SolValue};
 use hearth_chain::bindings::{Ember as Erc3009, Settlement};
-use hearth_chain::client::{BlockAt, ChainClient, ChainError, TxRequest};
+use hearth_chain::client::{BlockAt, ChainClient, ChainError, OnchainChannel, TxRequest};
 use hearth_chain::sender::{IntentId, Receipt, SendError, Sender, TxIntent};
-use hearth_protocol::channel::provider::Transacted;
+use hearth_protocol::channel::provider::{Sight, Transacted};
 use hearth_protocol::channel::{CheckedDeposit, OnchainState};
-use hearth_protocol::claim::{ClaimBatch, row_channel};
+use hearth_protocol::claim::{
+    ClaimBatch, DEPOSIT_GAS, REFUND_GAS, gas_price_nano, is_worth, row_channel,
+};
 use hearth_protocol::eip712::{
     COLLECTOR_ADDRESS, ChannelConfig, ClaimEntry, SETTLEMENT_ADDRESS, SettlementDomain,
 };
@@ -23,16 +25,23 @@ use hearth_protocol::exact::CheckedTransfer;
 use hearth_protocol::id::{AssetId, ChainId, ChannelId};
 use hearth_protocol::money::Amount;
 use hearth_protocol::signature::Signature;
+use hearth_protocol::time::Timestamp;
 use hearth_protocol::x402::{ClaimRow, ErrorCode, RefundPayload};
 use thiserror::Error;
 use tracing::warn;
 
+use super::desk::DeskStopped;
+use super::offer::AcceptedAsset;
 use super::signing::sign;
 
 /// Gas that a deposit, a refund or a transfer may use at most: several times what it needs.
 const GAS_CAP: u64 = 1_000_000;
 /// Gas that a claim may use for each row, beside [`GAS_CAP`].
 const GAS_CAP_ROW: u64 = 100_000;
+/// The share of what a deposit or a refund moves that its gas may cost, in millionths: 1%.
+const GAS_SHARE_PPM: u32 = 10_000;
+/// Deposits and refunds of one payer that are under way at once.
+const PAYER_TRANSACTIONS_MAX: usize = 4;
 /// How long a transaction may wait before it is signed for the first time, in milliseconds.
 const SIGN_WITHIN_MS: u64 = 60_000;
 
@@ -46,6 +55,9 @@ pub enum EscrowError {
     /// The transaction could not be sent, or it reverted.
     #[error(transparent)]
     Send(#[from] SendError),
+    /// The vouchers could not be noted as public.
+    #[error(transparent)]
+    Desk(#[from] DeskStopped),
     /// There is nothing to do.
     #[error("no row of the claim can be claimed")]
     NothingToClaim,
@@ -57,7 +69,7 @@ impl EscrowError {
         match self {
             Self::Chain(ChainError::Reverted { .. }) | Self::NothingToClaim => refused,
             Self::Chain(_) => ErrorCode::ChannelStateRead,
-            Self::Send(_) => ErrorCode::UnexpectedSettle,
+            Self::Send(_) | Self::Desk(_) => ErrorCode::UnexpectedSettle,
         }
     }
 }
@@ -70,6 +82,37 @@ pub struct Escrow {
     domain: SettlementDomain,
     /// The receiver's authorizer: signs claims and refunds.
     authorizer: PrivateKeySigner,
+    /// Blocks until what is in the chain is final, its own included.
+    confirmations: u64,
+    /// What is under way for each payer.
+    under_way: Mutex<BTreeMap<Address, usize>>,
+}
+
+/// A payer's place among those whose transactions are under way.
+struct PayerPlace<'a> {
+    escrow: &'a Escrow,
+    payer: Address,
+}
+
+impl Drop for PayerPlace<'_> {
+    fn drop(&mut self) {
+        let mut under_way = self.escrow.payers();
+        if let Some(count) = under_way.get_mut(&self.payer) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                under_way.remove(&self.payer);
+            }
+        }
+    }
+}
+
+/// In which order transactions are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lane {
+    /// What this node earns: nothing that strangers ask for delays it.
+    Own,
+    /// What others ask for.
+    Asked,
 }
 
 /// The chains on which this node takes payments.
@@ -93,6 +136,13 @@ impl Escrows {
     /// Every chain.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Escrow>> {
         self.chains.values()
+    }
+
+    /// Those of `assets` that this node can be paid in: their chains are used. Nobody is offered another,
+    /// because a payment in it would wait for a chain that nobody asks.
+    pub fn accepted(&self, assets: impl IntoIterator<Item = AcceptedAsset>) -> Vec<AcceptedAsset> {
+        let is_used = |asset: &AcceptedAsset| self.chains.contains_key(&asset.chain());
+        assets.into_iter().filter(is_used).collect()
     }
 
     /// Says what one whole coin of a token's chain is worth in that token, in atomic units.
@@ -180,15 +230,56 @@ fn multicall(calls: Vec<Bytes>) -> Bytes {
 }
 
 impl Escrow {
-    /// The contract on the chain of `client`; `sender` pays for gas, `authorizer` signs claims.
-    pub fn new(client: ChainClient, sender: Sender, authorizer: PrivateKeySigner) -> Self {
+    /// The contract on the chain of `client`; `sender` pays for gas, `authorizer` signs claims. What
+    /// has `confirmations` blocks, its own included, is final.
+    pub fn new(
+        client: ChainClient,
+        sender: Sender,
+        authorizer: PrivateKeySigner,
+        confirmations: u64,
+    ) -> Self {
         let domain = SettlementDomain::new(client.chain());
         Self {
             client,
             sender,
             domain,
             authorizer,
+            confirmations: confirmations.max(1),
+            under_way: Mutex::default(),
         }
+    }
+
+    fn payers(&self) -> std::sync::MutexGuard<'_, BTreeMap<Address, usize>> {
+        // Counts are whole after any panic.
+        self.under_way
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place for a transaction that `payer` wants.
+    fn place(&self, payer: Address) -> Result<PayerPlace<'_>, ErrorCode> {
+        let mut under_way = self.payers();
+        let count = under_way.entry(payer).or_default();
+        if *count >= PAYER_TRANSACTIONS_MAX {
+            return Err(ErrorCode::ChannelBusy);
+        }
+        *count += 1;
+        drop(under_way);
+        Ok(PayerPlace {
+            escrow: self,
+            payer,
+        })
+    }
+
+    /// Whether blocks of this chain are made for transactions only, and stay.
+    pub fn is_instant(&self) -> bool {
+        self.confirmations == 1
+    }
+
+    /// What has been seen of the chain, where its newest block was made at `block_s`, in seconds.
+    pub fn sight(&self, asked_at: Timestamp, block_s: u64) -> Sight {
+        let block_at = (!self.is_instant()).then(|| Timestamp::from_secs(block_s));
+        Sight { asked_at, block_at }
     }
 
     /// The contract's domain.
@@ -217,13 +308,69 @@ impl Escrow {
     /// When the chain cannot be read.
     pub async fn read(&self, channel: ChannelId) -> Result<OnchainState, ChainError> {
         let state = self.client.channel(channel.0).await?;
-        Ok(OnchainState {
-            balance: Amount::new(state.balance),
-            total_claimed: Amount::new(state.total_claimed),
-            withdraw_amount: Amount::new(state.withdraw_amount),
-            withdraw_requested_at: state.withdraw_requested_at,
-            refund_nonce: state.refund_nonce,
-        })
+        Ok(onchain_state(&state))
+    }
+
+    /// The channel as its provider may rely on it, and when it was so: of what is in it only as much
+    /// as is final, and everything that takes from it as soon as it is in a block.
+    ///
+    /// # Errors
+    /// When the chain cannot be read.
+    pub async fn look(&self, channel: ChannelId) -> Result<(OnchainState, Sight), ChainError> {
+        self.look_from(channel, 0).await
+    }
+
+    /// The same as of the block `number` or a later one.
+    ///
+    /// # Errors
+    /// When the chain cannot be read, or has no such block where it is asked.
+    pub async fn look_from(
+        &self,
+        channel: ChannelId,
+        number: u64,
+    ) -> Result<(OnchainState, Sight), ChainError> {
+        let asked_at = Timestamp(self.client.environment().now_ms());
+        let reading = self
+            .client
+            .channel_reading(channel.0, self.confirmations)
+            .await?;
+        if reading.head.number < number {
+            return Err(ChainError::Malformed {
+                method: "eth_getBlockByNumber".to_owned(),
+                reason: format!(
+                    "the endpoint is at block {}, behind {number}, which it showed before",
+                    reading.head.number
+                ),
+            });
+        }
+        let mut state = onchain_state(&reading.channel);
+        state.balance = state.balance.min(Amount::new(reading.final_balance));
+        Ok((state, self.sight(asked_at, reading.head.timestamp_s)))
+    }
+
+    /// Whether moving `amount` is worth `gas`, where a coin of the chain is worth `coin_worth` in the
+    /// token.
+    async fn check_worth(
+        &self,
+        amount: Amount,
+        gas: u64,
+        coin_worth: Option<Amount>,
+        code: ErrorCode,
+    ) -> Result<(), ErrorCode> {
+        let Some(worth) = coin_worth else {
+            return Ok(());
+        };
+        let price = self
+            .client
+            .gas_price()
+            .await
+            .map_err(|error| refusal(&error, "gas price", code))?;
+        let price = gas_price_nano(price, worth);
+        if is_worth(amount, gas, price, GAS_SHARE_PPM) {
+            Ok(())
+        } else {
+            Err(code)
+        }
     }
 
     /// Whether the chain would do `data` on `to` now.
@@ -250,6 +397,7 @@ impl Escrow {
 
     async fn send(
         &self,
+        lane: Lane,
         name: String,
         to: Address,
         data: Bytes,
@@ -265,7 +413,10 @@ impl Escrow {
             gas_cap,
             deadline_ms,
         };
-        let outcome = self.sender.submit(id.clone(), intent).await;
+        let outcome = match lane {
+            Lane::Own => self.sender.submit_first(id.clone(), intent).await,
+            Lane::Asked => self.sender.submit(id.clone(), intent).await,
+        };
         if matches!(outcome, Err(SendError::Reverted { .. })) {
             // Something else came first; the same may be right at another time.
             self.sender.forget(id).await?;
@@ -282,7 +433,11 @@ impl Escrow {
         config: &ChannelConfig,
         channel: ChannelId,
         deposit: &CheckedDeposit,
+        coin_worth: Option<Amount>,
     ) -> Result<Transacted, ErrorCode> {
+        let least = ErrorCode::DepositPayload;
+        self.check_worth(deposit.amount, DEPOSIT_GAS, coin_worth, least)
+            .await?;
         let authorization = &deposit.authorization;
         let collector_data = (
             U256::from(authorization.valid_after),
@@ -306,8 +461,15 @@ impl Escrow {
         // What the chain would refuse may be what it has done already: a deposit that was under way when its answer was
         // lost. The sender knows it by its name; of one that it does not know it sends nothing that would fail.
         let nonce = hearth_protocol::eip712::deposit_nonce(channel, authorization.salt);
+        let _place = self.place(config.payer)?;
         let receipt = self
-            .send(deposit_name(nonce), SETTLEMENT_ADDRESS, data, GAS_CAP)
+            .send(
+                Lane::Asked,
+                deposit_name(nonce),
+                SETTLEMENT_ADDRESS,
+                data,
+                GAS_CAP,
+            )
             .await
             .map_err(|error| match checked {
                 Ok(()) => failure(&error, "deposit", ErrorCode::DepositTransaction),
@@ -369,7 +531,11 @@ impl Escrow {
         claim: Option<ClaimRow>,
         amount: Amount,
         nonce: U256,
+        coin_worth: Option<Amount>,
     ) -> Result<Transacted, ErrorCode> {
+        let least = ErrorCode::RefundAmount;
+        self.check_worth(amount, REFUND_GAS, coin_worth, least)
+            .await?;
         let mut calls = Vec::new();
         if let Some(row) = claim {
             let digest = self
@@ -380,6 +546,7 @@ impl Escrow {
         let digest = self.domain.refund_digest(channel, nonce, amount);
         let signature = sign(&self.authorizer, digest);
         calls.push(refund_call(config, amount, nonce, &signature));
+        let _place = self.place(config.payer)?;
         self.send_refund(channel, calls, amount, nonce).await
     }
 
@@ -435,7 +602,7 @@ impl Escrow {
             .map_err(|error| refusal(&error, "refund", ErrorCode::RefundSimulation))?;
         let name = format!("refund:{}", keccak256((channel.0, nonce).abi_encode()));
         let receipt = self
-            .send(name, SETTLEMENT_ADDRESS, data, GAS_CAP)
+            .send(Lane::Asked, name, SETTLEMENT_ADDRESS, data, GAS_CAP)
             .await
             .map_err(|error| failure(&error, "refund", ErrorCode::RefundTransaction))?;
         self.transacted(channel, &receipt, amount).await
@@ -447,14 +614,15 @@ impl Escrow {
         receipt: &Receipt,
         amount: Amount,
     ) -> Result<Transacted, ErrorCode> {
-        let onchain = self
-            .read(channel)
+        let (onchain, sight) = self
+            .look_from(channel, receipt.block_number)
             .await
             .map_err(|error| refusal(&error, "read", ErrorCode::ChannelStateRead))?;
         Ok(Transacted {
             transaction: receipt.transaction_hash.to_string(),
             amount,
             onchain,
+            sight,
         })
     }
 
@@ -481,7 +649,13 @@ impl Escrow {
         let data = multicall(vec![claim, settle_call(batch.receiver, batch.token)]);
         let name = format!("claim:{}", self.domain.claim_batch_digest(&entries));
         let receipt = self
-            .send(name, SETTLEMENT_ADDRESS, data, claim_gas_cap(&rows))
+            .send(
+                Lane::Own,
+                name,
+                SETTLEMENT_ADDRESS,
+                data,
+                claim_gas_cap(&rows),
+            )
             .await?;
         let transaction = receipt.transaction_hash;
         Ok(Claimed {
@@ -507,7 +681,13 @@ impl Escrow {
         self.simulate(SETTLEMENT_ADDRESS, data.clone()).await?;
         let name = format!("claim-for:{}", keccak256(&data));
         let receipt = self
-            .send(name, SETTLEMENT_ADDRESS, data, claim_gas_cap(rows))
+            .send(
+                Lane::Own,
+                name,
+                SETTLEMENT_ADDRESS,
+                data,
+                claim_gas_cap(rows),
+            )
             .await?;
         Ok(receipt.transaction_hash)
     }
@@ -525,7 +705,13 @@ impl Escrow {
         self.simulate(SETTLEMENT_ADDRESS, data.clone()).await?;
         let name = format!("claim-only:{}", keccak256(&data));
         let receipt = self
-            .send(name, SETTLEMENT_ADDRESS, data, claim_gas_cap(rows))
+            .send(
+                Lane::Own,
+                name,
+                SETTLEMENT_ADDRESS,
+                data,
+                claim_gas_cap(rows),
+            )
             .await?;
         Ok(receipt.transaction_hash)
     }
@@ -581,7 +767,9 @@ impl Escrow {
         self.simulate(SETTLEMENT_ADDRESS, data.clone()).await?;
         let now_ms = self.client.environment().now_ms();
         let name = format!("{what}:{}", keccak256((data.clone(), now_ms).abi_encode()));
-        let receipt = self.send(name, SETTLEMENT_ADDRESS, data, GAS_CAP).await?;
+        let receipt = self
+            .send(Lane::Own, name, SETTLEMENT_ADDRESS, data, GAS_CAP)
+            .await?;
         Ok(receipt.transaction_hash)
     }
 
@@ -697,10 +885,21 @@ impl Escrow {
         signature: &Signature,
     ) -> Result<String, ErrorCode> {
         let name = transfer_name(token, transfer);
-        self.send(name, token, transfer_call(transfer, signature), GAS_CAP)
+        let call = transfer_call(transfer, signature);
+        self.send(Lane::Asked, name, token, call, GAS_CAP)
             .await
             .map(|receipt| receipt.transaction_hash.to_string())
             .map_err(|error| failure(&error, "transfer", ErrorCode::ExactTransaction))
+    }
+}
+
+fn onchain_state(channel: &OnchainChannel) -> OnchainState {
+    OnchainState {
+        balance: Amount::new(channel.balance),
+        total_claimed: Amount::new(channel.total_claimed),
+        withdraw_amount: Amount::new(channel.withdraw_amount),
+        withdraw_requested_at: channel.withdraw_requested_at,
+        refund_nonce: channel.refund_nonce,
     }
 }
 

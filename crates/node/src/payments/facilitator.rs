@@ -20,7 +20,7 @@ use hearth_protocol::channel::{
 use hearth_protocol::claim::{CLAIM_ROWS_MAX, row_channel};
 use hearth_protocol::eip712::{SettlementDomain, TokenDomain};
 use hearth_protocol::exact;
-use hearth_protocol::id::ChannelId;
+use hearth_protocol::id::{AssetId, ChannelId};
 use hearth_protocol::money::Amount;
 use hearth_protocol::time::Timestamp;
 use hearth_protocol::x402::{
@@ -285,8 +285,13 @@ impl Facilitator {
         let PaymentKind::Deposit(deposit) = &checked.kind else {
             return refuse(ErrorCode::PayloadType);
         };
+        let asset = AssetId {
+            chain: requirements.network,
+            token: requirements.asset,
+        };
+        let worth = self.escrows.coin_worth(asset);
         let done = escrow
-            .deposit(&checked.config, checked.channel, deposit)
+            .deposit(&checked.config, checked.channel, deposit, worth)
             .await
             .map_err(told)?;
         let state = ChargeStatement {

@@ -7,7 +7,10 @@
 //! from where it was after a crash; what it told just before one is not lost either, because
 //! settlement reads every channel with something due once when it starts.
 //!
-//! Where events cannot be followed, settlement reads channels as before ([`Followed`]). A provider
+//! Once the channels that events named are read, the desk is told up to when it knows everything
+//! ([`Desk::hear`]): it admits work on that, or has the chain read where it is too old. Where events
+//! cannot be followed (an endpoint may refuse `eth_getLogs`, which is tried at first), the desk reads
+//! the chain for every request, and settlement reads channels as before ([`Followed`]). A provider
 //! that is new to a chain begins at its newest block: its channels are younger than itself
 //! (spec: payments, section 8; 06-chain, section 4).
 
@@ -20,17 +23,18 @@ use futures::StreamExt;
 use hearth_chain::bindings::Settlement;
 use hearth_chain::client::ChainError;
 use hearth_chain::index::{
-    BlockRef, EventIndex, IndexConfig, IndexConsumer, IndexError, IndexEvent, IndexStoreError,
-    IndexedLog, LogFilter, SettlementEvent,
+    EventIndex, IndexConfig, IndexConsumer, IndexError, IndexEvent, IndexStoreError, IndexedLog,
+    Level, LogFilter, SettlementEvent,
 };
 use hearth_protocol::eip712::SETTLEMENT_ADDRESS;
 use hearth_protocol::id::{ChainId, ChannelId};
+use hearth_protocol::time::Timestamp;
 use redb::WriteTransaction;
 use thiserror::Error;
 use tokio::sync::watch;
 use tracing::warn;
 
-use super::desk::{Desk, StoredChannel};
+use super::desk::{Desk, DeskStopped};
 use super::escrow::Escrow;
 use crate::store::{Batch, Store, StoreError, Table};
 
@@ -99,6 +103,9 @@ pub enum FollowError {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The desk.
+    #[error(transparent)]
+    Desk(#[from] DeskStopped),
 }
 
 /// Follows one chain.
@@ -113,16 +120,28 @@ pub struct Follower {
 
 /// The channels that events named, until they are read.
 #[derive(Debug, Default)]
-struct Hints(Mutex<BTreeSet<ChannelId>>);
+struct Hints(Mutex<Hinted>);
+
+#[derive(Debug, Default)]
+struct Hinted {
+    channels: BTreeSet<ChannelId>,
+    /// There were more than can be noted.
+    overflowed: bool,
+}
 
 impl Hints {
-    fn lock(&self) -> MutexGuard<'_, BTreeSet<ChannelId>> {
+    fn lock(&self) -> MutexGuard<'_, Hinted> {
         // A set of numbers is whole after any panic.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take(&self) -> BTreeSet<ChannelId> {
+    fn take(&self) -> Hinted {
         std::mem::take(&mut *self.lock())
+    }
+
+    /// Puts channels back that could not be read.
+    fn put_back(&self, channels: impl IntoIterator<Item = ChannelId>) {
+        self.lock().channels.extend(channels);
     }
 }
 
@@ -138,10 +157,11 @@ impl Listener {
         let Some(channel) = log.settlement().as_ref().and_then(concerned) else {
             return;
         };
-        let mut channels = self.hints.lock();
-        channels.insert(channel);
-        if channels.len() > HINTS_MAX {
-            channels.clear();
+        let mut hinted = self.hints.lock();
+        hinted.channels.insert(channel);
+        if hinted.channels.len() > HINTS_MAX {
+            hinted.channels.clear();
+            hinted.overflowed = true;
             self.followed.miss(self.chain);
         }
     }
@@ -221,6 +241,8 @@ impl Follower {
         loop {
             let Err(error) = self.follow().await;
             self.followed.set_live(self.chain(), false);
+            // A desk that has stopped admits nothing anyway.
+            let _ = self.desk.hear(self.chain(), None).await;
             warn!(chain = %self.chain(), %error, "events cannot be followed; channels are read one by one");
             environment.sleep(RETRY).await;
         }
@@ -229,6 +251,8 @@ impl Follower {
     async fn follow(&self) -> Result<std::convert::Infallible, FollowError> {
         let client = self.escrow.client();
         let newest = client.head().await?.number;
+        // An endpoint that refuses this would look live until the first block with an event.
+        client.probe_logs(newest).await?;
         let config = IndexConfig {
             filters: vec![filter()],
             start_block: self.start_block(newest).await?,
@@ -243,13 +267,13 @@ impl Follower {
         };
         let database = Arc::clone(self.store.database());
         let index = EventIndex::open(client.clone(), database, config, Box::new(listener))?;
-        let tip = index.tip();
+        let level = index.level();
         tokio::select! {
             outcome = index.run() => match outcome {
                 Ok(()) => unreachable!("an index runs until it cannot go on"),
                 Err(error) => Err(error.into()),
             },
-            stopped = self.read_hinted(&hints, tip, newest) => stopped,
+            stopped = self.read_hinted(&hints, level) => stopped,
         }
     }
 
@@ -265,44 +289,57 @@ impl Follower {
         Ok(newest)
     }
 
-    /// Reads the channels that events named, again and again. The chain is followed once the index
-    /// has come to the block that was the newest when it began.
+    /// Reads the channels that events named, whenever the index is level with the chain, and tells the
+    /// desk that it knows everything up to then.
     async fn read_hinted(
         &self,
         hints: &Hints,
-        mut tip: watch::Receiver<Option<BlockRef>>,
-        newest: u64,
+        mut level: watch::Receiver<Option<Level>>,
     ) -> Result<std::convert::Infallible, FollowError> {
         loop {
-            let mut known = Vec::new();
-            for channel in hints.take() {
-                let stored: Option<StoredChannel> = self
-                    .store
-                    .get(Table::ProviderChannels, channel.0.as_slice())?;
-                known.extend(stored.map(|_| channel));
+            let reached = *level.borrow_and_update();
+            if let Some(reached) = reached {
+                self.reach(hints, reached).await?;
             }
-            let mut reads = futures::stream::iter(known)
-                .map(|channel| async move { (channel, self.escrow.read(channel).await) })
-                .buffer_unordered(READS_AT_ONCE);
-            while let Some((channel, read)) = reads.next().await {
-                match read {
-                    // A desk that has stopped hears it when it starts again.
-                    Ok(state) => drop(self.desk.observe(channel, state)),
-                    Err(error) => {
-                        warn!(%error, %channel, "a channel could not be read");
-                        self.followed.miss(self.chain());
-                    }
-                }
-            }
-            let is_there = tip
-                .borrow_and_update()
-                .is_some_and(|tip| tip.number >= newest);
-            self.followed.set_live(self.chain(), is_there);
-            if tip.changed().await.is_err() {
+            if level.changed().await.is_err() {
                 // The index has ended, and says why.
                 std::future::pending::<()>().await;
             }
         }
+    }
+
+    async fn reach(&self, hints: &Hints, level: Level) -> Result<(), FollowError> {
+        let hinted = hints.take();
+        if hinted.overflowed {
+            self.desk.miss(self.chain()).await?;
+        }
+        let known = if hinted.channels.is_empty() {
+            hinted.channels
+        } else {
+            self.desk.known(hinted.channels).await?
+        };
+        let from = level.number;
+        let mut reads = futures::stream::iter(known)
+            .map(|channel| async move { (channel, self.escrow.look_from(channel, from).await) })
+            .buffer_unordered(READS_AT_ONCE);
+        let mut unread = Vec::new();
+        while let Some((channel, read)) = reads.next().await {
+            match read {
+                Ok(reading) => self.desk.observe(channel, reading).await?,
+                Err(error) => {
+                    warn!(%error, %channel, "a channel could not be read");
+                    unread.push(channel);
+                }
+            }
+        }
+        let is_all = unread.is_empty();
+        hints.put_back(unread);
+        self.followed.set_live(self.chain(), is_all);
+        let sight = is_all.then(|| {
+            let asked_at = Timestamp(level.asked_at_ms);
+            self.escrow.sight(asked_at, level.timestamp_s)
+        });
+        Ok(self.desk.hear(self.chain(), sight).await?)
     }
 }
 
@@ -358,10 +395,11 @@ mod tests {
         let most = u64::try_from(HINTS_MAX).unwrap();
         (0..most).for_each(|channel| listener.hear(&claimed(channel)));
         listener.hear(&claimed(0));
-        assert_eq!(listener.hints.lock().len(), HINTS_MAX);
+        assert_eq!(listener.hints.lock().channels.len(), HINTS_MAX);
         assert!(!followed.may_have_missed(CHAIN));
         listener.hear(&claimed(most));
-        assert!(listener.hints.take().is_empty());
+        let hinted = listener.hints.take();
+        assert!(hinted.channels.is_empty() && hinted.overflowed);
         assert!(followed.may_have_missed(CHAIN));
         assert!(!followed.may_have_missed(CHAIN), "read once");
         followed.set_live(CHAIN, false);

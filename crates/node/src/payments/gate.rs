@@ -378,6 +378,7 @@ impl Gate {
         let quote = Quote {
             ceiling: accepted.amount,
             need: price.need,
+            least_deposit: asset.least_deposit(price.ceiling),
         };
         let admission = self.desk.pay(asset.chain(), checked, quote).await;
         match admission.map_err(|error| Problem::internal(&error))? {

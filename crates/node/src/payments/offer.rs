@@ -13,8 +13,9 @@ use http::request::Parts;
 
 /// How long a payment may take, as it is offered, in seconds.
 const MAX_TIMEOUT_S: u64 = 120;
-/// The deposit that is asked for, in ceilings: as many requests as one deposit pays for at least.
-const MIN_DEPOSIT_CEILINGS: u128 = 10;
+/// The deposit that is usually asked for, in ceilings: as many requests as one deposit pays for at
+/// least.
+pub const DEPOSIT_CEILINGS: u32 = 10;
 
 /// A token that is taken, and on what terms.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +32,9 @@ pub struct AcceptedAsset {
     pub receiver_authorizer: Address,
     /// Seconds that a payer's withdrawal takes.
     pub withdraw_delay: u64,
+    /// The least deposit, in ceilings of the request that brings it: for how many such requests it must
+    /// do at least.
+    pub deposit_ceilings: u32,
     /// Whether channels are taken.
     pub batch: bool,
     /// Whether one-off payments are taken.
@@ -103,6 +107,11 @@ impl AcceptedAsset {
         self.asset.chain
     }
 
+    /// The least that is taken as a deposit with a request for which `ceiling` is quoted.
+    pub fn least_deposit(&self, ceiling: Amount) -> Amount {
+        ceiling.saturating_mul(u128::from(self.deposit_ceilings))
+    }
+
     /// The ways to pay `price` in this token, channels first: clients take the first they know.
     pub fn requirements(&self, price: Price) -> Vec<PaymentRequirements> {
         let batch = self.batch.then(|| self.batch_requirements(price));
@@ -118,7 +127,7 @@ impl AcceptedAsset {
             name: self.name.clone(),
             version: self.version.clone(),
             asset_transfer_method: None,
-            min_deposit: Some(price.ceiling.saturating_mul(MIN_DEPOSIT_CEILINGS)),
+            min_deposit: Some(self.least_deposit(price.ceiling)),
             channel_state: None,
             voucher_state: None,
         };

@@ -5,7 +5,10 @@
 //! nothing. What a refund claimed on its way stays in the contract; it is transferred by the same
 //! policy (spec: payments, section 8).
 //!
-//! Handing claims to a watchtower goes on beside it, so that one that is slow delays no claim.
+//! Each chain has a loop of its own, so that one that does not answer delays no claim on another.
+//! Handing claims to a watchtower goes on beside them, so that one that is slow delays no claim.
+//!
+//! A voucher that leaves this node is public: the desk notes that before ([`Desk::publish`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,6 +16,7 @@ use std::time::Duration;
 
 use alloy_primitives::{Address, B256};
 use futures::StreamExt;
+use futures::future::join_all;
 use hearth_chain::client::{ChainError, Environment};
 use hearth_protocol::channel::provider::Record;
 use hearth_protocol::claim::{
@@ -21,9 +25,10 @@ use hearth_protocol::claim::{
 use hearth_protocol::id::{AssetId, ChainId, ChannelId};
 use hearth_protocol::money::Amount;
 use hearth_protocol::time::Timestamp;
+use hearth_protocol::x402::ClaimRow;
 use tracing::{info, warn};
 
-use super::desk::{Desk, StoredChannel};
+use super::desk::{Desk, DeskStopped, StoredChannel};
 use super::escrow::{Escrow, EscrowError, Escrows};
 use super::follower::Followed;
 use super::watchtower::{Handover, TowerClient};
@@ -113,12 +118,13 @@ impl Settlement {
 
     /// Looks at what is due again and again, until the future is dropped.
     pub async fn run(self) {
-        futures::join!(self.keep_claiming(), self.keep_handing_over());
+        let claims = self.escrows.iter().map(|escrow| self.keep_claiming(escrow));
+        futures::join!(join_all(claims), self.keep_handing_over());
     }
 
-    async fn keep_claiming(&self) {
+    async fn keep_claiming(&self, escrow: &Escrow) {
         loop {
-            match self.claim(false).await {
+            match self.claim_on(escrow, false).await {
                 Ok(reports) => reports.iter().for_each(log_report),
                 Err(error) => warn!(%error, "what is due could not be read"),
             }
@@ -137,8 +143,8 @@ impl Settlement {
         }
     }
 
-    /// The channels of each token, as they are durable.
-    fn ledgers(&self) -> Result<BTreeMap<AssetId, Ledger>, StoreError> {
+    /// The channels of each token of a chain, as they are durable.
+    fn ledgers(&self, on: ChainId) -> Result<BTreeMap<AssetId, Ledger>, StoreError> {
         let mut ledgers: BTreeMap<AssetId, Ledger> = BTreeMap::new();
         self.store
             .each(Table::ProviderChannels, |key, stored: StoredChannel| {
@@ -146,6 +152,9 @@ impl Settlement {
                     return;
                 }
                 let StoredChannel { chain, record, .. } = stored;
+                if chain != on {
+                    return;
+                }
                 let token = record.config.token;
                 let ledger = ledgers.entry(AssetId { chain, token }).or_default();
                 ledger.receivers.insert(record.config.receiver);
@@ -163,15 +172,23 @@ impl Settlement {
     /// # Errors
     /// When the store cannot be read. What goes wrong on a chain is in the reports.
     pub async fn claim(&self, asked: bool) -> Result<Vec<ClaimReport>, StoreError> {
+        let chains = self
+            .escrows
+            .iter()
+            .map(|escrow| self.claim_on(escrow, asked));
+        let reports = join_all(chains).await.into_iter();
+        let reports: Vec<Vec<_>> = reports.collect::<Result<_, _>>()?;
+        Ok(reports.into_iter().flatten().collect())
+    }
+
+    /// The same on one chain.
+    async fn claim_on(&self, escrow: &Escrow, asked: bool) -> Result<Vec<ClaimReport>, StoreError> {
         let mut reports = Vec::new();
-        for (asset, mut ledger) in self.ledgers()? {
-            let Some(escrow) = self.escrows.get(asset.chain) else {
-                continue;
-            };
+        for (asset, mut ledger) in self.ledgers(escrow.domain().chain())? {
             if asked || self.should_read_all(asset) {
-                self.refresh(&escrow, &mut ledger.due).await;
+                self.refresh(escrow, &mut ledger.due).await;
             }
-            let policy = match self.priced(&escrow, asset).await {
+            let policy = match self.priced(escrow, asset).await {
                 Ok(policy) => policy,
                 Err(error) if asked => {
                     warn!(%error, "the price of gas is unknown; claiming whatever it is");
@@ -188,10 +205,10 @@ impl Settlement {
                 .iter()
                 .map(|(channel, record)| (*channel, record));
             for batch in plan(due, &policy, now, asked) {
-                reports.push(self.send(asset.chain, &escrow, &batch).await);
+                reports.push(self.send(asset.chain, escrow, &batch).await);
             }
             for receiver in ledger.receivers {
-                let settled = self.settle(&escrow, asset, receiver, &policy, asked).await;
+                let settled = self.settle(escrow, asset, receiver, &policy, asked).await;
                 reports.extend(settled);
             }
         }
@@ -288,24 +305,40 @@ impl Settlement {
     async fn refresh(&self, escrow: &Escrow, records: &mut BTreeMap<ChannelId, Record>) {
         let channels: Vec<_> = records.keys().copied().collect();
         let mut reads = futures::stream::iter(channels)
-            .map(|channel| async move { (channel, escrow.read(channel).await) })
+            .map(|channel| async move { (channel, escrow.look(channel).await) })
             .buffer_unordered(READS_AT_ONCE);
         while let Some((channel, read)) = reads.next().await {
             match read {
-                Ok(state) => {
+                Ok(reading) => {
                     if let Some(record) = records.get_mut(&channel) {
-                        record.onchain = Some(state);
+                        record.onchain = Some(reading.0);
                     }
                     // A desk that has stopped hears it when it starts again.
-                    let _ = self.desk.observe(channel, state);
+                    let _ = self.desk.observe(channel, reading).await;
                 }
                 Err(error) => warn!(%error, %channel, "a channel could not be read"),
             }
         }
     }
 
+    /// Notes that the vouchers of these rows leave this node.
+    async fn publish<'a>(
+        &self,
+        rows: impl IntoIterator<Item = &'a (ChannelId, ClaimRow)>,
+    ) -> Result<(), DeskStopped> {
+        for (channel, row) in rows {
+            let max_claimable = row.voucher.max_claimable_amount;
+            self.desk.publish(*channel, max_claimable).await?;
+        }
+        Ok(())
+    }
+
     async fn send(&self, chain: ChainId, escrow: &Escrow, batch: &ClaimBatch) -> ClaimReport {
-        let (outcome, dropped) = match escrow.claim(batch).await {
+        let claimed = match self.publish(&batch.rows).await {
+            Ok(()) => escrow.claim(batch).await,
+            Err(error) => Err(error.into()),
+        };
+        let (outcome, dropped) = match claimed {
             Ok(claimed) => (Ok((claimed.transaction, claimed.settled)), claimed.dropped),
             Err(error) => (Err(error), Vec::new()),
         };
@@ -316,8 +349,8 @@ impl Settlement {
                 .iter()
                 .filter(|(channel, _)| !left.contains(channel))
             {
-                if let Ok(state) = escrow.read(*channel).await {
-                    let _ = self.desk.observe(*channel, state);
+                if let Ok(reading) = escrow.look(*channel).await {
+                    let _ = self.desk.observe(*channel, reading).await;
                 }
             }
         }
@@ -338,22 +371,25 @@ impl Settlement {
     ) -> Result<(), StoreError> {
         let mut grown = Vec::new();
         let mut unclaimed = BTreeSet::new();
-        for (asset, ledger) in self.ledgers()? {
-            let Some(escrow) = self.escrows.get(asset.chain) else {
-                continue;
-            };
-            for (channel, record) in ledger.due {
+        for escrow in self.escrows.iter() {
+            let chain = escrow.domain().chain();
+            let due = self.ledgers(chain)?.into_values();
+            for (channel, record) in due.flat_map(|ledger| ledger.due) {
                 unclaimed.insert(channel);
                 let row = record.claim_row();
                 let row = row.filter(|row| handed_over.get(&channel) != Some(&row.total_claimed));
-                grown.extend(row.map(|row| (asset.chain, Arc::clone(&escrow), channel, row)));
+                grown.extend(row.map(|row| (Arc::clone(escrow), (channel, row))));
             }
         }
         // A channel that is claimed needs no place here.
         handed_over.retain(|channel, _| unclaimed.contains(channel));
         let mut sent = futures::stream::iter(grown)
-            .map(|(chain, escrow, channel, row)| async move {
-                let handover = Handover::new(chain, &escrow, row);
+            .map(|(escrow, (channel, row))| async move {
+                // A desk that has stopped has nothing to hand over any more.
+                if self.publish(&[(channel, row)]).await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+                let handover = Handover::new(escrow.domain().chain(), &escrow, row);
                 (channel, row.total_claimed, tower.hand_over(&handover).await)
             })
             .buffer_unordered(HANDOVERS_AT_ONCE);

@@ -87,7 +87,8 @@ pub fn open_escrows(
             }
             "the sender of transactions"
         });
-        escrows.insert(Escrow::new(client, handle, keys.session.clone()));
+        let session = keys.session.clone();
+        escrows.insert(Escrow::new(client, handle, session, sender.confirmations));
     }
     Ok(escrows)
 }

@@ -11,6 +11,7 @@ mod conversation;
 mod till;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use alloy_signer_local::PrivateKeySigner;
@@ -88,6 +89,8 @@ struct Shared {
     served: RwLock<BTreeMap<ContentHash, Served>>,
     /// Who may use this device now.
     open: watch::Sender<Openness>,
+    /// How many sales were begun.
+    sales: AtomicU64,
 }
 
 impl std::fmt::Debug for Provider {
@@ -98,7 +101,7 @@ impl std::fmt::Debug for Provider {
     }
 }
 
-/// A sale as it stands in the store, under the answer's id.
+/// A sale as it stands in the store, under a key of this provider's own ([`StoredSale::key`]).
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct StoredSale {
     /// What was signed last.
@@ -111,6 +114,25 @@ pub struct StoredSale {
     pub device: DeviceId,
 }
 
+/// Which of this provider's sales since it started; no payer has a say in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SaleNumber(u64);
+
+impl StoredSale {
+    /// Where it stands in the store. The answer's id alone would do for honest payers; one that chooses the id of
+    /// another's answer, or its own again, must not replace a receipt.
+    pub fn key(&self, number: SaleNumber) -> Vec<u8> {
+        let receipt = &self.receipt.receipt;
+        [
+            &receipt.answer.0[..],
+            receipt.channel.0.as_slice(),
+            &receipt.started_at.0.to_be_bytes(),
+            &number.0.to_be_bytes(),
+        ]
+        .concat()
+    }
+}
+
 impl Provider {
     /// A provider that serves no model yet.
     pub fn new(parts: ProviderParts) -> Self {
@@ -118,6 +140,7 @@ impl Provider {
             parts,
             served: RwLock::default(),
             open: watch::Sender::new(Openness::Everyone),
+            sales: AtomicU64::new(0),
         }))
     }
 
@@ -171,6 +194,10 @@ impl Provider {
         if let Err(end) = Conversation::hold(self, incoming).await {
             debug!(%device, %end, "a conversation ended early");
         }
+    }
+
+    fn begin_sale(&self) -> SaleNumber {
+        SaleNumber(self.0.sales.fetch_add(1, Ordering::Relaxed))
     }
 
     fn parts(&self) -> &ProviderParts {

@@ -18,7 +18,7 @@ use crate::http::{self, Bounds, Shutdown};
 use crate::keys::Unlocked;
 use crate::payments::facilitator::Facilitator;
 use crate::payments::gate::{Gate, PaidLayer};
-use crate::payments::offer::{AcceptedAsset, FixedPrice, Price};
+use crate::payments::offer::{AcceptedAsset, DEPOSIT_CEILINGS, FixedPrice, Price};
 use crate::payments::till::{Tasks, Till, TillKeys, open_escrows};
 use crate::payments::watchtower::TowerClient;
 use crate::store::Store;
@@ -231,6 +231,7 @@ fn accepted(
         receiver: keys.address(),
         receiver_authorizer: keys.session(config.device.index).address(),
         withdraw_delay: config.provider.withdraw_delay_s,
+        deposit_ceilings: DEPOSIT_CEILINGS,
         batch: true,
         exact: true,
     })

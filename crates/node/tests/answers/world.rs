@@ -70,6 +70,7 @@ fn accepted(receiver: Address, receiver_authorizer: Address) -> AcceptedAsset {
         receiver,
         receiver_authorizer,
         withdraw_delay: 86_400,
+        deposit_ceilings: 10,
         batch: true,
         exact: false,
     }

@@ -199,6 +199,7 @@ impl Seller {
             receiver: keys::RECEIVER.parse().expect("an address"),
             receiver_authorizer,
             withdraw_delay: 86_400,
+            deposit_ceilings: 10,
             batch: true,
             exact: true,
         }

@@ -55,6 +55,7 @@ impl Office {
             receiver: key(3).address(),
             receiver_authorizer: key(4).address(),
             withdraw_delay: 86_400,
+            deposit_ceilings: 10,
             batch: true,
             exact: true,
         };

@@ -5,6 +5,8 @@ mod attempts;
 mod exact;
 mod forger;
 mod repeats;
+mod stale;
+mod strangers;
 
 use alloy_primitives::{Address, U256};
 use futures::StreamExt;

@@ -6,6 +6,7 @@
 
 mod answers;
 mod crash;
+mod endpoint;
 mod facilitator;
 mod follower;
 mod hostile;
@@ -70,6 +71,27 @@ async fn a_refund_returns_everything_that_was_not_charged() {
         purse.channels().unwrap()[0].stored.record.refundable(),
         Amount::ZERO
     );
+}
+
+#[tokio::test]
+async fn a_channel_that_was_claimed_to_the_unit_is_refunded_to_its_payer() {
+    let world = World::start().await;
+    let shop = world.shop(amount(100), amount(100)).await;
+    let purse = world.purse("payer").await;
+    for _ in 0..3 {
+        purse.buy(&shop.get("/hello"), |_| true).await.unwrap();
+    }
+    shop.till.settlement.claim(true).await.unwrap();
+    let before = world.balance(world.household).await;
+    // What the purse would sign for is public now: it signs for what it is told instead.
+    let part = Some(amount(50));
+    purse.refund(&shop.url("/hello"), None, part).await.unwrap();
+    purse.buy(&shop.get("/hello"), |_| true).await.unwrap();
+    purse.refund(&shop.url("/hello"), None, None).await.unwrap();
+    let returned = world.balance(world.household).await;
+    assert_eq!(returned, before.saturating_add(amount(1_000 - 400)));
+    shop.till.settlement.claim(true).await.unwrap();
+    assert_eq!(world.balance(shop.receiver).await, amount(400));
 }
 
 #[tokio::test]

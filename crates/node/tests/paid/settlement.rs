@@ -1,6 +1,7 @@
 //! When claims and transfers are made on a chain whose gas costs something, and when it is free.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::extract::State;
@@ -8,9 +9,11 @@ use axum::routing::post;
 use hearth_chain::client::{ChainClient, HttpOptions};
 use hearth_chain::embedded::Embedded;
 use hearth_chain::sender::{DynSigner, RedbJournal, Sender};
+use hearth_node::payments::desk::StoredChannel;
 use hearth_node::payments::escrow::{Escrow, Escrows};
 use hearth_node::payments::settlement::Settlement;
 use hearth_node::payments::till::Tasks;
+use hearth_node::store::{Batch, Table};
 use hearth_protocol::claim::{ClaimPolicy, ClaimReason};
 use hearth_protocol::id::ChainId;
 use hearth_protocol::money::Amount;
@@ -80,7 +83,7 @@ async fn dear_settlement(
         "the sender"
     });
     let mut escrows = Escrows::default();
-    escrows.insert(Escrow::new(client, sender, key(4)));
+    escrows.insert(Escrow::new(client, sender, key(4), 1));
     if let Some(worth) = coin_worth {
         escrows.set_coin_worth(asset(), worth);
     }
@@ -161,4 +164,74 @@ async fn what_a_refund_claimed_on_its_way_reaches_the_receiver() {
     assert_eq!(reports[0].outcome.as_ref().unwrap().1, amount(100));
     assert_eq!(world.balance(shop.receiver).await, amount(100));
     assert_eq!(cheap.claim(true).await.unwrap().len(), 0, "once");
+}
+
+/// An endpoint that takes connections and answers nothing.
+async fn dead_endpoint(chain: ChainId, tasks: &mut Tasks) -> ChainClient {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tasks.spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            held.push(stream);
+        }
+        "the dead endpoint"
+    });
+    ChainClient::http(url.parse().unwrap(), chain, HttpOptions::default()).unwrap()
+}
+
+#[tokio::test]
+async fn a_chain_that_does_not_answer_delays_no_claim_on_another() {
+    let world = World::start().await;
+    let shop = world.shop(amount(100), amount(100)).await;
+    let purse = world.purse("payer").await;
+    purse.buy(&shop.get("/hello"), |_| true).await.unwrap();
+    // The same is due on a chain that comes first in every list.
+    let dead = ChainId(1);
+    let mut batch = Batch::default();
+    let table = Table::ProviderChannels;
+    shop.store
+        .each(table, |key, mut stored: StoredChannel| {
+            stored.chain = dead;
+            let other = key.iter().map(|byte| !byte).collect::<Vec<_>>();
+            batch.put(table, &other, &stored).unwrap();
+        })
+        .unwrap();
+    shop.store.commit(batch).await.unwrap();
+    let mut tasks = Tasks::new();
+    let mut escrows = Escrows::default();
+    let clients = [dead_endpoint(dead, &mut tasks).await, world.client.clone()];
+    for (number, client) in clients.into_iter().enumerate() {
+        let name = format!("two chains {number}");
+        let journal = RedbJournal::new(Arc::clone(world.store(&name).database())).unwrap();
+        let account: DynSigner = Arc::new(key(3));
+        let config = world.access().remove(0).sender;
+        let (sender, task) =
+            Sender::new(client.clone(), account, Arc::new(journal), config).unwrap();
+        tasks.spawn(async move {
+            task.run().await.unwrap();
+            "a sender"
+        });
+        escrows.insert(Escrow::new(client, sender, key(4), 1));
+    }
+    let policy = ClaimPolicy {
+        amount_min: amount(1),
+        ..policy()
+    };
+    let (store, desk) = (shop.store.clone(), shop.till.desk.clone());
+    let environment = Arc::clone(&world.environment);
+    let settlement = Settlement::new(store, escrows, desk, policy, None, environment);
+    tasks.spawn(async move {
+        settlement.run().await;
+        "settlement"
+    });
+    // An endpoint that does not answer is waited for much longer than this.
+    let deadline = Instant::now() + Duration::from_secs(8);
+    while world.balance(shop.receiver).await != amount(100) {
+        assert!(
+            Instant::now() < deadline,
+            "the claim waits for the other chain"
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use alloy_primitives::{Address, U256};
 use alloy_signer_local::PrivateKeySigner;
@@ -11,12 +12,12 @@ use axum::extract::Request;
 use axum::response::Response;
 use axum::routing::get;
 use axum::{Extension, Router};
-use hearth_chain::bindings::TestDollar;
+use hearth_chain::bindings::{SETTLEMENT_ADDRESS, TestDollar};
 use hearth_chain::client::{ChainClient, Environment, SystemEnvironment};
 use hearth_chain::embedded::{
     Embedded, EmbeddedConfig, Genesis, GenesisCall, GenesisCode, TEST_DOLLAR_ADDRESS,
 };
-use hearth_chain::sender::SenderConfig;
+use hearth_chain::sender::{DynSigner, IntentId, RedbJournal, Sender, SenderConfig, TxIntent};
 use hearth_node::payments::desk::StoredChannel;
 use hearth_node::payments::escrow::Escrows;
 use hearth_node::payments::gate::{Gate, Meter, PaidLayer};
@@ -35,6 +36,9 @@ use tokio::sync::{Notify, Semaphore};
 use url::Url;
 
 pub(crate) const CHAIN: u64 = 402_402;
+
+/// Each shop is a run of its own.
+static RUNS: AtomicU64 = AtomicU64::new(1);
 
 pub(crate) const fn amount(units: u128) -> Amount {
     Amount::new(units)
@@ -60,6 +64,7 @@ pub(crate) fn accepted(receiver: Address, receiver_authorizer: Address) -> Accep
         receiver,
         receiver_authorizer,
         withdraw_delay: 86_400,
+        deposit_ceilings: 10,
         batch: true,
         exact: true,
     }
@@ -264,7 +269,7 @@ impl World {
             policy(),
             None,
             &self.environment,
-            1,
+            RUNS.fetch_add(1, Ordering::Relaxed),
             &mut tasks,
         );
         let receiver = key(3).address();
@@ -332,6 +337,28 @@ impl World {
 }
 
 impl World {
+    /// Sends a call to the settlement contract from the household's own account, and waits for it.
+    pub(crate) async fn send_as_household(&self, name: &str, data: Vec<u8>) {
+        let access = self.access().remove(0);
+        let client = ChainClient::from_transport(self.chain.transport(), ChainId(CHAIN));
+        let store = self.store(name);
+        let journal = RedbJournal::new(Arc::clone(store.database())).unwrap();
+        let account: DynSigner = Arc::new(key(1));
+        let (sender, task) =
+            Sender::new(client.clone(), account, Arc::new(journal), access.sender).unwrap();
+        let running = tokio::spawn(task.run());
+        let intent = TxIntent {
+            to: SETTLEMENT_ADDRESS,
+            data: data.into(),
+            value: U256::ZERO,
+            gas_cap: 1_000_000,
+            deadline_ms: u64::MAX,
+        };
+        let id = IntentId::new(name).unwrap();
+        sender.submit(id, intent).await.unwrap();
+        running.abort();
+    }
+
     /// The payer of `purse` with a way to the chain of its own and the same channels, so that it can
     /// withdraw without the provider. It lives as long as the tasks.
     pub(crate) async fn withdrawing(&self, purse: &Purse, name: &str) -> (Purse, Tasks) {

@@ -6,7 +6,7 @@
 //! durable together. Until then nothing was promised: work that a crash cuts off is not charged, and
 //! the payer's voucher, which it still has, is as good as before.
 //!
-//! Four ideas carry the rest:
+//! Six ideas carry the rest:
 //!
 //! * **The payer's view.** A payer signs `max = view + ceiling`, so its view of what it was charged
 //!   can be read from every voucher. A voucher is good when `max >= charged + reserved + need`;
@@ -22,19 +22,32 @@
 //! * **Memory lost.** A view above everything that was ever told proves that this record is older
 //!   than the payer's. The payer signed for that view, so it is adopted: nobody loses. That can be
 //!   so only on the first voucher after the record came from the store; later it is an error.
+//! * **A voucher is a bearer token.** It starts work once, and never after it left this node in a
+//!   claim, a refund or for a watchtower ([`PublicVouchers`]): what leaves is noted durably before.
+//! * **Knowledge ages.** Work is admitted on what the chain has now, not on what it once had
+//!   ([`Sight`]).
+
+mod judge;
+mod record;
+mod sight;
+mod vouchers;
 
 use std::collections::{BTreeMap, VecDeque};
 
 use alloy_primitives::U256;
-use serde::{Deserialize, Serialize};
 
-use crate::eip712::ChannelConfig;
 use crate::id::ChannelId;
 use crate::money::Amount;
 use crate::time::Timestamp;
 use crate::x402::{ChannelState, ChargeStatement, ClaimRow, ErrorCode, VoucherState};
 
 use super::{CheckedDeposit, CheckedPayment, OnchainState, PaymentKind, Voucher, channel_state};
+use judge::Verdict;
+use vouchers::UsedVouchers;
+
+pub use record::{LOWER_VOUCHERS_MAX, Record, Spread};
+pub use sight::{HEARD_MS_MAX, Moment, READ_MS_MAX, Sight};
+pub use vouchers::{PUBLIC_VOUCHERS_MAX, PublicVouchers, USED_VOUCHERS_MAX};
 
 /// Requests that may wait for one channel; more are told that it is busy.
 pub const WAITING_MAX: usize = 64;
@@ -46,26 +59,14 @@ pub const WAIT_MS_MAX: u64 = 30_000;
 /// How long a reply can be on its way to a payer that lives, in milliseconds.
 pub const TRANSIT_MS_MAX: u64 = 10_000;
 
+/// Refunds of one channel within [`REFUND_WINDOW_MS`]; each costs this provider the gas.
+pub const REFUNDS_MAX: usize = 8;
+/// The time over which refunds are counted, in milliseconds.
+pub const REFUND_WINDOW_MS: u64 = 3_600_000;
+
 /// A request, named by the driver; never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u64);
-
-/// What a provider must not forget about a channel.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
-    /// The channel's parameters.
-    pub config: ChannelConfig,
-    /// What was charged, cumulative. This, and nothing more, is claimed.
-    pub charged: Amount,
-    /// The highest cumulative figure that the payer was ever told; at least `charged`.
-    pub told: Amount,
-    /// The highest voucher that was accepted.
-    pub voucher: Option<Voucher>,
-    /// The channel as the chain last had it; `None` before it was first read.
-    pub onchain: Option<OnchainState>,
-    /// When the last request was paid.
-    pub last_paid_at: Timestamp,
-}
 
 /// What a request costs at most, in two senses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +76,8 @@ pub struct Quote {
     /// The most that this request can really cost; at most `ceiling`. Quoting more than is needed
     /// leaves room for requests in parallel on one voucher.
     pub need: Amount,
+    /// The least that is worth depositing.
+    pub least_deposit: Amount,
 }
 
 /// What happens to a channel.
@@ -101,13 +104,32 @@ pub enum Event {
         /// The request.
         request: RequestId,
     },
+    /// An admitted request goes on as two, which together need what it needed.
+    Split {
+        /// The request.
+        request: RequestId,
+        /// The second half.
+        rest: RequestId,
+        /// What the second half needs; at most what the request needed.
+        need: Amount,
+    },
     /// The work failed, or nobody wants it any more. Nothing is charged.
     Abort {
         /// The request.
         request: RequestId,
     },
-    /// The chain was read, or an event of the chain changed the channel.
-    Onchain(OnchainState),
+    /// The voucher with this maximum is about to leave this node.
+    Publish {
+        /// What it promises.
+        max_claimable: Amount,
+    },
+    /// The chain was read.
+    Onchain {
+        /// The channel.
+        state: OnchainState,
+        /// When it had this state.
+        sight: Sight,
+    },
     /// The chain could not be read.
     ReadFailed,
     /// A transaction that was asked for is final.
@@ -130,6 +152,8 @@ pub struct Transacted {
     pub amount: Amount,
     /// The channel after it.
     pub onchain: OnchainState,
+    /// When it had this state.
+    pub sight: Sight,
 }
 
 /// What is to be done, in this order.
@@ -217,6 +241,8 @@ pub struct Correction {
 #[derive(Debug, Clone)]
 struct Admitted {
     quote: Quote,
+    /// The maximum of the voucher that it was admitted on.
+    max_claimable: Amount,
     /// The sum that the payer had when it signed, if that is surely what it has: its voucher is the
     /// highest yet, nothing else was in flight, and everything stated had reached it.
     sum_before: Option<Amount>,
@@ -232,22 +258,13 @@ struct Waiting {
     request: RequestId,
     payment: CheckedPayment,
     quote: Quote,
-    until: Timestamp,
+    came_at: Timestamp,
+    /// Its voucher had done its work, or was public, when it came.
+    replayed: bool,
     /// The chain was read since this request came.
     read: bool,
     /// The deposit that this request brought is done.
     moved: Option<(String, Amount)>,
-}
-
-/// Why a channel cannot take a request now.
-enum Verdict {
-    Admit,
-    Refund(Amount),
-    Deposit,
-    Read,
-    Wait,
-    Refuse(ErrorCode),
-    Correct(ErrorCode),
 }
 
 /// One channel, seen by its provider.
@@ -270,37 +287,12 @@ pub struct Channel {
     believed_max: Amount,
     /// The record came from the store and no voucher has agreed with it yet.
     unproved: bool,
-}
-
-impl Record {
-    /// A channel that nothing is known of but its parameters.
-    pub fn new(config: ChannelConfig) -> Self {
-        Self {
-            config,
-            charged: Amount::ZERO,
-            told: Amount::ZERO,
-            voucher: None,
-            onchain: None,
-            last_paid_at: Timestamp::default(),
-        }
-    }
-
-    /// What is charged and not yet claimed.
-    pub fn unclaimed(&self) -> Amount {
-        let claimed = self
-            .onchain
-            .map_or(Amount::ZERO, |onchain| onchain.total_claimed);
-        self.charged.saturating_sub(claimed)
-    }
-
-    /// The row that claims everything that is due, if anything is.
-    pub fn claim_row(&self) -> Option<ClaimRow> {
-        if self.unclaimed().is_zero() {
-            return None;
-        }
-        let voucher = self.voucher?;
-        Some(voucher.claim_row(&self.config, self.charged))
-    }
+    /// When the chain was last read for this channel, since this process began.
+    read: Option<Sight>,
+    /// What the vouchers were used for.
+    used: UsedVouchers,
+    /// When refunds were begun, the oldest first.
+    refunds: VecDeque<Timestamp>,
 }
 
 impl Channel {
@@ -309,12 +301,17 @@ impl Channel {
     pub fn restored(id: ChannelId, record: Record) -> Self {
         Self {
             unproved: true,
+            read: None,
             ..Self::resumed(id, record)
         }
     }
 
     /// A channel whose record was let go and taken up again by one and the same process.
     pub fn resumed(id: ChannelId, record: Record) -> Self {
+        let record_was_read = record.onchain.map(|_| Sight {
+            asked_at: Timestamp::default(),
+            block_at: None,
+        });
         Self {
             id,
             believed: record.charged,
@@ -327,6 +324,11 @@ impl Channel {
             unsaved: false,
             statements: 0,
             unproved: false,
+            // It was read for everything that this process admitted on it; what happened since is
+            // known as far as a follower has heard.
+            read: record_was_read,
+            used: UsedVouchers::default(),
+            refunds: VecDeque::new(),
         }
     }
 
@@ -348,30 +350,40 @@ impl Channel {
             && self.transacting.is_none()
     }
 
+    /// Forgets that the chain was read: something may have happened that nobody heard of.
+    pub fn doubt(&mut self) {
+        self.read = None;
+    }
+
     /// Takes one event and appends what is to be done.
-    pub fn handle(&mut self, now: Timestamp, event: Event, out: &mut Vec<Effect>) {
+    pub fn handle(&mut self, at: Moment, event: Event, out: &mut Vec<Effect>) {
+        let now = at.now;
         match event {
             Event::Pay {
                 request,
                 payment,
                 quote,
-            } => {
-                self.enqueue(now, request, *payment, quote, out);
-            }
+            } => self.enqueue(now, request, *payment, quote, out),
             Event::Charge { request, amount } => self.charge(now, request, amount, out),
             Event::StateEarly { request } => self.state_early(request, out),
+            Event::Split {
+                request,
+                rest,
+                need,
+            } => self.split(request, rest, need),
             Event::Abort { request } => {
                 self.admitted.remove(&request);
                 self.waiting.retain(|waiting| {
                     waiting.request != request || self.transacting == Some(request)
                 });
             }
-            Event::Onchain(onchain) => self.adopt_onchain(onchain, out),
+            Event::Publish { max_claimable } => self.publish(max_claimable, out),
+            Event::Onchain { state, sight } => self.adopt_onchain(state, sight, out),
             Event::ReadFailed => self.fail_read(out),
             Event::Done { request, outcome } => self.finish(request, outcome, out),
             Event::Tick => {}
         }
-        self.advance(now, out);
+        self.advance(at, out);
     }
 
     fn enqueue(
@@ -390,28 +402,73 @@ impl Channel {
             });
             return;
         }
+        let max = payment.voucher.max_claimable;
+        let replayed = match payment.kind {
+            PaymentKind::Voucher => self.is_spent(max, now),
+            // The deposit that comes with it was signed just now; and a refund is judged alone.
+            PaymentKind::Deposit(_) | PaymentKind::Refund(_) => {
+                self.record.spread.public.contains(max)
+            }
+        };
         self.waiting.push_back(Waiting {
             request,
             payment,
             quote,
-            until: now.plus_ms(WAIT_MS_MAX),
+            came_at: now,
+            replayed,
             read: false,
             moved: None,
         });
+    }
+
+    /// Whether a voucher starts nothing more. One that is not public is the payer's own: as long as
+    /// its requests are in flight, further ones may come on it.
+    fn is_spent(&self, max: Amount, now: Timestamp) -> bool {
+        let works = |admitted: &Admitted| admitted.max_claimable == max;
+        self.record.spread.public.contains(max)
+            || (self.used.is_spent(max, now) && !self.admitted.values().any(works))
+    }
+
+    /// Notes that a voucher leaves this node, before it does.
+    fn publish(&mut self, max: Amount, out: &mut Vec<Effect>) {
+        if self.record.spread.public.insert(max) {
+            self.persist(out);
+        }
+    }
+
+    fn split(&mut self, request: RequestId, rest: RequestId, need: Amount) {
+        let Some(admitted) = self.admitted.get_mut(&request) else {
+            return;
+        };
+        let need = need.min(admitted.quote.need);
+        admitted.quote.need = admitted.quote.need.saturating_sub(need);
+        let second = Admitted {
+            quote: Quote {
+                need,
+                ..admitted.quote
+            },
+            sum_before: None,
+            statements_before: self.statements,
+            stated_early: false,
+            moved: None,
+            ..*admitted
+        };
+        self.admitted.insert(rest, second);
     }
 
     /// Lets every waiting request go on that can, in the order of arrival.
     ///
     /// A request that must wait for others does not hold up those behind it, except that a refund
     /// lets nothing pass: otherwise a steady stream of requests would keep it waiting for ever.
-    fn advance(&mut self, now: Timestamp, out: &mut Vec<Effect>) {
+    fn advance(&mut self, at: Moment, out: &mut Vec<Effect>) {
+        let now = at.now;
         let mut index = 0;
         while index < self.waiting.len() {
             let lets_pass = !matches!(self.waiting[index].payment.kind, PaymentKind::Refund(_));
             let before = self.waiting.len();
-            match self.judge(&self.waiting[index]) {
-                Verdict::Wait if now >= self.waiting[index].until && !self.is_held(index) => {
-                    self.refuse_at(index, ErrorCode::ChannelBusy, false, out);
+            match self.judge(at, &self.waiting[index]) {
+                Verdict::Wait if self.has_waited(now, index) => {
+                    self.refuse_at(now, index, ErrorCode::ChannelBusy, false, out);
                 }
                 Verdict::Wait => {}
                 Verdict::Read => {
@@ -419,10 +476,10 @@ impl Channel {
                     out.push(Effect::ReadChain);
                 }
                 Verdict::Deposit => self.send_deposit(index, out),
-                Verdict::Refund(amount) => self.send_refund(index, amount, out),
+                Verdict::Refund(amount) => self.send_refund(now, index, amount, out),
                 Verdict::Admit => self.admit_at(now, index, out),
-                Verdict::Refuse(code) => self.refuse_at(index, code, false, out),
-                Verdict::Correct(code) => self.refuse_at(index, code, true, out),
+                Verdict::Refuse(code) => self.refuse_at(now, index, code, false, out),
+                Verdict::Correct(code) => self.refuse_at(now, index, code, true, out),
             }
             let stays = self.waiting.len() == before;
             if stays && !lets_pass {
@@ -432,9 +489,11 @@ impl Channel {
         }
     }
 
-    /// Whether the request at `index` has a transaction under way, and so must not be dropped.
-    fn is_held(&self, index: usize) -> bool {
-        self.transacting == Some(self.waiting[index].request)
+    /// Whether the request at `index` has waited for long enough. One that has a transaction under way
+    /// must not be dropped.
+    fn has_waited(&self, now: Timestamp, index: usize) -> bool {
+        let waiting = &self.waiting[index];
+        now.ms_since(waiting.came_at) >= WAIT_MS_MAX && self.transacting != Some(waiting.request)
     }
 
     fn reserved(&self) -> Amount {
@@ -443,123 +502,12 @@ impl Channel {
         })
     }
 
-    fn judge(&self, waiting: &Waiting) -> Verdict {
-        let Some(onchain) = self.record.onchain else {
-            return if self.reading {
-                Verdict::Wait
-            } else {
-                Verdict::Read
-            };
-        };
-        if self.transacting == Some(waiting.request) {
-            return Verdict::Wait;
-        }
-        match waiting.payment.kind {
-            PaymentKind::Refund(amount) => self.judge_refund(waiting, amount, &onchain),
-            PaymentKind::Voucher | PaymentKind::Deposit(_) => self.judge_payment(waiting, &onchain),
-        }
-    }
-
-    fn judge_payment(&self, waiting: &Waiting, onchain: &OnchainState) -> Verdict {
-        let max = waiting.payment.voucher.max_claimable;
-        let Some(view) = max.checked_sub(waiting.quote.ceiling) else {
-            return Verdict::Correct(ErrorCode::CumulativeMismatch);
-        };
-        let Some(charged) = self.charged_given(view, onchain) else {
-            return Verdict::Correct(ErrorCode::CumulativeMismatch);
-        };
-        if max <= onchain.total_claimed {
-            return Verdict::Correct(ErrorCode::CumulativeBelowClaimed);
-        }
-        let needed = charged.saturating_add(waiting.quote.need);
-        if max < needed {
-            return Verdict::Correct(ErrorCode::CumulativeMismatch);
-        }
-        if self.admitted.len() >= ADMITTED_MAX || max < needed.saturating_add(self.reserved()) {
-            return Verdict::Wait;
-        }
-        match &waiting.payment.kind {
-            PaymentKind::Deposit(deposit) if waiting.moved.is_none() => {
-                let funds = onchain.spendable().saturating_add(deposit.amount);
-                self.judge_funds(waiting, max <= funds, Verdict::Deposit)
-            }
-            _ if max <= onchain.spendable() => Verdict::Admit,
-            _ => self.judge_funds(waiting, false, Verdict::Admit),
-        }
-    }
-
-    /// What to do where the channel's funds matter: read them before anyone is refused.
-    ///
-    /// A deposit is sent even where the channel holds enough: the published clients count every
-    /// deposit that was answered, and would later sign for money that is not there.
-    fn judge_funds(&self, waiting: &Waiting, enough: bool, then: Verdict) -> Verdict {
-        if self.transacting.is_some() || self.reading {
-            return Verdict::Wait;
-        }
-        match (enough, waiting.read) {
-            (true, _) => then,
-            (false, false) => Verdict::Read,
-            (false, true) => Verdict::Correct(ErrorCode::CumulativeExceedsBalance),
-        }
-    }
-
-    fn judge_refund(
-        &self,
-        waiting: &Waiting,
-        amount: Option<Amount>,
-        onchain: &OnchainState,
-    ) -> Verdict {
-        if !self.admitted.is_empty() || self.transacting.is_some() || self.reading {
-            return Verdict::Wait;
-        }
-        if !waiting.read {
-            return Verdict::Read;
-        }
-        let max = waiting.payment.voucher.max_claimable;
-        // A view below what was charged lacks a reply that was lost; the voucher held covers it.
-        let Some(charged) = self.charged_given(max, onchain) else {
-            return Verdict::Correct(ErrorCode::CumulativeMismatch);
-        };
-        let left = onchain.balance.saturating_sub(charged);
-        if left.is_zero() {
-            return Verdict::Refuse(ErrorCode::RefundNoBalance);
-        }
-        match amount {
-            None => Verdict::Refund(left),
-            Some(amount) if amount.is_zero() || amount > left => {
-                Verdict::Refuse(ErrorCode::RefundAmount)
-            }
-            Some(amount) => Verdict::Refund(amount),
-        }
-    }
-
-    /// What was charged, given the payer's view; `None` where that view cannot be.
-    ///
-    /// A view above all that was told is believed where this record may be old, and as far as the
-    /// channel held so much.
-    fn charged_given(&self, view: Amount, onchain: &OnchainState) -> Option<Amount> {
-        if view <= self.record.told {
-            return Some(self.record.charged);
-        }
-        (self.unproved && view <= onchain.balance).then_some(view)
-    }
-
     fn adopt_view(&mut self, view: Amount) {
         if view > self.record.told {
             self.record.charged = view;
             self.record.told = view;
         }
         self.unproved = false;
-    }
-
-    fn keep_voucher(&mut self, voucher: Voucher) {
-        let higher = self
-            .record
-            .voucher
-            .is_none_or(|held| voucher.max_claimable > held.max_claimable);
-        if higher {
-            self.record.voucher = Some(voucher);
-        }
     }
 
     fn admit_at(&mut self, now: Timestamp, index: usize, out: &mut Vec<Effect>) {
@@ -571,10 +519,12 @@ impl Channel {
         let view = voucher.max_claimable.saturating_sub(waiting.quote.ceiling);
         let sum_before = self.weigh_view(now, view, voucher);
         self.adopt_view(view);
-        self.keep_voucher(voucher);
+        self.record.keep(voucher);
+        self.used.admit(voucher.max_claimable, now);
         self.record.last_paid_at = now;
         let admitted = Admitted {
             quote: waiting.quote,
+            max_claimable: voucher.max_claimable,
             sum_before,
             statements_before: self.statements,
             stated_early: false,
@@ -643,6 +593,11 @@ impl Channel {
         self.record.charged = self.record.charged.saturating_add(amount);
         self.record.told = self.record.told.max(self.record.charged);
         self.record.last_paid_at = now;
+        if !amount.is_zero() {
+            self.used.charge(admitted.max_claimable, now);
+            self.used.forget_to(self.record.charged);
+            self.record.drop_low();
+        }
         self.persist(out);
         let mut statement = if admitted.stated_early {
             self.statement(amount, None, admitted.moved)
@@ -671,7 +626,7 @@ impl Channel {
             is_alone && self.waiting.is_empty() && self.statements == admitted.statements_before;
         // Where the voucher has room for one more call, that call may be on its way, and its reply
         // may overtake this one.
-        let Quote { ceiling, need } = admitted.quote;
+        let Quote { ceiling, need, .. } = admitted.quote;
         let has_room = |sum: Amount| sum.saturating_add(ceiling) >= reached.saturating_add(need);
         let sum = admitted
             .sum_before
@@ -700,11 +655,24 @@ impl Channel {
         }
     }
 
-    fn refuse_at(&mut self, index: usize, code: ErrorCode, correct: bool, out: &mut Vec<Effect>) {
+    fn refuse_at(
+        &mut self,
+        now: Timestamp,
+        index: usize,
+        code: ErrorCode,
+        correct: bool,
+        out: &mut Vec<Effect>,
+    ) {
         let Some(waiting) = self.waiting.remove(index) else {
             return;
         };
-        let correction = correct.then(|| self.correct(out));
+        let correction = correct.then(|| {
+            let figure = match waiting.payment.kind {
+                PaymentKind::Refund(_) => self.figure_for_refund(),
+                _ => self.figure_for(waiting.quote.ceiling, now),
+            };
+            self.correct(figure, out)
+        });
         out.push(Effect::Refuse {
             request: waiting.request,
             code,
@@ -712,13 +680,23 @@ impl Channel {
         });
     }
 
-    /// The figures from which an honest payer's next voucher is surely good.
+    /// The figure from which an honest payer's next voucher, `ceiling` above it, is surely good.
     ///
-    /// They are never below what the payer believes already, which later statements rest on.
-    fn correct(&mut self, out: &mut Vec<Effect>) -> Box<Correction> {
+    /// It is never below what the payer believes already, which later statements rest on; and it
+    /// leads to no voucher that starts nothing any more.
+    fn figure_for(&self, ceiling: Amount, now: Timestamp) -> Amount {
+        let promised = self.promised();
         let figure = self.record.charged.saturating_add(self.reserved());
-        let promised = self.record.voucher.map(|voucher| voucher.max_claimable);
-        let figure = figure.max(self.believed.min(promised.unwrap_or_default()));
+        let figure = figure.max(self.believed.min(promised));
+        let further = figure.units()..=promised.units();
+        further
+            .take(PUBLIC_VOUCHERS_MAX + USED_VOUCHERS_MAX + 1)
+            .map(Amount::new)
+            .find(|figure| !self.is_spent(figure.saturating_add(ceiling), now))
+            .unwrap_or(figure)
+    }
+
+    fn correct(&mut self, figure: Amount, out: &mut Vec<Effect>) -> Box<Correction> {
         self.believed_max = self.believed_max.max(figure);
         let told = self.record.told;
         self.tell_at_most(self.believed_max);
@@ -746,14 +724,25 @@ impl Channel {
         }
     }
 
-    fn send_refund(&mut self, index: usize, amount: Amount, out: &mut Vec<Effect>) {
+    fn send_refund(&mut self, now: Timestamp, index: usize, amount: Amount, out: &mut Vec<Effect>) {
         let request = self.waiting[index].request;
         let voucher = self.waiting[index].payment.voucher;
         self.adopt_view(voucher.max_claimable);
-        self.keep_voucher(voucher);
+        self.record.keep(voucher);
+        self.refunds.push_back(now);
+        while self.refunds.len() > REFUNDS_MAX {
+            self.refunds.pop_front();
+        }
         self.transacting = Some(request);
         let nonce = self.record.onchain.unwrap_or_default().refund_nonce;
+        // What signs for a refund does so once, whether or not it is in the transaction.
+        let public = &mut self.record.spread.public;
+        public.insert(voucher.max_claimable);
         let claim = self.record.claim_row().map(Box::new);
+        if let Some(row) = &claim {
+            let claimed_with = row.voucher.max_claimable_amount;
+            self.record.spread.public.insert(claimed_with);
+        }
         self.persist(out);
         out.push(Effect::SendRefund {
             request,
@@ -779,9 +768,16 @@ impl Channel {
             .position(|waiting| waiting.request == request);
         let Some(index) = index else { return };
         match outcome {
-            Err(code) => self.refuse_at(index, code, false, out),
+            Err(code) => {
+                let waiting = self.waiting.remove(index);
+                out.extend(waiting.map(|waiting| Effect::Refuse {
+                    request: waiting.request,
+                    code,
+                    correction: None,
+                }));
+            }
             Ok(done) => {
-                self.adopt_onchain(done.onchain, out);
+                self.adopt_onchain(done.onchain, done.sight, out);
                 let moved = Some((done.transaction, done.amount));
                 if matches!(self.waiting[index].payment.kind, PaymentKind::Refund(_)) {
                     self.waiting.remove(index);
@@ -790,6 +786,7 @@ impl Channel {
                         statement: self.refunded(moved),
                     });
                 } else {
+                    self.used.clear();
                     self.waiting[index].moved = moved;
                 }
             }
@@ -808,11 +805,16 @@ impl Channel {
         }
     }
 
-    fn adopt_onchain(&mut self, onchain: OnchainState, out: &mut Vec<Effect>) {
+    fn adopt_onchain(&mut self, onchain: OnchainState, sight: Sight, out: &mut Vec<Effect>) {
         self.reading = false;
         for waiting in &mut self.waiting {
             waiting.read = true;
         }
+        // Of two answers that overtook one another the one that was asked for later is newer.
+        if self.read.is_some_and(|read| read.asked_at > sight.asked_at) {
+            return;
+        }
+        self.read = Some(sight);
         let changed = self.record.onchain != Some(onchain);
         self.record.onchain = Some(onchain);
         // What the chain has as claimed was charged, whatever this record remembers.
@@ -824,12 +826,19 @@ impl Channel {
         }
     }
 
+    /// Refuses everyone who waits: what would have to be known is not.
     fn fail_read(&mut self, out: &mut Vec<Effect>) {
         self.reading = false;
-        let unread = |waiting: &Waiting| !waiting.read;
-        while let Some(index) = self.waiting.iter().position(unread) {
-            self.refuse_at(index, ErrorCode::ChannelStateRead, false, out);
-        }
+        let held = self.transacting;
+        let (kept, refused): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut self.waiting)
+            .into_iter()
+            .partition(|waiting| held == Some(waiting.request));
+        self.waiting = kept;
+        out.extend(refused.into_iter().map(|waiting| Effect::Refuse {
+            request: waiting.request,
+            code: ErrorCode::ChannelStateRead,
+            correction: None,
+        }));
     }
 
     fn persist(&mut self, out: &mut Vec<Effect>) {

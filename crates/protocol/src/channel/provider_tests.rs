@@ -1,7 +1,10 @@
+use std::collections::BTreeSet;
+
 use alloy_primitives::{Address, B256};
 use proptest::prelude::*;
 
 use super::*;
+use crate::eip712::ChannelConfig;
 use crate::signature::Signature;
 use crate::x402::Erc3009Authorization;
 
@@ -77,19 +80,59 @@ impl Desk {
         Self::with(record)
     }
 
+    /// A desk that starts with this record, and reads the chain once where it knows the channel.
     fn with(record: Record) -> Self {
         let id = ChannelId(B256::ZERO);
-        Self {
+        let known = record.onchain;
+        let mut desk = Self {
             channel: Channel::restored(id, record.clone()),
             durable: record,
             next: 0,
             now: NOW,
+        };
+        if let Some(state) = known {
+            desk.read(state);
+        }
+        desk
+    }
+
+    /// What the chain has now.
+    fn sight(&self) -> Sight {
+        Sight {
+            asked_at: self.now,
+            block_at: Some(self.now),
         }
     }
 
+    fn read(&mut self, state: OnchainState) -> Vec<Effect> {
+        let sight = self.sight();
+        self.handle(Event::Onchain { state, sight })
+    }
+
+    fn done(&self, transaction: &str, units: u128, onchain: OnchainState) -> Transacted {
+        Transacted {
+            transaction: transaction.to_owned(),
+            amount: amount(units),
+            onchain,
+            sight: self.sight(),
+        }
+    }
+
+    /// Handles an event while a follower is at the newest block.
     fn handle(&mut self, event: Event) -> Vec<Effect> {
+        let heard = Some(self.sight());
+        self.handle_at(
+            Moment {
+                now: self.now,
+                heard,
+            },
+            event,
+        )
+    }
+
+    fn handle_at(&mut self, at: Moment, event: Event) -> Vec<Effect> {
         let mut out = Vec::new();
-        self.channel.handle(self.now, event, &mut out);
+        self.channel.handle(at, event, &mut out);
         for effect in &out {
             if let Effect::Persist(record) = effect {
                 self.durable = (**record).clone();
@@ -114,6 +157,7 @@ impl Desk {
         let quote = Quote {
             ceiling: amount(ceiling),
             need: amount(need),
+            least_deposit: Amount::ZERO,
         };
         (
             request,
@@ -135,6 +179,9 @@ impl Desk {
 
     fn crash(&mut self) {
         self.channel = Channel::restored(ChannelId(B256::ZERO), self.durable.clone());
+        if let Some(state) = self.durable.onchain {
+            self.read(state);
+        }
     }
 }
 
@@ -216,16 +263,12 @@ fn an_unknown_channel_is_read_then_funded_then_served() {
     let mut desk = Desk::with(Record::new(config()));
     let (request, out) = desk.send(payment(1_000, deposit(5_000)), 1_000, 1_000);
     assert_eq!(out, [Effect::ReadChain]);
-    let out = desk.handle(Event::Onchain(onchain(0, 0)));
+    let out = desk.read(onchain(0, 0));
     assert!(
         matches!(out.as_slice(), [Effect::SendDeposit { .. }]),
         "{out:?}"
     );
-    let done = Transacted {
-        transaction: "0xab".into(),
-        amount: amount(5_000),
-        onchain: onchain(5_000, 0),
-    };
+    let done = desk.done("0xab", 5_000, onchain(5_000, 0));
     let out = desk.handle(Event::Done {
         request,
         outcome: Ok(done),
@@ -245,7 +288,7 @@ fn an_unknown_channel_is_read_then_funded_then_served() {
 fn a_deposit_too_small_for_its_voucher_is_not_sent() {
     let mut desk = Desk::funded(100);
     desk.send(payment(1_000, deposit(899)), 1_000, 1_000);
-    let out = desk.handle(Event::Onchain(onchain(100, 0)));
+    let out = desk.read(onchain(100, 0));
     assert_eq!(refusal(&out), Some(ErrorCode::CumulativeExceedsBalance));
 }
 
@@ -259,11 +302,7 @@ fn first_calls_in_parallel_send_one_deposit_where_one_voucher_pays_once() {
     );
     let (_, out) = desk.send(payment(1_000, deposit(5_000)), 1_000, 1_000);
     assert_eq!(out, []);
-    let done = Transacted {
-        transaction: "0xab".into(),
-        amount: amount(5_000),
-        onchain: onchain(5_000, 0),
-    };
+    let done = desk.done("0xab", 5_000, onchain(5_000, 0));
     let out = desk.handle(Event::Done {
         request: first,
         outcome: Ok(done),
@@ -347,7 +386,7 @@ fn a_voucher_above_the_balance_reads_the_chain_once_then_is_refused() {
     let mut desk = Desk::funded(500);
     let (_, out) = desk.pay(1_000, 1_000, 1_000);
     assert_eq!(out, [Effect::ReadChain]);
-    let out = desk.handle(Event::Onchain(onchain(500, 0)));
+    let out = desk.read(onchain(500, 0));
     assert_eq!(refusal(&out), Some(ErrorCode::CumulativeExceedsBalance));
 }
 
@@ -359,10 +398,10 @@ fn money_that_is_being_withdrawn_pays_for_nothing_new() {
         withdraw_requested_at: 7,
         ..onchain(2_000, 0)
     };
-    desk.handle(Event::Onchain(state));
+    desk.read(state);
     let (_, out) = desk.pay(1_000, 1_000, 1_000);
     assert_eq!(out, [Effect::ReadChain]);
-    let out = desk.handle(Event::Onchain(state));
+    let out = desk.read(state);
     assert_eq!(refusal(&out), Some(ErrorCode::CumulativeExceedsBalance));
 }
 
@@ -393,7 +432,7 @@ fn a_stream_states_the_upper_view_and_the_next_vouchers_fit_without_a_correction
     }
     let (_, out) = desk.send(payment(view, PaymentKind::Refund(None)), 1_000, 1_000);
     assert_eq!(out, [Effect::ReadChain]);
-    let out = desk.handle(Event::Onchain(onchain(100_000, 0)));
+    let out = desk.read(onchain(100_000, 0));
     let Some(Effect::SendRefund {
         amount: returned,
         claim: Some(row),
@@ -527,7 +566,7 @@ fn a_provider_that_lost_its_memory_adopts_what_the_payer_signed_for() {
     // All of it: nothing but the chain is left.
     let mut desk = Desk::with(Record::new(config()));
     desk.pay(15_412, 1_000, 1_000);
-    let out = desk.handle(Event::Onchain(onchain(20_000, 14_000)));
+    let out = desk.read(onchain(20_000, 14_000));
     assert!(admits(&out, RequestId(1)), "{out:?}");
     assert_eq!(desk.channel.record.charged, amount(14_412));
     // Some of it: an old copy.
@@ -549,7 +588,7 @@ fn a_provider_that_lost_its_memory_adopts_what_the_payer_signed_for() {
 fn a_payer_that_starts_again_below_what_was_claimed_is_told_so() {
     let mut desk = Desk::with(Record::new(config()));
     desk.send(payment(1_000, deposit(5_000)), 1_000, 1_000);
-    let out = desk.handle(Event::Onchain(onchain(16_412, 16_412)));
+    let out = desk.read(onchain(16_412, 16_412));
     assert_eq!(refusal(&out), Some(ErrorCode::CumulativeBelowClaimed));
 }
 
@@ -557,14 +596,14 @@ fn a_payer_that_starts_again_below_what_was_claimed_is_told_so() {
 fn a_refund_waits_for_work_lets_nothing_pass_and_claims_first() {
     let mut desk = Desk::funded(10_000);
     let (working, _) = desk.pay(1_000, 1_000, 1_000);
-    // Signed before the charge was known: the voucher of that work covers it.
+    // Signed for what will be charged when it is judged.
     let refund = PaymentKind::Refund(Some(amount(100)));
-    let (refund, out) = desk.send(payment(0, refund), 1_000, 1_000);
+    let (refund, out) = desk.send(payment(400, refund), 1_000, 1_000);
     assert_eq!(out, []);
     let (late, out) = desk.pay(2_000, 1_000, 500);
     assert_eq!(out, []);
     desk.charge(working, 400);
-    let out = desk.handle(Event::Onchain(onchain(10_000, 0)));
+    let out = desk.read(onchain(10_000, 0));
     let Some(Effect::SendRefund {
         amount: returned,
         claim: Some(row),
@@ -574,11 +613,7 @@ fn a_refund_waits_for_work_lets_nothing_pass_and_claims_first() {
         panic!("{out:?}")
     };
     assert_eq!((*returned, row.total_claimed), (amount(100), amount(400)));
-    let done = Transacted {
-        transaction: "0xcd".into(),
-        amount: amount(100),
-        onchain: onchain(9_900, 400),
-    };
+    let done = desk.done("0xcd", 100, onchain(9_900, 400));
     let out = desk.handle(Event::Done {
         request: refund,
         outcome: Ok(done),
@@ -604,13 +639,13 @@ fn refunds_of_nothing_or_of_too_much_are_refused() {
         (Some(1_001), ErrorCode::RefundAmount),
     ] {
         desk.send(payment(0, PaymentKind::Refund(asked.map(amount))), 0, 0);
-        let out = desk.handle(Event::Onchain(onchain(1_000, 0)));
+        let out = desk.read(onchain(1_000, 0));
         assert_eq!(refusal(&out), Some(code));
     }
     let (request, _) = desk.pay(1_000, 1_000, 1_000);
     desk.charge(request, 1_000);
     desk.send(payment(1_000, PaymentKind::Refund(None)), 0, 0);
-    let out = desk.handle(Event::Onchain(onchain(1_000, 0)));
+    let out = desk.read(onchain(1_000, 0));
     assert_eq!(refusal(&out), Some(ErrorCode::RefundNoBalance));
 }
 
@@ -657,6 +692,9 @@ struct Traffic {
     lost: u128,
     /// What the headers of streams stated above what the streams cost.
     overstated: u128,
+    /// The maxima of vouchers on which something was charged.
+    spent: BTreeSet<u128>,
+    on: BTreeMap<RequestId, u128>,
 }
 
 #[derive(Debug, Clone)]
@@ -697,6 +735,8 @@ impl Traffic {
             owed: 0,
             lost: 0,
             overstated: 0,
+            spent: BTreeSet::new(),
+            on: BTreeMap::new(),
         }
     }
 
@@ -708,7 +748,18 @@ impl Traffic {
             return;
         }
         let (request, out) = self.desk.pay(max, CEILING, NEED);
-        assert!(admits(&out, request), "{out:?}");
+        if !admits(&out, request) {
+            // A reply was lost, and the voucher had done its work.
+            assert_eq!(
+                refusal(&out),
+                Some(ErrorCode::CumulativeMismatch),
+                "{out:?}"
+            );
+            assert!(self.spent.contains(&max), "{max} is new: {out:?}");
+            self.take_correction(&out);
+            return;
+        }
+        self.on.insert(request, max);
         self.working.push((request, false));
     }
 
@@ -716,6 +767,9 @@ impl Traffic {
         let (request, stated_early) = self.working.swap_remove(index);
         let said = self.desk.charge(request, cost);
         self.owed += cost;
+        if cost > 0 {
+            self.spent.insert(self.on[&request]);
+        }
         if stated_early {
             self.overstated += NEED - cost;
         } else {
@@ -737,6 +791,10 @@ impl Traffic {
             self.deliver(0);
         }
         let (_, out) = self.desk.pay(CEILING - 1, CEILING, NEED);
+        self.take_correction(&out);
+    }
+
+    fn take_correction(&mut self, out: &[Effect]) {
         let Some(Effect::Refuse {
             correction: Some(correction),
             ..
@@ -745,7 +803,9 @@ impl Traffic {
             panic!("{out:?}")
         };
         let figure = correction.channel.charged_cumulative_amount;
-        self.client.view = figure.expect("a correction says what was charged").units();
+        let figure = figure.expect("a correction says what was charged").units();
+        self.overstated += figure.saturating_sub(self.owed);
+        self.client.view = figure;
         self.lost = 0;
         self.overstated += NEED * self.working.len() as u128;
     }
@@ -848,8 +908,15 @@ proptest! {
         let (view, owed) = (traffic.client.view, traffic.owed);
         if view < owed && view + CEILING >= owed + NEED {
             traffic.send();
+            traffic.send();
             traffic.quiet();
             prop_assert_eq!(traffic.client.view, traffic.owed, "the lost replies are made good");
         }
     }
 }
+
+#[path = "provider_attack_tests.rs"]
+mod attacks;
+
+#[path = "provider_sight_tests.rs"]
+mod sights;

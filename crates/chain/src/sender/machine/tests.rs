@@ -115,7 +115,7 @@ impl Bench {
     }
 
     fn submit(&mut self, number: u8) {
-        self.feed(Event::Submit(id(number), intent(number), None));
+        self.feed(Event::Submit(id(number), intent(number), Lane::Usual, None));
     }
 
     fn nonces(&self) -> Vec<u64> {
@@ -147,6 +147,43 @@ fn nonces_are_given_without_gaps_and_no_more_than_allowed_at_once() {
     }
     bench.feed(Event::Observed(snapshot(10, 4, 4)));
     assert_eq!(bench.nonces(), [4, 5, 6], "three may be in flight");
+}
+
+#[test]
+fn what_goes_first_waits_for_nothing_that_others_asked() {
+    let config = SenderConfig::default();
+    let mut bench = Bench::new();
+    bench.machine = Machine::restore(ACCOUNT, config, Vec::new(), START_MS);
+    let name = |number: usize| IntentId::new(format!("asked-{number}")).unwrap();
+    for number in 0..=MAX_QUEUED {
+        let asked = Event::Submit(name(number), intent(1), Lane::Usual, None);
+        bench.feed(asked);
+    }
+    let full = (name(MAX_QUEUED), Outcome::NotSent(NotSent::QueueFull));
+    assert_eq!(bench.finished, [full]);
+    bench.feed(Event::Observed(snapshot(10, 0, 0)));
+    let usual = config.max_in_flight - FIRST_IN_FLIGHT;
+    assert_eq!(bench.nonces().len(), usual, "some places are kept");
+    for number in 0..2 {
+        bench.feed(Event::Submit(id(number), intent(2), Lane::First, None));
+    }
+    bench.feed(Event::Observed(snapshot(10, 0, 0)));
+    let flying: Vec<_> = bench
+        .machine
+        .in_flight()
+        .map(|(id, ..)| id.clone())
+        .collect();
+    assert_eq!(
+        flying[usual..],
+        [id(0), id(1)],
+        "before a thousand that came before"
+    );
+    // However many go first, their own places bound them.
+    for number in 2..20 {
+        bench.feed(Event::Submit(id(number), intent(2), Lane::First, None));
+    }
+    bench.feed(Event::Observed(snapshot(10, 0, 0)));
+    assert_eq!(bench.nonces().len(), config.max_in_flight);
 }
 
 #[test]
@@ -306,7 +343,7 @@ fn what_cannot_be_done_is_not_sent_and_said() {
         (tight, NotSent::TooMuchGas(50_000)),
     ] {
         let mut bench = Bench::new();
-        bench.feed(Event::Submit(id(1), intent, None));
+        bench.feed(Event::Submit(id(1), intent, Lane::Usual, None));
         bench.feed(Event::Observed(snapshot(10, 0, 0)));
         assert_eq!(bench.finished, [(id(1), Outcome::NotSent(expected))]);
         assert!(bench.broadcasts.is_empty() && !bench.machine.has_work());
@@ -321,7 +358,7 @@ fn a_name_is_done_once_whatever_is_submitted_under_it() {
     bench.submit(1);
     bench.feed(Event::Observed(snapshot(11, 0, 0)));
     assert_eq!(bench.nonces(), [0], "the same again is awaited");
-    bench.feed(Event::Submit(id(1), intent(2), None));
+    bench.feed(Event::Submit(id(1), intent(2), Lane::Usual, None));
     assert_eq!(
         bench.finished,
         [(id(1), Outcome::NotSent(NotSent::NameTaken))]
@@ -332,12 +369,17 @@ fn a_name_is_done_once_whatever_is_submitted_under_it() {
         intent: intent(7),
         receipt,
     });
-    bench.feed(Event::Submit(id(7), intent(7), Some(finished.clone())));
+    bench.feed(Event::Submit(
+        id(7),
+        intent(7),
+        Lane::Usual,
+        Some(finished.clone()),
+    ));
     assert_eq!(
         bench.finished[1],
         (id(7), Outcome::Final(intent(7), receipt))
     );
-    bench.feed(Event::Submit(id(7), intent(8), Some(finished)));
+    bench.feed(Event::Submit(id(7), intent(8), Lane::Usual, Some(finished)));
     assert_eq!(
         bench.finished[2],
         (id(7), Outcome::NotSent(NotSent::NameTaken))
@@ -601,6 +643,7 @@ impl World {
         self.feed(Event::Submit(
             id(number),
             intent(number),
+            [Lane::Usual, Lane::First][usize::from(number % 2)],
             finished.map(Box::new),
         ));
     }

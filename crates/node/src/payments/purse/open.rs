@@ -123,7 +123,7 @@ impl Purse {
         };
         held.save(requirements, self.now()).await?;
         let transacted = escrow
-            .deposit(&config, channel, &checked)
+            .deposit(&config, channel, &checked, None)
             .await
             .map_err(PayError::Deposit)?;
         held.channel().observe(&transacted.onchain);

@@ -14,16 +14,16 @@ use hearth_protocol::id::{AssetId, ChainId, ChannelId};
 use hearth_protocol::money::Amount;
 use hearth_protocol::spending::asset_of;
 use hearth_protocol::x402::{
-    BatchExtra, BatchPayload, ErrorCode, HeaderError, PaymentPayload, PaymentRequirements, Scheme,
-    SettleResponse, Version,
+    BatchExtra, BatchPayload, ErrorCode, HeaderError, PaymentPayload, PaymentRequired,
+    PaymentRequirements, Scheme, SettleResponse, Version,
 };
 use serde_json::Map;
 use url::Url;
 
 use super::channels::Held;
 use super::{
-    Order, PayError, Purchase, Purse, extra, payment_required, quoted_entry, settle_response, sign,
-    statement,
+    Order, PayError, Purchase, Purse, extra, is_recoverable, payment_required, quoted_entry,
+    settle_response, sign, statement,
 };
 
 /// How long a refund may take, as it is asked for, in seconds.
@@ -63,6 +63,8 @@ pub struct Refund {
     amount: Option<Amount>,
     /// It was asked for before, and no answer came.
     repeated: bool,
+    /// The provider corrected the figure that it is signed for.
+    corrected: bool,
     /// Refunds that the chain had of this channel before, where it could be read.
     refunds_before: Option<U256>,
 }
@@ -162,17 +164,7 @@ impl Purse {
         let onchain = self.read(requirements.network, channel).await.ok();
         let max_claimable = held.channel().prepare_refund()?;
         held.save(&requirements, self.now()).await?;
-        let domain = SettlementDomain::new(requirements.network);
-        let digest = domain.voucher_digest(channel, max_claimable);
-        let voucher = Voucher {
-            max_claimable,
-            signature: sign(&self.keys.session, digest),
-        };
-        let payload = BatchPayload::Refund {
-            channel_config: held.channel().record().config,
-            voucher: voucher.on_channel(channel),
-            amount,
-        };
+        let payload = self.sign_refund(&requirements, &mut held, max_claimable, amount);
         Ok(Beginning::ToCarry(Box::new(Refund {
             purse: self.clone(),
             held,
@@ -180,8 +172,30 @@ impl Purse {
             payload,
             amount,
             repeated,
+            corrected: false,
             refunds_before: onchain.map(|state| state.refund_nonce),
         })))
+    }
+
+    fn sign_refund(
+        &self,
+        requirements: &PaymentRequirements,
+        held: &mut Held,
+        max_claimable: Amount,
+        amount: Option<Amount>,
+    ) -> BatchPayload {
+        let channel = held.channel().id();
+        let domain = SettlementDomain::new(requirements.network);
+        let digest = domain.voucher_digest(channel, max_claimable);
+        let voucher = Voucher {
+            max_claimable,
+            signature: sign(&self.keys.session, digest),
+        };
+        BatchPayload::Refund {
+            channel_config: held.channel().record().config,
+            voucher: voucher.on_channel(channel),
+            amount,
+        }
     }
 
     /// Looks on chain for a refund whose answer was lost, so that it is not asked for twice.
@@ -207,29 +221,55 @@ impl Purse {
     }
 
     /// Carries a refund over HTTP.
-    async fn carry(&self, order: &Order<'_>, refund: Refund) -> Result<Refunded, PayError> {
-        let header = order.header(&refund.payload)?;
-        let sent = self.send(order.purchase, Some(&header), false).await;
-        let response = match sent {
-            Ok(response) if !response.status().is_server_error() => response,
-            // It may have been done all the same: the channel stays marked until that is known.
-            Ok(response) => {
-                let code = format!("status {}", response.status().as_u16());
-                return Err(PayError::Refused { code });
+    async fn carry(&self, order: &Order<'_>, mut refund: Refund) -> Result<Refunded, PayError> {
+        loop {
+            let header = order.header(&refund.payload)?;
+            let sent = self.send(order.purchase, Some(&header), false).await;
+            let response = match sent {
+                Ok(response) if !response.status().is_server_error() => response,
+                // It may have been done all the same: the channel stays marked until that is known.
+                Ok(response) => {
+                    let code = format!("status {}", response.status().as_u16());
+                    return Err(PayError::Refused { code });
+                }
+                Err(error) => return Err(error.into()),
+            };
+            if let Some(settled) = settle_response(&response) {
+                return refund.settle(settled).await;
             }
-            Err(error) => return Err(error.into()),
-        };
-        if let Some(settled) = settle_response(&response) {
-            return refund.settle(settled).await;
+            let required = payment_required(&response)?;
+            let code = required
+                .as_ref()
+                .and_then(|required| required.error.clone());
+            let code = code.unwrap_or_else(|| "no answer".to_owned());
+            match required.filter(|_| !refund.corrected && is_recoverable(&code)) {
+                Some(required) => refund.correct(&required).await?,
+                None => return refund.refused(code).await,
+            }
         }
-        let code = payment_required(&response)?.and_then(|required| required.error);
-        refund
-            .refused(code.unwrap_or_else(|| "no answer".to_owned()))
-            .await
     }
 }
 
 impl Refund {
+    /// Signs for the figure that the provider names, as far as it is proved. A claim may have made public
+    /// what was signed for before; a provider takes nothing that anyone could send.
+    async fn correct(&mut self, required: &PaymentRequired) -> Result<(), PayError> {
+        let purse = self.purse.clone();
+        let domain = SettlementDomain::new(self.requirements.network);
+        let corrected = purse.correct(required, &domain, &mut self.held).await;
+        if let Err(error) = corrected {
+            self.held.channel().finish_refund(None);
+            self.save().await?;
+            return Err(error);
+        }
+        self.corrected = true;
+        let max_claimable = self.held.channel().prepare_refund()?;
+        self.save().await?;
+        let (requirements, amount) = (&self.requirements, self.amount);
+        self.payload = purse.sign_refund(requirements, &mut self.held, max_claimable, amount);
+        Ok(())
+    }
+
     /// What goes to the provider: the JSON of an x402 `PaymentPayload`.
     ///
     /// # Errors

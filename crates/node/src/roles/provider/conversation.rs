@@ -271,8 +271,8 @@ impl<'a> Conversation<'a> {
         let mut tab = Tab::new(
             sales,
             &served.prices,
-            prompt_tokens,
-            request.output_tokens_max,
+            (prompt_tokens, request.output_tokens_max),
+            provider.begin_sale(),
         );
         for _ in 0..CORRECTIONS_MAX {
             let correction = match payment.take() {

@@ -19,7 +19,7 @@ use hearth_protocol::x402::{
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Sales, StoredSale};
+use super::{SaleNumber, Sales, StoredSale};
 use crate::payments::desk::{Admission, Alongside, Desk, DeskStopped, Refusal, Ticket};
 use crate::payments::gate::batch_response;
 use crate::payments::offer::{self, AcceptedAsset};
@@ -31,6 +31,7 @@ pub(super) struct Tab<'a> {
     prices: &'a [Price],
     prompt_tokens: u32,
     output_tokens_max: u32,
+    number: SaleNumber,
     paying: Option<Paying>,
 }
 
@@ -78,14 +79,15 @@ impl<'a> Tab<'a> {
     pub(super) fn new(
         sales: &'a Sales,
         prices: &'a [Price],
-        prompt_tokens: u32,
-        output_tokens_max: u32,
+        (prompt_tokens, output_tokens_max): (u32, u32),
+        number: SaleNumber,
     ) -> Self {
         Self {
             sales,
             prices,
             prompt_tokens,
             output_tokens_max,
+            number,
             paying: None,
         }
     }
@@ -174,6 +176,7 @@ impl<'a> Tab<'a> {
             desk: self.sales.desk.clone(),
             chain: paying.asset.chain(),
             ceiling: accepted.amount,
+            least_deposit: paying.asset.least_deposit(paying.meter.least()),
             checked,
         };
         Ok(Box::pin(async move {
@@ -272,7 +275,7 @@ impl<'a> Tab<'a> {
             return Ok(None);
         };
         let receipt = sign(paying.meter.charged(), paying.channel);
-        let sale = paying.sale(receipt.clone(), model, device);
+        let sale = (self.number, paying.sale(receipt.clone(), model, device));
         let charge = paying.charge(ticket, amount, Some(sale)).await?;
         Ok(Some((receipt, charge)))
     }
@@ -295,7 +298,8 @@ impl<'a> Tab<'a> {
             // A part that was not needed is dropped with its ticket: nothing is charged for it.
             if last.is_some_and(|last| index <= last) {
                 let is_last = Some(index) == last;
-                let kept = is_last.then(|| paying.sale(receipt.clone(), model, device));
+                let sale = || paying.sale(receipt.clone(), model, device);
+                let kept = is_last.then(|| (self.number, sale()));
                 stated = Some(paying.charge(ticket, amount, kept).await?);
             }
         }
@@ -308,51 +312,40 @@ struct Payment {
     desk: Desk,
     chain: ChainId,
     ceiling: Amount,
+    least_deposit: Amount,
     checked: CheckedPayment,
 }
 
 impl Payment {
     /// Has each part admitted. The deposit goes with the first, and the same voucher with all.
-    async fn admit(
-        mut self,
-        needs: &[Amount],
-    ) -> Result<Result<Vec<Ticket>, Refusal>, DeskStopped> {
-        let mut tickets = Vec::new();
-        if needs.len() > 1 {
-            // The parts must hold together before one is taken: where the payer does not know all
-            // that was charged, the last would wait for the room that the first one reserves.
-            let whole = needs
-                .iter()
-                .fold(Amount::ZERO, |sum, need| sum.saturating_add(*need));
-            match self.admit_one(whole).await? {
-                Ok(ticket) => drop(ticket),
-                Err(refusal) => return Ok(Err(refusal)),
-            }
+    async fn admit(self, needs: &[Amount]) -> Result<Result<Vec<Ticket>, Refusal>, DeskStopped> {
+        let mut rest = needs
+            .iter()
+            .fold(Amount::ZERO, |sum, need| sum.saturating_add(*need));
+        if needs.is_empty() {
+            return Ok(Ok(Vec::new()));
         }
-        for need in needs {
-            match self.admit_one(*need).await? {
-                Ok(ticket) => tickets.push(ticket),
-                Err(refusal) => return Ok(Err(refusal)),
-            }
-        }
-        Ok(Ok(tickets))
-    }
-
-    async fn admit_one(&mut self, need: Amount) -> Result<Result<Ticket, Refusal>, DeskStopped> {
+        // The parts are admitted together, or not at all; the voucher that came with them starts them
+        // all, whatever becomes known of it meanwhile.
         let quote = Quote {
             ceiling: self.ceiling,
-            need,
+            need: rest,
+            least_deposit: self.least_deposit,
         };
-        let admission = self
-            .desk
-            .pay(self.chain, self.checked.clone(), quote)
-            .await?;
-        self.checked.kind = PaymentKind::Voucher;
-        match admission {
-            Admission::Admitted(ticket) => Ok(Ok(ticket)),
-            Admission::Refused(refusal) => Ok(Err(refusal)),
+        let admission = self.desk.pay(self.chain, self.checked, quote).await?;
+        let mut ticket = match admission {
+            Admission::Admitted(ticket) => ticket,
+            Admission::Refused(refusal) => return Ok(Err(refusal)),
             Admission::Refunded(_) => unreachable!("refunds are not read here"),
+        };
+        let mut tickets = Vec::new();
+        for need in &needs[..needs.len() - 1] {
+            rest = rest.saturating_sub(*need);
+            let further = ticket.split(rest).await?;
+            tickets.push(std::mem::replace(&mut ticket, further));
         }
+        tickets.push(ticket);
+        Ok(Ok(tickets))
     }
 }
 
@@ -370,12 +363,12 @@ impl Paying {
         &self,
         ticket: Ticket,
         amount: Amount,
-        sale: Option<StoredSale>,
+        sale: Option<(SaleNumber, StoredSale)>,
     ) -> Result<Charge, DeskStopped> {
-        let keep = sale.map(|sale| {
+        let keep = sale.map(|(number, sale)| {
             let keep: Alongside = Box::new(move |_| {
                 let mut batch = Batch::default();
-                batch.put(Table::Sales, &sale.receipt.receipt.answer.0, &sale)?;
+                batch.put(Table::Sales, &sale.key(number), &sale)?;
                 Ok(batch)
             });
             keep
@@ -429,6 +422,7 @@ pub(super) async fn refund(
     let quote = Quote {
         ceiling: Amount::ZERO,
         need: Amount::ZERO,
+        least_deposit: Amount::ZERO,
     };
     let response = match sales.desk.pay(chain, checked, quote).await? {
         Admission::Refunded(statement) => batch_response(chain, payer, &statement),

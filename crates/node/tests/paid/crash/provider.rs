@@ -13,7 +13,7 @@ use axum::{Extension, Router};
 use hearth_chain::client::{Environment, SystemEnvironment};
 use hearth_chain::fault::FaultyBackend;
 use hearth_node::payments::gate::{Gate, Meter, PaidLayer};
-use hearth_node::payments::offer::{FixedPrice, Price};
+use hearth_node::payments::offer::{AcceptedAsset, FixedPrice, Price};
 use hearth_node::payments::till::{Tasks, Till, TillKeys, open_escrows};
 use hearth_node::store::Store;
 use tokio::runtime::Handle;
@@ -127,10 +127,11 @@ async fn serve(case: &Case, till: &Till, life: Life, tasks: &mut Tasks) -> Url {
         ceiling: CEILING,
     };
     let gate = Gate {
-        assets: vec![accepted(
-            receiver(case.point).address(),
-            numbered(4).address(),
-        )],
+        assets: vec![AcceptedAsset {
+            // What the payer may deposit is less than ten ceilings.
+            deposit_ceilings: 1,
+            ..accepted(receiver(case.point).address(), numbered(4).address())
+        }],
         pricing: Box::new(FixedPrice(vec![(asset(), price)])),
         desk: till.desk.clone(),
         cashier: till.cashier.clone(),

@@ -65,6 +65,23 @@ impl<'a> Forger<'a> {
         forger
     }
 
+    /// The same payer at another shop, with the same channel.
+    pub(super) fn at(
+        world: &'a World,
+        shop: &'a Shop,
+        charged: u128,
+        asset: AcceptedAsset,
+    ) -> Self {
+        Self {
+            world,
+            shop,
+            config: config_for(&asset),
+            asset,
+            charged,
+            http: hearth_node::http::client().unwrap(),
+        }
+    }
+
     pub(super) fn domain(&self) -> SettlementDomain {
         SettlementDomain::new(ChainId(CHAIN))
     }
