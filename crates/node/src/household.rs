@@ -235,12 +235,22 @@ impl Device {
         let chains = trade::reachable_chains(config).await;
         let store = Store::open(&home.store_path(Part::Provider))?;
         let (members, is_household) = building.members(&store).await?;
-        let till = building.till(store, chains.clone())?;
+        let till = building.till(store, chains)?;
         let provider = building.provider(till.as_ref(), &is_household);
         let readers = Readers::default();
         let models = building.serve(&provider, &readers, &options.models).await?;
         let network = building.network(&provider).await?;
-        let payer = building.payer(&provider, &network, readers, is_household, chains, &options)?;
+        // What pays and what is paid send from one account, so they share its senders.
+        let escrows = till.as_ref().map(|till| till.escrows.clone());
+        let escrows = escrows.unwrap_or_default();
+        let payer = building.payer(
+            &provider,
+            &network,
+            readers,
+            is_household,
+            escrows,
+            &options,
+        )?;
         building.market(&network, &payer);
         building.offering(&network, &provider).await?;
         building.join(&network, &members, &options.join);
@@ -463,24 +473,14 @@ impl Building<'_> {
         network: &Network,
         readers: Readers,
         is_household: IsHousehold,
-        chains: Vec<ChainAccess>,
+        escrows: Escrows,
         options: &UpOptions,
     ) -> Result<Payer, UpError> {
         let store = Store::open(&self.home.store_path(Part::Payer))?;
         self.retention::<StoredPurchase>(&store);
-        let session = self.keys.session(self.config.device.index);
-        let till_keys = TillKeys {
-            account: self.keys.household(),
-            session: session.clone(),
-        };
-        let escrows = if chains.is_empty() {
-            Escrows::default()
-        } else {
-            open_escrows(chains, &till_keys, &store, &mut self.tasks).map_err(TradeError::from)?
-        };
         let keys = PayerKeys {
             household: self.keys.household(),
-            session,
+            session: self.keys.session(self.config.device.index),
         };
         let spending = trade::spending(self.config);
         let client = http::client().map_err(TradeError::from)?;
