@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use hearth_protocol::eip712::{WITHDRAW_DELAY_MAX_S, WITHDRAW_DELAY_MIN_S};
 use hearth_protocol::id::{AssetId, ChainId};
 use hearth_protocol::money::Amount;
+use hearth_protocol::spending::{AssetLimit, WITHDRAW_DELAY_S_DEFAULT};
 use serde::Deserialize;
 use thiserror::Error;
 use toml::Spanned;
@@ -168,8 +169,14 @@ pub struct Limits {
     pub per_payment: Amount,
     /// By one deposit.
     pub per_deposit: Amount,
-    /// In one day by UTC; what is promised counts until its charge is known.
+    /// In one day by UTC; what is promised counts until the chain says less.
     pub per_day: Amount,
+    /// By all deposits of one day.
+    pub deposits_per_day: Amount,
+    /// In channels at once, as far as it was not charged.
+    pub locked: Amount,
+    /// The longest withdraw delay of a channel, in seconds.
+    pub withdraw_delay_s_max: u64,
 }
 
 /// How this device is paid.
@@ -235,6 +242,9 @@ struct RawAsset {
     per_payment: Spanned<String>,
     per_deposit: Spanned<String>,
     per_day: Spanned<String>,
+    deposits_per_day: Option<Spanned<String>>,
+    locked_at_once: Option<Spanned<String>>,
+    withdraw_delay_s_max: Option<Spanned<u64>>,
 }
 
 #[derive(Deserialize)]
@@ -506,11 +516,34 @@ fn coin_worth_of(text: &Spanned<String>, decimals: u8) -> Result<Amount, Fault> 
 
 fn limits(asset: &RawAsset, decimals: u8) -> Result<Limits, Fault> {
     let amount = |text: &Spanned<String>| whole_tokens(text, decimals);
-    let limits = Limits {
-        per_payment: amount(&asset.per_payment)?,
-        per_deposit: amount(&asset.per_deposit)?,
-        per_day: amount(&asset.per_day)?,
+    let usual = AssetLimit::new(
+        amount(&asset.per_payment)?,
+        amount(&asset.per_deposit)?,
+        amount(&asset.per_day)?,
+    );
+    let or_usual = |text: &Option<Spanned<String>>, usual: Amount| match text {
+        Some(text) => amount(text),
+        None => Ok(usual),
     };
+    let deposits_per_day = or_usual(&asset.deposits_per_day, usual.deposits_per_day)?;
+    let locked = or_usual(&asset.locked_at_once, usual.locked.max(deposits_per_day))?;
+    let limits = Limits {
+        per_payment: usual.per_payment,
+        per_deposit: usual.per_deposit,
+        per_day: usual.per_day,
+        deposits_per_day,
+        locked,
+        withdraw_delay_s_max: longest_delay(asset.withdraw_delay_s_max.as_ref())?,
+    };
+    for (limit, text) in [
+        (deposits_per_day, &asset.deposits_per_day),
+        (locked, &asset.locked_at_once),
+    ] {
+        if let Some(text) = text.as_ref().filter(|_| limit < limits.per_deposit) {
+            let reason = "less than one deposit may be (per_deposit), so that none would fit";
+            return Err(fault(text, reason));
+        }
+    }
     if limits.per_payment > limits.per_day {
         return Err(fault(
             &asset.per_payment,
@@ -524,6 +557,18 @@ fn limits(asset: &RawAsset, decimals: u8) -> Result<Limits, Fault> {
         ));
     }
     Ok(limits)
+}
+
+fn longest_delay(delay_s: Option<&Spanned<u64>>) -> Result<u64, Fault> {
+    let Some(delay_s) = delay_s else {
+        return Ok(WITHDRAW_DELAY_S_DEFAULT);
+    };
+    if !(WITHDRAW_DELAY_MIN_S..=WITHDRAW_DELAY_MAX_S).contains(delay_s.get_ref()) {
+        let reason =
+            format!("a withdraw delay is {WITHDRAW_DELAY_MIN_S} to {WITHDRAW_DELAY_MAX_S} seconds");
+        return Err(fault(delay_s, reason));
+    }
+    Ok(*delay_s.get_ref())
 }
 
 fn provider(raw: RawProvider) -> Result<ProviderConfig, Fault> {
@@ -637,6 +682,21 @@ mod tests {
                 "limit of a day",
             ),
             ("per_deposit = \"5\"", "per_deposit = \"-5\"", "digits"),
+            (
+                "per_day = \"20\"",
+                "deposits_per_day = \"4\"\nper_day = \"20\"",
+                "less than one deposit",
+            ),
+            (
+                "per_day = \"20\"",
+                "locked_at_once = \"4.9\"\nper_day = \"20\"",
+                "less than one deposit",
+            ),
+            (
+                "per_day = \"20\"",
+                "withdraw_delay_s_max = 899\nper_day = \"20\"",
+                "900",
+            ),
             (
                 "decimals = 6",
                 "coin_worth = \"x\"\ndecimals = 6",

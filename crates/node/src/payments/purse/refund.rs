@@ -161,7 +161,7 @@ impl Purse {
         }
         let onchain = self.read(requirements.network, channel).await.ok();
         let max_claimable = held.channel().prepare_refund()?;
-        held.save(&requirements, self.now()).await?;
+        held.save().await?;
         let domain = SettlementDomain::new(requirements.network);
         let digest = domain.voucher_digest(channel, max_claimable);
         let voucher = Voucher {
@@ -202,7 +202,7 @@ impl Purse {
             return Ok(None);
         }
         let payer = record.config.payer;
-        held.save(requirements, self.now()).await?;
+        held.save().await?;
         Ok(Some(done_before(chain, payer, returned)))
     }
 
@@ -282,6 +282,11 @@ impl Refund {
             self.held.channel().observe(&onchain);
         }
         self.save().await?;
+        let (chain, channel) = (self.requirements.network, self.held.channel().id());
+        if let Some(sure) = self.purse.read_sure(chain, channel).await {
+            // Vouchers that are above what the chain holds now are worth that much less.
+            self.held.lower(sure).await?;
+        }
         let settled = match (settled.success, found_done) {
             (true, _) => settled,
             (false, true) => done_before(self.requirements.network, payer, left),
@@ -326,8 +331,7 @@ impl Refund {
     }
 
     async fn save(&mut self) -> Result<(), PayError> {
-        let now = self.purse.now();
-        Ok(self.held.save(&self.requirements, now).await?)
+        Ok(self.held.save().await?)
     }
 }
 
