@@ -242,7 +242,6 @@ impl Device {
         let network = building.network(&provider).await?;
         // What pays and what is paid send from one account, so they share its senders.
         let escrows = till.as_ref().map(|till| till.escrows.clone());
-        let escrows = escrows.unwrap_or_default();
         let payer = building.payer(
             &provider,
             &network,
@@ -473,7 +472,7 @@ impl Building<'_> {
         network: &Network,
         readers: Readers,
         is_household: IsHousehold,
-        escrows: Escrows,
+        escrows: Option<Escrows>,
         options: &UpOptions,
     ) -> Result<Payer, UpError> {
         let store = Store::open(&self.home.store_path(Part::Payer))?;
@@ -489,7 +488,7 @@ impl Building<'_> {
             keys,
             spending.clone(),
             store.clone(),
-            escrows,
+            escrows.unwrap_or_default(),
             client,
             Arc::clone(&environment),
         )?;

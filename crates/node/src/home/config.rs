@@ -683,21 +683,6 @@ mod tests {
             ),
             ("per_deposit = \"5\"", "per_deposit = \"-5\"", "digits"),
             (
-                "per_day = \"20\"",
-                "deposits_per_day = \"4\"\nper_day = \"20\"",
-                "less than one deposit",
-            ),
-            (
-                "per_day = \"20\"",
-                "locked_at_once = \"4.9\"\nper_day = \"20\"",
-                "less than one deposit",
-            ),
-            (
-                "per_day = \"20\"",
-                "withdraw_delay_s_max = 899\nper_day = \"20\"",
-                "900",
-            ),
-            (
                 "decimals = 6",
                 "coin_worth = \"x\"\ndecimals = 6",
                 "whole tokens",
@@ -721,6 +706,34 @@ mod tests {
             ("[provider]", "[provider", ""),
         ];
         assert_all_refused(&cases);
+    }
+
+    #[test]
+    fn limits_on_escrow_may_be_left_out_and_make_sense_where_they_are_said() {
+        let per_day = "per_day = \"20\"";
+        for (line, reason) in [
+            ("deposits_per_day = \"4\"", "less than one deposit"),
+            ("locked_at_once = \"4.9\"", "less than one deposit"),
+            ("locked_at_once = 100", "string"),
+            ("withdraw_delay_s_max = 899", "900"),
+            ("withdraw_delay_s_max = 2592001", "2592000"),
+        ] {
+            let text = DEFAULT_CONFIG.replacen(per_day, &format!("{line}\n{per_day}"), 1);
+            let error = parsed(&text).unwrap_err();
+            assert!(error.contains(reason), "{line}: {error}");
+        }
+        let said = "deposits_per_day = \"6\"\nlocked_at_once = \"7\"\nwithdraw_delay_s_max = 900";
+        let text = DEFAULT_CONFIG.replacen(per_day, &format!("{said}\n{per_day}"), 1);
+        let limits = |text: &str| parsed(text).unwrap().assets["TESTUSD"].limits;
+        let (usual, said) = (limits(DEFAULT_CONFIG), limits(&text));
+        let whole = |tokens: u128| Amount::new(tokens * 1_000_000);
+        assert_eq!(
+            (usual.deposits_per_day, usual.locked),
+            (whole(20), whole(100))
+        );
+        assert_eq!(usual.withdraw_delay_s_max, 604_800);
+        assert_eq!((said.deposits_per_day, said.locked), (whole(6), whole(7)));
+        assert_eq!(said.withdraw_delay_s_max, 900);
     }
 
     /// Each of `(good, bad, reason)`, put into the default, is refused at its line.

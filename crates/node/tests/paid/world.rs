@@ -218,8 +218,17 @@ impl World {
         }]
     }
 
+    /// The store of this name. One that was dropped just now is closed by its writer a moment later.
     pub(crate) fn store(&self, name: &str) -> Store {
-        Store::open(&self.folder.path().join(name)).unwrap()
+        let path = self.folder.path().join(name);
+        let until = std::time::Instant::now() + Duration::from_secs(30);
+        loop {
+            match Store::open(&path) {
+                Ok(store) => return store,
+                Err(error) => assert!(std::time::Instant::now() < until, "{error}"),
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     pub(crate) async fn balance(&self, account: Address) -> Amount {
