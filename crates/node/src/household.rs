@@ -200,6 +200,8 @@ struct Building<'a> {
     environment: Arc<dyn Environment>,
     tasks: Tasks,
     warnings: Vec<String>,
+    /// The ways to the contracts. What pays and what is paid send from one account, so they share its senders.
+    escrows: Escrows,
 }
 
 impl Device {
@@ -231,6 +233,7 @@ impl Device {
             environment: trade::environment(),
             tasks: Tasks::new(),
             warnings: Vec::new(),
+            escrows: Escrows::default(),
         };
         let chains = trade::reachable_chains(config).await;
         let store = Store::open(&home.store_path(Part::Provider))?;
@@ -240,16 +243,7 @@ impl Device {
         let readers = Readers::default();
         let models = building.serve(&provider, &readers, &options.models).await?;
         let network = building.network(&provider).await?;
-        // What pays and what is paid send from one account, so they share its senders.
-        let escrows = till.as_ref().map(|till| till.escrows.clone());
-        let payer = building.payer(
-            &provider,
-            &network,
-            readers,
-            is_household,
-            escrows,
-            &options,
-        )?;
+        let payer = building.payer(&provider, &network, readers, is_household, &options)?;
         building.market(&network, &payer);
         building.offering(&network, &provider).await?;
         building.join(&network, &members, &options.join);
@@ -397,6 +391,7 @@ impl Building<'_> {
                 escrows.set_coin_worth(asset.id, worth);
             }
         }
+        self.escrows = escrows.clone();
         let run = getrandom::u64().map_err(|_| TradeError::Randomness)?;
         let least = hearth_protocol::money::Amount::new(1_000_000);
         let policy = trade::policy(&self.config.provider.claim, least);
@@ -472,7 +467,6 @@ impl Building<'_> {
         network: &Network,
         readers: Readers,
         is_household: IsHousehold,
-        escrows: Option<Escrows>,
         options: &UpOptions,
     ) -> Result<Payer, UpError> {
         let store = Store::open(&self.home.store_path(Part::Payer))?;
@@ -488,7 +482,7 @@ impl Building<'_> {
             keys,
             spending.clone(),
             store.clone(),
-            escrows.unwrap_or_default(),
+            self.escrows.clone(),
             client,
             Arc::clone(&environment),
         )?;

@@ -339,9 +339,9 @@ fn wrong(change: impl Fn(&mut Value)) -> Value {
     required(&[entry])
 }
 
-/// Quotes that must not be paid: their name, and what they are.
-fn hostile_quotes() -> Vec<(&'static str, String)> {
-    let quotes: Vec<(&str, Value)> = vec![
+/// Quotes of what must not be paid: their name, and what they are.
+fn quotes_of_wrong_things() -> Vec<(&'static str, Value)> {
+    vec![
         ("no ways", required(&[])),
         ("33 ways", required(&vec![way(1, "exact"); 33])),
         (
@@ -386,6 +386,12 @@ fn hostile_quotes() -> Vec<(&'static str, String)> {
             "another way to deposit",
             wrong(|it| it["extra"]["assetTransferMethod"] = json!("permit2")),
         ),
+    ]
+}
+
+/// Quotes on terms that must not be agreed to.
+fn quotes_on_wrong_terms() -> Vec<(&'static str, Value)> {
+    vec![
         (
             "ten minutes and a second",
             wrong(|it| it["maxTimeoutSeconds"] = json!(601)),
@@ -426,9 +432,14 @@ fn hostile_quotes() -> Vec<(&'static str, String)> {
             "a deposit above the limit",
             wrong(|it| it["extra"]["minDeposit"] = json!("-5")),
         ),
-    ];
+    ]
+}
+
+/// Every quote that must not be paid, as a header.
+fn hostile_quotes() -> Vec<(&'static str, String)> {
+    let quotes = quotes_of_wrong_things().into_iter();
     let mut quotes: Vec<_> = quotes
-        .into_iter()
+        .chain(quotes_on_wrong_terms())
         .map(|(name, quote)| (name, STANDARD.encode(quote.to_string())))
         .collect();
     let deep = format!("{}{}", "[".repeat(5_000), "]".repeat(5_000));
