@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
@@ -133,7 +134,54 @@ pub struct Question {
     pub ceilings: Vec<(AssetId, Amount)>,
     /// Who asks: the name of an API key, by which budgets are kept.
     pub asked_by: String,
+    /// Where what is promised for the answer is counted.
+    pub promised: Promises,
 }
+
+/// What was promised for an answer: whoever holds a promise can claim it, whatever it states. Clones share it: the one
+/// who answers counts, the one who keeps budgets reads, whatever became of the answer.
+#[derive(Debug, Clone, Default)]
+pub struct Promises(Arc<Mutex<Counted>>);
+
+#[derive(Debug, Default)]
+struct Counted {
+    sums: BTreeMap<AssetId, Amount>,
+    closed: bool,
+}
+
+impl Promises {
+    fn counted(&self) -> MutexGuard<'_, Counted> {
+        // A map of sums is whole after any panic.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a promise. Returns whether it may leave: it may not once the sums were read for the last time.
+    #[must_use]
+    pub fn add(&self, asset: AssetId, amount: Amount) -> bool {
+        let mut counted = self.counted();
+        if counted.closed {
+            return false;
+        }
+        let sum = counted.sums.entry(asset).or_default();
+        *sum = sum.saturating_add(amount);
+        true
+    }
+
+    /// The sums, for the last time: nothing more may be promised.
+    pub fn close(&self) -> BTreeMap<AssetId, Amount> {
+        let mut counted = self.counted();
+        counted.closed = true;
+        counted.sums.clone()
+    }
+}
+
+impl PartialEq for Promises {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Promises {}
 
 /// Where an answer comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -200,6 +200,8 @@ struct Building<'a> {
     environment: Arc<dyn Environment>,
     tasks: Tasks,
     warnings: Vec<String>,
+    /// The ways to the contracts. What pays and what is paid send from one account, so they share its senders.
+    escrows: Escrows,
 }
 
 impl Device {
@@ -231,16 +233,17 @@ impl Device {
             environment: trade::environment(),
             tasks: Tasks::new(),
             warnings: Vec::new(),
+            escrows: Escrows::default(),
         };
         let chains = trade::reachable_chains(config).await;
         let store = Store::open(&home.store_path(Part::Provider))?;
         let (members, is_household) = building.members(&store).await?;
-        let till = building.till(store, chains.clone())?;
+        let till = building.till(store, chains)?;
         let provider = building.provider(till.as_ref(), &is_household);
         let readers = Readers::default();
         let models = building.serve(&provider, &readers, &options.models).await?;
         let network = building.network(&provider).await?;
-        let payer = building.payer(&provider, &network, readers, is_household, chains, &options)?;
+        let payer = building.payer(&provider, &network, readers, is_household, &options)?;
         building.market(&network, &payer);
         building.offering(&network, &provider).await?;
         building.join(&network, &members, &options.join);
@@ -388,6 +391,7 @@ impl Building<'_> {
                 escrows.set_coin_worth(asset.id, worth);
             }
         }
+        self.escrows = escrows.clone();
         let run = getrandom::u64().map_err(|_| TradeError::Randomness)?;
         let least = hearth_protocol::money::Amount::new(1_000_000);
         let policy = trade::policy(&self.config.provider.claim, least);
@@ -465,24 +469,13 @@ impl Building<'_> {
         network: &Network,
         readers: Readers,
         is_household: IsHousehold,
-        chains: Vec<ChainAccess>,
         options: &UpOptions,
     ) -> Result<Payer, UpError> {
         let store = Store::open(&self.home.store_path(Part::Payer))?;
         self.retention::<StoredPurchase>(&store);
-        let session = self.keys.session(self.config.device.index);
-        let till_keys = TillKeys {
-            account: self.keys.household(),
-            session: session.clone(),
-        };
-        let escrows = if chains.is_empty() {
-            Escrows::default()
-        } else {
-            open_escrows(chains, &till_keys, &store, &mut self.tasks).map_err(TradeError::from)?
-        };
         let keys = PayerKeys {
             household: self.keys.household(),
-            session,
+            session: self.keys.session(self.config.device.index),
         };
         let spending = trade::spending(self.config);
         let client = http::client().map_err(TradeError::from)?;
@@ -491,7 +484,7 @@ impl Building<'_> {
             keys,
             spending.clone(),
             store.clone(),
-            escrows,
+            self.escrows.clone(),
             client,
             Arc::clone(&environment),
         )?;

@@ -34,8 +34,12 @@ pub enum Table {
     ProviderChannels,
     /// Channels from which this node pays, by channel id.
     PayerChannels,
-    /// What was spent, by day and token.
+    /// What earlier versions counted as spent, by day and token.
     Spent,
+    /// What counts of each channel from which this node pays, by channel id.
+    Outlays,
+    /// One-off payments that this node signed, by their nonce.
+    Authorized,
     /// One-off payments that were taken, by token and nonce.
     Transfers,
     /// Replies kept for requests that are asked again, by route and payment identifier.
@@ -59,10 +63,12 @@ pub enum Table {
 }
 
 impl Table {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 15] = [
         Self::ProviderChannels,
         Self::PayerChannels,
         Self::Spent,
+        Self::Outlays,
+        Self::Authorized,
         Self::Transfers,
         Self::Replies,
         Self::Watched,
@@ -80,6 +86,8 @@ impl Table {
             Self::ProviderChannels => "provider_channels",
             Self::PayerChannels => "payer_channels",
             Self::Spent => "spent",
+            Self::Outlays => "outlays",
+            Self::Authorized => "authorized",
             Self::Transfers => "transfers",
             Self::Replies => "replies",
             Self::Watched => "watched",

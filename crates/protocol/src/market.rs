@@ -382,11 +382,11 @@ mod tests {
     }
 
     fn spending() -> Spending {
-        let limit = AssetLimit {
-            per_payment: Amount::new(10_000),
-            per_deposit: Amount::new(100_000),
-            per_day: Amount::new(1_000_000),
-        };
+        let limit = AssetLimit::new(
+            Amount::new(10_000),
+            Amount::new(100_000),
+            Amount::new(1_000_000),
+        );
         Spending(BTreeMap::from([(asset(1), limit)]))
     }
 

@@ -1,20 +1,39 @@
 //! What a household lets its devices spend (spec: payments, section 10).
 //!
-//! A token that is not listed is never paid with. Limits hold per payment and per day; what is
-//! promised counts as spent until the charge is known, so that no crash opens the purse.
+//! A token that is not listed is never paid with. Limits hold per payment, per deposit and per day;
+//! what was signed counts as spent until the chain says less ([`Outlays`]), so that neither a crash
+//! nor a seller that breaks off opens the purse.
+
+mod book;
+mod outlay;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::eip712::{WITHDRAW_DELAY_MAX_S, WITHDRAW_DELAY_MIN_S};
 use crate::id::AssetId;
 use crate::money::Amount;
 use crate::time::Timestamp;
 use crate::x402::{PaymentRequirements, Scheme, TransferMethod};
 
+pub use book::{ACCOUNTS_MAX, Book, RESERVATIONS_MAX, Reservation, ReserveError};
+pub use outlay::{
+    AUTHORIZATIONS_MAX, Account, AuthorizationOutlay, AuthorizationReservation, ChannelOutlay,
+    Outlays, PromiseReservation, Promised, Purpose, SeenChannel,
+};
+
 /// Milliseconds of a day.
 const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
+/// The longest that anything signed for a payment stands, in seconds.
+pub const TIMEOUT_S_MAX: u64 = 600;
+/// The shortest that anything signed for a payment stands, in seconds: the time of a few slow blocks.
+pub const TIMEOUT_S_MIN: u64 = 60;
+/// The longest withdraw delay that is accepted unless the owner says otherwise, in seconds.
+pub const WITHDRAW_DELAY_S_DEFAULT: u64 = 7 * 24 * 60 * 60;
+/// What may be locked at once unless the owner says otherwise, in limits of a day.
+const LOCKED_DAYS: u128 = 5;
 
 /// The limits of one token, in its atomic units.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +45,34 @@ pub struct AssetLimit {
     pub per_deposit: Amount,
     /// The most that is spent in one day, by UTC.
     pub per_day: Amount,
+    /// The most that is put into channels in one day, by UTC.
+    pub deposits_per_day: Amount,
+    /// The most that is in channels at once and not charged.
+    pub locked: Amount,
+    /// The longest withdraw delay of a channel, in seconds.
+    pub withdraw_delay_s_max: u64,
+}
+
+impl AssetLimit {
+    /// Limits whose rest follows from these three: as much may be deposited in a day as may be spent
+    /// (one deposit at least), and five times as much may be locked at once.
+    pub fn new(per_payment: Amount, per_deposit: Amount, per_day: Amount) -> Self {
+        let deposits_per_day = per_day.max(per_deposit);
+        Self {
+            per_payment,
+            per_deposit,
+            per_day,
+            deposits_per_day,
+            locked: deposits_per_day.saturating_mul(LOCKED_DAYS),
+            withdraw_delay_s_max: WITHDRAW_DELAY_S_DEFAULT,
+        }
+    }
+}
+
+/// Until when what is signed at `now` for a payment that may take `timeout_s` stands, in seconds.
+pub fn valid_before_s(now: Timestamp, timeout_s: u64) -> u64 {
+    let timeout_s = timeout_s.clamp(TIMEOUT_S_MIN, TIMEOUT_S_MAX);
+    now.as_secs().saturating_add(timeout_s)
 }
 
 /// The limits of every token that may be spent.
@@ -69,6 +116,48 @@ pub enum Declined {
         /// What is left.
         left: Amount,
     },
+    /// Too much would go into channels today.
+    #[error("{asked} is more than the {left} that may still be deposited today")]
+    DepositsPerDay {
+        /// What would be deposited.
+        asked: Amount,
+        /// What is left.
+        left: Amount,
+    },
+    /// Too much would be in channels at once.
+    #[error(
+        "a deposit of {asked} is more than the {left} that may still be locked in channels; get back what lies in \
+         others with `hearth channels refund`"
+    )]
+    Locked {
+        /// What would be deposited.
+        asked: Amount,
+        /// What is left.
+        left: Amount,
+    },
+    /// What is signed would stand for too long.
+    #[error(
+        "the service wants the payment to stand for {asked_s} s; more than {TIMEOUT_S_MAX} s are not signed for"
+    )]
+    Timeout {
+        /// What it wants.
+        asked_s: u64,
+    },
+    /// A deposit would be locked for too short or too long.
+    #[error(
+        "a withdraw delay of {asked_s} s is outside the {least_s} s to {most_s} s that are accepted"
+    )]
+    WithdrawDelay {
+        /// What the service wants.
+        asked_s: u64,
+        /// The least.
+        least_s: u64,
+        /// The most, as the configuration says.
+        most_s: u64,
+    },
+    /// Too much is outstanding.
+    #[error("too many payments are outstanding; wait until some have ended")]
+    TooMany,
 }
 
 /// The number of a day since the Unix epoch, by UTC.
@@ -84,8 +173,39 @@ pub fn asset_of(requirements: &PaymentRequirements) -> AssetId {
     }
 }
 
+impl AssetLimit {
+    /// Whether what a way to pay would have signed stands, and a deposit would be locked, for an
+    /// acceptable time.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn allows_times(&self, requirements: &PaymentRequirements) -> Result<(), Declined> {
+        let asked_s = requirements.max_timeout_seconds;
+        if asked_s > TIMEOUT_S_MAX {
+            return Err(Declined::Timeout { asked_s });
+        }
+        let delay = requirements.extra.get("withdrawDelay");
+        let delay = delay.and_then(serde_json::Value::as_u64);
+        if let Some(asked_s) = delay.filter(|_| requirements.scheme == Scheme::BatchSettlement) {
+            let (least_s, most_s) = (
+                WITHDRAW_DELAY_MIN_S,
+                self.withdraw_delay_s_max.min(WITHDRAW_DELAY_MAX_S),
+            );
+            if !(least_s..=most_s).contains(&asked_s) {
+                return Err(Declined::WithdrawDelay {
+                    asked_s,
+                    least_s,
+                    most_s,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Spending {
-    /// Whether a way to pay is within the limits, given what was spent of its token today.
+    /// Whether a way to pay is within the limits, given what was spent of its token today. Nothing is
+    /// counted: what passes here must still be reserved ([`Outlays`]).
     ///
     /// # Errors
     /// Why not.
@@ -115,6 +235,7 @@ impl Spending {
         if asked > left {
             return Err(Declined::PerDay { asked, left });
         }
+        limit.allows_times(requirements)?;
         Ok(*limit)
     }
 
@@ -158,11 +279,7 @@ mod tests {
     }
 
     fn limits() -> Spending {
-        let limit = AssetLimit {
-            per_payment: Amount::new(100),
-            per_deposit: Amount::new(1_000),
-            per_day: Amount::new(250),
-        };
+        let limit = AssetLimit::new(Amount::new(100), Amount::new(1_000), Amount::new(250));
         let asset = AssetId {
             chain: ChainId(1),
             token: Address::repeat_byte(2),
@@ -175,6 +292,54 @@ mod tests {
         let ways = [way(1, 1), way(2, 101), way(2, 100)];
         let (chosen, _) = limits().choose(&ways, |_| Amount::ZERO).unwrap();
         assert_eq!(chosen, &ways[2]);
+    }
+
+    #[test]
+    fn nothing_is_signed_for_longer_than_ten_minutes() {
+        let now = Timestamp::from_secs(1_000);
+        for timeout_s in [0, 1, 60, 600, 601, 31_536_000, u64::MAX] {
+            let mut slow = way(2, 1);
+            slow.max_timeout_seconds = timeout_s;
+            let allowed = limits().allows(&slow, Amount::ZERO);
+            assert_eq!(allowed.is_ok(), timeout_s <= TIMEOUT_S_MAX, "{timeout_s}");
+            let until = valid_before_s(now, timeout_s);
+            assert!((1_060..=1_600).contains(&until), "{timeout_s}: {until}");
+        }
+    }
+
+    #[test]
+    fn a_deposit_is_locked_within_the_bounds_of_the_contract_and_the_owner() {
+        for (delay, good) in [
+            (0_u64, false),
+            (899, false),
+            (900, true),
+            (604_800, true),
+            (604_801, false),
+            (u64::MAX, false),
+        ] {
+            let mut batch = way(2, 1);
+            batch.scheme = Scheme::BatchSettlement;
+            batch.extra.insert("withdrawDelay".into(), delay.into());
+            let allowed = limits().allows(&batch, Amount::ZERO);
+            assert_eq!(allowed.is_ok(), good, "{delay}");
+        }
+        let mut limits = limits();
+        let limit = limits.0.values_mut().next().unwrap();
+        limit.withdraw_delay_s_max = u64::MAX;
+        let mut batch = way(2, 1);
+        batch.scheme = Scheme::BatchSettlement;
+        for (delay, good) in [
+            (WITHDRAW_DELAY_MAX_S, true),
+            (WITHDRAW_DELAY_MAX_S + 1, false),
+        ] {
+            batch.extra.insert("withdrawDelay".into(), delay.into());
+            let allowed = limits.allows(&batch, Amount::ZERO);
+            assert_eq!(
+                allowed.is_ok(),
+                good,
+                "no owner can allow more than the contract"
+            );
+        }
     }
 
     #[test]

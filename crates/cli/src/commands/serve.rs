@@ -60,6 +60,11 @@ pub(crate) struct ServeArguments {
     #[arg(long, value_name = "ADDRESS")]
     facilitator: Option<SocketAddr>,
 
+    /// Take payments by channel only. A one-off payment (scheme "exact") costs this device a transaction; without this
+    /// it is offered where its gas is worth it
+    #[arg(long)]
+    no_exact: bool,
+
     /// Let --facilitator listen where others can reach it, because you trust all of them
     #[arg(long, requires = "facilitator")]
     facilitator_beyond_loopback: bool,
@@ -84,6 +89,7 @@ pub(crate) async fn run(global: &Global, arguments: ServeArguments) -> Result<Ex
             listen,
             beyond_loopback: arguments.facilitator_beyond_loopback,
         }),
+        exact: !arguments.no_exact,
     };
     let keys = secrets::unlock(global, &keystore)?;
     // Before the service is ready to be asked, so that no signal is missed.

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use hearth_protocol::eip712::{WITHDRAW_DELAY_MAX_S, WITHDRAW_DELAY_MIN_S};
 use hearth_protocol::id::{AssetId, ChainId};
 use hearth_protocol::money::Amount;
+use hearth_protocol::spending::{AssetLimit, WITHDRAW_DELAY_S_DEFAULT};
 use serde::Deserialize;
 use thiserror::Error;
 use toml::Spanned;
@@ -168,8 +169,14 @@ pub struct Limits {
     pub per_payment: Amount,
     /// By one deposit.
     pub per_deposit: Amount,
-    /// In one day by UTC; what is promised counts until its charge is known.
+    /// In one day by UTC; what is promised counts until the chain says less.
     pub per_day: Amount,
+    /// By all deposits of one day.
+    pub deposits_per_day: Amount,
+    /// In channels at once, as far as it was not charged.
+    pub locked: Amount,
+    /// The longest withdraw delay of a channel, in seconds.
+    pub withdraw_delay_s_max: u64,
 }
 
 /// How this device is paid.
@@ -235,6 +242,9 @@ struct RawAsset {
     per_payment: Spanned<String>,
     per_deposit: Spanned<String>,
     per_day: Spanned<String>,
+    deposits_per_day: Option<Spanned<String>>,
+    locked_at_once: Option<Spanned<String>>,
+    withdraw_delay_s_max: Option<Spanned<u64>>,
 }
 
 #[derive(Deserialize)]
@@ -506,11 +516,34 @@ fn coin_worth_of(text: &Spanned<String>, decimals: u8) -> Result<Amount, Fault> 
 
 fn limits(asset: &RawAsset, decimals: u8) -> Result<Limits, Fault> {
     let amount = |text: &Spanned<String>| whole_tokens(text, decimals);
-    let limits = Limits {
-        per_payment: amount(&asset.per_payment)?,
-        per_deposit: amount(&asset.per_deposit)?,
-        per_day: amount(&asset.per_day)?,
+    let usual = AssetLimit::new(
+        amount(&asset.per_payment)?,
+        amount(&asset.per_deposit)?,
+        amount(&asset.per_day)?,
+    );
+    let or_usual = |text: &Option<Spanned<String>>, usual: Amount| match text {
+        Some(text) => amount(text),
+        None => Ok(usual),
     };
+    let deposits_per_day = or_usual(&asset.deposits_per_day, usual.deposits_per_day)?;
+    let locked = or_usual(&asset.locked_at_once, usual.locked.max(deposits_per_day))?;
+    let limits = Limits {
+        per_payment: usual.per_payment,
+        per_deposit: usual.per_deposit,
+        per_day: usual.per_day,
+        deposits_per_day,
+        locked,
+        withdraw_delay_s_max: longest_delay(asset.withdraw_delay_s_max.as_ref())?,
+    };
+    for (limit, text) in [
+        (deposits_per_day, &asset.deposits_per_day),
+        (locked, &asset.locked_at_once),
+    ] {
+        if let Some(text) = text.as_ref().filter(|_| limit < limits.per_deposit) {
+            let reason = "less than one deposit may be (per_deposit), so that none would fit";
+            return Err(fault(text, reason));
+        }
+    }
     if limits.per_payment > limits.per_day {
         return Err(fault(
             &asset.per_payment,
@@ -524,6 +557,18 @@ fn limits(asset: &RawAsset, decimals: u8) -> Result<Limits, Fault> {
         ));
     }
     Ok(limits)
+}
+
+fn longest_delay(delay_s: Option<&Spanned<u64>>) -> Result<u64, Fault> {
+    let Some(delay_s) = delay_s else {
+        return Ok(WITHDRAW_DELAY_S_DEFAULT);
+    };
+    if !(WITHDRAW_DELAY_MIN_S..=WITHDRAW_DELAY_MAX_S).contains(delay_s.get_ref()) {
+        let reason =
+            format!("a withdraw delay is {WITHDRAW_DELAY_MIN_S} to {WITHDRAW_DELAY_MAX_S} seconds");
+        return Err(fault(delay_s, reason));
+    }
+    Ok(*delay_s.get_ref())
 }
 
 fn provider(raw: RawProvider) -> Result<ProviderConfig, Fault> {
@@ -661,6 +706,34 @@ mod tests {
             ("[provider]", "[provider", ""),
         ];
         assert_all_refused(&cases);
+    }
+
+    #[test]
+    fn limits_on_escrow_may_be_left_out_and_make_sense_where_they_are_said() {
+        let per_day = "per_day = \"20\"";
+        for (line, reason) in [
+            ("deposits_per_day = \"4\"", "less than one deposit"),
+            ("locked_at_once = \"4.9\"", "less than one deposit"),
+            ("locked_at_once = 100", "string"),
+            ("withdraw_delay_s_max = 899", "900"),
+            ("withdraw_delay_s_max = 2592001", "2592000"),
+        ] {
+            let text = DEFAULT_CONFIG.replacen(per_day, &format!("{line}\n{per_day}"), 1);
+            let error = parsed(&text).unwrap_err();
+            assert!(error.contains(reason), "{line}: {error}");
+        }
+        let said = "deposits_per_day = \"6\"\nlocked_at_once = \"7\"\nwithdraw_delay_s_max = 900";
+        let text = DEFAULT_CONFIG.replacen(per_day, &format!("{said}\n{per_day}"), 1);
+        let limits = |text: &str| parsed(text).unwrap().assets["TESTUSD"].limits;
+        let (usual, said) = (limits(DEFAULT_CONFIG), limits(&text));
+        let whole = |tokens: u128| Amount::new(tokens * 1_000_000);
+        assert_eq!(
+            (usual.deposits_per_day, usual.locked),
+            (whole(20), whole(100))
+        );
+        assert_eq!(usual.withdraw_delay_s_max, 604_800);
+        assert_eq!((said.deposits_per_day, said.locked), (whole(6), whole(7)));
+        assert_eq!(said.withdraw_delay_s_max, 900);
     }
 
     /// Each of `(good, bad, reason)`, put into the default, is refused at its line.

@@ -173,7 +173,8 @@ impl Surface {
 
     fn end(&self, reservation: Reservation, charged: Option<&[(AssetId, Amount)]>) {
         let now_s = self.now_s();
-        let changes = !(reservation.ceilings.is_empty() && charged.is_none_or(<[_]>::is_empty));
+        let changes =
+            !reservation.ceilings.is_empty() || charged.is_some_and(|all| !all.is_empty());
         self.budgets().end(reservation, charged, now_s);
         if changes {
             self.spent_changed.notify_one();

@@ -1,28 +1,49 @@
 //! One-off payments (scheme `exact`): checked, worked for, then transferred.
 //!
 //! The transfer is made after the work has succeeded and before its reply leaves, so that a failed
-//! request costs nothing. A crash in between must not take a payer's money for nothing: the payment
-//! is on record before the transfer is sent, and whoever brings the same payment for the same
-//! request again is served on it, once.
+//! request costs nothing, as x402's clients expect. What leaves is paid: a reply waits until its
+//! transfer is final. What is at risk is work whose transfer then fails, and it is bounded:
+//!
+//! - Payments of one payer that are in hand at the same time must be covered by its balance together,
+//!   so a balance for one payment starts work once.
+//! - Before the work the journal, the chain's `authorizationState` and a simulation are asked.
+//! - A payment that failed serves nothing again, and from then on its payer pays before the work.
+//!
+//! So a payer that moves its tokens away while the work is done gets one piece of work and no reply, once for each account
+//! and run of the node.
+//!
+//! A crash before the transfer is sent leaves nothing: no reply left, and the same payment may come again. A crash after it
+//! must not take a payer's money for nothing: the payment is on record before the transfer is sent, and whoever brings it
+//! again for the same request is served on it once, as soon as its transfer is final; that is settled before the work.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use alloy_primitives::{Address, B256, keccak256};
+use alloy_primitives::{Address, B256, U256, keccak256};
 use alloy_sol_types::SolValue;
-use hearth_protocol::exact::{CheckedTransfer, check};
-use hearth_protocol::id::ChainId;
+use hearth_chain::sender::SendError;
+use hearth_protocol::claim::gas_price_nano;
+use hearth_protocol::exact::{CheckedTransfer, check, is_worth};
+use hearth_protocol::id::{AssetId, ChainId};
+use hearth_protocol::money::Amount;
 use hearth_protocol::signature::Signature;
 use hearth_protocol::time::Timestamp;
 use hearth_protocol::x402::{ErrorCode, ExactPayload, PaymentRequirements};
 use serde::{Deserialize, Serialize};
-use tracing::error;
+use tracing::{error, warn};
 
 use super::escrow::{Escrow, Escrows};
 use super::offer::AcceptedAsset;
 use crate::store::{Batch, Store, Table};
 
-/// How far a payment came.
+/// Payments that are worked for at the same time at most.
+const IN_HAND_MAX: usize = 1_024;
+/// Payers that are remembered because a payment of theirs failed.
+const WARY_OF_MAX: usize = 4_096;
+/// How long a price of gas is good for, in milliseconds.
+const GAS_PRICE_KEPT_MS: u64 = 30_000;
+
+/// How far a payment came. New stages are added at the end: the store has them by number.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 enum Stage {
     /// The transfer was or will be sent.
@@ -31,6 +52,8 @@ enum Stage {
     Paid { transaction: String },
     /// The reply left.
     Served,
+    /// The transfer failed.
+    Failed,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,12 +63,29 @@ struct TransferRecord {
     stage: Stage,
 }
 
+/// Who pays in what: chain, token, account.
+type Purse = (ChainId, Address, Address);
+
+/// What is being worked for, and what is remembered of payers.
+#[derive(Debug, Default)]
+struct Counter {
+    in_hand: BTreeSet<B256>,
+    /// What each payer's payments in hand come to.
+    sums: BTreeMap<Purse, Amount>,
+    /// Payers whose payments are taken before the work.
+    wary_of: BTreeSet<Purse>,
+    /// The price of gas, and when it was asked.
+    gas_prices: BTreeMap<ChainId, (u128, u64)>,
+}
+
 /// Takes one-off payments. Clones share their state.
 #[derive(Debug, Clone)]
 pub struct Cashier {
     store: Store,
     escrows: Escrows,
-    in_hand: Arc<Mutex<BTreeSet<B256>>>,
+    /// The most that the gas of a transfer may cost, in millionths of what it brings.
+    gas_share_ppm: u32,
+    counter: Arc<Mutex<Counter>>,
 }
 
 /// A payment that is good, and not yet taken.
@@ -57,30 +97,66 @@ pub struct Tendered {
     transfer: CheckedTransfer,
     signature: Signature,
     key: B256,
+    purse: Purse,
     fingerprint: B256,
-    /// It was taken before a crash: the transaction.
+    /// It was taken: the transaction.
     paid: Option<String>,
 }
 
 impl Drop for Tendered {
     fn drop(&mut self) {
-        self.cashier.lock().remove(&self.key);
+        let mut counter = self.cashier.lock();
+        counter.in_hand.remove(&self.key);
+        if let Some(sum) = counter.sums.get_mut(&self.purse) {
+            *sum = sum.saturating_sub(self.transfer.value);
+            if sum.is_zero() {
+                counter.sums.remove(&self.purse);
+            }
+        }
     }
 }
 
 impl Cashier {
-    /// A cashier over `store`.
-    pub fn new(store: Store, escrows: Escrows) -> Self {
+    /// A cashier over `store`. A transfer's gas may cost `gas_share_ppm` millionths of what it brings, where the
+    /// configuration says what the chain's coin is worth.
+    pub fn new(store: Store, escrows: Escrows, gas_share_ppm: u32) -> Self {
         Self {
             store,
             escrows,
-            in_hand: Arc::default(),
+            gas_share_ppm,
+            counter: Arc::default(),
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeSet<B256>> {
-        // A set of hashes is whole after any panic.
-        self.in_hand.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> std::sync::MutexGuard<'_, Counter> {
+        // Sets and sums are changed in one step each, so after a panic at most too much is in hand.
+        self.counter.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a one-off payment of `amount` is worth the gas of its transfer now. It is not where the price of gas is
+    /// needed and cannot be read.
+    pub async fn is_worth(&self, asset: AssetId, amount: Amount, now: Timestamp) -> bool {
+        let Some(worth) = self.escrows.coin_worth(asset) else {
+            // As for claims, gas counts as free where nobody says what the coin is worth.
+            return true;
+        };
+        let known = self.lock().gas_prices.get(&asset.chain).copied();
+        let fresh = known.filter(|(_, at_ms)| now.0.abs_diff(*at_ms) < GAS_PRICE_KEPT_MS);
+        let price = match (fresh, self.escrows.get(asset.chain)) {
+            (Some((price, _)), _) => price,
+            (None, None) => return false,
+            (None, Some(escrow)) => match escrow.client().gas_price().await {
+                Ok(price) => price,
+                Err(error) => {
+                    warn!(%error, "one-off payments are not offered: the price of gas cannot be read");
+                    return false;
+                }
+            },
+        };
+        if fresh.is_none() {
+            self.lock().gas_prices.insert(asset.chain, (price, now.0));
+        }
+        is_worth(amount, gas_price_nano(price, worth), self.gas_share_ppm)
     }
 
     /// Checks a payment for the request with this fingerprint.
@@ -102,29 +178,59 @@ impl Cashier {
         let transfer = check(payload, accepted, &asset.token_domain(), now)?;
         let token = asset.asset.token;
         let nonce = transfer.authorization.nonce;
-        let key = key(asset.chain(), token, transfer.payer, nonce);
-        if !self.lock().insert(key) {
-            return Err(ErrorCode::ExactNonceUsed);
-        }
-        let signature = payload.signature;
         let mut tendered = Tendered {
             cashier: self.clone(),
             escrow,
             token,
+            key: key(asset.chain(), token, transfer.payer, nonce),
+            purse: (asset.chain(), token, transfer.payer),
             transfer,
-            signature,
-            key,
+            signature: payload.signature,
             fingerprint,
             paid: None,
         };
-        tendered.paid = tendered.recall()?;
-        if tendered.paid.is_none() {
-            let Tendered {
-                escrow, transfer, ..
-            } = &tendered;
-            escrow.check_transfer(token, transfer, &signature).await?;
+        let at_once = match self.take_in_hand(tendered.key, tendered.purse, tendered.transfer.value)
+        {
+            Ok(at_once) => at_once,
+            Err(code) => {
+                // What another request has in hand stays there.
+                return Err(tendered.disown(code));
+            }
+        };
+        match tendered.recall()? {
+            Some(Stage::Paid { transaction }) => tendered.paid = Some(transaction),
+            // The work was done before a crash, and perhaps the transfer: that is settled first.
+            Some(_) => {
+                tendered.take().await?;
+            }
+            None => tendered.check(at_once).await?,
         }
         Ok(tendered)
+    }
+
+    /// Takes a payment in hand. Returns what its payer's payments in hand come to, this one included.
+    fn take_in_hand(&self, key: B256, purse: Purse, value: Amount) -> Result<Amount, ErrorCode> {
+        let mut counter = self.lock();
+        if counter.in_hand.contains(&key) {
+            return Err(ErrorCode::ExactNonceUsed);
+        }
+        if counter.in_hand.len() >= IN_HAND_MAX {
+            return Err(ErrorCode::UnexpectedVerify);
+        }
+        let sum = counter.sums.get(&purse).copied().unwrap_or_default();
+        let sum = sum.checked_add(value).ok_or(ErrorCode::InsufficientFunds)?;
+        counter.in_hand.insert(key);
+        counter.sums.insert(purse, sum);
+        Ok(sum)
+    }
+
+    /// Remembers that a payment of this payer failed.
+    fn beware(&self, purse: Purse) {
+        let mut counter = self.lock();
+        counter.wary_of.insert(purse);
+        if counter.wary_of.len() > WARY_OF_MAX {
+            counter.wary_of.pop_first();
+        }
     }
 }
 
@@ -138,8 +244,8 @@ impl Tendered {
         self.transfer.payer
     }
 
-    /// The transaction, if this payment was taken before a crash and never served.
-    fn recall(&self) -> Result<Option<String>, ErrorCode> {
+    /// How far this payment came before, if it is on record and may still serve this request.
+    fn recall(&self) -> Result<Option<Stage>, ErrorCode> {
         let record: Option<TransferRecord> = self
             .cashier
             .store
@@ -147,22 +253,37 @@ impl Tendered {
             .map_err(|error| store_failed(&error))?;
         match record {
             None => Ok(None),
-            Some(TransferRecord {
-                stage: Stage::Served,
-                ..
-            }) => Err(ErrorCode::ExactNonceUsed),
             Some(record) if record.fingerprint != self.fingerprint => {
                 Err(ErrorCode::ExactNonceUsed)
             }
-            Some(TransferRecord {
-                stage: Stage::Paid { transaction },
-                ..
-            }) => Ok(Some(transaction)),
-            // The sender remembers what it sent under this payment's name: settling asks it.
-            Some(TransferRecord {
-                stage: Stage::Sent, ..
-            }) => Ok(Some(String::new())),
+            Some(TransferRecord { stage, .. }) => match stage {
+                Stage::Served => Err(ErrorCode::ExactNonceUsed),
+                Stage::Failed => Err(ErrorCode::ExactTransaction),
+                Stage::Sent | Stage::Paid { .. } => Ok(Some(stage)),
+            },
         }
+    }
+
+    /// Checks that the chain would take a payment that is new, beside all that its payer has in hand.
+    async fn check(&mut self, at_once: Amount) -> Result<(), ErrorCode> {
+        let (escrow, transfer) = (&self.escrow, &self.transfer);
+        escrow
+            .check_transfer(self.token, transfer, &self.signature)
+            .await?;
+        // Read after the payment was taken in hand: one that left since is gone from the balance.
+        let held = escrow.client().balance_of(self.token, transfer.payer).await;
+        let held = held.map_err(|error| {
+            warn!(%error, "a payer's balance could not be read");
+            ErrorCode::UnexpectedVerify
+        })?;
+        if held < U256::from(at_once.units()) {
+            return Err(ErrorCode::InsufficientFunds);
+        }
+        let is_wary = self.cashier.lock().wary_of.contains(&self.purse);
+        if is_wary {
+            self.take().await?;
+        }
+        Ok(())
     }
 
     /// Takes the payment. When this returns, the transfer is final and on record.
@@ -170,38 +291,72 @@ impl Tendered {
     /// # Errors
     /// The code that the payer is told.
     pub async fn take(&mut self) -> Result<String, ErrorCode> {
-        if let Some(transaction) = self.paid.as_ref().filter(|hash| !hash.is_empty()) {
+        if let Some(transaction) = &self.paid {
             return Ok(transaction.clone());
         }
-        self.note(Stage::Sent).await?;
-        let transaction = self
+        self.note(Some(Stage::Sent)).await?;
+        let sent = self
             .escrow
-            .transfer(self.token, &self.transfer, &self.signature)
-            .await?;
-        self.note(Stage::Paid {
+            .send_transfer(self.token, &self.transfer, &self.signature)
+            .await;
+        let transaction = match sent {
+            Ok(transaction) => transaction,
+            Err(error) => return Err(self.failed(&error).await?),
+        };
+        self.note(Some(Stage::Paid {
             transaction: transaction.clone(),
-        })
+        }))
         .await?;
         self.paid = Some(transaction.clone());
         Ok(transaction)
     }
 
+    /// Keeps what a transfer that was not made means for its payment. Returns what the payer is told.
+    async fn failed(&self, error: &SendError) -> Result<ErrorCode, ErrorCode> {
+        warn!(%error, "a one-off payment was not made");
+        match error {
+            SendError::Reverted { .. } | SendError::WouldFail { .. } => {
+                self.cashier.beware(self.purse);
+                self.note(Some(Stage::Failed)).await?;
+                Ok(ErrorCode::ExactTransaction)
+            }
+            // It may have been sent: that is asked when the payment comes again.
+            SendError::Stopped => Ok(ErrorCode::UnexpectedSettle),
+            // Nothing was sent, and that is not the payer's fault.
+            _ => {
+                self.note(None).await?;
+                Ok(ErrorCode::UnexpectedSettle)
+            }
+        }
+    }
+
+    /// Lets go of what was never in this payment's hand. Returns `code`.
+    fn disown(mut self, code: ErrorCode) -> ErrorCode {
+        self.key = B256::ZERO;
+        self.transfer.value = Amount::ZERO;
+        code
+    }
+
     /// Says that the reply left, so that the payment serves nothing more.
     pub async fn served(self) {
-        if let Err(code) = self.note(Stage::Served).await {
+        if let Err(code) = self.note(Some(Stage::Served)).await {
             error!(%code, "a served payment could not be marked; it might be served once more");
         }
     }
 
-    async fn note(&self, stage: Stage) -> Result<(), ErrorCode> {
-        let record = TransferRecord {
-            fingerprint: self.fingerprint,
-            stage,
-        };
+    /// Puts on record how far the payment came; nothing, where it is as if it had never come.
+    async fn note(&self, stage: Option<Stage>) -> Result<(), ErrorCode> {
         let mut batch = Batch::default();
-        batch
-            .put(Table::Transfers, self.key.as_slice(), &record)
-            .map_err(|error| store_failed(&error))?;
+        match stage {
+            Some(stage) => {
+                let fingerprint = self.fingerprint;
+                let record = TransferRecord { fingerprint, stage };
+                batch
+                    .put(Table::Transfers, self.key.as_slice(), &record)
+                    .map_err(|error| store_failed(&error))?;
+            }
+            None => batch.remove(Table::Transfers, self.key.as_slice()),
+        }
         self.cashier
             .store
             .commit(batch)

@@ -199,14 +199,20 @@ impl Gate {
         } else {
             (body, Bytes::new())
         };
-        let prices = self
-            .assets
-            .iter()
-            .filter_map(|asset| {
-                let price = self.pricing.price(&asset.asset, &parts, &bytes)?;
-                Some((asset.clone(), price))
-            })
-            .collect();
+        let mut prices = Vec::with_capacity(self.assets.len());
+        for asset in &self.assets {
+            let Some(price) = self.pricing.price(&asset.asset, &parts, &bytes) else {
+                continue;
+            };
+            let mut asset = asset.clone();
+            // Not offered where its transfer would cost too much of what it brings.
+            asset.exact = asset.exact
+                && self
+                    .cashier
+                    .is_worth(asset.asset, price.need, self.now())
+                    .await;
+            prices.push((asset, price));
+        }
         let path = parts
             .uri
             .path_and_query()

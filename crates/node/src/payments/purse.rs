@@ -23,7 +23,7 @@ use hearth_protocol::eip712::{ChannelConfig, SettlementDomain, TokenDomain};
 use hearth_protocol::exact::transfer_message;
 use hearth_protocol::id::{ChainId, ChannelId};
 use hearth_protocol::money::Amount;
-use hearth_protocol::spending::{AssetLimit, Declined, Spending};
+use hearth_protocol::spending::{AssetLimit, Declined, Spending, asset_of, valid_before_s};
 use hearth_protocol::time::Timestamp;
 use hearth_protocol::x402::{
     Authorization, BatchExtra, BatchPayload, ChargeStatement, Deposit, DepositAuthorization,
@@ -50,10 +50,6 @@ pub use open::{ChannelQuote, OpenedChannel};
 pub use refund::{Beginning, Refund, Refunded};
 pub use response::{PaidBody, PaidResponse, REPLY_BYTES_MAX};
 pub use tab::Tab;
-
-/// The bounds within which a channel's withdraw delay is accepted, in seconds: a provider that
-/// asks for more would lock a deposit for longer than a household should bear.
-const WITHDRAW_DELAY_S_MAX: u64 = 7 * 24 * 60 * 60;
 
 /// A request that may cost something.
 #[derive(Debug, Clone)]
@@ -305,11 +301,7 @@ impl Purse {
         let Some(required) = payment_required(&response)? else {
             return Ok(PaidResponse::free(response));
         };
-        let today = self.channels.spent_today(self.now())?;
-        let chosen = self.spending.choose(&required.accepts, |asset| {
-            today.get(asset).copied().unwrap_or_default()
-        });
-        let (requirements, limit) = chosen.map_err(PayError::Declined)?;
+        let (requirements, limit) = self.choose(&required.accepts).await?;
         let order = Order {
             purchase,
             required: &required,
@@ -322,6 +314,51 @@ impl Purse {
             match self.pay(&order, signed, corrected).await? {
                 Paid::Served(response) => return Ok(*response),
                 Paid::Corrected => corrected = true,
+            }
+        }
+    }
+
+    /// The first way to pay that is within the limits. Where only a limit of the day stands against all, the chains are
+    /// asked what counts no more. Nothing is counted yet: [`Purse::reserve`] does that, in one step with its check.
+    async fn choose<'a>(
+        &self,
+        accepts: &'a [PaymentRequirements],
+    ) -> Result<(&'a PaymentRequirements, AssetLimit), PayError> {
+        let choose = || {
+            self.spending.choose(accepts, |asset| {
+                self.channels.spent_today(*asset, self.now())
+            })
+        };
+        match choose() {
+            Ok(chosen) => Ok(chosen),
+            Err(declined) if declined.iter().any(may_count_less) => {
+                self.recount().await?;
+                choose().map_err(PayError::Declined)
+            }
+            Err(declined) => Err(PayError::Declined(declined)),
+        }
+    }
+
+    /// Finds room within the limits for a promise that was begun, and counts it. Returns what it adds to what can be
+    /// taken. Where there is no room, the payment is ended.
+    async fn reserve(
+        &self,
+        requirements: &PaymentRequirements,
+        held: &mut Held,
+        promise: &Promise,
+        limit: &AssetLimit,
+    ) -> Result<Amount, PayError> {
+        let asset = asset_of(requirements);
+        let mut reserved = held.reserve(asset, promise, limit, self.now());
+        if reserved.as_ref().is_err_and(may_count_less) {
+            self.recount().await?;
+            reserved = held.reserve(asset, promise, limit, self.now());
+        }
+        match reserved {
+            Ok(counted) => Ok(counted),
+            Err(declined) => {
+                held.channel().finish(Outcome::NotCharged)?;
+                Err(PayError::Declined(vec![declined]))
             }
         }
     }
@@ -362,23 +399,32 @@ impl Purse {
         approve: &impl Fn(&PriceTag) -> bool,
     ) -> Result<Signed, PayError> {
         match order.requirements.scheme {
-            Scheme::Exact => {
-                let tag = PriceTag {
-                    requirements: order.requirements.clone(),
-                    deposit: None,
-                };
-                if !approve(&tag) {
-                    return Err(PayError::NotApproved);
-                }
-                self.sign_exact(order).await
-            }
+            Scheme::Exact => self.sign_exact(order, limit, approve).await,
             _ => self.sign_batch(order, limit, approve).await,
         }
     }
 
-    async fn sign_exact(&self, order: &Order<'_>) -> Result<Signed, PayError> {
+    async fn sign_exact(
+        &self,
+        order: &Order<'_>,
+        limit: &AssetLimit,
+        approve: &impl Fn(&PriceTag) -> bool,
+    ) -> Result<Signed, PayError> {
         let requirements = order.requirements;
         let extra: ExactExtra = extra(&requirements.extra)?;
+        let (asset, amount) = (asset_of(requirements), requirements.amount);
+        let reserved = self
+            .channels
+            .reserve_authorization(asset, amount, limit, self.now())
+            .map_err(|declined| PayError::Declined(vec![declined]))?;
+        let tag = PriceTag {
+            requirements: requirements.clone(),
+            deposit: None,
+        };
+        if !approve(&tag) {
+            self.channels.release_authorization(reserved);
+            return Err(PayError::NotApproved);
+        }
         let authorization = Authorization {
             from: self.keys.household.address(),
             to: requirements.pay_to,
@@ -398,8 +444,12 @@ impl Purse {
             signature: sign(&self.keys.household, digest),
             authorization,
         };
+        let (nonce, until) = (
+            payload.authorization.nonce,
+            payload.authorization.valid_before,
+        );
         self.channels
-            .note_spent(requirements, requirements.amount, self.now())
+            .save_authorized(reserved, nonce, until, self.now())
             .await?;
         Ok(Signed {
             header: order.header(payload)?,
@@ -408,9 +458,7 @@ impl Purse {
     }
 
     fn valid_before(&self, requirements: &PaymentRequirements) -> u64 {
-        self.now()
-            .as_secs()
-            .saturating_add(requirements.max_timeout_seconds.max(60))
+        valid_before_s(self.now(), requirements.max_timeout_seconds)
     }
 
     async fn sign_batch(
@@ -432,16 +480,19 @@ impl Purse {
             held.channel().observe(&state);
         }
         let promise = begin_promise(requirements, &extra, &mut held, limit)?;
+        self.reserve(requirements, &mut held, &promise, limit)
+            .await?;
         let tag = PriceTag {
             requirements: requirements.clone(),
             deposit: promise.deposit,
         };
         if !approve(&tag) {
+            held.release();
             held.channel().finish(Outcome::NotCharged)?;
             return Err(PayError::NotApproved);
         }
         let payload = self.sign_promise(requirements, &extra, &domain, &mut held, promise)?;
-        held.save_signed(requirements, self.now()).await?;
+        held.save_signed(self.now()).await?;
         Ok(Signed {
             header: order.header(payload)?,
             held: Some(held),
@@ -559,7 +610,7 @@ impl Purse {
             Ok(response) => response,
             Err(error) => {
                 held.channel().finish(Outcome::Unknown)?;
-                held.save(order.requirements, self.now()).await?;
+                held.save().await?;
                 return Err(error.into());
             }
         };
@@ -577,7 +628,7 @@ impl Purse {
             _ => Outcome::Unknown,
         };
         let trusted = held.channel().finish(outcome).map(|_| ());
-        held.save(order.requirements, self.now()).await?;
+        held.save().await?;
         trusted?;
         Ok(Paid::Served(Box::new(PaidResponse::batch(
             response,
@@ -605,12 +656,12 @@ impl Purse {
         };
         let code = required.error.clone().unwrap_or_default();
         if corrected || !is_recoverable(&code) {
-            held.save(order.requirements, self.now()).await?;
+            held.save().await?;
             return Err(PayError::Refused { code });
         }
         let domain = SettlementDomain::new(order.requirements.network);
         self.correct(&required, &domain, &mut held).await?;
-        held.save(order.requirements, self.now()).await?;
+        held.save().await?;
         Ok(Paid::Corrected)
     }
 
@@ -728,17 +779,17 @@ fn extra<T: DeserializeOwned>(extra: &Map<String, Value>) -> Result<T, PayError>
     T::deserialize(extra).map_err(|error| PayError::Offer(error.to_string()))
 }
 
-/// What a service asks of a channel with it, within reason.
+/// What a service asks of a channel with it.
 fn channel_terms(requirements: &PaymentRequirements) -> Result<BatchExtra, PayError> {
-    let extra: BatchExtra = extra(&requirements.extra)?;
-    if extra.withdraw_delay > WITHDRAW_DELAY_S_MAX {
-        let days = WITHDRAW_DELAY_S_MAX / 86_400;
-        return Err(PayError::Offer(format!(
-            "a withdraw delay of {} s would lock a deposit for more than {days} days",
-            extra.withdraw_delay
-        )));
-    }
-    Ok(extra)
+    extra(&requirements.extra)
+}
+
+/// Whether the chains may say that less counts than is counted.
+fn may_count_less(declined: &Declined) -> bool {
+    matches!(
+        declined,
+        Declined::PerDay { .. } | Declined::DepositsPerDay { .. } | Declined::Locked { .. }
+    )
 }
 
 fn header<T: DeserializeOwned>(

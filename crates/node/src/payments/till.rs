@@ -19,8 +19,9 @@ use super::settlement::Settlement;
 use super::watchtower::TowerClient;
 use crate::store::Store;
 
-/// A chain on which payments are taken or made.
-#[derive(Debug, Clone)]
+/// A chain on which payments are taken or made. It cannot be cloned: it becomes the one sender of an account on the
+/// chain ([`open_escrows`]), which all parts of a process share as [`Escrows`]. Two would take the same nonces.
+#[derive(Debug)]
 pub struct ChainAccess {
     /// The chain.
     pub client: ChainClient,
@@ -80,6 +81,7 @@ pub fn open_escrows(
     let mut escrows = Escrows::default();
     for ChainAccess { client, sender } in chains {
         let account = Arc::new(keys.account.clone());
+        let confirmations = sender.confirmations;
         let (handle, task) = Sender::new(client.clone(), account, journal.clone(), sender)?;
         tasks.spawn(async move {
             if let Err(error) = task.run().await {
@@ -88,7 +90,7 @@ pub fn open_escrows(
             "the sender of transactions"
         });
         let session = keys.session.clone();
-        escrows.insert(Escrow::new(client, handle, session, sender.confirmations));
+        escrows.insert(Escrow::new(client, handle, session, confirmations));
     }
     Ok(escrows)
 }
@@ -124,6 +126,7 @@ impl Till {
                 "the follower of events"
             });
         }
+        let gas_share_ppm = policy.gas_share_ppm;
         let settlement = Settlement::new(
             store.clone(),
             escrows.clone(),
@@ -140,7 +143,7 @@ impl Till {
         });
         Self {
             desk,
-            cashier: Cashier::new(store.clone(), escrows.clone()),
+            cashier: Cashier::new(store.clone(), escrows.clone(), gas_share_ppm),
             replies: Replies::new(store.clone()),
             settlement,
             escrows,

@@ -410,6 +410,9 @@ pub(crate) fn spending(config: &Config) -> Spending {
         per_payment: asset.limits.per_payment,
         per_deposit: asset.limits.per_deposit,
         per_day: asset.limits.per_day,
+        deposits_per_day: asset.limits.deposits_per_day,
+        locked: asset.limits.locked,
+        withdraw_delay_s_max: asset.limits.withdraw_delay_s_max,
     };
     let limits: BTreeMap<AssetId, AssetLimit> = config
         .assets

@@ -53,6 +53,8 @@ pub struct ServeOptions {
     pub watchtower: Option<String>,
     /// Where the facilitator listens, if there shall be one.
     pub facilitator: Option<FacilitatorOptions>,
+    /// Whether one-off payments are taken too. Each costs this device a transaction.
+    pub exact: bool,
 }
 
 /// Where a facilitator listens.
@@ -94,7 +96,10 @@ impl PaidService {
             let upstream = http_url(&options.upstream)?;
             let least = Amount::parse_decimal(&options.claim_at_least, asset.decimals)
                 .map_err(|error| TradeError::Asked(format!("what to claim at least: {error}")))?;
-            let accepted = accepted(config, keys, asset)?;
+            let accepted = AcceptedAsset {
+                exact: options.exact,
+                ..accepted(config, keys, asset)?
+            };
             let lock = home.lock(Part::Provider)?;
             let (listener, address) = bind(options.listen).await?;
             let mut warnings = Vec::new();

@@ -15,7 +15,7 @@ use hearth_chain::sender::SenderConfig;
 use hearth_models::engine::{Engine, EngineOptions};
 use hearth_net::{Network, NetworkOptions};
 use hearth_node::answers::{
-    Answerer, Ending, Input, Message, Part, Question, Speaker, Tier, Usage,
+    Answerer, Ending, Input, Message, Part, Promises, Question, Speaker, Tier, Usage,
 };
 use hearth_node::home::Home;
 use hearth_node::payments::offer::AcceptedAsset;
@@ -78,11 +78,11 @@ fn accepted(receiver: Address, receiver_authorizer: Address) -> AcceptedAsset {
 
 /// What a payer may spend.
 fn spending() -> Spending {
-    let limit = AssetLimit {
-        per_payment: Amount::new(100_000),
-        per_deposit: Amount::new(1_000_000),
-        per_day: Amount::new(10_000_000),
-    };
+    let limit = AssetLimit::new(
+        Amount::new(100_000),
+        Amount::new(1_000_000),
+        Amount::new(10_000_000),
+    );
     Spending([(asset(), limit)].into())
 }
 
@@ -394,6 +394,7 @@ pub(crate) fn question(text: &str, output_tokens: u32) -> Question {
         logprobs: None,
         tier: Tier::Network,
         ceilings: Vec::new(),
+        promised: Promises::default(),
         asked_by: "test".to_owned(),
     }
 }

@@ -251,11 +251,7 @@ impl Payer {
             household: household(case.point),
             session: numbered(2),
         };
-        let limit = AssetLimit {
-            per_payment: CEILING,
-            per_deposit: DEPOSIT,
-            per_day: TOKENS,
-        };
+        let limit = AssetLimit::new(CEILING, DEPOSIT, TOKENS);
         let spending = Spending([(asset(), limit)].into());
         let store = open_store(&disk)?;
         let mut tasks = Tasks::new();

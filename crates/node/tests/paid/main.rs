@@ -10,6 +10,7 @@ mod endpoint;
 mod facilitator;
 mod follower;
 mod hostile;
+mod limits;
 #[allow(
     dead_code,
     reason = "shared with the tests of the surface, which use the rest"

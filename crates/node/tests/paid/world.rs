@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use alloy_primitives::{Address, U256};
 use alloy_signer_local::PrivateKeySigner;
@@ -13,7 +14,7 @@ use axum::response::Response;
 use axum::routing::get;
 use axum::{Extension, Router};
 use hearth_chain::bindings::{SETTLEMENT_ADDRESS, TestDollar};
-use hearth_chain::client::{ChainClient, Environment, SystemEnvironment};
+use hearth_chain::client::{ChainClient, Environment, SystemEnvironment, Wait};
 use hearth_chain::embedded::{
     Embedded, EmbeddedConfig, Genesis, GenesisCall, GenesisCode, TEST_DOLLAR_ADDRESS,
 };
@@ -39,6 +40,8 @@ pub(crate) const CHAIN: u64 = 402_402;
 
 /// Each shop is a run of its own.
 static RUNS: AtomicU64 = AtomicU64::new(1);
+/// The key of an account that has a hundred units: one payment of most shops here.
+pub(crate) const POOR: u8 = 0x67;
 
 pub(crate) const fn amount(units: u128) -> Amount {
     Amount::new(units)
@@ -123,6 +126,24 @@ pub(crate) struct World {
     pub(crate) environment: Arc<dyn Environment>,
 }
 
+/// A clock that is behind the system's, in milliseconds; it can be set.
+#[derive(Debug, Default)]
+pub(crate) struct SlowClock(pub(crate) AtomicU64);
+
+impl Environment for SlowClock {
+    fn now_ms(&self) -> u64 {
+        SystemEnvironment.now_ms() - self.0.load(Ordering::Relaxed)
+    }
+
+    fn sleep(&self, duration: Duration) -> Wait {
+        SystemEnvironment.sleep(duration)
+    }
+
+    fn random(&self) -> u64 {
+        SystemEnvironment.random()
+    }
+}
+
 /// A service behind a price.
 pub(crate) struct Shop {
     pub(crate) till: Till,
@@ -172,7 +193,8 @@ impl World {
         let household = key(1).address();
         let mut genesis = Genesis::standard(household)
             .with_contract(FEE_TOKEN, GenesisCode::Constructor(fee_token_code()))
-            .with_test_dollars(household, U256::from(1_000_000_000_u64));
+            .with_test_dollars(household, U256::from(1_000_000_000_u64))
+            .with_test_dollars(key(POOR).address(), U256::from(100_u64));
         genesis.calls.push(mint(FEE_TOKEN, household));
         let chain = Embedded::in_memory(EmbeddedConfig::new(genesis)).unwrap();
         let client = ChainClient::from_transport(chain.transport(), ChainId(CHAIN));
@@ -199,8 +221,17 @@ impl World {
         }]
     }
 
+    /// The store of this name. One that was dropped just now is closed by its writer a moment later.
     pub(crate) fn store(&self, name: &str) -> Store {
-        Store::open(&self.folder.path().join(name)).unwrap()
+        let path = self.folder.path().join(name);
+        let until = std::time::Instant::now() + Duration::from_secs(30);
+        loop {
+            match Store::open(&path) {
+                Ok(store) => return store,
+                Err(error) => assert!(std::time::Instant::now() < until, "{error}"),
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     pub(crate) async fn balance(&self, account: Address) -> Amount {
@@ -319,20 +350,52 @@ impl World {
         self.open_purse(name, escrows)
     }
 
+    /// A purse that cannot read the chain, with limits of its own.
+    pub(crate) fn purse_within(&self, name: &str, limit: AssetLimit) -> Purse {
+        self.open_purse_within(name, Escrows::default(), limit)
+    }
+
+    /// A purse that can read the chain, with limits and a clock of its own.
+    pub(crate) async fn purse_by(
+        &self,
+        name: &str,
+        limit: AssetLimit,
+        clock: Arc<dyn Environment>,
+        tasks: &mut Tasks,
+    ) -> Purse {
+        let keys = TillKeys {
+            account: key(1),
+            session: key(2),
+        };
+        let store = self.store(&format!("{name} sender"));
+        let escrows = open_escrows(self.access(), &keys, &store, tasks).unwrap();
+        self.open_purse_by(name, escrows, limit, clock)
+    }
+
     fn open_purse(&self, name: &str, escrows: Escrows) -> Purse {
+        let limit = AssetLimit::new(amount(10_000), amount(100_000), amount(10_000_000));
+        self.open_purse_within(name, escrows, limit)
+    }
+
+    fn open_purse_within(&self, name: &str, escrows: Escrows, limit: AssetLimit) -> Purse {
+        let clock = Arc::clone(&self.environment);
+        self.open_purse_by(name, escrows, limit, clock)
+    }
+
+    fn open_purse_by(
+        &self,
+        name: &str,
+        escrows: Escrows,
+        limit: AssetLimit,
+        clock: Arc<dyn Environment>,
+    ) -> Purse {
         let keys = PayerKeys {
             household: key(1),
             session: key(2),
         };
-        let limit = AssetLimit {
-            per_payment: amount(10_000),
-            per_deposit: amount(100_000),
-            per_day: amount(10_000_000),
-        };
         let spending = Spending([(asset(), limit)].into());
         let http = hearth_node::http::client().unwrap();
-        let environment = Arc::clone(&self.environment);
-        Purse::new(keys, spending, self.store(name), escrows, http, environment).unwrap()
+        Purse::new(keys, spending, self.store(name), escrows, http, clock).unwrap()
     }
 }
 

@@ -92,6 +92,16 @@ pub enum CorrectionError {
         /// What the voucher allows.
         signed: Amount,
     },
+    /// It charged the promise that it refuses.
+    #[error(
+        "the provider refuses a payment and says it charged {charged} in all, where {before} was promised before that payment"
+    )]
+    ChargedRefused {
+        /// What it says.
+        charged: Amount,
+        /// What was promised before the payment that it refuses.
+        before: Amount,
+    },
     /// Without a voucher, only what the chain says counts.
     #[error("the provider's correction has no proof, and the chain has {claimed} as claimed")]
     NotOnChain {
@@ -192,6 +202,9 @@ pub struct Channel {
     id: ChannelId,
     record: Record,
     in_flight: Option<InFlight>,
+    /// What was promised before the newest payment, as long as that one cannot have been charged: a
+    /// correction of it can state no more.
+    before: Amount,
 }
 
 impl Record {
@@ -235,10 +248,12 @@ impl Record {
 impl Channel {
     /// A channel as it was last made durable. Nothing is in flight on it.
     pub fn new(id: ChannelId, record: Record) -> Self {
+        let before = record.promised();
         Self {
             id,
             record,
             in_flight: None,
+            before,
         }
     }
 
@@ -250,6 +265,11 @@ impl Channel {
     /// What must not be forgotten.
     pub fn record(&self) -> &Record {
         &self.record
+    }
+
+    /// Whether a payment has begun and not ended.
+    pub fn is_in_flight(&self) -> bool {
+        self.in_flight.is_some()
     }
 
     /// Whether a payment could begin now.
@@ -297,6 +317,7 @@ impl Channel {
 
     /// Keeps a voucher that was signed. The record must be durable before the voucher leaves.
     pub fn sign(&mut self, now: Timestamp, voucher: Voucher) -> &Record {
+        self.before = self.record.promised();
         let higher = self
             .record
             .signed
@@ -319,6 +340,9 @@ impl Channel {
         let Some(in_flight) = self.in_flight.take() else {
             return Ok(&self.record);
         };
+        if !matches!(outcome, Outcome::NotCharged) {
+            self.before = self.record.promised();
+        }
         let Outcome::Stated(statement) = outcome else {
             return Ok(&self.record);
         };
@@ -426,6 +450,12 @@ impl Channel {
         let charged = state
             .charged_cumulative_amount
             .ok_or(CorrectionError::Incomplete)?;
+        // What this payer does not remember having signed may have been charged: its store is old.
+        let remembered = charged <= self.record.promised();
+        if remembered && charged > self.before {
+            let before = self.before;
+            return Err(CorrectionError::ChargedRefused { charged, before });
+        }
         match (&extra.voucher_state, onchain) {
             (Some(proof), _) => {
                 let signed = proof.signed_max_claimable;
@@ -440,6 +470,7 @@ impl Channel {
                     max_claimable: signed,
                     signature: proof.signature,
                 });
+                self.before = self.before.max(charged);
             }
             (None, Some(onchain)) if onchain.total_claimed == charged => {}
             (None, onchain) => {

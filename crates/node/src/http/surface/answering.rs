@@ -5,6 +5,8 @@ use std::time::Instant;
 
 use axum::response::Response;
 use hearth_protocol::answer::{AnswerId, Sampling};
+use hearth_protocol::id::AssetId;
+use hearth_protocol::money::Amount;
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue};
 
 use super::budget::Reservation;
@@ -14,7 +16,7 @@ use super::reader::{Reader, Reading};
 use super::sold::Tariff;
 use super::tools::Tooling;
 use super::{At, Surface, door};
-use crate::answers::{Input, Message, Question, Tier};
+use crate::answers::{Input, Message, Promises, Question, Tier};
 use crate::payments::gate::Meter;
 
 /// The answer's name, in every reply of a model.
@@ -57,6 +59,7 @@ impl Asked {
                 tier: Tier::default(),
                 ceilings: Vec::new(),
                 asked_by: String::new(),
+                promised: Promises::default(),
             },
             reading: Reading::default(),
         }
@@ -132,7 +135,7 @@ impl Asking {
         }
         question.tier = self.tier;
         question.asked_by.clone_from(&self.key.name);
-        question.ceilings = held.ceilings();
+        (question.ceilings, question.promised) = held.limits();
         let answer = surface.answerer.ask(question).await;
         let answer = answer.map_err(|error| {
             let budget = surface.budgets().describe(&self.key, surface.now_s());
@@ -165,7 +168,7 @@ impl Asking {
     }
 }
 
-/// What is set aside until an answer begins; it goes back if none does.
+/// What is set aside until an answer begins; if none does, what was promised until then counts.
 struct Held {
     surface: Arc<Surface>,
     reservation: Option<Reservation>,
@@ -182,9 +185,10 @@ impl Held {
         })
     }
 
-    fn ceilings(&self) -> Vec<(hearth_protocol::id::AssetId, hearth_protocol::money::Amount)> {
-        let reservation = self.reservation.as_ref();
-        reservation.map_or_else(Vec::new, |reservation| reservation.ceilings.clone())
+    /// The most that the answer may cost, and where what is promised for it is counted.
+    fn limits(&self) -> (Vec<(AssetId, Amount)>, Promises) {
+        let limits = |held: &Reservation| (held.ceilings.clone(), held.promised.clone());
+        self.reservation.as_ref().map(limits).unwrap_or_default()
     }
 
     fn take(mut self) -> Reservation {

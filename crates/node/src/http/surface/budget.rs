@@ -1,7 +1,7 @@
 //! What API keys spend: a pure machine of reservations and charges.
 //!
-//! Before an answer begins, the most that it may cost is set aside; when it has ended, what it did
-//! cost takes its place. So a key cannot exceed its budget by asking several things at once. An
+//! Before an answer begins, the most that it may cost is set aside; when it has ended, what was
+//! promised for it or charged takes its place, whichever is more. So a key cannot exceed its budget by asking several things at once. An
 //! answer whose end nobody saw counts with all that was set aside: a budget may be stricter than
 //! the truth, never looser. A day runs from midnight to midnight UTC, and what was charged counts
 //! on the day on which the answer ended.
@@ -10,12 +10,12 @@ use std::collections::BTreeMap;
 
 use hearth_protocol::id::AssetId;
 use hearth_protocol::money::Amount;
+use hearth_protocol::spending::{self, Book, day};
+use hearth_protocol::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::keys::{ApiKey, Cap};
-
-/// Seconds of a day.
-const DAY_S: u64 = 86_400;
+use crate::answers::Promises;
 
 /// What a key has spent on one day in one asset.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,12 +30,13 @@ pub struct Spent {
     pub amount: Amount,
 }
 
+/// A key's name, and an asset in which it spends.
+type Account = (String, AssetId);
+
 /// What all keys have spent today, and what is set aside for answers in progress.
 #[derive(Debug, Default)]
 pub(super) struct Budgets {
-    day: u64,
-    spent: BTreeMap<(String, AssetId), Amount>,
-    reserved: BTreeMap<(String, AssetId), Amount>,
+    book: Book<Account>,
     in_progress: BTreeMap<String, u32>,
 }
 
@@ -46,6 +47,9 @@ pub(super) struct Reservation {
     key: String,
     /// The most that the answer may cost, one entry an asset.
     pub(super) ceilings: Vec<(AssetId, Amount)>,
+    held: Vec<spending::Reservation<Account>>,
+    /// Where what is promised for the answer is counted.
+    pub(super) promised: Promises,
 }
 
 /// The key has as many answers in progress as it may have.
@@ -53,31 +57,28 @@ pub(super) struct Reservation {
 pub(super) struct TooManyAtOnce;
 
 impl Budgets {
-    /// Goes on with what was spent before on the day of `now_s`; other days count no more.
+    /// Goes on with what was spent before on the day of `now_s`, or on a later one where the clock has gone back since;
+    /// other days count no more.
     pub(super) fn restore(spent: impl IntoIterator<Item = Spent>, now_s: u64) -> Self {
-        let day = now_s / DAY_S;
+        let spent: Vec<_> = spent.into_iter().collect();
+        let latest = spent.iter().map(|spent| spent.day).max();
+        let day = day(Timestamp::from_secs(now_s)).max(latest.unwrap_or_default());
         let spent = spent.into_iter().filter(|spent| spent.day == day);
+        let counted = spent.map(|spent| ((spent.key, spent.asset), spent.amount));
         Self {
-            day,
-            spent: spent
-                .map(|spent| ((spent.key, spent.asset), spent.amount))
-                .collect(),
-            ..Self::default()
+            book: Book::restore(day, counted),
+            in_progress: BTreeMap::new(),
         }
     }
 
     /// What was spent on the day of `now_s`. What is set aside counts whole: whoever goes on with this after a crash
     /// has not seen how those answers ended.
     pub(super) fn spent(&mut self, now_s: u64) -> Vec<Spent> {
-        self.turn_day(now_s);
-        let mut sums = self.spent.clone();
-        for (place, reserved) in &self.reserved {
-            let sum = sums.entry(place.clone()).or_default();
-            *sum = sum.saturating_add(*reserved);
-        }
+        let now = Timestamp::from_secs(now_s);
+        let (day, sums) = (self.book.day(now), self.book.sums(now));
         let sums = sums.into_iter();
         sums.map(|((key, asset), amount)| Spent {
-            day: self.day,
+            day,
             key,
             asset,
             amount,
@@ -92,96 +93,107 @@ impl Budgets {
     /// # Errors
     /// When the key has too many answers in progress.
     pub(super) fn begin(&mut self, key: &ApiKey, now_s: u64) -> Result<Reservation, TooManyAtOnce> {
-        self.turn_day(now_s);
-        let in_progress = self.in_progress.entry(key.name.clone()).or_default();
-        if *in_progress >= key.answers_at_once {
+        let in_progress = self.in_progress.get(&key.name).copied();
+        let in_progress = in_progress.unwrap_or_default();
+        if in_progress >= key.answers_at_once {
             return Err(TooManyAtOnce);
         }
-        *in_progress += 1;
-        let mut ceilings = Vec::with_capacity(key.caps.len());
-        for cap in &key.caps {
-            let ceiling = cap.per_request.min(self.left(&key.name, cap));
-            let reserved = self.reserved.entry((key.name.clone(), cap.asset));
-            let reserved = reserved.or_default();
-            *reserved = reserved.saturating_add(ceiling);
-            ceilings.push((cap.asset, ceiling));
-        }
-        Ok(Reservation {
+        let mut reservation = Reservation {
             key: key.name.clone(),
-            ceilings,
-        })
+            ceilings: Vec::with_capacity(key.caps.len()),
+            held: Vec::with_capacity(key.caps.len()),
+            promised: Promises::default(),
+        };
+        for cap in &key.caps {
+            let Some(held) = self.set_aside(key, cap, now_s) else {
+                for held in reservation.held {
+                    self.book.release(held);
+                }
+                return Err(TooManyAtOnce);
+            };
+            reservation.ceilings.push((cap.asset, held.amount()));
+            reservation.held.push(held);
+        }
+        self.in_progress.insert(key.name.clone(), in_progress + 1);
+        Ok(reservation)
     }
 
-    /// An answer has ended: `charged` is what it did cost, or nothing is known of it.
+    fn set_aside(
+        &mut self,
+        key: &ApiKey,
+        cap: &Cap,
+        now_s: u64,
+    ) -> Option<spending::Reservation<Account>> {
+        let account = (key.name.clone(), cap.asset);
+        let now = Timestamp::from_secs(now_s);
+        let held = self
+            .book
+            .reserve_up_to(account, cap.per_request, cap.per_day, now);
+        held.ok()
+    }
+
+    /// An answer has ended: `charged` is what it did cost, or nothing is known of it. What was promised counts where
+    /// it is more.
     pub(super) fn end(
         &mut self,
         reservation: Reservation,
         charged: Option<&[(AssetId, Amount)]>,
         now_s: u64,
     ) {
-        self.turn_day(now_s);
-        let Reservation { key, ceilings } = reservation;
+        let now = Timestamp::from_secs(now_s);
+        let Reservation {
+            key,
+            held,
+            promised,
+            ..
+        } = reservation;
         if let Some(in_progress) = self.in_progress.get_mut(&key) {
             *in_progress = in_progress.saturating_sub(1);
             if *in_progress == 0 {
                 self.in_progress.remove(&key);
             }
         }
-        for (asset, amount) in charged.unwrap_or(&ceilings) {
-            if !amount.is_zero() {
-                let spent = self.spent.entry((key.clone(), *asset)).or_default();
-                *spent = spent.saturating_add(*amount);
-            }
+        let mut counts = promised.close();
+        for (asset, amount) in charged.into_iter().flatten() {
+            let count = counts.entry(*asset).or_default();
+            *count = (*count).max(*amount);
         }
-        for (asset, ceiling) in ceilings {
-            let place = (key.clone(), asset);
-            if let Some(reserved) = self.reserved.get_mut(&place) {
-                *reserved = Amount::new(reserved.units().saturating_sub(ceiling.units()));
-                if reserved.is_zero() {
-                    self.reserved.remove(&place);
-                }
+        for held in held {
+            let count = counts.remove(&held.account().1).unwrap_or_default();
+            let count = match charged {
+                Some(_) => count,
+                None => count.max(held.amount()),
+            };
+            self.book.settle(held, count, now);
+        }
+        // In what the key has no cap it spends all the same: a cap may be set today.
+        for (asset, amount) in counts {
+            let account = (key.clone(), asset);
+            if let Ok(held) = self.book.reserve_up_to(account, Amount::ZERO, amount, now) {
+                self.book.settle(held, amount, now);
             }
         }
     }
 
     /// What the budgets of a key are, for the one who hit them; `None` where it has none.
     pub(super) fn describe(&mut self, key: &ApiKey, now_s: u64) -> Option<String> {
-        self.turn_day(now_s);
+        self.book.day(Timestamp::from_secs(now_s));
         let sentences: Vec<_> = key.caps.iter().map(|cap| self.sentence(key, cap)).collect();
         (!sentences.is_empty()).then(|| sentences.join("; "))
     }
 
     fn sentence(&self, key: &ApiKey, cap: &Cap) -> String {
         let place = (key.name.clone(), cap.asset);
-        let of = |book: &BTreeMap<_, Amount>| {
-            let amount = book.get(&place).copied().unwrap_or_default();
-            amount.to_decimal(cap.decimals)
-        };
         format!(
             "the API key {:?} may spend {} {symbol} for one answer and {} {symbol} a day (UTC), of \
              which {} are spent and {} are set aside for answers in progress",
             key.name,
             cap.per_request.to_decimal(cap.decimals),
             cap.per_day.to_decimal(cap.decimals),
-            of(&self.spent),
-            of(&self.reserved),
+            self.book.counted(&place).to_decimal(cap.decimals),
+            self.book.set_aside(&place).to_decimal(cap.decimals),
             symbol = cap.symbol,
         )
-    }
-
-    fn left(&self, key: &str, cap: &Cap) -> Amount {
-        let place = (key.to_owned(), cap.asset);
-        let taken = |book: &BTreeMap<_, Amount>| book.get(&place).copied().unwrap_or_default();
-        let taken = taken(&self.spent).saturating_add(taken(&self.reserved));
-        Amount::new(cap.per_day.units().saturating_sub(taken.units()))
-    }
-
-    fn turn_day(&mut self, now_s: u64) {
-        let day = now_s / DAY_S;
-        if day > self.day {
-            self.day = day;
-            self.spent.clear();
-        }
     }
 }
 
@@ -189,6 +201,7 @@ impl Budgets {
 mod tests {
     use super::*;
 
+    const DAY_S: u64 = 86_400;
     const NOON_S: u64 = DAY_S * 20_000 + DAY_S / 2;
 
     fn asset() -> AssetId {
@@ -257,6 +270,49 @@ mod tests {
         budgets.end(over_midnight, None, NOON_S + DAY_S);
         budgets.end(next, Some(&[]), NOON_S + DAY_S);
         assert_eq!(budgets.spent(NOON_S + DAY_S)[0].amount, Amount::new(40));
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_gives_no_budget_anew() {
+        let (mut budgets, key) = (Budgets::default(), key(60, 60));
+        let first = budgets.begin(&key, NOON_S).unwrap();
+        budgets.end(first, None, NOON_S);
+        for clock_s in [NOON_S - DAY_S, 0, NOON_S] {
+            let next = budgets.begin(&key, clock_s).unwrap();
+            assert_eq!(ceiling(&next), 0, "{clock_s}");
+            budgets.end(next, Some(&[]), clock_s);
+            let mut again = Budgets::restore(budgets.spent(clock_s), clock_s);
+            let next = again.begin(&key, clock_s).unwrap();
+            assert_eq!(ceiling(&next), 0, "{clock_s}, after a restart");
+        }
+    }
+
+    #[test]
+    fn what_was_promised_counts_whatever_was_stated() {
+        let (mut budgets, key) = (Budgets::default(), key(60, 100));
+        let stated_less = budgets.begin(&key, NOON_S).unwrap();
+        assert!(stated_less.promised.add(asset(), Amount::new(50)));
+        let late = stated_less.promised.clone();
+        let charged = [(asset(), Amount::new(1))];
+        budgets.end(stated_less, Some(&charged), NOON_S);
+        assert!(!late.add(asset(), Amount::new(1)), "nobody would count it");
+        let broke_off = budgets.begin(&key, NOON_S).unwrap();
+        assert_eq!(ceiling(&broke_off), 50);
+        assert!(broke_off.promised.add(asset(), Amount::new(50)));
+        budgets.end(broke_off, Some(&[]), NOON_S);
+        let next = budgets.begin(&key, NOON_S).unwrap();
+        assert_eq!(ceiling(&next), 0);
+        budgets.end(next, Some(&[]), NOON_S);
+    }
+
+    #[test]
+    fn more_than_was_set_aside_counts_whole() {
+        let (mut budgets, key) = (Budgets::default(), key(60, 100));
+        let first = budgets.begin(&key, NOON_S).unwrap();
+        budgets.end(first, Some(&[(asset(), Amount::new(90))]), NOON_S);
+        let next = budgets.begin(&key, NOON_S).unwrap();
+        assert_eq!(ceiling(&next), 10);
+        budgets.end(next, Some(&[]), NOON_S);
     }
 
     #[test]

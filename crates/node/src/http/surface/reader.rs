@@ -169,6 +169,8 @@ impl Reader {
                     output_tokens: self.books.output_tokens,
                     ..Usage::default()
                 };
+                // Nobody says what was promised for it: all that was set aside counts.
+                self.books.close(None, true);
                 self.end(Ending::Broken(error), usage);
             }
         }

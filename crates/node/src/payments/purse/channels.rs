@@ -1,17 +1,20 @@
 //! The channels from which this node pays: one request at a time on each, several side by side.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use alloy_primitives::B256;
 use hearth_protocol::channel::OnchainState;
-use hearth_protocol::channel::payer::{Channel, Record, Status};
+use hearth_protocol::channel::payer::{Channel, Outcome, Promise, Record, Status};
 use hearth_protocol::eip712::{ChannelConfig, SettlementDomain};
 use hearth_protocol::id::{AssetId, ChainId, ChannelId};
 use hearth_protocol::money::Amount;
-use hearth_protocol::spending::{asset_of, day};
+use hearth_protocol::spending::{
+    AssetLimit, AuthorizationOutlay, AuthorizationReservation, ChannelOutlay, Declined, Outlays,
+    PromiseReservation, Promised, SeenChannel,
+};
 use hearth_protocol::time::Timestamp;
-use hearth_protocol::x402::PaymentRequirements;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
@@ -19,6 +22,9 @@ use crate::store::{Batch, Store, StoreError, Table};
 
 /// Channels that are opened with one provider at most, for requests side by side.
 pub const CHANNELS_PER_PROVIDER_MAX: usize = 8;
+
+/// How often the chains are asked at most what counts no more, in milliseconds.
+const RECOUNT_EVERY_MS: u64 = 5_000;
 
 /// A channel as it stands in the store.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -48,13 +54,17 @@ struct Slot {
     channel: Option<Channel>,
     config: ChannelConfig,
     open: bool,
+    /// It is held for a moment only, and worth waiting for.
+    amending: bool,
 }
 
 #[derive(Debug)]
 struct Shared {
     slots: Mutex<BTreeMap<ChannelId, Slot>>,
-    /// What was promised or spent today, by token.
-    spent: Mutex<(u64, BTreeMap<AssetId, Amount>)>,
+    /// What was signed, and what counts of it.
+    outlays: Mutex<Outlays>,
+    /// When the chains were last asked what counts no more, in milliseconds.
+    recounted_at_ms: AtomicU64,
     freed: Notify,
     store: Store,
 }
@@ -70,9 +80,17 @@ pub(super) struct Held {
     channel: Option<Channel>,
     chain: ChainId,
     url: String,
-    /// What counts as spent today for this payment.
-    counted: Amount,
-    charged_before: Amount,
+    /// Room within the limits for what is about to be signed.
+    reserved: Option<PromiseReservation>,
+}
+
+/// What the chain has of a channel as of a block that no longer goes away.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sure {
+    /// Everything that was put in, less what went back.
+    pub(super) balance: Amount,
+    /// The time of that block, in seconds.
+    pub(super) at_s: u64,
 }
 
 /// Whether two configurations differ in their salt alone.
@@ -86,8 +104,62 @@ fn same_but_salt(one: &ChannelConfig, other: &ChannelConfig) -> bool {
     }
 }
 
-fn day_key(day: u64, asset: &AssetId) -> Vec<u8> {
-    [day.to_be_bytes().as_slice(), asset.to_string().as_bytes()].concat()
+/// What an earlier version counted, on the newest day that it has.
+fn counted_before(store: &Store) -> Result<(u64, BTreeMap<AssetId, Amount>), StoreError> {
+    let mut spent: (u64, BTreeMap<AssetId, Amount>) = (0, BTreeMap::new());
+    store.each(Table::Spent, |key, amount: Amount| {
+        let (day, asset) = key.split_at(key.len().min(8));
+        let day = u64::from_be_bytes(day.try_into().unwrap_or_default());
+        let asset = std::str::from_utf8(asset).ok();
+        let asset = asset.and_then(|asset| asset.parse().ok());
+        if let Some(asset) = asset.filter(|_| day >= spent.0) {
+            if day > spent.0 {
+                spent = (day, BTreeMap::new());
+            }
+            spent.1.insert(asset, amount);
+        }
+    })?;
+    Ok(spent)
+}
+
+/// What counts of a channel that an earlier version opened: up to its highest voucher everything was counted.
+fn adopted(stored: &StoredPayerChannel) -> ChannelOutlay {
+    let StoredPayerChannel { chain, record, .. } = stored;
+    ChannelOutlay {
+        asset: AssetId {
+            chain: *chain,
+            token: record.config.token,
+        },
+        day: 0,
+        today: Amount::ZERO,
+        level: record.promised(),
+        deposited_today: Amount::ZERO,
+        locked: record.refundable(),
+        pending: Amount::ZERO,
+        pending_until_s: 0,
+    }
+}
+
+fn outlays(store: &Store) -> Result<Outlays, StoreError> {
+    let mut channels = BTreeMap::new();
+    store.each(Table::PayerChannels, |key, stored: StoredPayerChannel| {
+        if key.len() == 32 {
+            channels.insert(ChannelId(B256::from_slice(key)), adopted(&stored));
+        }
+    })?;
+    store.each(Table::Outlays, |key, row: ChannelOutlay| {
+        if key.len() == 32 {
+            channels.insert(ChannelId(B256::from_slice(key)), row);
+        }
+    })?;
+    let mut authorizations = BTreeMap::new();
+    store.each(Table::Authorized, |key, row: AuthorizationOutlay| {
+        if key.len() == 32 {
+            authorizations.insert(B256::from_slice(key), row);
+        }
+    })?;
+    let before = counted_before(store)?;
+    Ok(Outlays::restore(channels, authorizations, before))
 }
 
 impl Channels {
@@ -99,24 +171,11 @@ impl Channels {
                 slots.insert(id, Slot::new(id, stored));
             }
         })?;
-        let mut spent: (u64, BTreeMap<AssetId, Amount>) = (0, BTreeMap::new());
-        store.each(Table::Spent, |key, amount: Amount| {
-            let (day, asset) = key.split_at(key.len().min(8));
-            let day = u64::from_be_bytes(day.try_into().unwrap_or_default());
-            let asset = std::str::from_utf8(asset)
-                .ok()
-                .and_then(|asset| asset.parse().ok());
-            if let Some(asset) = asset.filter(|_| day >= spent.0) {
-                if day > spent.0 {
-                    spent = (day, BTreeMap::new());
-                }
-                spent.1.insert(asset, amount);
-            }
-        })?;
-        let (slots, spent) = (Mutex::new(slots), Mutex::new(spent));
+        let outlays = Mutex::new(outlays(&store)?);
         Ok(Self(Arc::new(Shared {
-            slots,
-            spent,
+            slots: Mutex::new(slots),
+            outlays,
+            recounted_at_ms: AtomicU64::new(0),
             freed: Notify::new(),
             store,
         })))
@@ -125,6 +184,12 @@ impl Channels {
     fn slots(&self) -> MutexGuard<'_, BTreeMap<ChannelId, Slot>> {
         // Channels are put back whole or not at all, so a panic elsewhere leaves the map whole.
         self.0.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn outlays(&self) -> MutexGuard<'_, Outlays> {
+        // Each step counts before it does anything else, so after a panic at most too much counts.
+        let outlays = self.0.outlays.lock();
+        outlays.unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn view(&self) -> Result<Vec<ChannelView>, StoreError> {
@@ -140,45 +205,76 @@ impl Channels {
         Ok(views)
     }
 
-    pub(super) fn spent_today(
-        &self,
-        now: Timestamp,
-    ) -> Result<BTreeMap<AssetId, Amount>, StoreError> {
-        let spent = self.0.spent.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(if spent.0 == day(now) {
-            spent.1.clone()
-        } else {
-            BTreeMap::new()
-        })
+    /// What counts as spent today of a token.
+    pub(super) fn spent_today(&self, asset: AssetId, now: Timestamp) -> Amount {
+        self.outlays().spent_today(asset, now)
     }
 
-    /// Adds to what counts as spent today, and says how it is to be written.
-    fn count(
+    /// Finds room for a one-off payment, and counts it.
+    pub(super) fn reserve_authorization(
         &self,
         asset: AssetId,
+        amount: Amount,
+        limit: &AssetLimit,
         now: Timestamp,
-        plus: Amount,
-        minus: Amount,
-    ) -> (Vec<u8>, Amount) {
-        let mut spent = self.0.spent.lock().unwrap_or_else(PoisonError::into_inner);
-        let today = day(now);
-        if spent.0 != today {
-            *spent = (today, BTreeMap::new());
-        }
-        let sum = spent.1.entry(asset).or_default();
-        *sum = sum.saturating_add(plus).saturating_sub(minus);
-        (day_key(today, &asset), *sum)
+    ) -> Result<AuthorizationReservation, Declined> {
+        let mut outlays = self.outlays();
+        outlays.reserve_authorization(asset, amount, limit, now)
     }
 
-    pub(super) async fn note_spent(
+    /// Gives the room for a one-off payment back.
+    pub(super) fn release_authorization(&self, reserved: AuthorizationReservation) {
+        self.outlays().release_authorization(reserved);
+    }
+
+    /// Makes a one-off payment durable before it leaves, and forgets those that are over.
+    pub(super) async fn save_authorized(
         &self,
-        requirements: &PaymentRequirements,
-        amount: Amount,
+        reserved: AuthorizationReservation,
+        nonce: B256,
+        valid_before_s: u64,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        let (key, sum) = self.count(asset_of(requirements), now, amount, Amount::ZERO);
         let mut batch = Batch::default();
-        batch.put(Table::Spent, &key, &sum)?;
+        {
+            let mut outlays = self.outlays();
+            let (row, over) = outlays.authorized(reserved, nonce, valid_before_s, now);
+            batch.put(Table::Authorized, nonce.as_slice(), &row)?;
+            for over in over {
+                batch.remove(Table::Authorized, over.as_slice());
+            }
+        }
+        self.0.store.commit(batch).await
+    }
+
+    /// The channels of a token of which the chain may say that less counts.
+    pub(super) fn recountable(&self, asset: AssetId) -> Vec<ChannelId> {
+        self.outlays().recountable(asset)
+    }
+
+    /// Whether the chains may be asked again what counts no more, at `now`.
+    pub(super) fn may_recount(&self, now: Timestamp) -> bool {
+        let at = &self.0.recounted_at_ms;
+        let last = at.load(Ordering::Relaxed);
+        let is_due = now.0.abs_diff(last) >= RECOUNT_EVERY_MS;
+        // Of several at once, one asks.
+        is_due
+            && at
+                .compare_exchange(last, now.0, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+    }
+
+    /// The one-off payments of a token that may yet be used.
+    pub(super) fn outstanding(&self, asset: AssetId) -> Vec<(B256, AuthorizationOutlay)> {
+        self.outlays().outstanding(asset)
+    }
+
+    /// Takes that the chain had a one-off payment as unused at `at_s`.
+    pub(super) async fn unused(&self, nonce: B256, at_s: u64) -> Result<(), StoreError> {
+        let mut batch = Batch::default();
+        if self.outlays().unused(nonce, at_s) {
+            batch.remove(Table::Authorized, nonce.as_slice());
+        }
         self.0.store.commit(batch).await
     }
 
@@ -206,7 +302,7 @@ impl Channels {
         url: &str,
     ) -> Option<Held> {
         let mut slots = self.slots();
-        let mut count = 0;
+        let (mut count, mut amending) = (0, false);
         for slot in slots.values_mut() {
             let fits =
                 slot.open && slot.chain == domain.chain() && same_but_salt(&slot.config, &config);
@@ -214,12 +310,13 @@ impl Channels {
                 continue;
             }
             count += 1;
+            amending |= slot.amending;
             if slot.channel.as_ref().is_some_and(Channel::is_ready) {
                 let channel = slot.channel.take()?;
                 return Some(Held::new(self, channel, slot.chain, slot.url.clone()));
             }
         }
-        if count >= CHANNELS_PER_PROVIDER_MAX {
+        if amending || count >= CHANNELS_PER_PROVIDER_MAX {
             return None;
         }
         Some(self.insert(&mut slots, domain, Record::new(config), url))
@@ -244,6 +341,7 @@ impl Channels {
                 channel: None,
                 config,
                 open: true,
+                amending: false,
             },
         );
         Held::new(self, channel, chain, url)
@@ -313,48 +411,59 @@ impl Channels {
         .await
     }
 
-    /// Takes what the chain says of a channel that no request holds.
+    /// Takes what the chain says of a channel that no request holds: now, and for sure.
     pub(super) async fn observe(
         &self,
         id: ChannelId,
         onchain: &OnchainState,
+        sure: Option<Sure>,
     ) -> Result<(), StoreError> {
-        self.amend(id, |channel| {
-            channel.observe(onchain);
-            true
-        })
-        .await
+        let Some(mut held) = self.hold(id) else {
+            return Ok(());
+        };
+        held.channel().observe(onchain);
+        held.save().await?;
+        match sure {
+            Some(sure) => held.lower(sure).await,
+            None => Ok(()),
+        }
     }
 
-    /// Changes a channel durably, where `change` says that there is something to keep. One that a
-    /// request holds is left alone: what comes of that request puts it right.
+    /// Writes a channel, and what counts of it.
+    fn writing(&self, id: ChannelId, stored: &StoredPayerChannel) -> Result<Batch, StoreError> {
+        let mut batch = Batch::default();
+        batch.put(Table::PayerChannels, id.0.as_slice(), stored)?;
+        let record = &stored.record;
+        let kept = self.outlays().keep(id, record.refundable());
+        if let Some(row) = kept {
+            batch.put(Table::Outlays, id.0.as_slice(), &row)?;
+        }
+        Ok(batch)
+    }
+
+    /// Takes a channel to change what is on record of it; nothing where a request holds it: what comes of that request
+    /// puts it right. It is held until the change is durable, so that no older state can be written after a newer one.
+    fn hold(&self, id: ChannelId) -> Option<Held> {
+        let mut slots = self.slots();
+        let slot = slots.get_mut(&id)?;
+        let channel = slot.channel.take()?;
+        slot.amending = true;
+        Some(Held::new(self, channel, slot.chain, slot.url.clone()))
+    }
+
+    /// Changes a channel durably, where `change` says that there is something to keep.
     async fn amend(
         &self,
         id: ChannelId,
         change: impl FnOnce(&mut Channel) -> bool,
     ) -> Result<(), StoreError> {
-        let stored = {
-            let mut slots = self.slots();
-            let Some(slot) = slots.get_mut(&id) else {
-                return Ok(());
-            };
-            let Some(channel) = slot.channel.as_mut() else {
-                return Ok(());
-            };
-            if !change(channel) {
-                return Ok(());
-            }
-            let record = channel.record().clone();
-            slot.open = record.status == Status::Open;
-            StoredPayerChannel {
-                chain: slot.chain,
-                url: slot.url.clone(),
-                record,
-            }
+        let Some(mut held) = self.hold(id) else {
+            return Ok(());
         };
-        let mut batch = Batch::default();
-        batch.put(Table::PayerChannels, id.0.as_slice(), &stored)?;
-        self.0.store.commit(batch).await
+        if !change(held.channel()) {
+            return Ok(());
+        }
+        held.save().await
     }
 }
 
@@ -369,20 +478,19 @@ impl Slot {
             channel,
             config,
             open,
+            amending: false,
         }
     }
 }
 
 impl Held {
     fn new(channels: &Channels, channel: Channel, chain: ChainId, url: String) -> Self {
-        let charged_before = channel.record().charged;
         Self {
             channels: channels.clone(),
             channel: Some(channel),
             chain,
             url,
-            counted: Amount::ZERO,
-            charged_before,
+            reserved: None,
         }
     }
 
@@ -392,63 +500,100 @@ impl Held {
             .expect("a channel is held until it is dropped")
     }
 
-    /// Makes the promise durable, and counts it as spent.
-    pub(super) async fn save_signed(
+    /// Finds room within the limits for a promise, and counts it. Returns what it adds to what can be
+    /// taken. Nothing is signed yet.
+    pub(super) fn reserve(
         &mut self,
-        requirements: &PaymentRequirements,
+        asset: AssetId,
+        promise: &Promise,
+        limit: &AssetLimit,
         now: Timestamp,
-    ) -> Result<(), StoreError> {
-        self.charged_before = self.channel().record().charged;
-        self.counted = requirements.amount;
-        let counted = self.counted;
-        self.write(requirements, now, counted, Amount::ZERO).await
+    ) -> Result<Amount, Declined> {
+        self.release();
+        let channel = self.channel();
+        let promised = Promised {
+            channel: channel.id(),
+            asset,
+            signed: channel.record().promised(),
+            max_claimable: promise.max_claimable,
+            deposit: promise.deposit,
+        };
+        let reserved = self
+            .channels
+            .outlays()
+            .reserve_promise(promised, limit, now)?;
+        let amount = reserved.amount();
+        self.reserved = Some(reserved);
+        Ok(amount)
     }
 
-    /// Makes the channel durable as it is, and counts what was really charged.
-    pub(super) async fn save(
-        &mut self,
-        requirements: &PaymentRequirements,
-        now: Timestamp,
-    ) -> Result<(), StoreError> {
-        let charged = self
-            .channel()
-            .record()
-            .charged
-            .saturating_sub(self.charged_before);
-        let back = self.counted.saturating_sub(charged);
-        self.counted = Amount::ZERO;
-        self.write(requirements, now, Amount::ZERO, back).await
+    /// Gives the room back: nothing was signed.
+    pub(super) fn release(&mut self) {
+        if let Some(reserved) = self.reserved.take() {
+            self.channels.outlays().release_promise(reserved);
+        }
     }
 
-    async fn write(
-        &mut self,
-        requirements: &PaymentRequirements,
-        now: Timestamp,
-        plus: Amount,
-        minus: Amount,
-    ) -> Result<(), StoreError> {
+    /// Counts what was signed for good, and makes it durable before it leaves.
+    pub(super) async fn save_signed(&mut self, now: Timestamp) -> Result<(), StoreError> {
+        // Counted before anything is awaited: whoever gives up waiting has signed all the same.
+        if let Some(reserved) = self.reserved.take() {
+            self.channels.outlays().promised(reserved, now);
+        }
+        self.save().await
+    }
+
+    /// Forgets a channel on which nothing was signed and nothing is on record.
+    pub(super) fn discard(mut self) {
+        if let Some(channel) = self.channel.take() {
+            self.channels.slots().remove(&channel.id());
+            self.channels.0.freed.notify_waiters();
+        }
+    }
+
+    /// Makes the channel durable as it is.
+    pub(super) async fn save(&mut self) -> Result<(), StoreError> {
+        let batch = self.writing()?;
+        self.channels.0.store.commit(batch).await
+    }
+
+    fn writing(&mut self) -> Result<Batch, StoreError> {
         let (chain, url) = (self.chain, self.url.clone());
         let channel = self.channel();
-        let stored = StoredPayerChannel {
-            chain,
-            url,
-            record: channel.record().clone(),
+        let id = channel.id();
+        let record = channel.record().clone();
+        let stored = StoredPayerChannel { chain, url, record };
+        self.channels.writing(id, &stored)
+    }
+
+    /// Counts no more of this channel than the chain is sure of.
+    pub(super) async fn lower(&mut self, sure: Sure) -> Result<(), StoreError> {
+        let Sure { balance, at_s } = sure;
+        let channel = self.channel();
+        let (id, locked) = (channel.id(), channel.record().refundable());
+        let seen = SeenChannel {
+            balance,
+            locked,
+            at_s,
         };
         let mut batch = Batch::default();
-        batch.put(Table::PayerChannels, channel.id().0.as_slice(), &stored)?;
-        let (key, sum) = self
-            .channels
-            .count(asset_of(requirements), now, plus, minus);
-        batch.put(Table::Spent, &key, &sum)?;
+        if let Some(row) = self.channels.outlays().observe(id, seen) {
+            batch.put(Table::Outlays, id.0.as_slice(), &row)?;
+        }
         self.channels.0.store.commit(batch).await
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        let Some(channel) = self.channel.take() else {
+        self.release();
+        let Some(mut channel) = self.channel.take() else {
             return;
         };
+        if channel.is_in_flight() {
+            // The request was given up, or its end could not be read: nobody knows what was charged.
+            let _ = channel.finish(Outcome::Unknown);
+        }
         let id = channel.id();
         let mut slots = self.channels.slots();
         let record = channel.record();
@@ -457,6 +602,7 @@ impl Drop for Held {
             slots.remove(&id);
         } else if let Some(slot) = slots.get_mut(&id) {
             slot.open = channel.record().status == Status::Open;
+            slot.amending = false;
             slot.channel = Some(channel);
         }
         drop(slots);

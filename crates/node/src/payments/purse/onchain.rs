@@ -3,12 +3,19 @@
 use hearth_protocol::channel::OnchainState;
 use hearth_protocol::id::{ChainId, ChannelId};
 use hearth_protocol::money::Amount;
+use tracing::debug;
 
+use super::channels::Sure;
 use super::{PayError, Purse};
 use crate::payments::escrow::Escrow;
 
 /// Gas that beginning or finishing a withdrawal uses at most, by the snapshot of the contracts and a margin.
 const WITHDRAW_GAS: u64 = 120_000;
+
+/// How many channels of a token are looked up on the chain before a payment.
+const CHANNELS_LOOKED_AT_MAX: usize = 64;
+/// How many one-off payments of a token are looked up on the chain at once.
+const AUTHORIZATIONS_LOOKED_AT_MAX: usize = 64;
 
 /// Where a withdrawal stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,11 +51,76 @@ impl Purse {
         let mut unread = Vec::new();
         for view in self.channels()? {
             match self.read(view.stored.chain, view.channel).await {
-                Ok(state) => self.channels.observe(view.channel, &state).await?,
+                Ok(state) => {
+                    let sure = self.read_sure(view.stored.chain, view.channel).await;
+                    self.channels.observe(view.channel, &state, sure).await?;
+                }
                 Err(_) => unread.push(view.channel),
             }
         }
+        self.look_at_authorizations().await?;
         Ok(unread)
+    }
+
+    /// Asks the chains which promises, deposits and one-off payments can no longer cost anything; as far as they can be
+    /// read, and not too often.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub(super) async fn recount(&self) -> Result<(), PayError> {
+        if !self.channels.may_recount(self.now()) {
+            return Ok(());
+        }
+        for asset in self.spending.0.keys() {
+            let recountable = self.channels.recountable(*asset);
+            for channel in recountable.into_iter().take(CHANNELS_LOOKED_AT_MAX) {
+                if let Ok(state) = self.read(asset.chain, channel).await {
+                    let sure = self.read_sure(asset.chain, channel).await;
+                    self.channels.observe(channel, &state, sure).await?;
+                }
+            }
+        }
+        self.look_at_authorizations().await
+    }
+
+    /// Asks the chains which one-off payments can no longer be used: they count no more.
+    async fn look_at_authorizations(&self) -> Result<(), PayError> {
+        for asset in self.spending.0.keys() {
+            let Some(escrow) = self.escrows.get(asset.chain) else {
+                continue;
+            };
+            let outstanding = self.channels.outstanding(*asset);
+            if outstanding.is_empty() {
+                continue;
+            }
+            let Ok(head) = escrow.client().head().await else {
+                continue;
+            };
+            let over = outstanding
+                .into_iter()
+                .filter(|(_, row)| row.valid_before_s <= head.timestamp_s);
+            for (nonce, _) in over.take(AUTHORIZATIONS_LOOKED_AT_MAX) {
+                let payer = self.keys.household.address();
+                match escrow.unused_for_sure(asset.token, payer, nonce).await {
+                    Ok(Some(at_s)) => self.channels.unused(nonce, at_s).await?,
+                    Ok(None) => {}
+                    Err(error) => debug!(%error, "a one-off payment could not be looked at"),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What the chain has of a channel for sure; nothing where it cannot be read.
+    pub(super) async fn read_sure(&self, chain: ChainId, channel: ChannelId) -> Option<Sure> {
+        let escrow = self.escrows.get(chain)?;
+        match escrow.balance_for_sure(channel).await {
+            Ok((balance, at_s)) => Some(Sure { balance, at_s }),
+            Err(error) => {
+                debug!(%error, "a channel could not be read at a confirmed block");
+                None
+            }
+        }
     }
 
     pub(super) async fn read(
@@ -109,7 +181,8 @@ impl Purse {
         self.check_gas(&escrow).await?;
         let transaction = escrow.finalize_withdraw(&config).await?;
         let after = escrow.read(channel).await?;
-        self.channels.observe(channel, &after).await?;
+        let sure = self.read_sure(stored.chain, channel).await;
+        self.channels.observe(channel, &after, sure).await?;
         let amount = state.balance.saturating_sub(after.balance);
         Ok(Withdrawal::Finished {
             transaction: transaction.to_string(),

@@ -5,6 +5,7 @@
 
 use alloy_primitives::B256;
 use hearth_protocol::channel::CheckedDeposit;
+use hearth_protocol::channel::payer::Promise;
 use hearth_protocol::eip712::SettlementDomain;
 use hearth_protocol::id::ChannelId;
 use hearth_protocol::money::Amount;
@@ -76,11 +77,7 @@ impl Purse {
         if by_channel.is_empty() {
             return Err(PayError::NoChannelTaken);
         }
-        let today = self.channels.spent_today(self.now())?;
-        let chosen = self.spending.choose(&by_channel, |asset| {
-            today.get(asset).copied().unwrap_or_default()
-        });
-        let (requirements, limit) = chosen.map_err(PayError::Declined)?;
+        let (requirements, limit) = self.choose(&by_channel).await?;
         Ok(ChannelQuote {
             terms: channel_terms(requirements)?,
             requirements: requirements.clone(),
@@ -117,17 +114,27 @@ impl Purse {
             .add(&domain, config, quote.url.as_str())
             .ok_or(PayError::TooManyChannels)?;
         let channel = held.channel().id();
+        let nothing_promised = Promise {
+            max_claimable: Amount::ZERO,
+            deposit: Some(deposit),
+        };
+        let limit = &quote.limit;
+        let reserved = self.reserve(requirements, &mut held, &nothing_promised, limit);
+        if let Err(declined) = reserved.await {
+            held.discard();
+            return Err(declined);
+        }
         let checked = CheckedDeposit {
             amount: deposit,
             authorization: self.sign_deposit(requirements, &quote.terms, channel, deposit)?,
         };
-        held.save(requirements, self.now()).await?;
+        held.save_signed(self.now()).await?;
         let transacted = escrow
             .deposit(&config, channel, &checked, None)
             .await
             .map_err(PayError::Deposit)?;
         held.channel().observe(&transacted.onchain);
-        held.save(requirements, self.now()).await?;
+        held.save().await?;
         Ok(OpenedChannel {
             channel,
             transaction: transacted.transaction,

@@ -163,7 +163,7 @@ impl Purse {
         }
         let onchain = self.read(requirements.network, channel).await.ok();
         let max_claimable = held.channel().prepare_refund()?;
-        held.save(&requirements, self.now()).await?;
+        held.save().await?;
         let payload = self.sign_refund(&requirements, &mut held, max_claimable, amount);
         Ok(Beginning::ToCarry(Box::new(Refund {
             purse: self.clone(),
@@ -216,7 +216,7 @@ impl Purse {
             return Ok(None);
         }
         let payer = record.config.payer;
-        held.save(requirements, self.now()).await?;
+        held.save().await?;
         Ok(Some(done_before(chain, payer, returned)))
     }
 
@@ -322,6 +322,11 @@ impl Refund {
             self.held.channel().observe(&onchain);
         }
         self.save().await?;
+        let (chain, channel) = (self.requirements.network, self.held.channel().id());
+        if let Some(sure) = self.purse.read_sure(chain, channel).await {
+            // Vouchers that are above what the chain holds now are worth that much less.
+            self.held.lower(sure).await?;
+        }
         let settled = match (settled.success, found_done) {
             (true, _) => settled,
             (false, true) => done_before(self.requirements.network, payer, left),
@@ -366,8 +371,7 @@ impl Refund {
     }
 
     async fn save(&mut self) -> Result<(), PayError> {
-        let now = self.purse.now();
-        Ok(self.held.save(&self.requirements, now).await?)
+        Ok(self.held.save().await?)
     }
 }
 

@@ -32,6 +32,12 @@ pub struct Tab {
     limit: AssetLimit,
     held: Held,
     charged: Amount,
+    /// What was promised on the channel before the tab.
+    promised_before: Amount,
+    /// What the newest promise added to what can be taken.
+    counted: Amount,
+    /// The most that the tab can come to, by what it promised.
+    risked: Amount,
     corrected: bool,
     deposits: bool,
 }
@@ -49,16 +55,14 @@ impl Purse {
         provider: &str,
         requirements: PaymentRequirements,
     ) -> Result<Tab, PayError> {
-        let today = self.channels.spent_today(self.now())?;
-        let spent = today.get(&asset_of(&requirements)).copied();
-        let limit = self
-            .spending
-            .allows(&requirements, spent.unwrap_or_default())
-            .map_err(|declined| PayError::Declined(vec![declined]))?;
+        let ways = [requirements];
+        let (_, limit) = self.choose(&ways).await?;
+        let [requirements] = ways;
         let extra = channel_terms(&requirements)?;
         let config = self.config(&requirements, &extra, B256::from(random()?));
         let domain = SettlementDomain::new(requirements.network);
-        let held = self.channels.take(&domain, config, provider).await?;
+        let mut held = self.channels.take(&domain, config, provider).await?;
+        let promised_before = held.channel().record().promised();
         Ok(Tab {
             purse: self.clone(),
             requirements,
@@ -67,6 +71,9 @@ impl Purse {
             limit,
             held,
             charged: Amount::ZERO,
+            promised_before,
+            counted: Amount::ZERO,
+            risked: Amount::ZERO,
             corrected: false,
             deposits: false,
         })
@@ -84,9 +91,24 @@ impl Tab {
         self.deposits
     }
 
+    /// What the newest promise added to what can be taken from the household.
+    pub fn newly_counted(&self) -> Amount {
+        self.counted
+    }
+
+    /// The most that the tab can come to, by what it promised.
+    pub fn risked(&self) -> Amount {
+        self.risked
+    }
+
     /// Lets all of the tab cost no more than `most`, where the household's limit is higher.
     pub fn cap(&mut self, most: Amount) {
         self.limit.per_payment = self.limit.per_payment.min(most);
+    }
+
+    /// Goes on with what other tabs began: they can take so much of what all may cost.
+    pub fn go_on_after(&mut self, risked: Amount) {
+        self.limit.per_payment = self.limit.per_payment.saturating_sub(risked);
     }
 
     /// Promises `amount` for what comes next, durably, and says it as the JSON of an x402
@@ -96,13 +118,19 @@ impl Tab {
     /// When the answer would cost more than one payment or one day may, or the books fail.
     pub async fn promise(&mut self, amount: Amount) -> Result<Vec<u8>, PayError> {
         self.requirements.amount = amount;
-        self.is_within_limits()?;
+        let risked = self.check_limits()?;
         if self.held.channel().record().deposit_in_doubt && !self.held.channel().covers(amount) {
             let channel = self.held.channel().id();
             let state = self.purse.read(self.domain.chain(), channel).await?;
             self.held.channel().observe(&state);
         }
-        let promise = begin_promise(&self.requirements, &self.extra, &mut self.held, &self.limit)?;
+        let (requirements, held) = (&self.requirements, &mut self.held);
+        let promise = begin_promise(requirements, &self.extra, held, &self.limit)?;
+        self.counted = self
+            .purse
+            .reserve(requirements, held, &promise, &self.limit)
+            .await?;
+        self.risked = self.risked.max(risked);
         self.deposits = promise.deposit.is_some();
         let payload = self.purse.sign_promise(
             &self.requirements,
@@ -112,7 +140,7 @@ impl Tab {
             promise,
         )?;
         let now = self.purse.now();
-        self.held.save_signed(&self.requirements, now).await?;
+        self.held.save_signed(now).await?;
         let payment = PaymentPayload {
             x402_version: Version,
             resource: None,
@@ -123,21 +151,19 @@ impl Tab {
         serde_json::to_vec(&payment).map_err(|error| PayError::Unreadable(HeaderError::Json(error)))
     }
 
-    /// An answer is one payment, however many parts it is paid in.
-    fn is_within_limits(&self) -> Result<(), PayError> {
-        let asked = self.charged.saturating_add(self.requirements.amount);
+    /// What the tab comes to at most with the next promise: an answer is one payment, however many parts it is paid in.
+    /// What the provider corrects upwards counts, as far as it was not promised before the tab.
+    fn check_limits(&mut self) -> Result<Amount, PayError> {
+        let amount = self.requirements.amount;
+        let max_claimable = self.held.channel().record().charged.saturating_add(amount);
+        let stated = self.charged.saturating_add(amount);
+        let asked = stated.max(max_claimable.saturating_sub(self.promised_before));
         let limit = self.limit.per_payment;
         if asked > limit {
             let declined = Declined::PerPayment { asked, limit };
             return Err(PayError::Declined(vec![declined]));
         }
-        let today = self.purse.channels.spent_today(self.purse.now())?;
-        let spent = today.get(&asset_of(&self.requirements)).copied();
-        self.purse
-            .spending
-            .allows(&self.requirements, spent.unwrap_or_default())
-            .map(|_| ())
-            .map_err(|declined| PayError::Declined(vec![declined]))
+        Ok(asked)
     }
 
     /// Takes the provider's statement of what it charged, the JSON of an x402 `SettleResponse`.
@@ -154,7 +180,7 @@ impl Tab {
             Outcome::NotCharged
         };
         let trusted = self.held.channel().finish(outcome).map(|_| ());
-        self.held.save(&self.requirements, self.purse.now()).await?;
+        self.held.save().await?;
         trusted?;
         let charged = self.held.channel().record().charged.saturating_sub(before);
         self.charged = self.charged.saturating_add(charged);
@@ -176,7 +202,7 @@ impl Tab {
             let (purse, domain) = (self.purse.clone(), self.domain.clone());
             purse.correct(&required, &domain, &mut self.held).await
         };
-        self.held.save(&self.requirements, self.purse.now()).await?;
+        self.held.save().await?;
         outcome
     }
 
@@ -186,7 +212,7 @@ impl Tab {
     /// When the books fail.
     pub async fn not_charged(mut self) -> Result<(), PayError> {
         self.held.channel().finish(Outcome::NotCharged)?;
-        self.held.save(&self.requirements, self.purse.now()).await?;
+        self.held.save().await?;
         Ok(())
     }
 
@@ -196,7 +222,7 @@ impl Tab {
     /// When the books fail.
     pub async fn lost(mut self) -> Result<(), PayError> {
         self.held.channel().finish(Outcome::Unknown)?;
-        self.held.save(&self.requirements, self.purse.now()).await?;
+        self.held.save().await?;
         Ok(())
     }
 }

@@ -25,7 +25,7 @@ use super::readers::Reader;
 use super::refund::provider_name;
 use super::text;
 use super::{Payer, Prepared, StoredPurchase, count};
-use crate::answers::{AskError, Ending, Logprob, Part, Question, Source, Usage};
+use crate::answers::{AskError, Ending, Logprob, Part, Promises, Question, Source, Usage};
 use crate::payments::purse::{PayError, Tab};
 use crate::roles::served::{Gathered, stop_reason};
 use crate::store::{Batch, Table};
@@ -75,6 +75,8 @@ pub(super) struct Asking {
     prompt_tokens: u32,
     cached_tokens: u32,
     charged: BTreeMap<AssetId, Amount>,
+    /// The most that providers that were left can take for this answer.
+    risked: BTreeMap<AssetId, Amount>,
     pace: Pace,
     /// Whom the text comes from that was handed on last.
     source: Option<Option<DeviceId>>,
@@ -115,6 +117,7 @@ impl Asking {
             model,
             cached_tokens: 0,
             charged: BTreeMap::new(),
+            risked: BTreeMap::new(),
             pace: Pace::default(),
             source: None,
             current: None,
@@ -276,12 +279,13 @@ impl Asking {
         let requirements = self.requirements(offer, price.asset, amount)?;
         let provider = provider_name(&offer.device);
         let mut tab = purse.open_tab(&provider, requirements).await?;
+        // All providers of one answer share what one answer may cost, whatever they state.
         let ceilings = &self.question.ceilings;
         if let Some((_, most)) = ceilings.iter().find(|(asset, _)| *asset == price.asset) {
-            let charged = self.charged.get(&price.asset).copied().unwrap_or_default();
-            tab.cap(most.saturating_sub(charged));
+            tab.cap(*most);
         }
-        let payment = tab.promise(amount).await?;
+        tab.go_on_after(self.risked.get(&price.asset).copied().unwrap_or_default());
+        let payment = promise_on(&mut tab, amount, &self.question.promised).await?;
         let deposits = tab.deposits();
         self.tab = Some(tab);
         self.promised = true;
@@ -359,7 +363,7 @@ impl Asking {
         let Some(tab) = &mut self.tab else {
             return Event::NotPaid("no payment is open with the provider".to_owned());
         };
-        match tab.promise(amount).await {
+        match promise_on(tab, amount, &self.question.promised).await {
             Ok(payment) => {
                 self.promised = true;
                 let deposits = tab.deposits();
@@ -387,10 +391,7 @@ impl Asking {
         {
             self.promised = false;
             match tab.settle(settlement).await {
-                Ok(charged) => {
-                    let sum = self.charged.entry(tab.asset()).or_default();
-                    *sum = sum.saturating_add(charged);
-                }
+                Ok(charged) => add(&mut self.charged, tab.asset(), charged),
                 Err(error) => {
                     warn!(%error, "a provider's charge is not believed");
                     self.tell(Event::Closed { garbage: true });
@@ -485,6 +486,7 @@ impl Asking {
             peer.sender.finish();
         }
         if let Some(tab) = self.tab.take() {
+            add(&mut self.risked, tab.asset(), tab.risked());
             let refused = matches!(why, Departure::Refused(_));
             let finished = matches!(why, Departure::Done | Departure::Cancelled);
             let closed = match (self.promised, refused || finished) {
@@ -562,6 +564,25 @@ impl Asking {
         // Whoever asked may have gone.
         let _ = self.parts.send(Part::Ended { stop, usage }).await;
     }
+}
+
+fn add(sums: &mut BTreeMap<AssetId, Amount>, asset: AssetId, amount: Amount) {
+    let sum = sums.entry(asset).or_default();
+    *sum = sum.saturating_add(amount);
+}
+
+/// Promises `amount` on a tab, and counts it for the one who asks before it leaves.
+async fn promise_on(
+    tab: &mut Tab,
+    amount: Amount,
+    promised: &Promises,
+) -> Result<Vec<u8>, PayError> {
+    let payment = tab.promise(amount).await?;
+    if promised.add(tab.asset(), tab.newly_counted()) {
+        return Ok(payment);
+    }
+    // Nobody waits for the answer, so nobody would count it.
+    Err(PayError::NotApproved)
 }
 
 /// Whose turn it is in the engine: everybody who asks under one name shares one.

@@ -88,3 +88,73 @@ async fn a_one_off_payment_in_hand_is_not_taken_a_second_time() {
     assert_eq!(world.balance(shop.receiver).await, amount(100));
     forger.buy_honestly().await;
 }
+
+#[tokio::test]
+async fn a_balance_for_one_payment_starts_work_once() {
+    let world = World::start().await;
+    let shop = world.shop(amount(100), amount(100)).await;
+    let mut forger = Forger::new(&world, &shop).await;
+    let payments: Vec<_> = (10..18).map(|nonce| forger.poor_payment(nonce)).collect();
+    let first = forger.send("/held", &payments[0]);
+    let others = async {
+        shop.held_request().await;
+        let others = payments[1..].iter().map(|one| forger.send("/hello", one));
+        let others = futures::future::join_all(others).await;
+        shop.turnstile.add_permits(1);
+        others
+    };
+    let (first, others) = futures::join!(first, others);
+    assert_eq!((first.status, &*first.body), (OK, "held"));
+    for other in others {
+        let code = ErrorCode::InsufficientFunds.as_str();
+        assert_eq!((other.status, &*other.code), (UNPAID, code));
+    }
+    assert_eq!(world.balance(shop.receiver).await, amount(100));
+    let after = forger.send("/hello", &payments[1]).await;
+    assert_eq!(after.code, ErrorCode::InsufficientFunds.as_str());
+    forger.buy_honestly().await;
+}
+
+#[tokio::test]
+async fn a_payment_that_failed_is_no_ticket() {
+    let world = World::start().await;
+    let shop = world.shop(amount(100), amount(100)).await;
+    let other = world.shop_named("other", amount(100), amount(100)).await;
+    let mut forger = Forger::new(&world, &shop).await;
+    let elsewhere = Forger::beside(&world, &other);
+    let payment = forger.poor_payment(20);
+    let worked = forger.send("/held", &payment);
+    let moved_away = async {
+        shop.held_request().await;
+        let paid = elsewhere.send("/hello", &elsewhere.poor_payment(21)).await;
+        assert_eq!(paid.status, OK, "{paid:?}");
+        shop.turnstile.add_permits(1);
+    };
+    let (worked, ()) = futures::join!(worked, moved_away);
+    assert_eq!(worked.status, UNPAID);
+    assert_eq!(worked.code, ErrorCode::ExactTransaction.as_str());
+    assert_eq!(worked.body.find("held"), None, "the reply stays here");
+    // The held request would never end if it were worked for again: nobody lets it go on.
+    for _ in 0..3 {
+        let again = forger.send("/held", &payment).await;
+        assert_eq!(again.status, UNPAID);
+        assert_eq!(again.code, ErrorCode::ExactTransaction.as_str());
+    }
+    let another = forger.poor_payment(22);
+    let none_left = forger.send("/held", &another).await;
+    assert_eq!(none_left.code, ErrorCode::InsufficientFunds.as_str());
+    forger.buy_honestly().await;
+}
+
+#[tokio::test]
+async fn one_off_payments_can_be_turned_off() {
+    let world = World::start().await;
+    let shop = world
+        .shop_that(amount(100), amount(100), |asset| asset.exact = false)
+        .await;
+    let mut forger = Forger::new(&world, &shop).await;
+    let payment = forger.exact_payment(&forger.exact(1), &key(1));
+    let code = ErrorCode::InvalidRequirements.as_str();
+    let send = async |forger: &Forger<'_>| forger.send("/hello", &payment).await;
+    refused(&mut forger, "turned off", send, UNPAID, code).await;
+}

@@ -17,7 +17,7 @@ use hearth_protocol::x402::{
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use crate::world::{CHAIN, Shop, World, accepted, amount, fee_token, key};
+use crate::world::{CHAIN, POOR, Shop, World, accepted, amount, fee_token, key};
 
 /// What the honest payer deposits.
 const DEPOSIT: u128 = 100_000;
@@ -80,6 +80,26 @@ impl<'a> Forger<'a> {
             charged,
             http: hearth_node::http::client().unwrap(),
         }
+    }
+
+    /// A forger without a channel.
+    pub(super) fn beside(world: &'a World, shop: &'a Shop) -> Self {
+        let asset = accepted(shop.receiver, key(4).address());
+        Self {
+            config: config_for(&asset),
+            world,
+            shop,
+            asset,
+            charged: 0,
+            http: hearth_node::http::client().unwrap(),
+        }
+    }
+
+    /// A one-off payment by an account that has enough for one.
+    pub(super) fn poor_payment(&self, nonce: u8) -> Value {
+        let mut authorization = self.exact(nonce);
+        authorization.from = key(POOR).address();
+        self.exact_payment(&authorization, &key(POOR))
     }
 
     pub(super) fn domain(&self) -> SettlementDomain {
