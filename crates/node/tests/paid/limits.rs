@@ -16,7 +16,9 @@ use hearth_node::payments::purse::{PaidResponse, PayError, Purchase, Purse};
 use hearth_node::payments::till::Tasks;
 use hearth_protocol::money::Amount;
 use hearth_protocol::spending::{AssetLimit, Declined};
-use hearth_protocol::x402::{PAYMENT_REQUIRED, PAYMENT_RESPONSE, PAYMENT_SIGNATURE};
+use hearth_protocol::x402::{
+    PAYMENT_REQUIRED, PAYMENT_RESPONSE, PAYMENT_SIGNATURE, PaymentRequirements,
+};
 use http::{HeaderMap, Method, StatusCode};
 use serde_json::{Value, json};
 use url::Url;
@@ -618,4 +620,54 @@ async fn what_was_returned_counts_as_long_as_a_deposit_may_still_arrive() {
     // The provider holds a voucher of 100, and the chain has not passed the end of the deposit.
     let error = purse.buy(&shop.get("/hello"), |_| true).await.unwrap_err();
     assert!(is_beyond_the_day(&error), "{error}");
+}
+
+/// A way to pay the provider with this number by channel, for an answer.
+fn provider(number: u8, units: u128) -> PaymentRequirements {
+    let mut entry = way(number, "batch-settlement");
+    entry["amount"] = json!(units.to_string());
+    serde_json::from_value(entry).unwrap()
+}
+
+#[tokio::test]
+async fn sixteen_providers_of_one_answer_share_what_one_answer_may_cost() {
+    let world = World::start().await;
+    let purse = world.purse_within("payer", limit(10_000));
+    let (mut risked, mut promised) = (Amount::ZERO, 0);
+    for number in 1..=16 {
+        let tab = purse.open_tab("provider", provider(number, 40)).await;
+        let mut tab = tab.unwrap();
+        tab.go_on_after(risked);
+        match tab.promise(amount(40)).await {
+            Ok(_) => promised += 40,
+            Err(PayError::Declined(declined)) => {
+                assert!(
+                    matches!(declined[0], Declined::PerPayment { .. }),
+                    "{declined:?}"
+                );
+            }
+            Err(error) => panic!("{error}"),
+        }
+        risked = risked.saturating_add(tab.risked());
+        tab.lost().await.unwrap();
+    }
+    assert_eq!(promised, 80, "of the {PRICE} that one answer may cost");
+}
+
+#[tokio::test]
+async fn answers_side_by_side_meet_the_limit_of_a_day_and_do_not_pass_it() {
+    let world = World::start().await;
+    let purse = world.purse_within("payer", limit(250));
+    let answers = (1..=8).map(async |number| {
+        let tab = purse.open_tab("provider", provider(number, 100)).await;
+        let mut tab = tab.ok()?;
+        let promised = tab.promise(amount(100)).await.ok()?;
+        // The provider vanishes.
+        tab.lost().await.unwrap();
+        Some(promised)
+    });
+    let promised = futures::future::join_all(answers).await;
+    assert_eq!(promised.into_iter().flatten().count(), 2);
+    let late = purse.open_tab("provider", provider(9, 100)).await;
+    assert!(late.is_err_and(|error| is_beyond_the_day(&error)));
 }
