@@ -260,7 +260,8 @@ impl World {
         self.open_shop("shop", need, ceiling, differs).await
     }
 
-    async fn open_shop(
+    /// A shop of this name that takes payments in another way than most.
+    pub(crate) async fn open_shop(
         &self,
         name: &str,
         need: Amount,
