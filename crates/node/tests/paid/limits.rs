@@ -23,7 +23,7 @@ use http::{HeaderMap, Method, StatusCode};
 use serde_json::{Value, json};
 use url::Url;
 
-use crate::world::{SlowClock, World, amount, asset};
+use crate::world::{Impatient, SlowClock, World, amount, asset};
 
 const PRICE: u128 = 100;
 
@@ -670,4 +670,37 @@ async fn answers_side_by_side_meet_the_limit_of_a_day_and_do_not_pass_it() {
     assert_eq!(promised.into_iter().flatten().count(), 2);
     let late = purse.open_tab("provider", provider(9, 100)).await;
     assert!(late.is_err_and(|error| is_beyond_the_day(&error)));
+}
+
+#[tokio::test]
+async fn a_seller_that_never_answers_is_left_and_what_it_holds_counts() {
+    let world = World::start().await;
+    let mut tasks = Tasks::new();
+    let purse = world.purse_by("payer", limit(150), Arc::new(Impatient), &mut tasks);
+    let purse = purse.await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = Url::parse(&format!("http://{}/", listener.local_addr().unwrap())).unwrap();
+    let quote = STANDARD.encode(required(&[way(1, "exact")]).to_string());
+    let handler = move |request: Request| {
+        let paid = request.headers().contains_key(PAYMENT_SIGNATURE);
+        let reply = unpaid(&quote);
+        async move {
+            if paid {
+                std::future::pending::<()>().await;
+            }
+            reply
+        }
+    };
+    let router = Router::new().fallback(handler);
+    let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    let seller = Seller {
+        url,
+        payments: Arc::default(),
+        task: server,
+    };
+    let error = seller.buy(&purse).await.unwrap_err();
+    assert!(matches!(error, PayError::Slow), "{error}");
+    let other = Seller::start(required(&[way(2, "exact")]), broken_off).await;
+    let error = other.buy(&purse).await.unwrap_err();
+    assert!(is_beyond_the_day(&error), "{error}");
 }
