@@ -111,7 +111,7 @@ impl Advice for TradeError {
             Self::Chain(_) => "chain_unavailable",
             Self::Open(_) | Self::Store(_) | Self::Till(_) => "store",
             Self::Pay(error) => match **error {
-                PayError::Http(_) => "service_unreachable",
+                PayError::Http(_) | PayError::Slow => "service_unreachable",
                 PayError::Declined(_) => "beyond_limits",
                 PayError::NotApproved => "not_confirmed",
                 PayError::NoChannel | PayError::Prepare(PrepareError::Empty) => "no_channel",

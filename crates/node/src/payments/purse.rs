@@ -12,6 +12,7 @@ mod response;
 mod tab;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use alloy_primitives::{Address, B256, U256};
 use alloy_signer_local::PrivateKeySigner;
@@ -23,7 +24,9 @@ use hearth_protocol::eip712::{ChannelConfig, SettlementDomain, TokenDomain};
 use hearth_protocol::exact::transfer_message;
 use hearth_protocol::id::{ChainId, ChannelId};
 use hearth_protocol::money::Amount;
-use hearth_protocol::spending::{AssetLimit, Declined, Spending, asset_of, valid_before_s};
+use hearth_protocol::spending::{
+    AssetLimit, Declined, Spending, TIMEOUT_S_MAX, asset_of, valid_before_s,
+};
 use hearth_protocol::time::Timestamp;
 use hearth_protocol::x402::{
     Authorization, BatchExtra, BatchPayload, ChargeStatement, Deposit, DepositAuthorization,
@@ -85,8 +88,11 @@ impl Purchase {
 /// What a first deposit is worth, in ceilings, where the service asks for nothing else.
 const DEPOSIT_CEILINGS: u128 = 5;
 
+/// How long a service may take until the head of its reply, in seconds: by then what was signed has expired.
+const HEAD_TIMEOUT_S: u64 = TIMEOUT_S_MAX;
+
 /// How often a service that cannot be reached is tried.
-const RETRY_EVERY: std::time::Duration = std::time::Duration::from_millis(250);
+const RETRY_EVERY: Duration = Duration::from_millis(250);
 
 /// What a request costs, before anything is signed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,6 +112,11 @@ pub enum PayError {
         "the service cannot be reached: {0}; what was promised stays on record and is settled with the next payment"
     )]
     Http(#[from] reqwest::Error),
+    /// The service does not answer.
+    #[error(
+        "the service did not answer within {HEAD_TIMEOUT_S} s; what was promised stays on record and counts until the chain says less"
+    )]
+    Slow,
     /// Its 402 cannot be read.
     #[error("the service asks for a payment in a form that cannot be read")]
     Unreadable(#[source] HeaderError),
@@ -369,7 +380,7 @@ impl Purse {
         purchase: &Purchase,
         payment: Option<&str>,
         may_repeat: bool,
-    ) -> Result<reqwest::Response, reqwest::Error> {
+    ) -> Result<reqwest::Response, PayError> {
         let until = self.now().plus_ms(purchase.patience_ms);
         loop {
             let mut request = self
@@ -382,12 +393,19 @@ impl Purse {
                     .header(PAYMENT_SIGNATURE, payment)
                     .header(http::header::TE, "trailers");
             }
-            match request.send().await {
+            let answered = tokio::select! {
+                biased;
+                answered = request.send() => answered,
+                () = self.environment.sleep(Duration::from_secs(HEAD_TIMEOUT_S)) => {
+                    return Err(PayError::Slow);
+                }
+            };
+            match answered {
                 Err(error) if may_repeat && self.now() < until => {
                     debug!(error = %error.without_url(), "trying again");
                     self.environment.sleep(RETRY_EVERY).await;
                 }
-                outcome => return outcome,
+                answered => return Ok(answered?),
             }
         }
     }
@@ -611,7 +629,7 @@ impl Purse {
             Err(error) => {
                 held.channel().finish(Outcome::Unknown)?;
                 held.save().await?;
-                return Err(error.into());
+                return Err(error);
             }
         };
         if response.status() == StatusCode::PAYMENT_REQUIRED {

@@ -16,12 +16,14 @@ use hearth_node::payments::purse::{PaidResponse, PayError, Purchase, Purse};
 use hearth_node::payments::till::Tasks;
 use hearth_protocol::money::Amount;
 use hearth_protocol::spending::{AssetLimit, Declined};
-use hearth_protocol::x402::{PAYMENT_REQUIRED, PAYMENT_RESPONSE, PAYMENT_SIGNATURE};
+use hearth_protocol::x402::{
+    PAYMENT_REQUIRED, PAYMENT_RESPONSE, PAYMENT_SIGNATURE, PaymentRequirements,
+};
 use http::{HeaderMap, Method, StatusCode};
 use serde_json::{Value, json};
 use url::Url;
 
-use crate::world::{SlowClock, World, amount, asset};
+use crate::world::{Impatient, SlowClock, World, amount, asset};
 
 const PRICE: u128 = 100;
 
@@ -617,5 +619,88 @@ async fn what_was_returned_counts_as_long_as_a_deposit_may_still_arrive() {
     purse.refund(&shop.url("/hello"), None, None).await.unwrap();
     // The provider holds a voucher of 100, and the chain has not passed the end of the deposit.
     let error = purse.buy(&shop.get("/hello"), |_| true).await.unwrap_err();
+    assert!(is_beyond_the_day(&error), "{error}");
+}
+
+/// A way to pay the provider with this number by channel, for an answer.
+fn provider(number: u8, units: u128) -> PaymentRequirements {
+    let mut entry = way(number, "batch-settlement");
+    entry["amount"] = json!(units.to_string());
+    serde_json::from_value(entry).unwrap()
+}
+
+#[tokio::test]
+async fn sixteen_providers_of_one_answer_share_what_one_answer_may_cost() {
+    let world = World::start().await;
+    let purse = world.purse_within("payer", limit(10_000));
+    let (mut risked, mut promised) = (Amount::ZERO, 0);
+    for number in 1..=16 {
+        let tab = purse.open_tab("provider", provider(number, 40)).await;
+        let mut tab = tab.unwrap();
+        tab.go_on_after(risked);
+        match tab.promise(amount(40)).await {
+            Ok(_) => promised += 40,
+            Err(PayError::Declined(declined)) => {
+                assert!(
+                    matches!(declined[0], Declined::PerPayment { .. }),
+                    "{declined:?}"
+                );
+            }
+            Err(error) => panic!("{error}"),
+        }
+        risked = risked.saturating_add(tab.risked());
+        tab.lost().await.unwrap();
+    }
+    assert_eq!(promised, 80, "of the {PRICE} that one answer may cost");
+}
+
+#[tokio::test]
+async fn answers_side_by_side_meet_the_limit_of_a_day_and_do_not_pass_it() {
+    let world = World::start().await;
+    let purse = world.purse_within("payer", limit(250));
+    let answers = (1..=8).map(async |number| {
+        let tab = purse.open_tab("provider", provider(number, 100)).await;
+        let mut tab = tab.ok()?;
+        let promised = tab.promise(amount(100)).await.ok()?;
+        // The provider vanishes.
+        tab.lost().await.unwrap();
+        Some(promised)
+    });
+    let promised = futures::future::join_all(answers).await;
+    assert_eq!(promised.into_iter().flatten().count(), 2);
+    let late = purse.open_tab("provider", provider(9, 100)).await;
+    assert!(late.is_err_and(|error| is_beyond_the_day(&error)));
+}
+
+#[tokio::test]
+async fn a_seller_that_never_answers_is_left_and_what_it_holds_counts() {
+    let world = World::start().await;
+    let mut tasks = Tasks::new();
+    let purse = world.purse_by("payer", limit(150), Arc::new(Impatient), &mut tasks);
+    let purse = purse.await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = Url::parse(&format!("http://{}/", listener.local_addr().unwrap())).unwrap();
+    let quote = STANDARD.encode(required(&[way(1, "exact")]).to_string());
+    let handler = move |request: Request| {
+        let paid = request.headers().contains_key(PAYMENT_SIGNATURE);
+        let reply = unpaid(&quote);
+        async move {
+            if paid {
+                std::future::pending::<()>().await;
+            }
+            reply
+        }
+    };
+    let router = Router::new().fallback(handler);
+    let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    let seller = Seller {
+        url,
+        payments: Arc::default(),
+        task: server,
+    };
+    let error = seller.buy(&purse).await.unwrap_err();
+    assert!(matches!(error, PayError::Slow), "{error}");
+    let other = Seller::start(required(&[way(2, "exact")]), broken_off).await;
+    let error = other.buy(&purse).await.unwrap_err();
     assert!(is_beyond_the_day(&error), "{error}");
 }

@@ -144,6 +144,24 @@ impl Environment for SlowClock {
     }
 }
 
+/// A clock whose long waits are over at once.
+#[derive(Debug)]
+pub(crate) struct Impatient;
+
+impl Environment for Impatient {
+    fn now_ms(&self) -> u64 {
+        SystemEnvironment.now_ms()
+    }
+
+    fn sleep(&self, duration: Duration) -> Wait {
+        SystemEnvironment.sleep(duration / 1_000)
+    }
+
+    fn random(&self) -> u64 {
+        SystemEnvironment.random()
+    }
+}
+
 /// A service behind a price.
 pub(crate) struct Shop {
     pub(crate) till: Till,
@@ -263,7 +281,8 @@ impl World {
         self.open_shop("shop", need, ceiling, differs).await
     }
 
-    async fn open_shop(
+    /// A shop of this name that takes payments in another way than most.
+    pub(crate) async fn open_shop(
         &self,
         name: &str,
         need: Amount,

@@ -232,7 +232,7 @@ impl Purse {
                     let code = format!("status {}", response.status().as_u16());
                     return Err(PayError::Refused { code });
                 }
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(error),
             };
             if let Some(settled) = settle_response(&response) {
                 return refund.settle(settled).await;

@@ -1,11 +1,12 @@
 //! Hostile one-off payments.
 
+use hearth_node::payments::offer::AcceptedAsset;
 use hearth_protocol::x402::ErrorCode;
 use serde_json::json;
 
 use super::forger::Forger;
 use super::{OK, UNPAID, nobody, refused};
-use crate::world::{World, amount, key};
+use crate::world::{POOR, World, amount, key};
 
 #[tokio::test]
 async fn one_off_payments_that_are_wrong_in_one_place_get_the_code_of_that_place() {
@@ -144,6 +145,52 @@ async fn a_payment_that_failed_is_no_ticket() {
     let none_left = forger.send("/held", &another).await;
     assert_eq!(none_left.code, ErrorCode::InsufficientFunds.as_str());
     forger.buy_honestly().await;
+}
+
+/// Gives the poor account a hundred units more.
+async fn give_alms(world: &World) {
+    let poor = key(POOR).address();
+    let to_the_poor = |asset: &mut AcceptedAsset| asset.receiver = poor;
+    let bank = world.open_shop("bank", amount(100), amount(100), to_the_poor);
+    let bank = bank.await;
+    let mut giver = Forger::beside(world, &bank);
+    giver.asset.receiver = poor;
+    let mut authorization = giver.exact(30);
+    authorization.to = poor;
+    let payment = giver.exact_payment(&authorization, &key(1));
+    assert_eq!(giver.send("/hello", &payment).await.status, OK);
+}
+
+#[tokio::test]
+async fn a_payer_whose_payment_failed_pays_before_the_work() {
+    let world = World::start().await;
+    let shop = world.shop(amount(100), amount(100)).await;
+    let other = world.shop_named("other", amount(100), amount(100)).await;
+    let forger = Forger::new(&world, &shop).await;
+    let elsewhere = Forger::beside(&world, &other);
+    let failed = forger.poor_payment(20);
+    let failed = forger.send("/held", &failed);
+    let moved_away = async {
+        shop.held_request().await;
+        let payment = elsewhere.poor_payment(21);
+        assert_eq!(elsewhere.send("/hello", &payment).await.status, OK);
+        shop.turnstile.add_permits(1);
+    };
+    let (failed, ()) = futures::join!(failed, moved_away);
+    assert_eq!(failed.status, UNPAID);
+    give_alms(&world).await;
+    let before = world.balance(shop.receiver).await;
+    let payment = forger.poor_payment(22);
+    let held = forger.send("/held", &payment);
+    let paid_by_then = async {
+        shop.held_request().await;
+        let paid = world.balance(shop.receiver).await;
+        shop.turnstile.add_permits(1);
+        paid
+    };
+    let (held, paid) = futures::join!(held, paid_by_then);
+    assert_eq!((held.status, &*held.body), (OK, "held"));
+    assert_eq!(paid, before.saturating_add(amount(100)));
 }
 
 #[tokio::test]
