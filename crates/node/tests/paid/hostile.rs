@@ -27,6 +27,8 @@ const UNPAID: StatusCode = StatusCode::PAYMENT_REQUIRED;
 /// Everything that an attempt must leave as it is.
 async fn books(forger: &Forger<'_>) -> String {
     let mut records = Vec::new();
+    // What the chain did reaches the books a moment later.
+    forger.shop.till.desk.written().await.unwrap();
     let store = &forger.shop.store;
     store
         .each(Table::ProviderChannels, |key, stored: StoredChannel| {
