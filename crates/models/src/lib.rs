@@ -9,6 +9,7 @@ pub mod gguf;
 pub mod gpu;
 pub mod grammar;
 pub mod library;
+pub mod prompt;
 pub mod sampling;
 mod scheduler;
 pub mod template;

@@ -13,6 +13,7 @@
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
 use minijinja::{Environment, Error, ErrorKind, Value, context};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use thiserror::Error;
 
@@ -36,7 +37,7 @@ const BYTES_PER_FUEL: usize = 4;
 const RECURSION_MAX: usize = 64;
 
 /// Who speaks, and what.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Message {
     /// `system`, `user`, `assistant`, `tool`, or what else the template knows.
     pub role: String,
@@ -60,7 +61,7 @@ pub enum ToolsPlace {
 }
 
 /// Why there is no prompt.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum TemplateError {
     /// The model file has no template.

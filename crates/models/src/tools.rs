@@ -5,7 +5,7 @@
 //!
 //! What is not here: what a tool does, and the API's own forms of calls.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::grammar::GrammarSource;
@@ -23,7 +23,7 @@ const CLOSE: &str = "</tool_call>";
 const SCHEMA_DEPTH_MAX: usize = 64;
 
 /// Something that the model may call.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Tool {
     /// Its name.
     pub name: String,
@@ -34,7 +34,7 @@ pub struct Tool {
 }
 
 /// A call of a tool.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ToolCall {
     /// The call's own name, which its answer refers to.
     pub id: Option<String>,

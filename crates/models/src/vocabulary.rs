@@ -14,6 +14,7 @@ use std::sync::Arc;
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::model::params::LlamaModelParams;
 use llama_cpp_2::token::LlamaToken;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::backend::{self, OpenError};
@@ -26,7 +27,7 @@ pub use text::TextDecoder;
 pub const TEXT_BYTES_MAX: usize = 4 << 20;
 
 /// Why a text has no ids.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum EncodeError {
     /// It is longer than [`TEXT_BYTES_MAX`].
@@ -35,7 +36,7 @@ pub enum EncodeError {
 }
 
 /// The tokens with a meaning of their own; each may be missing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct SpecialTokens {
     /// Begins a text.
     pub beginning: Option<u32>,
