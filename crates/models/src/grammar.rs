@@ -14,8 +14,15 @@ use toktrie::{ApproximateTokEnv, InferenceCapabilities, SimpleVob, TokEnv, TokRx
 use crate::sampling::Allowed;
 use crate::vocabulary::Vocabulary;
 
+mod checker;
+mod front;
+mod numbers;
 #[cfg(test)]
 mod tests;
+
+pub use checker::GrammarChecker;
+pub use front::with_bounds;
+use numbers::{NumberGuard, NumberTokens};
 
 /// The longest grammar, in bytes.
 pub const GRAMMAR_BYTES_MAX: usize = 64 << 10;
@@ -78,19 +85,28 @@ impl Mask {
 /// A grammar beside an answer, and how far the answer has come in it.
 pub(crate) struct Grammar {
     matcher: Matcher,
+    numbers: Option<(NumberGuard, Arc<NumberTokens>)>,
+    vocabulary: Vocabulary,
 }
 
 impl Grammar {
     /// The tokens that may come next, an end token among them where the answer may end.
     pub(crate) fn allowed(&mut self) -> Result<Mask, GrammarError> {
         let mask = self.matcher.compute_mask_or_eos();
-        mask.map(Mask).map_err(|error| refused(&error))
+        let mut mask = mask.map_err(|error| refused(&error))?;
+        if let Some((guard, tokens)) = &self.numbers {
+            guard.limit(&mut mask, tokens);
+        }
+        Ok(Mask(mask))
     }
 
     /// Goes on by one token, and says whether nothing may follow.
     pub(crate) fn accept(&mut self, id: u32) -> Result<bool, GrammarError> {
         let consumed = self.matcher.consume_token(id);
         consumed.map_err(|error| refused(&error))?;
+        if let Some((guard, _)) = &mut self.numbers {
+            guard.accept(self.vocabulary.shown_bytes(id));
+        }
         Ok(self.matcher.is_stopped())
     }
 }
@@ -109,6 +125,7 @@ pub(crate) struct GrammarCompiler {
     vocabulary: Vocabulary,
     /// Made with the first grammar: it takes a moment, and most engines never need it.
     factory: Arc<std::sync::OnceLock<Result<ParserFactory, GrammarError>>>,
+    numbers: Arc<std::sync::OnceLock<Arc<NumberTokens>>>,
     compiling: Arc<Semaphore>,
 }
 
@@ -123,6 +140,7 @@ impl GrammarCompiler {
         Self {
             vocabulary: vocabulary.clone(),
             factory: Arc::default(),
+            numbers: Arc::default(),
             compiling: Arc::new(Semaphore::new(COMPILING_MAX)),
         }
     }
@@ -156,13 +174,7 @@ impl GrammarCompiler {
     ) -> Result<Grammar, GrammarError> {
         let factory = self.factory.get_or_init(|| factory(&self.vocabulary));
         let factory = factory.as_ref().map_err(Clone::clone)?;
-        let grammar = match source {
-            GrammarSource::JsonSchema(text) => {
-                let schema = serde_json::from_str(text).map_err(|error| refused(&error))?;
-                TopLevelGrammar::from_json_schema(schema)
-            }
-            GrammarSource::Lark(text) => TopLevelGrammar::from_lark(text.clone()),
-        };
+        let (grammar, is_json) = top_level(source)?;
         let parser = llguidance::panic_utils::catch_unwind(std::panic::AssertUnwindSafe(|| {
             factory.create_parser(grammar)
         }));
@@ -174,7 +186,38 @@ impl GrammarCompiler {
         if consumed.ok() != Some(answered.len()) {
             return Err(GrammarError::Answered);
         }
-        Ok(Grammar { matcher })
+        let numbers = is_json.then(|| {
+            let tokens = self
+                .numbers
+                .get_or_init(|| Arc::new(NumberTokens::of(&self.vocabulary)));
+            let mut guard = NumberGuard::default();
+            for id in answered {
+                guard.accept(self.vocabulary.shown_bytes(*id));
+            }
+            (guard, Arc::clone(tokens))
+        });
+        Ok(Grammar {
+            matcher,
+            numbers,
+            vocabulary: self.vocabulary.clone(),
+        })
+    }
+}
+
+/// A grammar as llguidance takes it, and whether it is of JSON.
+fn top_level(source: &GrammarSource) -> Result<(TopLevelGrammar, bool), GrammarError> {
+    match source {
+        GrammarSource::JsonSchema(text) => {
+            let schema = serde_json::from_str(text).map_err(|error| refused(&error))?;
+            front::check_schema(&schema)?;
+            let grammar = TopLevelGrammar::from_json_schema(with_bounds(&schema));
+            Ok((grammar, true))
+        }
+        GrammarSource::Lark(text) => {
+            front::check_lark(text)?;
+            let grammar = TopLevelGrammar::from_lark(text.clone());
+            Ok((grammar, text.contains("%json")))
+        }
     }
 }
 
@@ -200,10 +243,13 @@ fn check(source: &GrammarSource) -> Result<(), GrammarError> {
 }
 
 fn factory(vocabulary: &Vocabulary) -> Result<ParserFactory, GrammarError> {
-    let environment = token_environment(vocabulary);
+    factory_of(&token_environment(vocabulary))
+}
+
+fn factory_of(environment: &TokEnv) -> Result<ParserFactory, GrammarError> {
     let slices = llguidance::earley::SlicedBiasComputer::general_slices();
     let caps = InferenceCapabilities::default();
-    let factory = ParserFactory::new(&environment, caps, &slices);
+    let factory = ParserFactory::new(environment, caps, &slices);
     let mut factory = factory.map_err(|error| refused(&error))?;
     factory.quiet();
     *factory.limits_mut() = ParserLimits {
