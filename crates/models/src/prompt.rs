@@ -98,14 +98,18 @@ impl PromptReader {
                 continue_last,
             } => {
                 let template = self.template.as_ref().ok_or(TemplateError::Missing)?;
-                let text = template.render(&Conversation {
+                let parts = template.parts(&Conversation {
                     messages,
                     tools,
                     add_generation_prompt: !continue_last,
+                    continue_last: *continue_last,
                     now_s,
                 })?;
-                Ok(self.vocabulary.encode(&text, true)?)
+                Ok(self.vocabulary.encode_parts(&parts)?)
             }
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

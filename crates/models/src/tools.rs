@@ -8,7 +8,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::grammar::GrammarSource;
+use crate::grammar::{GrammarSource, with_bounds};
 use crate::template::Message;
 
 mod stream;
@@ -122,6 +122,7 @@ pub fn forced_call_grammar(
     if !definitions.is_empty() {
         schema["$defs"] = Value::Object(definitions);
     }
+    let schema = with_bounds(&schema);
     let more = if parallel { " (\"\\n\" call)*" } else { "" };
     Some(GrammarSource::Lark(format!(
         "start: call{more}\ncall: \"{OPEN}\\n\" body \"\\n{CLOSE}\"\nbody: %json {schema}\n"
@@ -130,7 +131,7 @@ pub fn forced_call_grammar(
 
 /// The schema of one call; what it defines is moved to `definitions`, under names of its own.
 fn call_schema(tool: &Tool, index: usize, definitions: &mut Map<String, Value>) -> Value {
-    let mut parameters = tool.parameters.clone();
+    let mut parameters = arguments_schema(&tool.parameters);
     rename_references(&mut parameters, index, SCHEMA_DEPTH_MAX);
     for place in ["$defs", "definitions"] {
         let Some(map) = parameters.as_object_mut() else {
@@ -148,6 +149,22 @@ fn call_schema(tool: &Tool, index: usize, definitions: &mut Map<String, Value>) 
         "required": ["name", "arguments"],
         "additionalProperties": false,
     })
+}
+
+/// The schema of a call's arguments: a tool that names none takes none.
+fn arguments_schema(parameters: &Value) -> Value {
+    let names_none = parameters.as_object().is_none_or(|schema| {
+        schema
+            .keys()
+            .all(|key| matches!(&**key, "type" | "properties"))
+            && (schema.get("properties"))
+                .is_none_or(|properties| properties.as_object().is_some_and(Map::is_empty))
+            && schema.get("type").is_none_or(|kind| kind == "object")
+    });
+    if names_none {
+        return json!({"type": "object", "properties": {}, "additionalProperties": false});
+    }
+    parameters.clone()
 }
 
 fn rename_references(schema: &mut Value, index: usize, depth: usize) {

@@ -14,13 +14,23 @@ use std::sync::Arc;
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::model::params::LlamaModelParams;
 use llama_cpp_2::token::LlamaToken;
+use llama_cpp_2::token_type::LlamaTokenAttr;
+use llama_cpp_2::vocab::{LlamaVocab, VocabType};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::backend::{self, OpenError};
+use crate::template::PromptPart;
 
+#[cfg(test)]
+pub(crate) mod made_up;
+pub(crate) mod markup;
+pub(crate) mod split;
+#[cfg(test)]
+mod tests;
 mod text;
 
+use markup::{Markup, MarkupKind, MarkupToken, PIECES_MAX, Stretch, TooMuchMarkup};
 pub use text::TextDecoder;
 
 /// The longest text that is encoded at once, in bytes.
@@ -33,6 +43,12 @@ pub enum EncodeError {
     /// It is longer than [`TEXT_BYTES_MAX`].
     #[error("the text has more than {TEXT_BYTES_MAX} bytes: send less")]
     TooLong,
+    /// Its vocabulary has no tokens for plain words.
+    #[error("the model's vocabulary turns plain words into control tokens: use another file of it")]
+    NoWords,
+    /// No thread could be started for it, or the thread broke.
+    #[error("the text could not be turned into tokens here: try again")]
+    Unavailable,
 }
 
 /// The tokens with a meaning of their own; each may be missing.
@@ -64,6 +80,13 @@ struct Inner {
     kinds: Vec<Kind>,
     special: SpecialTokens,
     template: Option<String>,
+    markup: Arc<Markup>,
+    /// Whether the markup is more than can be told apart from words.
+    too_much_markup: bool,
+    /// Whether matchers of the pre-tokenizer recurse.
+    recurses: bool,
+    /// What llama.cpp puts before the words that it is given, and those that begin with a line feed.
+    prefix: Option<Vec<u32>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,6 +141,7 @@ impl Vocabulary {
         };
         let template = model.chat_template(None).ok();
         let template = template.and_then(|template| template.to_string().ok());
+        let markup = markup_of(&model);
         Self {
             inner: Arc::new(Inner {
                 bytes,
@@ -125,6 +149,10 @@ impl Vocabulary {
                 kinds,
                 special,
                 template,
+                too_much_markup: markup.is_err(),
+                markup: Arc::new(markup.unwrap_or_default()),
+                recurses: vocab.vocab_type() == VocabType::BPE,
+                prefix: prefix_of(&vocab),
                 model,
             }),
         }
@@ -143,7 +171,8 @@ impl Vocabulary {
     /// The ids of a text.
     ///
     /// With `parse_special` the names of special tokens in the text become those tokens: right for
-    /// a rendered template, wrong for words of a stranger. No token is added at the beginning.
+    /// text of this model's owner, wrong for words of anybody else. Without it no id is a special
+    /// token that marks something. No token is added at the beginning.
     ///
     /// # Errors
     /// When the text is too long.
@@ -151,13 +180,120 @@ impl Vocabulary {
         if text.len() > TEXT_BYTES_MAX {
             return Err(EncodeError::TooLong);
         }
-        if text.is_empty() {
-            return Ok(Vec::new());
+        let encode = || {
+            let mut ids = Vec::new();
+            if !parse_special {
+                self.encode_words(text, &mut ids)?;
+                return Ok(ids);
+            }
+            let stretches = self.inner.markup.stretches(text);
+            if stretches.len() > PIECES_MAX {
+                return Err(EncodeError::TooLong);
+            }
+            for stretch in stretches {
+                match stretch {
+                    Stretch::Token(id) => ids.push(id),
+                    Stretch::Words(words) => self.encode_words(words, &mut ids)?,
+                }
+            }
+            Ok(ids)
+        };
+        if text.len() <= split::SHALLOW_BYTES_MAX {
+            return encode();
         }
+        split::on_deep_stack(encode).map_err(|_| EncodeError::Unavailable)?
+    }
+
+    /// The ids of a prompt whose markup is apart from its words.
+    ///
+    /// # Errors
+    /// When it is too long.
+    pub(crate) fn encode_parts(&self, parts: &[PromptPart]) -> Result<Vec<u32>, EncodeError> {
+        if parts.len() > PIECES_MAX {
+            return Err(EncodeError::TooLong);
+        }
+        let encode = || {
+            let mut ids = Vec::new();
+            for part in parts {
+                match part {
+                    PromptPart::Token(id) => ids.push(*id),
+                    PromptPart::Words(words) => self.encode_words(words, &mut ids)?,
+                }
+            }
+            Ok(ids)
+        };
+        split::on_deep_stack(encode).map_err(|_| EncodeError::Unavailable)?
+    }
+
+    /// Adds the ids of words, none of which marks anything. To be called with a deep stack.
+    pub(crate) fn encode_words(&self, words: &str, ids: &mut Vec<u32>) -> Result<(), EncodeError> {
+        if self.inner.too_much_markup {
+            return Err(EncodeError::NoWords);
+        }
+        let pieces = self.inner.markup.pieces(words);
+        if pieces.len() > PIECES_MAX {
+            return Err(EncodeError::TooLong);
+        }
+        let mut continues = false;
+        for piece in pieces {
+            let whole = (!self.inner.recurses).then_some(piece);
+            let split = self.inner.recurses.then(|| split::pieces(piece));
+            for part in whole.into_iter().chain(split.into_iter().flatten()) {
+                self.encode_piece(part, continues, ids)?;
+                continues = true;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds the ids of a piece. Merges of a tokenizer can make a special token out of its parts;
+    /// such a piece is cut until they do not.
+    fn encode_piece(
+        &self,
+        piece: &str,
+        continues: bool,
+        ids: &mut Vec<u32>,
+    ) -> Result<(), EncodeError> {
+        if piece.is_empty() {
+            return Ok(());
+        }
+        let found = self.tokenize(piece, continues);
+        if !found.iter().any(|id| self.inner.markup.forbids(*id)) {
+            ids.extend(found);
+            return Ok(());
+        }
+        let mut middle = piece.floor_char_boundary(piece.len() / 2);
+        if middle == 0 {
+            middle = piece.chars().next().map_or(0, char::len_utf8);
+        }
+        let (left, right) = piece.split_at(middle);
+        if right.is_empty() {
+            return Err(EncodeError::NoWords);
+        }
+        self.encode_piece(left, continues, ids)?;
+        self.encode_piece(right, true, ids)
+    }
+
+    /// What llama.cpp makes of a piece, without the blank that it may put before it where the piece
+    /// continues another.
+    fn tokenize(&self, piece: &str, continues: bool) -> Vec<u32> {
         let vocab = self.inner.model.vocab();
-        let tokens = vocab.tokenize(text.as_bytes(), false, parse_special);
-        let ids = tokens.into_iter().map(|token| u32::try_from(token.0));
-        Ok(ids.map_while(Result::ok).collect())
+        let Some(prefix) = self.inner.prefix.as_ref().filter(|_| continues) else {
+            return plain_ids(&vocab, piece);
+        };
+        if let Some(rest) = piece.strip_prefix(' ').filter(|rest| !rest.is_empty()) {
+            return plain_ids(&vocab, rest);
+        }
+        let after_line = plain_ids(&vocab, &format!("\n{piece}"));
+        match after_line.strip_prefix(&prefix[..]) {
+            Some(ids) => ids.to_vec(),
+            None => plain_ids(&vocab, piece),
+        }
+    }
+
+    /// The tokens that mark something.
+    pub(crate) fn markup(&self) -> &Arc<Markup> {
+        &self.inner.markup
     }
 
     /// The bytes of a token as they are shown: empty for a control token and for an unknown id.
@@ -214,4 +350,45 @@ impl Vocabulary {
     fn kind(&self, id: u32) -> Option<Kind> {
         self.inner.kinds.get(id as usize).copied()
     }
+}
+
+fn plain_ids(vocab: &LlamaVocab<'_>, text: &str) -> Vec<u32> {
+    let tokens = vocab.tokenize(text.as_bytes(), false, false);
+    let ids = tokens.into_iter().map(|token| u32::try_from(token.0));
+    ids.map_while(Result::ok).collect()
+}
+
+/// The ids of a line feed, where the tokenizer puts a blank before words.
+fn prefix_of(vocab: &LlamaVocab<'_>) -> Option<Vec<u32>> {
+    let first = *vocab.tokenize(b"a", false, false).first()?;
+    let shown = vocab.token_to_piece(first, false, None);
+    (vocab.vocab_type() == VocabType::SPM && shown.first() == Some(&b' '))
+        .then(|| plain_ids(vocab, "\n"))
+}
+
+/// The special tokens of a vocabulary.
+fn markup_of(model: &LlamaModel) -> Result<Markup, TooMuchMarkup> {
+    let vocab = model.vocab();
+    let unknown = model.meta_val_str("tokenizer.ggml.unknown_token_id").ok();
+    let unknown: Option<i32> = unknown.and_then(|id| id.parse().ok());
+    Markup::new(vocab.tokens().filter_map(|token| {
+        let attributes = vocab.attr(token);
+        let has = |attribute| attributes.contains(attribute);
+        let kind = if has(LlamaTokenAttr::Unknown) || unknown == Some(token.0) {
+            MarkupKind::Unknown
+        } else if has(LlamaTokenAttr::Control) {
+            MarkupKind::Control
+        } else if has(LlamaTokenAttr::UserDefined) {
+            MarkupKind::UserDefined
+        } else {
+            return None;
+        };
+        Some(MarkupToken {
+            id: u32::try_from(token.0).ok()?,
+            text: vocab.text(token)?.to_str().ok()?.to_owned(),
+            kind,
+            strips_left: has(LlamaTokenAttr::LStrip),
+            strips_right: has(LlamaTokenAttr::RStrip),
+        })
+    }))
 }
