@@ -20,6 +20,7 @@ mod serving;
 mod sharing;
 mod spent;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -33,6 +34,7 @@ use hearth_chain::client::Environment;
 use hearth_models::engine::LoadError;
 use hearth_net::{Network, NetworkOptions, OfferChange, OpenError as NetworkError, Reach, Ticket};
 use hearth_protocol::answer::payer::Patience;
+use hearth_protocol::content::ContentHash;
 use hearth_protocol::offer::Offer;
 use hearth_protocol::time::Timestamp;
 use thiserror::Error;
@@ -493,6 +495,8 @@ impl Building<'_> {
             client,
             Arc::clone(&environment),
         )?;
+        let mut pinned = self.pinned()?;
+        pinned.extend(self.config.names.clone());
         let usual = Patience::default();
         Ok(Payer::new(PayerParts {
             provider: provider.clone(),
@@ -501,6 +505,7 @@ impl Building<'_> {
             readers,
             config: self.config.clone(),
             spending,
+            pinned,
             is_household,
             heads_folder: self.home.heads_folder(),
             store,
@@ -511,6 +516,15 @@ impl Building<'_> {
             },
             environment,
         }))
+    }
+
+    /// What names of models stand for, as the household's catalogue says it.
+    fn pinned(&self) -> Result<BTreeMap<String, ContentHash>, UpError> {
+        let models = models::Models::open(self.home).map_err(|error| UpError::File {
+            name: self.home.root().display().to_string(),
+            reason: error.to_string(),
+        })?;
+        Ok(models.pinned())
     }
 
     /// Keeps the market in step with the offers that the network brings.

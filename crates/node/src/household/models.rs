@@ -1,5 +1,6 @@
 //! The models of a data folder, for the owner's commands: list, get, import, remove, serve.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -169,6 +170,14 @@ impl Models {
             library,
             catalogue,
         })
+    }
+
+    /// What names of the catalogue stand for, where it states the hash that offers name.
+    pub fn pinned(&self) -> BTreeMap<String, ContentHash> {
+        let stated = self.catalogue.models().iter();
+        stated
+            .filter_map(|model| Some((model.name.clone(), ContentHash(model.blake3?.0))))
+            .collect()
     }
 
     /// What is here, and what can be had.

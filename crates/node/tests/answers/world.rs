@@ -266,6 +266,7 @@ impl World {
             }]),
             config: home.config().unwrap(),
             spending,
+            pinned: BTreeMap::new(),
             is_household: Arc::new(|_| false),
             heads_folder: self.folder.path().join("heads"),
             store,

@@ -8,9 +8,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hearth_models::engine::Engine;
-use hearth_models::template::{ChatTemplate, Conversation, Message, TemplateError};
+use hearth_models::prompt::{PromptError, PromptInput, PromptReader};
+use hearth_models::template::Message;
 use hearth_models::tools::{Tool, ToolCall};
-use hearth_models::vocabulary::{EncodeError, Vocabulary};
+use hearth_models::vocabulary::Vocabulary;
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::time::Timestamp;
 use thiserror::Error;
@@ -30,15 +31,9 @@ pub enum ReadError {
     /// The file cannot be used.
     #[error("the model's file cannot be used: {0}")]
     File(String),
-    /// The template does not take the conversation.
+    /// The prompt cannot be turned into ids.
     #[error(transparent)]
-    Template(#[from] TemplateError),
-    /// The text cannot be turned into ids.
-    #[error(transparent)]
-    Encode(#[from] EncodeError),
-    /// An id is none of the model's.
-    #[error("the token {0} is not in the model's vocabulary")]
-    UnknownToken(u32),
+    Prompt(#[from] PromptError),
 }
 
 /// Reads prompts for one model.
@@ -46,7 +41,7 @@ pub enum ReadError {
 pub struct Reader {
     /// Ids and bytes.
     pub vocabulary: Vocabulary,
-    template: Option<ChatTemplate>,
+    prompts: PromptReader,
 }
 
 /// A model's file that is on this device.
@@ -144,14 +139,9 @@ impl Readers {
 
 impl Reader {
     fn new(vocabulary: Vocabulary) -> Result<Self, ReadError> {
-        let template = match ChatTemplate::of(&vocabulary) {
-            Ok(template) => Some(template),
-            Err(TemplateError::Missing) => None,
-            Err(error) => return Err(error.into()),
-        };
         Ok(Self {
+            prompts: PromptReader::new(vocabulary.clone())?,
             vocabulary,
-            template,
         })
     }
 
@@ -160,25 +150,22 @@ impl Reader {
     /// # Errors
     /// When the model takes no such prompt.
     pub fn ids(&self, input: &Input, now: Timestamp) -> Result<Vec<u32>, ReadError> {
-        match input {
-            Input::Ids(ids) => {
-                let unknown = ids.iter().find(|id| !self.vocabulary.contains(**id));
-                unknown.map_or(Ok(ids.clone()), |id| Err(ReadError::UnknownToken(*id)))
-            }
-            Input::Text(text) => Ok(self.vocabulary.encode(text, false)?),
-            Input::Chat { messages, tools } => {
-                let template = self.template.as_ref().ok_or(TemplateError::Missing)?;
-                let messages: Vec<_> = messages.iter().map(message).collect();
-                let tools: Vec<_> = tools.iter().map(tool).collect();
-                let text = template.render(&Conversation {
-                    messages: &messages,
-                    tools: &tools,
-                    add_generation_prompt: true,
-                    now_s: now.as_secs(),
-                })?;
-                Ok(self.vocabulary.encode(&text, true)?)
-            }
-        }
+        let input = match input {
+            Input::Ids(ids) => PromptInput::Ids(ids.clone()),
+            Input::Text { text, special } => PromptInput::Text {
+                text: text.clone(),
+                special: *special,
+            },
+            Input::Chat { messages, tools } => PromptInput::Chat {
+                // A turn of the assistant that is not followed by another one is begun, not over.
+                continue_last: messages.last().is_some_and(|last| {
+                    last.speaker == Speaker::Assistant && last.calls.is_empty()
+                }),
+                messages: messages.iter().map(message).collect(),
+                tools: tools.iter().map(tool).collect(),
+            },
+        };
+        Ok(self.prompts.ids(&input, now.as_secs())?)
     }
 }
 
