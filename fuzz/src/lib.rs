@@ -5,6 +5,8 @@
 //! seed in `corpus/`, so that an input that once broke something is tried again in every run of the
 //! tests. Nothing here knows libFuzzer.
 
+pub mod readers;
+
 use std::fmt::{Debug, Display};
 use std::fs;
 use std::str::FromStr;
@@ -50,10 +52,13 @@ pub type Target = fn(&[u8]) -> bool;
 /// Every target, by the name of its binary and of the folder of its seeds.
 pub const TARGETS: &[(&str, Target)] = &[
     ("amounts", amounts),
+    ("calls", readers::calls),
+    ("catalogue", readers::catalogue),
     ("facilitator", facilitator),
     ("files", files),
     ("frames", frames),
     ("gguf", gguf),
+    ("grammar", readers::grammar),
     ("handovers", handovers),
     ("headers", headers),
     ("household", household),
@@ -61,6 +66,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("offers", offers),
     ("payloads", payloads),
     ("rpc", rpc),
+    ("template", readers::template),
+    ("vocabulary", readers::vocabulary),
 ];
 
 /// The most decimals a token can state: `decimals()` is a `uint8`.
