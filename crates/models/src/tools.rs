@@ -66,15 +66,6 @@ impl Tool {
 }
 
 impl ToolCall {
-    /// The call as templates expect it.
-    pub(crate) fn to_json(&self) -> Value {
-        let mut call = json!({"type": "function", "function": Written::from(self)});
-        if let Some(id) = &self.id {
-            call["id"] = json!(id);
-        }
-        call
-    }
-
     /// The call as it stands in text.
     pub fn to_text(&self) -> String {
         let json = serde_json::to_string(&Written::from(self));

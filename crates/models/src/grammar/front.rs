@@ -273,7 +273,7 @@ mod tests {
             ("[a-z]{4}", 4),
             (r"\d{3}-\d{4}", 8),
             ("a{3,}", 3),
-            ("{\"a\": 1}", 7),
+            ("{\"a\": 1}", 6),
         ] {
             assert_eq!(weight(pattern), expected, "{pattern}");
         }

@@ -7,6 +7,7 @@
 //! number and depth, and the operators that walk through values are functions of ours, which stop
 //! at the longest prompt.
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 
 use minijinja::machinery::{CodeGenerator, Instruction, Instructions, parse};
@@ -321,12 +322,12 @@ fn scalar(value: Value) -> Result<Value, Error> {
 }
 
 fn mapping(parts: Rest<Value>) -> Result<Value, Error> {
-    let mut pairs = Vec::new();
+    let mut pairs = BTreeMap::new();
     let mut parts = parts.0.into_iter();
     while let (Some(key), Some(value)) = (parts.next(), parts.next()) {
-        pairs.push((scalar(key)?, value));
+        pairs.insert(scalar(key)?, value);
     }
-    Ok(pairs.into_iter().collect())
+    Ok(Value::from(pairs))
 }
 
 fn range(lower: i64, upper: Option<i64>, step: Option<i64>) -> Result<Value, Error> {

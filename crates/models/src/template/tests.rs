@@ -304,10 +304,11 @@ fn operators_mean_what_they_meant() {
                 {% macro f(x, y='z') %}[{{ x }}{{ y }}]{% endmacro %}{{ f(1) }}{{ f(2, y='w') }}\
                 {% for i in [] %}e{% else %}g{% endfor %}{% for i in [1, [2]] recursive %}\
                 {{ loop(i) if i is iterable else i }}{% endfor %}{% set b %}x{{ 1 }}{% endset %}{{ b }}\
-                {% filter upper %}q{% endfilter %}{% call f(3) %}{% endcall %}";
+                {% filter upper %}q{% endfilter %}{% macro g() %}<{{ caller() }}>{% endmacro %}\
+                {% call g() %}h{% endcall %}";
     assert_eq!(
         render(text, &[], &[]).as_deref(),
-        Ok("ab4[1z][2w]g12x1Q[3z]")
+        Ok("ab4[1z][2w]g12x1Q<h>")
     );
 }
 
