@@ -9,7 +9,7 @@ use hearth_models::grammar::{GrammarChecker, GrammarSource};
 use hearth_models::prompt::{PromptInput, PromptReader};
 use hearth_models::template::{ChatTemplate, Conversation, Message};
 use hearth_models::tools::{OutputPart, Tool, ToolCall, ToolCallStream};
-use hearth_models::vocabulary::Vocabulary;
+use hearth_models::vocabulary::Encoder;
 
 /// A moment for templates that tell it.
 const NOW_S: u64 = 1_790_000_000;
@@ -27,7 +27,7 @@ pub fn vocabulary(input: &[u8]) -> bool {
     }
     let path = FOLDER.path().join(std::process::id().to_string());
     fs::write(&path, input).expect("a file can be written");
-    let Ok(vocabulary) = Vocabulary::load(&path) else {
+    let Ok(vocabulary) = Encoder::load(&path) else {
         return false;
     };
     let head = usize::try_from(header.head_bytes).unwrap_or(usize::MAX);

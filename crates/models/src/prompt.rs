@@ -11,7 +11,7 @@ use thiserror::Error;
 
 use crate::template::{ChatTemplate, Conversation, Message, TemplateError};
 use crate::tools::Tool;
-use crate::vocabulary::{EncodeError, Vocabulary};
+use crate::vocabulary::{EncodeError, Encoder, Vocabulary};
 
 /// What is asked.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -55,30 +55,27 @@ pub enum PromptError {
 /// Reads prompts for one model.
 #[derive(Debug, Clone)]
 pub struct PromptReader {
-    vocabulary: Vocabulary,
+    encoder: Encoder,
     template: Option<ChatTemplate>,
 }
 
 impl PromptReader {
-    /// A reader for a vocabulary, with the template of the same file if it has one.
+    /// A reader with an encoder, and the template of the same file if it has one.
     ///
     /// # Errors
     /// When there is a template that cannot be read.
-    pub fn new(vocabulary: Vocabulary) -> Result<Self, PromptError> {
-        let template = match ChatTemplate::of(&vocabulary) {
+    pub fn new(encoder: Encoder) -> Result<Self, PromptError> {
+        let template = match ChatTemplate::of(&encoder) {
             Ok(template) => Some(template),
             Err(TemplateError::Missing) => None,
             Err(error) => return Err(error.into()),
         };
-        Ok(Self {
-            vocabulary,
-            template,
-        })
+        Ok(Self { encoder, template })
     }
 
     /// Ids and bytes.
     pub fn vocabulary(&self) -> &Vocabulary {
-        &self.vocabulary
+        self.encoder.vocabulary()
     }
 
     /// The ids of a prompt; `now_s` is for templates that tell the date, in seconds since 1970, UTC.
@@ -88,10 +85,10 @@ impl PromptReader {
     pub fn ids(&self, input: &PromptInput, now_s: u64) -> Result<Vec<u32>, PromptError> {
         match input {
             PromptInput::Ids(ids) => {
-                let unknown = ids.iter().find(|id| !self.vocabulary.contains(**id));
+                let unknown = ids.iter().find(|id| !self.vocabulary().contains(**id));
                 unknown.map_or(Ok(ids.clone()), |id| Err(PromptError::UnknownToken(*id)))
             }
-            PromptInput::Text { text, special } => Ok(self.vocabulary.encode(text, *special)?),
+            PromptInput::Text { text, special } => Ok(self.encoder.encode(text, *special)?),
             PromptInput::Chat {
                 messages,
                 tools,
@@ -105,7 +102,7 @@ impl PromptReader {
                     continue_last: *continue_last,
                     now_s,
                 })?;
-                Ok(self.vocabulary.encode_parts(&parts)?)
+                Ok(self.encoder.encode_parts(&parts)?)
             }
         }
     }

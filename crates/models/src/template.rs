@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::tools::{Tool, ToolCall};
-use crate::vocabulary::Vocabulary;
+use crate::vocabulary::Encoder;
 use crate::vocabulary::markup::{Guard, Markup, NoStandIn, Stretch};
 use crate::vocabulary::split::on_deep_stack;
 
@@ -140,14 +140,14 @@ impl ChatTemplate {
     ///
     /// # Errors
     /// When there is none, or it cannot be read.
-    pub fn of(vocabulary: &Vocabulary) -> Result<Self, TemplateError> {
-        let text = vocabulary.template_text().ok_or(TemplateError::Missing)?;
-        let special = vocabulary.special();
+    pub fn of(encoder: &Encoder) -> Result<Self, TemplateError> {
+        let text = encoder.template_text().ok_or(TemplateError::Missing)?;
+        let special = encoder.special();
         let name = |id: Option<u32>| {
-            let bytes = id.map_or(&[][..], |id| vocabulary.bytes(id));
+            let bytes = id.map_or(&[][..], |id| encoder.bytes(id));
             String::from_utf8_lossy(bytes).into_owned()
         };
-        let markup = Arc::clone(vocabulary.markup());
+        let markup = Arc::clone(encoder.markup());
         Self::with_markup(text, &name(special.beginning), &name(special.end), markup)
     }
 

@@ -6,7 +6,9 @@
 //! none of them).
 //!
 //! The bytes of all tokens are taken out of llama.cpp once, so that no id from outside ever
-//! reaches it unchecked.
+//! reaches it unchecked, and so that ids become text without it: a [`Vocabulary`] is plain data,
+//! and only the [`Encoder`] knows llama.cpp. Files come from strangers, so encoders live in reader
+//! processes (`reader`).
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,6 +22,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::backend::{self, OpenError};
+use crate::gguf;
+use crate::packed::Packed;
 use crate::template::PromptPart;
 
 #[cfg(test)]
@@ -64,22 +68,80 @@ pub struct SpecialTokens {
     pub adds_beginning: bool,
 }
 
-/// The vocabulary of a model. Cheap to share, never changes.
+/// The vocabulary of a model, without what turns texts into ids. Cheap to share, never changes.
 #[derive(Debug, Clone)]
 pub struct Vocabulary {
+    inner: Arc<VocabularyParts>,
+}
+
+/// What a vocabulary consists of, as it crosses the pipe of a reader process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct VocabularyParts {
+    /// The bytes of all tokens, one after the other.
+    pub(crate) bytes: Packed,
+    /// Where each token ends in `bytes`; it begins where the one before ends.
+    pub(crate) ends: Vec<u32>,
+    /// What each token is, by its id.
+    pub(crate) kinds: Vec<Kind>,
+    pub(crate) special: SpecialTokens,
+    pub(crate) template: Option<String>,
+}
+
+/// What a token is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Kind {
+    Text,
+    /// Never shown.
+    Control,
+    /// Never shown, and ends the text.
+    End,
+}
+
+/// Why parts are not a vocabulary; what is wrong, for a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("the vocabulary makes no sense: {0}")]
+pub(crate) struct BadVocabulary(pub(crate) &'static str);
+
+impl TryFrom<VocabularyParts> for Vocabulary {
+    type Error = BadVocabulary;
+
+    /// Takes parts in from a process that read the file of a stranger, and is not believed.
+    fn try_from(parts: VocabularyParts) -> Result<Self, BadVocabulary> {
+        let tokens = parts.ends.len();
+        if tokens as u64 > gguf::VOCABULARY_MAX {
+            return Err(BadVocabulary("it has too many tokens"));
+        }
+        if parts.kinds.len() != tokens {
+            return Err(BadVocabulary("not every token has a kind"));
+        }
+        let last = parts.ends.last().map_or(0, |end| *end as usize);
+        if !parts.ends.is_sorted() || last != parts.bytes.0.len() {
+            return Err(BadVocabulary("the bytes of its tokens do not fit"));
+        }
+        let special = parts.special;
+        let named = [special.beginning, special.end, special.end_of_turn];
+        if (named.into_iter().flatten()).any(|id| id as usize >= tokens) {
+            return Err(BadVocabulary("a special token is none of its tokens"));
+        }
+        let template_bytes = parts.template.as_ref().map_or(0, String::len);
+        if template_bytes as u64 > gguf::TEXT_BYTES_MAX {
+            return Err(BadVocabulary("its chat template is too long"));
+        }
+        let inner = Arc::new(parts);
+        Ok(Self { inner })
+    }
+}
+
+/// What turns texts into ids: the vocabulary as llama.cpp has it. Lives in a reader process only.
+#[derive(Debug, Clone)]
+pub struct Encoder {
     inner: Arc<Inner>,
+    vocabulary: Vocabulary,
 }
 
 #[derive(Debug)]
 struct Inner {
     model: Arc<LlamaModel>,
-    bytes: Vec<u8>,
-    /// Where each token ends in `bytes`; it begins where the one before ends.
-    ends: Vec<u32>,
-    /// What each token is, by its id.
-    kinds: Vec<Kind>,
-    special: SpecialTokens,
-    template: Option<String>,
     markup: Arc<Markup>,
     /// Whether the markup is more than can be told apart from words.
     too_much_markup: bool,
@@ -89,19 +151,18 @@ struct Inner {
     prefix: Option<Vec<u32>>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Text,
-    /// Never shown.
-    Control,
-    /// Never shown, and ends the text.
-    End,
+impl std::ops::Deref for Encoder {
+    type Target = Vocabulary;
+
+    fn deref(&self) -> &Vocabulary {
+        &self.vocabulary
+    }
 }
 
-impl Vocabulary {
+impl Encoder {
     /// Loads the vocabulary of a model file, or of a sparse file that has its head and its length.
     ///
-    /// Takes tens of milliseconds, and blocks.
+    /// Takes tens of milliseconds, and blocks. A file of a stranger can end the process.
     ///
     /// # Errors
     /// When the file is missing or is not a model.
@@ -110,8 +171,8 @@ impl Vocabulary {
         Ok(Self::of(Arc::new(backend::open(path, &params)?)))
     }
 
-    /// The vocabulary of a model that is loaded already.
-    pub(crate) fn of(model: Arc<LlamaModel>) -> Self {
+    /// The encoder of a model that is loaded already.
+    fn of(model: Arc<LlamaModel>) -> Self {
         let vocab = model.vocab();
         let (mut bytes, mut ends, mut kinds) = (Vec::new(), Vec::new(), Vec::new());
         for token in vocab.tokens() {
@@ -141,14 +202,17 @@ impl Vocabulary {
         };
         let template = model.chat_template(None).ok();
         let template = template.and_then(|template| template.to_string().ok());
+        let parts = Arc::new(VocabularyParts {
+            bytes: Packed(bytes),
+            ends,
+            kinds,
+            special,
+            template,
+        });
         let markup = markup_of(&model);
         Self {
+            vocabulary: Vocabulary { inner: parts },
             inner: Arc::new(Inner {
-                bytes,
-                ends,
-                kinds,
-                special,
-                template,
                 too_much_markup: markup.is_err(),
                 markup: Arc::new(markup.unwrap_or_default()),
                 recurses: vocab.vocab_type() == VocabType::BPE,
@@ -158,14 +222,9 @@ impl Vocabulary {
         }
     }
 
-    /// How many tokens there are.
-    pub fn len(&self) -> usize {
-        self.inner.ends.len()
-    }
-
-    /// Whether there is no token at all.
-    pub fn is_empty(&self) -> bool {
-        self.inner.ends.is_empty()
+    /// The vocabulary's tokens.
+    pub fn vocabulary(&self) -> &Vocabulary {
+        &self.vocabulary
     }
 
     /// The ids of a text.
@@ -295,6 +354,23 @@ impl Vocabulary {
     pub(crate) fn markup(&self) -> &Arc<Markup> {
         &self.inner.markup
     }
+}
+
+impl Vocabulary {
+    /// What it consists of.
+    pub(crate) fn parts(&self) -> &VocabularyParts {
+        &self.inner
+    }
+
+    /// How many tokens there are.
+    pub fn len(&self) -> usize {
+        self.inner.ends.len()
+    }
+
+    /// Whether there is no token at all.
+    pub fn is_empty(&self) -> bool {
+        self.inner.ends.is_empty()
+    }
 
     /// The bytes of a token as they are shown: empty for a control token and for an unknown id.
     pub fn shown_bytes(&self, id: u32) -> &[u8] {
@@ -313,7 +389,7 @@ impl Vocabulary {
         let start = index
             .checked_sub(1)
             .map_or(0, |before| self.inner.ends[before]);
-        &self.inner.bytes[start as usize..*end as usize]
+        &self.inner.bytes.0[start as usize..*end as usize]
     }
 
     /// The shown bytes of several tokens together.

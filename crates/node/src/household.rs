@@ -32,6 +32,7 @@ use futures::future::BoxFuture;
 use hearth_api::household::{NodeReady, ServedModel};
 use hearth_chain::client::Environment;
 use hearth_models::engine::LoadError;
+use hearth_models::reader::Launcher;
 use hearth_net::{Network, NetworkOptions, OfferChange, OpenError as NetworkError, Reach, Ticket};
 use hearth_protocol::answer::payer::Patience;
 use hearth_protocol::content::ContentHash;
@@ -165,8 +166,10 @@ impl Advice for UpError {
 }
 
 /// What is said on the command line.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpOptions {
+    /// How the program starts itself as what reads the work of strangers.
+    pub launcher: Launcher,
     /// Where programs ask, instead of what the configuration says.
     pub listen: Option<SocketAddr>,
     /// Where answers are sold over HTTP, instead of what the configuration says.
@@ -239,8 +242,8 @@ impl Device {
         let (members, is_household) = building.members(&store).await?;
         let till = building.till(store, chains.clone())?;
         let provider = building.provider(till.as_ref(), &is_household);
-        let readers = Readers::default();
-        let models = building.serve(&provider, &readers, &options.models).await?;
+        let readers = Readers::new(Vec::new(), options.launcher.clone());
+        let models = building.serve(&provider, &readers, &options).await?;
         let network = building.network(&provider).await?;
         let payer = building.payer(&provider, &network, readers, is_household, chains, &options)?;
         building.market(&network, &payer);
@@ -255,6 +258,7 @@ impl Device {
             purse: trade::Payer::of_node(payer.clone(), config.clone()),
             payer,
             home: home.clone(),
+            launcher: options.launcher,
             surface: Arc::clone(&surface),
             network: network.clone(),
             members,
@@ -495,7 +499,7 @@ impl Building<'_> {
             client,
             Arc::clone(&environment),
         )?;
-        let mut pinned = self.pinned()?;
+        let mut pinned = self.pinned(&options.launcher)?;
         pinned.extend(self.config.names.clone());
         let usual = Patience::default();
         Ok(Payer::new(PayerParts {
@@ -519,8 +523,9 @@ impl Building<'_> {
     }
 
     /// What names of models stand for, as the household's catalogue says it.
-    fn pinned(&self) -> Result<BTreeMap<String, ContentHash>, UpError> {
-        let models = models::Models::open(self.home).map_err(|error| UpError::File {
+    fn pinned(&self, launcher: &Launcher) -> Result<BTreeMap<String, ContentHash>, UpError> {
+        let models = models::Models::open(self.home, launcher.clone());
+        let models = models.map_err(|error| UpError::File {
             name: self.home.root().display().to_string(),
             reason: error.to_string(),
         })?;
@@ -652,9 +657,9 @@ impl Building<'_> {
         &mut self,
         provider: &Provider,
         readers: &Readers,
-        more: &[String],
+        options: &UpOptions,
     ) -> Result<Vec<ServedModel>, UpError> {
-        serving::serve(self, provider, readers, more).await
+        serving::serve(self, provider, readers, options).await
     }
 }
 

@@ -3,7 +3,7 @@
 use llguidance::{Matcher, ParserFactory};
 use toktrie::ApproximateTokEnv;
 
-use super::{GrammarError, GrammarSource, check, factory_of, refused, top_level};
+use super::{GrammarError, GrammarSource, factory_of, refused, top_level};
 
 /// Compiles grammars over single bytes.
 pub struct GrammarChecker(Result<ParserFactory, GrammarError>);
@@ -25,7 +25,7 @@ impl GrammarChecker {
     /// # Errors
     /// When it cannot be followed.
     pub fn check(&self, source: &GrammarSource) -> Result<(), GrammarError> {
-        check(source)?;
+        source.check()?;
         let factory = self.0.as_ref().map_err(Clone::clone)?;
         let (grammar, _) = top_level(source)?;
         let parser = llguidance::panic_utils::catch_unwind(std::panic::AssertUnwindSafe(|| {

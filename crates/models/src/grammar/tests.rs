@@ -5,11 +5,11 @@ use super::*;
 #[test]
 fn what_is_too_long_or_too_deep_is_refused_unread() {
     let long = GrammarSource::Lark("x".repeat(GRAMMAR_BYTES_MAX + 1));
-    assert_eq!(check(&long), Err(GrammarError::TooLong));
+    assert_eq!(long.check(), Err(GrammarError::TooLong));
     let deep = GrammarSource::JsonSchema("[".repeat(NESTING_MAX + 1));
-    assert_eq!(check(&deep), Err(GrammarError::TooDeep));
+    assert_eq!(deep.check(), Err(GrammarError::TooDeep));
     let flat = GrammarSource::Lark("start: (\"a\" | \"b\")*".repeat(100));
-    assert_eq!(check(&flat), Ok(()));
+    assert_eq!(flat.check(), Ok(()));
 }
 
 use crate::tools::{ForcedTool, Tool, forced_call_grammar};
@@ -20,13 +20,13 @@ use crate::vocabulary::made_up::{CONTROL, MadeUp};
 fn written(source: &GrammarSource, wanted: &[u8], most: usize) -> Result<String, GrammarError> {
     let made_up = MadeUp::bpe("gpt-2").with(CONTROL, &["<|endoftext|>"]);
     let vocabulary = made_up.load();
-    let compiler = GrammarCompiler::new(&vocabulary);
-    check(source)?;
-    let mut grammar = compiler.compile_here(source, &[])?;
+    let compiler = GrammarCompiler::new(&vocabulary).unwrap();
+    source.check()?;
+    let mut grammar = compiler.compile(source, &[])?;
     let mut written = Vec::new();
     for _ in 0..most {
-        let mask = grammar.allowed()?;
-        let allowed = |id: &u32| mask.0.is_allowed(*id);
+        let mask = Mask::new(grammar.allowed()?);
+        let allowed = |id: &u32| mask.allowed().contains(*id);
         let count = vocabulary.len() as u32;
         let is_wanted =
             |id: &u32| matches!(vocabulary.shown_bytes(*id), [byte] if wanted.contains(byte));
@@ -164,14 +164,14 @@ fn what_is_honest_still_compiles_and_is_followed() {
     let vocabulary = MadeUp::bpe("gpt-2")
         .with(CONTROL, &["<|endoftext|>"])
         .load();
-    let compiler = GrammarCompiler::new(&vocabulary);
+    let compiler = GrammarCompiler::new(&vocabulary).unwrap();
     let ids = |text: &str| vocabulary.encode(text, false).unwrap();
     for text in [
         pretty,
         "{\"a\":12,\"b\":[true]}",
         "{ \"a\": 12, \"b\": [ true ] }",
     ] {
-        let followed = compiler.compile_here(&schema(object.clone()), &ids(text));
+        let followed = compiler.compile(&schema(object.clone()), &ids(text));
         assert!(followed.is_ok(), "{text}");
     }
 }

@@ -38,7 +38,7 @@ fn reader(made_up: &MadeUp) -> PromptReader {
 /// The special tokens of a prompt, in their order.
 fn marks(reader: &PromptReader, input: &PromptInput) -> Vec<u32> {
     let ids = reader.ids(input, NOW_S).unwrap();
-    let markup = reader.vocabulary.markup();
+    let markup = reader.encoder.markup();
     ids.into_iter().filter(|id| markup.forbids(*id)).collect()
 }
 
@@ -103,7 +103,7 @@ fn a_message_that_spells_turns_costs_no_turns() {
         .unwrap();
     let turns = reader.ids(&chat(real.to_vec()), NOW_S).unwrap();
     assert!(spelled.len() > turns.len() + 20);
-    let shown = reader.vocabulary.decode(&spelled);
+    let shown = reader.encoder.decode(&spelled);
     assert!(String::from_utf8(shown).unwrap().contains(hostile));
 }
 
@@ -216,7 +216,7 @@ fn words_about_reasoning_stay_where_the_template_knows_none() {
     let reader = reader(&FAMILIES[0].made_up());
     let asked = vec![said("assistant", "<think>a</think>b"), said("user", "c")];
     let shown = reader
-        .vocabulary
+        .encoder
         .decode(&reader.ids(&chat(asked), NOW_S).unwrap());
     assert!(
         String::from_utf8(shown)
@@ -236,7 +236,7 @@ fn an_answer_that_was_begun_is_continued() {
         };
         let shown = |input: &PromptInput| {
             let ids = reader.ids(input, NOW_S).unwrap();
-            String::from_utf8(reader.vocabulary.decode(&ids)).unwrap()
+            String::from_utf8(reader.encoder.decode(&ids)).unwrap()
         };
         assert!(
             shown(&begun("One, two,")).ends_with("One, two,"),

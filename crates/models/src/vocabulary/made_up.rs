@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use super::Vocabulary;
+use super::Encoder;
 use crate::gguf::sample::{Sample, array_value, text_value, texts_value, u32_value};
 
 /// A token that only its name makes.
@@ -112,10 +112,10 @@ impl MadeUp {
         sample
     }
 
-    /// The vocabulary, as llama.cpp loads it.
-    pub(crate) fn load(&self) -> Vocabulary {
+    /// The vocabulary and its encoder, as llama.cpp loads them.
+    pub(crate) fn load(&self) -> Encoder {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(&self.sample().file()).unwrap();
-        Vocabulary::load(file.path()).unwrap()
+        Encoder::load(file.path()).unwrap()
     }
 }

@@ -10,7 +10,9 @@
 pub(crate) const PIECE_BYTES_MAX: usize = 8 << 10;
 /// The stack of a thread that encodes or renders, in bytes. The most that was seen is half a
 /// kilobyte for each character of a piece.
-const STACK_BYTES: usize = 64 << 20;
+pub(crate) const STACK_BYTES: usize = 64 << 20;
+/// The name of such a thread, by which it is known.
+const DEEP_THREAD: &str = "hearth-reader";
 /// The longest text that is encoded on the stack at hand, in bytes.
 pub(crate) const SHALLOW_BYTES_MAX: usize = 512;
 
@@ -47,11 +49,15 @@ fn piece_length(text: &str) -> usize {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NoThread;
 
-/// Does something on a thread with a deep stack.
+/// Does something on a thread with a deep stack: on this one, if it is one. A reader process has a
+/// single one, which it cannot start others from.
 pub(crate) fn on_deep_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, NoThread> {
+    if std::thread::current().name() == Some(DEEP_THREAD) {
+        return Ok(work());
+    }
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new()
-            .name("hearth-reader".to_owned())
+            .name(DEEP_THREAD.to_owned())
             .stack_size(STACK_BYTES)
             .spawn_scoped(scope, work);
         thread.map_err(|_| NoThread)?.join().map_err(|_| NoThread)

@@ -145,7 +145,8 @@ pub(super) async fn fetch(
 
 /// Begins to fetch a model, or finds the fetch that is under way.
 fn begin(admin: &Arc<Admin>, name: &str) -> Result<watch::Receiver<FetchEvent>, String> {
-    let models = Models::open(&admin.home).map_err(|error| error.to_string())?;
+    let models =
+        Models::open(&admin.home, admin.launcher.clone()).map_err(|error| error.to_string())?;
     let known = models.known(name);
     let stated = known.and_then(|model| model.blake3);
     let stated = stated.map(|digest| ContentHash(digest.0));

@@ -21,6 +21,7 @@ use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream};
 use hearth_chain::client::Environment;
 use hearth_models::gguf::Header;
+use hearth_models::reader::ReadError as PromptError;
 use hearth_net::{Network, PeerAddress};
 use hearth_protocol::answer::payer::{Candidate, Patience};
 use hearth_protocol::answer::request::OUTPUT_TOKENS_MAX;
@@ -49,6 +50,8 @@ pub(crate) use refund::device_named;
 
 /// Parts of an answer that wait for whoever reads it.
 const PARTS_MAX: usize = 256;
+/// When to ask again where all that read prompts of a model are at work, in seconds.
+const READER_RETRY_S: u32 = 2;
 
 /// What a payer is made of.
 pub struct PayerParts {
@@ -309,13 +312,10 @@ impl Payer {
         Ok((candidates, offers))
     }
 
-    async fn reader(&self, weights: &ContentHash) -> Result<Arc<readers::Reader>, AskError> {
+    async fn reader(&self, weights: &ContentHash) -> Result<readers::Reader, AskError> {
         let parts = self.parts();
         if let Some(served) = parts.provider.find(weights) {
-            return parts
-                .readers
-                .of_engine(*weights, &served.engine)
-                .map_err(senseless);
+            return Ok(Readers::of_engine(&served.engine));
         }
         match parts.readers.of_weights(*weights).await {
             Err(ReadError::Missing) => self.fetch_head(weights).await?,
@@ -399,11 +399,9 @@ impl Payer {
         }
     }
 
-    /// The ids of a prompt. A long one takes a second, in which all else of the device must go on.
-    async fn ids(&self, reader: &Arc<readers::Reader>, input: Input) -> Result<Vec<u32>, AskError> {
-        let (reader, now) = (Arc::clone(reader), self.now());
-        let read = tokio::task::spawn_blocking(move || reader.ids(&input, now)).await;
-        read.map_err(senseless)?.map_err(senseless)
+    async fn ids(&self, reader: &readers::Reader, input: Input) -> Result<Vec<u32>, AskError> {
+        let read = reader.ids(input, self.now()).await;
+        read.map_err(unread)
     }
 
     async fn embed_now(&self, model: String, inputs: Vec<Input>) -> Result<Embedded, AskError> {
@@ -561,6 +559,19 @@ fn nobody(question: &Question, model: &str, passed: &[Passed]) -> AskError {
         ));
     }
     AskError::NoProvider(reasons)
+}
+
+/// Why a prompt was not read: the asker's own fault, unless a reader was not to be had.
+fn unread(error: ReadError) -> AskError {
+    match error {
+        ReadError::Prompt(PromptError::Busy) => AskError::Busy {
+            retry_after_s: READER_RETRY_S,
+        },
+        ReadError::Prompt(error @ PromptError::Unavailable(_)) => {
+            AskError::Failed(error.to_string())
+        }
+        error => senseless(error),
+    }
 }
 
 /// The most hashes that are listed.

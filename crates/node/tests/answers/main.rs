@@ -15,6 +15,15 @@ use hearth_protocol::money::Amount;
 
 use world::{MODEL, World, ask, charges, price, question};
 
+/// Not a test: what a process does that was started by [`world::launcher`].
+#[test]
+fn serves_as_a_reader() {
+    if hearth_node::reader::is_reader() {
+        hearth_node::reader::serve();
+        std::process::exit(0);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs outside programs"]
 async fn an_answer_is_paid_by_the_token_and_claimed() {

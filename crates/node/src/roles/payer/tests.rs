@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::home::Home;
+use crate::reader::Launcher;
 use crate::roles::provider::ProviderParts;
 
 const POPULAR: &str = "popular-model";
@@ -64,7 +65,7 @@ fn payer(pinned: &[(&str, u8)], offers: &[(u8, &str, u8)]) -> (TempDir, Payer) {
         }),
         network: None,
         purse: None,
-        readers: Readers::default(),
+        readers: Readers::new(Vec::new(), Launcher::this_program(["reader"]).unwrap()),
         config: Home::open(&folder.path().join("home"))
             .unwrap()
             .config()
