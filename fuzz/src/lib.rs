@@ -6,6 +6,7 @@
 //! tests. Nothing here knows libFuzzer.
 
 mod quotes;
+pub mod readers;
 
 use std::fmt::{Debug, Display};
 use std::fs;
@@ -54,10 +55,13 @@ pub type Target = fn(&[u8]) -> bool;
 /// Every target, by the name of its binary and of the folder of its seeds.
 pub const TARGETS: &[(&str, Target)] = &[
     ("amounts", amounts),
+    ("calls", readers::calls),
+    ("catalogue", readers::catalogue),
     ("facilitator", facilitator),
     ("files", files),
     ("frames", frames),
     ("gguf", gguf),
+    ("grammar", readers::grammar),
     ("handovers", handovers),
     ("headers", headers),
     ("household", household),
@@ -66,6 +70,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("payloads", payloads),
     ("quotes", quotes),
     ("rpc", rpc),
+    ("template", readers::template),
+    ("vocabulary", readers::vocabulary),
 ];
 
 /// The most decimals a token can state: `decimals()` is a `uint8`.

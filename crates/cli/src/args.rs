@@ -248,4 +248,8 @@ Examples:
   hearth doctor
   hearth doctor --json")]
     Doctor,
+
+    /// Read what strangers wrote, for a node that starts this by itself
+    #[command(hide = true)]
+    Reader,
 }

@@ -23,6 +23,7 @@ use hearth_node::http::Shutdown;
 
 use crate::args::{Arguments, Command};
 use crate::failure::Failure;
+use crate::reader;
 
 /// Does what was asked.
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
@@ -46,6 +47,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Service(command) => service::run(&global, command),
         Command::Relay(arguments) => relay::run(&global, arguments).await,
         Command::Doctor => doctor::run(&global).await,
+        Command::Reader => Ok(reader::serve()),
     }
 }
 

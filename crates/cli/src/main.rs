@@ -6,14 +6,15 @@
 //!
 //! Exit codes: 0 done, 1 not done (the message says why), 2 asked wrongly (the message says how to ask).
 
+mod anew;
 mod args;
 mod commands;
 mod confirm;
 mod failure;
 mod purse;
+mod reader;
 mod screen;
 mod secrets;
-mod spinning;
 mod wait;
 
 use std::io::IsTerminal;
@@ -30,10 +31,12 @@ fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => return failure::usage(&error),
     };
-    log_to_stderr(&arguments.command);
-    if let Command::Up(_) = &arguments.command {
-        spinning::settle();
+    match &arguments.command {
+        Command::Reader => return reader::serve(),
+        Command::Up(_) => anew::settle(),
+        _ => {}
     }
+    log_to_stderr(&arguments.command);
     let json = arguments.global.json;
     match run(arguments) {
         Ok(code) => code,

@@ -1,5 +1,6 @@
 //! Where secrets come from: never from an argument, which every process on the machine can read.
 
+use std::ffi::OsStr;
 use std::io::{IsTerminal, Read, Write};
 use std::path::Path;
 
@@ -13,7 +14,9 @@ use crate::failure::Failure;
 use crate::wait;
 
 /// The variable that holds the passphrase where no file is named.
-const PASSPHRASE_VARIABLE: &str = "HEARTH_PASSPHRASE";
+pub(crate) const PASSPHRASE_VARIABLE: &str = "HEARTH_PASSPHRASE";
+/// The variable that holds the number of the pipe in which a node finds the passphrase (`anew`).
+pub(crate) const PASSPHRASE_PIPE_VARIABLE: &str = "HEARTH_PASSPHRASE_PIPE";
 
 /// The passphrase of an existing keystore.
 pub(crate) fn passphrase(global: &Global) -> Result<Passphrase, Failure> {
@@ -63,10 +66,13 @@ pub(crate) fn recovery_phrase() -> Result<RecoveryPhrase, Failure> {
     Ok(RecoveryPhrase::parse(&text)?)
 }
 
-/// The passphrase from a file or the environment.
+/// The passphrase from a file, from the pipe of a node that began anew, or from the environment.
 fn prepared(global: &Global) -> Result<Option<Zeroizing<String>>, Failure> {
     if let Some(path) = &global.passphrase_file {
         return from_file(path).map(Some);
+    }
+    if let Some(pipe) = std::env::var_os(PASSPHRASE_PIPE_VARIABLE) {
+        return from_pipe(&pipe).map(Some);
     }
     match std::env::var(PASSPHRASE_VARIABLE) {
         Ok(text) => Ok(Some(Zeroizing::new(text))),
@@ -77,6 +83,18 @@ fn prepared(global: &Global) -> Result<Option<Zeroizing<String>>, Failure> {
             "Set it again, or name a file with --passphrase-file",
         )),
     }
+}
+
+fn from_pipe(number: &OsStr) -> Result<Zeroizing<String>, Failure> {
+    let place = Path::new("/dev/fd").join(number);
+    let pipe = std::fs::File::open(place).map_err(|error| {
+        Failure::new(
+            "bad_passphrase",
+            format!("the passphrase cannot be taken over: {error}"),
+            "Name a file with --passphrase-file",
+        )
+    })?;
+    read_bounded(pipe, PASSPHRASE_BYTES_MAX, PASSPHRASE_VARIABLE)
 }
 
 fn from_file(path: &Path) -> Result<Zeroizing<String>, Failure> {

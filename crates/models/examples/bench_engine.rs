@@ -17,6 +17,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use hearth_models::engine::{Engine, EngineOptions, Event, Generation, Job};
+use hearth_models::reader::{self, Launcher};
 use hearth_models::sampling::{NoiseKey, Rule, Sampler};
 use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::context::params::LlamaContextParams;
@@ -47,6 +48,10 @@ struct Size {
 }
 
 fn main() -> Result<()> {
+    if reader::is_reader() {
+        reader::serve();
+        return Ok(());
+    }
     let arguments: Vec<String> = std::env::args().collect();
     let has = |name: &str| arguments.iter().any(|argument| argument == name);
     let path = std::env::var_os("HEARTH_TEST_MODEL");
@@ -249,7 +254,7 @@ impl HearthSide {
             ..EngineOptions::default()
         };
         Ok(Self {
-            engine: Engine::load(path, options)?,
+            engine: Engine::load(path, options, &Launcher::this_program(["--reader"])?)?,
             runtime: tokio::runtime::Builder::new_current_thread().build()?,
         })
     }

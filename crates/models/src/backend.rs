@@ -29,6 +29,28 @@ pub enum OpenError {
         /// What llama.cpp said.
         source: llama_cpp_2::LlamaModelLoadError,
     },
+    /// What it says makes no model that can be used.
+    #[error("{path} cannot be used as a model: {reason}")]
+    Refused {
+        /// The file.
+        path: String,
+        /// Why.
+        reason: String,
+    },
+    /// Reading its head broke the process that does so, or took too much.
+    #[error(
+        "{path} breaks what reads models ({how}): it is damaged, or was made to do so; fetch it again, or choose \
+         another model"
+    )]
+    Broken {
+        /// The file.
+        path: String,
+        /// What happened.
+        how: String,
+    },
+    /// The process that reads models could not be started.
+    #[error("the process that reads models could not be started ({0}): try again")]
+    Reader(String),
     /// llama.cpp itself did not start.
     #[error("the engine could not be started")]
     Backend(#[source] llama_cpp_2::LlamaCppError),

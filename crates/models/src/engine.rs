@@ -18,7 +18,9 @@ use std::thread::JoinHandle;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::grammar::{GrammarCompiler, GrammarError, GrammarSource};
+use crate::backend::OpenError;
+use crate::grammar::{GrammarError, GrammarSource};
+use crate::reader::{CompileError, GrammarSession, Grammars, Launcher, Prompts};
 use crate::sampling::{NoiseKey, Rule, Sampler, TokenLogprobs};
 use crate::scheduler::{Capacity, Full, Scheduler, Work, WorkId};
 use crate::vocabulary::Vocabulary;
@@ -95,7 +97,7 @@ pub enum SubmitError {
     #[error("{0} is beyond its bounds")]
     Figure(&'static str),
     /// The grammar cannot be followed.
-    #[error("the grammar cannot be followed")]
+    #[error(transparent)]
     Grammar(#[from] GrammarError),
     /// The engine has stopped.
     #[error("the engine has stopped: load the model again")]
@@ -225,8 +227,8 @@ pub struct Engine {
 #[derive(Debug)]
 struct Inner {
     shared: Arc<Shared>,
-    vocabulary: Vocabulary,
-    grammars: GrammarCompiler,
+    prompts: Prompts,
+    grammars: Grammars,
     description: EngineDescription,
     embedding_tokens_max: u32,
     thread: Option<JoinHandle<()>>,
@@ -248,12 +250,20 @@ impl Engine {
     /// time; it blocks. Where graphics processors compute, the weights are copied to them; if they have too little
     /// memory for all layers, some layers stay on the processor.
     ///
+    /// The head of the file is read by a reader process first, which `launcher` starts: what breaks
+    /// llama.cpp never gets into this process.
+    ///
     /// # Errors
     /// When the file is no model, the options make no sense, or there is too little memory.
-    pub fn load(path: &Path, options: EngineOptions) -> Result<Self, LoadError> {
+    pub fn load(
+        path: &Path,
+        options: EngineOptions,
+        launcher: &Launcher,
+    ) -> Result<Self, LoadError> {
+        let prompts = Prompts::load(launcher, path)?;
         let mut placement = load::Placement::first(&options);
         loop {
-            match Self::load_placed(path, &options, &placement) {
+            match Self::load_placed(path, &options, &placement, &prompts) {
                 Ok(engine) => {
                     let description = engine.description();
                     tracing::info!(path = %path.display(), runs_on = description.runs_on, "a model is loaded");
@@ -269,10 +279,17 @@ impl Engine {
         path: &Path,
         options: &EngineOptions,
         placement: &load::Placement,
+        prompts: &Prompts,
     ) -> Result<Self, LoadError> {
         let model = load::open(path, placement)?;
-        let vocabulary = Vocabulary::of(model.clone());
+        let vocabulary = prompts.vocabulary();
         let plan = load::plan(&model, options, placement)?;
+        if plan.description.vocabulary_tokens as usize != vocabulary.len() {
+            return Err(LoadError::Open(OpenError::Refused {
+                path: path.display().to_string(),
+                reason: "it has changed while it was read".to_owned(),
+            }));
+        }
         let scheduler = Scheduler::new(Capacity {
             slots: plan.sequences,
             queue: options.queue_max,
@@ -285,8 +302,8 @@ impl Engine {
         Ok(Self {
             inner: Arc::new(Inner {
                 shared,
-                grammars: GrammarCompiler::new(&vocabulary),
-                vocabulary,
+                grammars: Grammars::new(prompts.launcher(), vocabulary),
+                prompts: prompts.clone(),
                 description: plan.description,
                 embedding_tokens_max: plan.embedding_tokens,
                 thread: Some(thread),
@@ -301,7 +318,12 @@ impl Engine {
 
     /// The model's vocabulary.
     pub fn vocabulary(&self) -> &Vocabulary {
-        &self.inner.vocabulary
+        self.inner.prompts.vocabulary()
+    }
+
+    /// What turns prompts for the model into ids.
+    pub fn prompts(&self) -> &Prompts {
+        &self.inner.prompts
     }
 
     /// How busy the engine is.
@@ -327,12 +349,7 @@ impl Engine {
             Sampler::new(job.rule, job.noise_key).map_err(|_| SubmitError::Figure("the rule"))?;
         answered.iter().for_each(|id| sampler.accept(*id));
         let grammar = match job.grammar {
-            Some(source) => Some(
-                self.inner
-                    .grammars
-                    .compile(source, answered.to_vec())
-                    .await?,
-            ),
+            Some(source) => Some(self.follow(source, answered.to_vec()).await?),
             None => None,
         };
         let room = self.inner.description.context_tokens - job.ids.len() as u32;
@@ -357,6 +374,27 @@ impl Engine {
         };
         let ticket = self.take_on(work, task)?;
         Ok(Generation { events, ticket })
+    }
+
+    /// Begins to follow a grammar.
+    async fn follow(
+        &self,
+        source: GrammarSource,
+        answered: Vec<u32>,
+    ) -> Result<GrammarSession, SubmitError> {
+        let shared = Arc::clone(&self.inner.shared);
+        let wake = move || {
+            // The lock, so that the engine's thread either sees what was learned or waits already.
+            drop(shared.lock());
+            shared.wake();
+        };
+        let compiled = self.inner.grammars.compile(source, answered, wake).await;
+        compiled.map_err(|error| match error {
+            CompileError::Grammar(error) => SubmitError::Grammar(error),
+            CompileError::Busy => SubmitError::Busy {
+                retry_after_ms: self.inner.shared.lock().retry_after_ms(0),
+            },
+        })
     }
 
     /// Reads ids, and shows the logits at some positions of them: `visit` gets a position and the
@@ -457,7 +495,7 @@ impl Engine {
                 tokens_max,
             });
         }
-        let unknown = ids.iter().find(|id| !self.inner.vocabulary.contains(**id));
+        let unknown = ids.iter().find(|id| !self.vocabulary().contains(**id));
         unknown.map_or(Ok(()), |id| Err(SubmitError::UnknownToken(*id)))
     }
 

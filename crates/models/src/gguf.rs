@@ -23,6 +23,7 @@ pub(crate) mod sample;
 mod source;
 mod tensor;
 mod value;
+mod vocabulary;
 
 pub use tensor::{Tensor, TensorType};
 pub use value::{Kind, Value};
@@ -186,7 +187,8 @@ impl Header {
         }
         let tensor_count = source.count("tensors", TENSORS_MAX)?;
         let key_count = source.count("keys", KEYS_MAX)?;
-        let values = read_values(&mut source, key_count)?;
+        let mut facts = vocabulary::Facts::default();
+        let values = read_values(&mut source, key_count, &mut facts)?;
         let alignment = alignment(&values)?;
         let tensors = read_tensors(&mut source, tensor_count)?;
         let head_bytes = if tensors.is_empty() {
@@ -212,7 +214,7 @@ impl Header {
             tensors,
             values,
         };
-        engine::check(&header)?;
+        engine::check(&header, &facts)?;
         Ok(header)
     }
 
@@ -322,13 +324,14 @@ impl Header {
 fn read_values<R: Read>(
     source: &mut Source<R>,
     count: u64,
+    facts: &mut vocabulary::Facts,
 ) -> Result<BTreeMap<String, Value>, GgufError> {
     let mut values = BTreeMap::new();
     for _ in 0..count {
         let key = source.kept_text("a key", KEY_BYTES_MAX)?;
         let key = key.filter(|key| !key.is_empty());
         let key = key.ok_or_else(|| GgufError::key("", "is empty, too long, or no text"))?;
-        let value = value::read(source, &key)?;
+        let value = value::read(source, &key, facts)?;
         if values.insert(key.clone(), value).is_some() {
             return Err(GgufError::key(key, "is there twice"));
         }

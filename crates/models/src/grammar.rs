@@ -1,33 +1,36 @@
 //! What an answer must look like: a grammar that says which tokens may come next.
 //!
-//! Grammars come from strangers, so compiling one is bounded in text, nesting, steps and memory,
-//! and happens on a thread of its own, so that no running answer waits for it.
+//! Grammars come from strangers, so compiling one is bounded in text, nesting, steps and memory.
+//! Bounds on steps are not bounds on all work, so it happens in a process of its own (`reader`).
 
 use std::sync::Arc;
 
 use llguidance::api::{ParserLimits, TopLevelGrammar};
 use llguidance::{Matcher, ParserFactory};
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use tokio::sync::{Semaphore, oneshot};
-use toktrie::{ApproximateTokEnv, InferenceCapabilities, SimpleVob, TokEnv, TokRxInfo, TokTrie};
+use toktrie::{ApproximateTokEnv, InferenceCapabilities, TokEnv, TokRxInfo, TokTrie};
 
 use crate::sampling::Allowed;
 use crate::vocabulary::Vocabulary;
 
+mod checker;
+mod front;
+mod numbers;
 #[cfg(test)]
 mod tests;
+
+pub use checker::GrammarChecker;
+pub use front::with_bounds;
+use numbers::{NumberGuard, NumberTokens};
 
 /// The longest grammar, in bytes.
 pub const GRAMMAR_BYTES_MAX: usize = 64 << 10;
 /// How deep brackets of a grammar may stand in one another.
 const NESTING_MAX: usize = 64;
-/// Grammars that are compiled at the same time.
-const COMPILING_MAX: usize = 2;
-/// The stack of a compiling thread, in bytes.
-const STACK_BYTES: usize = 64 << 20;
 
 /// A grammar as it is asked for.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum GrammarSource {
     /// JSON that follows this JSON Schema.
     JsonSchema(String),
@@ -41,10 +44,31 @@ impl GrammarSource {
             Self::JsonSchema(text) | Self::Lark(text) => text,
         }
     }
+
+    /// Bounds on the text alone, before anything recursive reads it.
+    pub(crate) fn check(&self) -> Result<(), GrammarError> {
+        let text = self.text();
+        if text.len() > GRAMMAR_BYTES_MAX {
+            return Err(GrammarError::TooLong);
+        }
+        // Brackets in strings count too: what is refused for them alone is strange enough.
+        let mut depth = 0usize;
+        for byte in text.bytes() {
+            match byte {
+                b'(' | b'[' | b'{' => depth += 1,
+                b')' | b']' | b'}' => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+            if depth > NESTING_MAX {
+                return Err(GrammarError::TooDeep);
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Why a grammar cannot be followed.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum GrammarError {
     /// Its text is too long.
@@ -59,38 +83,59 @@ pub enum GrammarError {
     /// What was already answered does not follow it.
     #[error("what was already answered does not follow the grammar")]
     Answered,
-    /// No thread could be started for it, or the thread broke.
-    #[error("the grammar could not be compiled here: try again")]
+    /// It takes too long.
+    #[error("the grammar takes too long to follow: ask for a simpler one")]
+    TooSlow,
+    /// It takes too much memory, or broke what follows it.
+    #[error("the grammar takes too much memory to follow: ask for a simpler one")]
+    TooMuch,
+    /// No grammar can be followed with this model.
+    #[error(
+        "no grammar can be followed with this model here: ask without one, or ask another model"
+    )]
     Unavailable,
 }
 
 /// The tokens that may come next.
-pub(crate) struct Mask(SimpleVob);
+pub(crate) struct Mask(Vec<u32>);
 
 impl Mask {
+    /// Bit `v % 32` of word `v / 32` is set if token `v` is allowed.
+    pub(crate) fn new(words: Vec<u32>) -> Self {
+        Self(words)
+    }
+
     pub(crate) fn allowed(&self) -> Allowed<'_> {
-        Allowed {
-            words: self.0.as_slice(),
-        }
+        Allowed { words: &self.0 }
     }
 }
 
 /// A grammar beside an answer, and how far the answer has come in it.
 pub(crate) struct Grammar {
     matcher: Matcher,
+    numbers: Option<(NumberGuard, Arc<NumberTokens>)>,
+    vocabulary: Vocabulary,
 }
 
 impl Grammar {
-    /// The tokens that may come next, an end token among them where the answer may end.
-    pub(crate) fn allowed(&mut self) -> Result<Mask, GrammarError> {
+    /// The tokens that may come next, an end token among them where the answer may end: bit
+    /// `v % 32` of word `v / 32` is set if token `v` is allowed.
+    pub(crate) fn allowed(&mut self) -> Result<Vec<u32>, GrammarError> {
         let mask = self.matcher.compute_mask_or_eos();
-        mask.map(Mask).map_err(|error| refused(&error))
+        let mut mask = mask.map_err(|error| refused(&error))?;
+        if let Some((guard, tokens)) = &self.numbers {
+            guard.limit(&mut mask, tokens);
+        }
+        Ok(mask.as_slice().to_vec())
     }
 
     /// Goes on by one token, and says whether nothing may follow.
     pub(crate) fn accept(&mut self, id: u32) -> Result<bool, GrammarError> {
         let consumed = self.matcher.consume_token(id);
         consumed.map_err(|error| refused(&error))?;
+        if let Some((guard, _)) = &mut self.numbers {
+            guard.accept(self.vocabulary.shown_bytes(id));
+        }
         Ok(self.matcher.is_stopped())
     }
 }
@@ -103,68 +148,32 @@ fn refused(error: &impl std::fmt::Display) -> GrammarError {
     GrammarError::Refused(reason)
 }
 
-/// Compiles grammars for one vocabulary.
-#[derive(Clone)]
+/// Compiles grammars for one vocabulary, in a reader process.
 pub(crate) struct GrammarCompiler {
     vocabulary: Vocabulary,
-    /// Made with the first grammar: it takes a moment, and most engines never need it.
-    factory: Arc<std::sync::OnceLock<Result<ParserFactory, GrammarError>>>,
-    compiling: Arc<Semaphore>,
-}
-
-impl std::fmt::Debug for GrammarCompiler {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("GrammarCompiler").finish_non_exhaustive()
-    }
+    factory: ParserFactory,
+    numbers: Arc<NumberTokens>,
 }
 
 impl GrammarCompiler {
-    pub(crate) fn new(vocabulary: &Vocabulary) -> Self {
-        Self {
+    /// A compiler, which takes a moment to make.
+    pub(crate) fn new(vocabulary: &Vocabulary) -> Result<Self, GrammarError> {
+        Ok(Self {
             vocabulary: vocabulary.clone(),
-            factory: Arc::default(),
-            compiling: Arc::new(Semaphore::new(COMPILING_MAX)),
-        }
+            factory: factory(vocabulary)?,
+            numbers: Arc::new(NumberTokens::of(vocabulary)),
+        })
     }
 
     /// Compiles a grammar, and goes on by what was already answered.
-    pub(crate) async fn compile(
-        &self,
-        source: GrammarSource,
-        answered: Vec<u32>,
-    ) -> Result<Grammar, GrammarError> {
-        check(&source)?;
-        let permit = self.compiling.clone().acquire_owned().await;
-        let permit = permit.map_err(|_| GrammarError::Unavailable)?;
-        let (done, compiled) = oneshot::channel();
-        let compiler = self.clone();
-        let thread = std::thread::Builder::new()
-            .name("hearth-grammar".to_owned())
-            .stack_size(STACK_BYTES);
-        let spawned = thread.spawn(move || {
-            let _permit = permit;
-            let _ = done.send(compiler.compile_here(&source, &answered));
-        });
-        spawned.map_err(|_| GrammarError::Unavailable)?;
-        compiled.await.map_err(|_| GrammarError::Unavailable)?
-    }
-
-    fn compile_here(
+    pub(crate) fn compile(
         &self,
         source: &GrammarSource,
         answered: &[u32],
     ) -> Result<Grammar, GrammarError> {
-        let factory = self.factory.get_or_init(|| factory(&self.vocabulary));
-        let factory = factory.as_ref().map_err(Clone::clone)?;
-        let grammar = match source {
-            GrammarSource::JsonSchema(text) => {
-                let schema = serde_json::from_str(text).map_err(|error| refused(&error))?;
-                TopLevelGrammar::from_json_schema(schema)
-            }
-            GrammarSource::Lark(text) => TopLevelGrammar::from_lark(text.clone()),
-        };
+        let (grammar, is_json) = top_level(source)?;
         let parser = llguidance::panic_utils::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            factory.create_parser(grammar)
+            self.factory.create_parser(grammar)
         }));
         let mut matcher = Matcher::new(parser);
         if let Some(error) = matcher.get_error() {
@@ -174,36 +183,46 @@ impl GrammarCompiler {
         if consumed.ok() != Some(answered.len()) {
             return Err(GrammarError::Answered);
         }
-        Ok(Grammar { matcher })
+        let numbers = is_json.then(|| {
+            let mut guard = NumberGuard::default();
+            for id in answered {
+                guard.accept(self.vocabulary.shown_bytes(*id));
+            }
+            (guard, Arc::clone(&self.numbers))
+        });
+        Ok(Grammar {
+            matcher,
+            numbers,
+            vocabulary: self.vocabulary.clone(),
+        })
     }
 }
 
-/// Bounds on the text alone, before anything recursive reads it.
-fn check(source: &GrammarSource) -> Result<(), GrammarError> {
-    let text = source.text();
-    if text.len() > GRAMMAR_BYTES_MAX {
-        return Err(GrammarError::TooLong);
-    }
-    // Brackets in strings count too: what is refused for them alone is strange enough.
-    let mut depth = 0usize;
-    for byte in text.bytes() {
-        match byte {
-            b'(' | b'[' | b'{' => depth += 1,
-            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
-            _ => {}
+/// A grammar as llguidance takes it, and whether it is of JSON.
+fn top_level(source: &GrammarSource) -> Result<(TopLevelGrammar, bool), GrammarError> {
+    match source {
+        GrammarSource::JsonSchema(text) => {
+            let schema = serde_json::from_str(text).map_err(|error| refused(&error))?;
+            front::check_schema(&schema)?;
+            let grammar = TopLevelGrammar::from_json_schema(with_bounds(&schema));
+            Ok((grammar, true))
         }
-        if depth > NESTING_MAX {
-            return Err(GrammarError::TooDeep);
+        GrammarSource::Lark(text) => {
+            front::check_lark(text)?;
+            let grammar = TopLevelGrammar::from_lark(text.clone());
+            Ok((grammar, text.contains("%json")))
         }
     }
-    Ok(())
 }
 
 fn factory(vocabulary: &Vocabulary) -> Result<ParserFactory, GrammarError> {
-    let environment = token_environment(vocabulary);
+    factory_of(&token_environment(vocabulary))
+}
+
+fn factory_of(environment: &TokEnv) -> Result<ParserFactory, GrammarError> {
     let slices = llguidance::earley::SlicedBiasComputer::general_slices();
     let caps = InferenceCapabilities::default();
-    let factory = ParserFactory::new(&environment, caps, &slices);
+    let factory = ParserFactory::new(environment, caps, &slices);
     let mut factory = factory.map_err(|error| refused(&error))?;
     factory.quiet();
     *factory.limits_mut() = ParserLimits {

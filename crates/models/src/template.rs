@@ -5,24 +5,35 @@
 //! come from a stranger, so its work is paid with fuel, which bounds time and memory; it reaches
 //! no file, no clock and no network.
 //!
+//! What a template writes is markup, what it is given are words. They are told apart by characters:
+//! in words, each one that markup is made of is replaced by a stand-in before the template runs, and
+//! put back when the markup was found (docs/adr/0016-words-and-markup.md).
+//!
 //! Where a template does not speak of tools, they are told in a system message, in the form that
 //! `tools` reads back, and calls and results of earlier turns are written into plain messages.
 //!
 //! What is not here: ids, which the `vocabulary` makes of the text.
 
+use std::sync::Arc;
+
+use minijinja::machinery::{eval, make_string_output};
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::Serde;
-use minijinja::{Environment, Error, ErrorKind, Value, context};
-use serde_json::json;
+use minijinja::value::{Kwargs, Serde};
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, Value, context};
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::tools::{Tool, ToolCall};
-use crate::vocabulary::Vocabulary;
+use crate::vocabulary::Encoder;
+use crate::vocabulary::markup::{Guard, Markup, NoStandIn, Stretch};
+use crate::vocabulary::split::on_deep_stack;
 
+mod bounds;
 mod calendar;
 mod methods;
 #[cfg(test)]
 mod tests;
+mod words;
 
 /// The longest template, in bytes.
 pub const TEMPLATE_BYTES_MAX: usize = 256 << 10;
@@ -32,11 +43,13 @@ pub const PROMPT_BYTES_MAX: usize = crate::vocabulary::TEXT_BYTES_MAX;
 const FUEL: u64 = 500_000;
 /// Steps that a template may take for each four bytes of its input.
 const BYTES_PER_FUEL: usize = 4;
+/// Bytes that are copied for one unit of fuel.
+const BYTES_PER_WRITTEN_FUEL: usize = 64;
 /// How deep macros and blocks may call one another.
 const RECURSION_MAX: usize = 64;
 
 /// Who speaks, and what.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Message {
     /// `system`, `user`, `assistant`, `tool`, or what else the template knows.
     pub role: String,
@@ -60,7 +73,7 @@ pub enum ToolsPlace {
 }
 
 /// Why there is no prompt.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum TemplateError {
     /// The model file has no template.
@@ -78,6 +91,9 @@ pub enum TemplateError {
     /// The template takes too much time or memory.
     #[error("the model's chat template takes too much for this conversation")]
     OutOfFuel,
+    /// The last message cannot be left open.
+    #[error("the model cannot go on with the last message: end with a user's one")]
+    NotContinued,
     /// The prompt is too long.
     #[error("the prompt has more than {PROMPT_BYTES_MAX} bytes: send less")]
     PromptTooLong,
@@ -95,8 +111,19 @@ pub struct Conversation<'a> {
     pub tools: &'a [Tool],
     /// Whether the assistant speaks next.
     pub add_generation_prompt: bool,
+    /// Whether the last message, the assistant's own, is continued instead of closed.
+    pub continue_last: bool,
     /// The time that templates may tell, in seconds since 1970, UTC.
     pub now_s: u64,
+}
+
+/// A part of a prompt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum PromptPart {
+    /// A special token that the template wrote.
+    Token(u32),
+    /// Text in which nothing is markup.
+    Words(String),
 }
 
 /// The chat template of a model.
@@ -105,6 +132,7 @@ pub struct ChatTemplate {
     text: String,
     beginning: String,
     end: String,
+    markup: Arc<Markup>,
 }
 
 impl ChatTemplate {
@@ -112,31 +140,44 @@ impl ChatTemplate {
     ///
     /// # Errors
     /// When there is none, or it cannot be read.
-    pub fn of(vocabulary: &Vocabulary) -> Result<Self, TemplateError> {
-        let text = vocabulary.template_text().ok_or(TemplateError::Missing)?;
-        let special = vocabulary.special();
+    pub fn of(encoder: &Encoder) -> Result<Self, TemplateError> {
+        let text = encoder.template_text().ok_or(TemplateError::Missing)?;
+        let special = encoder.special();
         let name = |id: Option<u32>| {
-            let bytes = id.map_or(&[][..], |id| vocabulary.bytes(id));
+            let bytes = id.map_or(&[][..], |id| encoder.bytes(id));
             String::from_utf8_lossy(bytes).into_owned()
         };
-        Self::new(text, &name(special.beginning), &name(special.end))
+        let markup = Arc::clone(encoder.markup());
+        Self::with_markup(text, &name(special.beginning), &name(special.end), markup)
     }
 
-    /// A template with the names of the tokens that begin and end a text.
+    /// A template with the names of the tokens that begin and end a text, for a vocabulary without
+    /// any special token.
     ///
     /// # Errors
     /// When it is too long, or cannot be read.
     pub fn new(text: &str, beginning: &str, end: &str) -> Result<Self, TemplateError> {
+        Self::with_markup(text, beginning, end, Arc::default())
+    }
+
+    pub(crate) fn with_markup(
+        text: &str,
+        beginning: &str,
+        end: &str,
+        markup: Arc<Markup>,
+    ) -> Result<Self, TemplateError> {
         if text.len() > TEMPLATE_BYTES_MAX {
             return Err(TemplateError::TooLong);
         }
-        environment(0)
-            .template_from_str(text)
-            .map_err(|error| TemplateError::Unreadable(error.to_string()))?;
+        let compiled = on_deep_stack(|| bounds::compile(text, syntax()).map(|_| ()));
+        compiled
+            .map_err(|_| TemplateError::Failed(BROKE.to_owned()))?
+            .map_err(|error| TemplateError::Unreadable(told(&error)))?;
         Ok(Self {
             text: text.to_owned(),
             beginning: beginning.to_owned(),
             end: end.to_owned(),
+            markup,
         })
     }
 
@@ -162,6 +203,40 @@ impl ChatTemplate {
     /// # Errors
     /// When the template does not take the conversation, or takes too much for it.
     pub fn render(&self, conversation: &Conversation<'_>) -> Result<String, TemplateError> {
+        let (text, guard) = self.hidden_prompt(conversation)?;
+        Ok(guard.reveal(&text))
+    }
+
+    /// The prompt of a conversation, its markup apart from its words.
+    ///
+    /// # Errors
+    /// When the template does not take the conversation, or takes too much for it.
+    pub(crate) fn parts(
+        &self,
+        conversation: &Conversation<'_>,
+    ) -> Result<Vec<PromptPart>, TemplateError> {
+        let (text, guard) = self.hidden_prompt(conversation)?;
+        let stretches = self.markup.stretches(&text).into_iter();
+        let parts = stretches.map(|stretch| match stretch {
+            Stretch::Token(id) => PromptPart::Token(id),
+            Stretch::Words(words) => PromptPart::Words(guard.reveal(words)),
+        });
+        Ok(parts.collect())
+    }
+
+    /// The prompt with stand-ins in its words, and what they stand for.
+    fn hidden_prompt(
+        &self,
+        conversation: &Conversation<'_>,
+    ) -> Result<(String, Guard<'_>), TemplateError> {
+        let rendered = on_deep_stack(|| self.hidden_prompt_here(conversation));
+        rendered.map_err(|_| TemplateError::Failed(BROKE.to_owned()))?
+    }
+
+    fn hidden_prompt_here(
+        &self,
+        conversation: &Conversation<'_>,
+    ) -> Result<(String, Guard<'_>), TemplateError> {
         let folded;
         let in_template = self.tools_place() == ToolsPlace::Template;
         let (messages, tools) = if in_template {
@@ -170,73 +245,106 @@ impl ChatTemplate {
             folded = crate::tools::folded(conversation.messages, conversation.tools);
             (&folded[..], &[][..])
         };
-        let messages: Vec<_> = messages.iter().map(message_value).collect();
-        let tools: Vec<_> = tools.iter().map(Tool::to_json).collect();
-        let input = serde_json::to_string(&(&messages, &tools));
-        let size = input.map_or(PROMPT_BYTES_MAX, |input| input.len());
-        if size > PROMPT_BYTES_MAX {
+        let input = serde_json::to_string(&(messages, tools));
+        let input = input.map_err(|_| TemplateError::PromptTooLong)?;
+        if input.len() > PROMPT_BYTES_MAX {
             return Err(TemplateError::PromptTooLong);
         }
-        let mut environment = environment(FUEL + (size / BYTES_PER_FUEL) as u64);
+        let own = [&*self.text, &*self.beginning, &*self.end, &*input];
+        let mut guard = Guard::new(&self.markup, own);
+        let mut hidden = words::Hidden::of(&mut guard, messages, tools, &self.text)?;
+        let cut = if conversation.continue_last {
+            Some(hidden.leave_open(&mut guard)?)
+        } else {
+            None
+        };
+        let fuel = FUEL + (input.len() / BYTES_PER_FUEL) as u64;
+        let mut prompt = self
+            .run(hidden, conversation, fuel)
+            .map_err(|error| failure(&error, &guard))?;
+        if let Some(cut) = cut {
+            let end = prompt.rfind(cut).ok_or(TemplateError::NotContinued)?;
+            prompt.truncate(end);
+        }
+        if prompt.len() > PROMPT_BYTES_MAX {
+            return Err(TemplateError::PromptTooLong);
+        }
+        Ok((prompt, guard))
+    }
+
+    fn run(
+        &self,
+        hidden: words::Hidden,
+        conversation: &Conversation<'_>,
+        fuel: u64,
+    ) -> Result<String, Error> {
+        let mut environment = environment(fuel);
         let now_s = conversation.now_s;
         environment.add_function("strftime_now", move |format: &str| {
             calendar::format(now_s, format)
         });
-        let tools = if tools.is_empty() {
+        let tools = if hidden.tools.is_empty() {
             Value::from(())
         } else {
-            Value::from(Serde(tools))
+            Value::from(Serde(hidden.tools))
         };
         let context = context! {
-            messages => Value::from(Serde(messages)),
+            messages => Value::from(Serde(hidden.messages)),
             tools => tools,
             add_generation_prompt => conversation.add_generation_prompt,
             bos_token => &self.beginning,
             eos_token => &self.end,
         };
-        let template = environment.template_from_str(&self.text);
-        let template = template.map_err(|error| TemplateError::Unreadable(error.to_string()))?;
-        let prompt = template.render(context).map_err(|error| failure(&error))?;
-        if prompt.len() > PROMPT_BYTES_MAX {
-            return Err(TemplateError::PromptTooLong);
-        }
+        let instructions = bounds::compile(&self.text, syntax())?;
+        let blocks = std::collections::BTreeMap::new();
+        let mut prompt = String::new();
+        let mut out = make_string_output(&mut prompt);
+        let plain = AutoEscape::None;
+        eval(
+            &environment,
+            &instructions,
+            context,
+            &blocks,
+            &mut out,
+            plain,
+        )?;
+        drop(out);
         Ok(prompt)
     }
 }
 
-/// A message as templates expect it: what is not there is not defined.
-fn message_value(message: &Message) -> serde_json::Value {
-    let mut value = json!({"role": message.role, "content": message.content});
-    if !message.tool_calls.is_empty() {
-        let calls = message.tool_calls.iter().map(ToolCall::to_json);
-        value["tool_calls"] = calls.collect();
-    }
-    if let Some(name) = &message.name {
-        value["name"] = json!(name);
-    }
-    if let Some(id) = &message.tool_call_id {
-        value["tool_call_id"] = json!(id);
-    }
-    value
+/// What is said where a thread broke.
+const BROKE: &str = "it broke off";
+
+/// As the Python library does that templates are written for.
+fn syntax() -> SyntaxConfig {
+    SyntaxConfig::builder()
+        .trim_blocks(true)
+        .lstrip_blocks(true)
+        .build()
+        .expect("the usual delimiters are sound")
 }
 
 fn environment<'a>(fuel: u64) -> Environment<'a> {
     let mut environment = Environment::new();
     environment.set_fuel(Some(fuel));
     environment.set_recursion_limit(RECURSION_MAX);
-    environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-    // As the Python library does that templates are written for.
-    environment.set_syntax(
-        SyntaxConfig::builder()
-            .trim_blocks(true)
-            .lstrip_blocks(true)
-            .build()
-            .expect("the usual delimiters are sound"),
-    );
-    environment.set_unknown_method_callback(|_, value, method, arguments| {
-        methods::call(value, method, arguments)
+    environment.set_auto_escape_callback(|_| AutoEscape::None);
+    environment.set_unknown_method_callback(|state, value, method, arguments| {
+        methods::call(state, value, method, arguments)
     });
-    environment.add_filter("tojson", methods::to_json);
+    bounds::bind(&mut environment);
+    environment.add_filter("tojson", |state: &State, value: &Value, options: Kwargs| {
+        methods::to_json(state, value, options)
+    });
+    environment.add_filter("items", methods::items);
+    environment.add_filter(
+        "join",
+        |state: &State, parts: Value, between: Option<&str>| {
+            methods::joined(state, &parts, between.unwrap_or_default())
+        },
+    );
+    environment.add_filter("title", |text: &str| methods::titled(text, true));
     environment.add_function(
         "raise_exception",
         |reason: String| -> Result<Value, Error> {
@@ -251,16 +359,30 @@ fn environment<'a>(fuel: u64) -> Environment<'a> {
 #[error("{0}")]
 struct Raised(String);
 
-fn failure(error: &Error) -> TemplateError {
+/// The longest reason that is told, in characters.
+const REASON_CHARS_MAX: usize = 300;
+
+fn told(error: &Error) -> String {
+    error.to_string().chars().take(REASON_CHARS_MAX).collect()
+}
+
+fn failure(error: &Error, guard: &Guard<'_>) -> TemplateError {
     if error.kind() == ErrorKind::OutOfFuel {
         return TemplateError::OutOfFuel;
     }
     let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = source {
         if let Some(Raised(reason)) = error.downcast_ref() {
-            return TemplateError::Refused(reason.chars().take(300).collect());
+            let reason: String = reason.chars().take(REASON_CHARS_MAX).collect();
+            return TemplateError::Refused(guard.reveal(&reason));
         }
         source = error.source();
     }
-    TemplateError::Failed(error.to_string().chars().take(300).collect())
+    TemplateError::Failed(guard.reveal(&told(error)))
+}
+
+impl From<NoStandIn> for TemplateError {
+    fn from(_: NoStandIn) -> Self {
+        Self::PromptTooLong
+    }
 }

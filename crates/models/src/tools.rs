@@ -5,10 +5,10 @@
 //!
 //! What is not here: what a tool does, and the API's own forms of calls.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::grammar::GrammarSource;
+use crate::grammar::{GrammarSource, with_bounds};
 use crate::template::Message;
 
 mod stream;
@@ -23,7 +23,7 @@ const CLOSE: &str = "</tool_call>";
 const SCHEMA_DEPTH_MAX: usize = 64;
 
 /// Something that the model may call.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Tool {
     /// Its name.
     pub name: String,
@@ -34,7 +34,7 @@ pub struct Tool {
 }
 
 /// A call of a tool.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ToolCall {
     /// The call's own name, which its answer refers to.
     pub id: Option<String>,
@@ -66,15 +66,6 @@ impl Tool {
 }
 
 impl ToolCall {
-    /// The call as templates expect it.
-    pub(crate) fn to_json(&self) -> Value {
-        let mut call = json!({"type": "function", "function": Written::from(self)});
-        if let Some(id) = &self.id {
-            call["id"] = json!(id);
-        }
-        call
-    }
-
     /// The call as it stands in text.
     pub fn to_text(&self) -> String {
         let json = serde_json::to_string(&Written::from(self));
@@ -122,6 +113,7 @@ pub fn forced_call_grammar(
     if !definitions.is_empty() {
         schema["$defs"] = Value::Object(definitions);
     }
+    let schema = with_bounds(&schema);
     let more = if parallel { " (\"\\n\" call)*" } else { "" };
     Some(GrammarSource::Lark(format!(
         "start: call{more}\ncall: \"{OPEN}\\n\" body \"\\n{CLOSE}\"\nbody: %json {schema}\n"
@@ -130,7 +122,7 @@ pub fn forced_call_grammar(
 
 /// The schema of one call; what it defines is moved to `definitions`, under names of its own.
 fn call_schema(tool: &Tool, index: usize, definitions: &mut Map<String, Value>) -> Value {
-    let mut parameters = tool.parameters.clone();
+    let mut parameters = arguments_schema(&tool.parameters);
     rename_references(&mut parameters, index, SCHEMA_DEPTH_MAX);
     for place in ["$defs", "definitions"] {
         let Some(map) = parameters.as_object_mut() else {
@@ -148,6 +140,22 @@ fn call_schema(tool: &Tool, index: usize, definitions: &mut Map<String, Value>) 
         "required": ["name", "arguments"],
         "additionalProperties": false,
     })
+}
+
+/// The schema of a call's arguments: a tool that names none takes none.
+fn arguments_schema(parameters: &Value) -> Value {
+    let names_none = parameters.as_object().is_none_or(|schema| {
+        schema
+            .keys()
+            .all(|key| matches!(&**key, "type" | "properties"))
+            && (schema.get("properties"))
+                .is_none_or(|properties| properties.as_object().is_some_and(Map::is_empty))
+            && schema.get("type").is_none_or(|kind| kind == "object")
+    });
+    if names_none {
+        return json!({"type": "object", "properties": {}, "additionalProperties": false});
+    }
+    parameters.clone()
 }
 
 fn rename_references(schema: &mut Value, index: usize, depth: usize) {

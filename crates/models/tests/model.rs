@@ -7,6 +7,8 @@
 
 use std::path::PathBuf;
 
+use hearth_models::reader::{self, Launcher};
+
 #[path = "model/answers.rs"]
 mod answers;
 #[path = "model/forms.rs"]
@@ -20,4 +22,24 @@ mod words;
 fn model_path() -> PathBuf {
     let path = std::env::var_os("HEARTH_TEST_MODEL");
     path.expect("HEARTH_TEST_MODEL names the test model").into()
+}
+
+/// This test program, as a reader. With one thread, or it says after a minute that a test is slow.
+fn launcher() -> Launcher {
+    let arguments = [
+        "--exact",
+        "serves_as_a_reader",
+        "--nocapture",
+        "--test-threads=1",
+    ];
+    Launcher::this_program(arguments).unwrap()
+}
+
+/// Not a test: what a process does that was started by [`launcher`].
+#[test]
+fn serves_as_a_reader() {
+    if reader::is_reader() {
+        reader::serve();
+        std::process::exit(0);
+    }
 }

@@ -103,9 +103,25 @@ pub enum Input {
         tools: Vec<Tool>,
     },
     /// Text that is continued as it is.
-    Text(String),
+    Text {
+        /// The text.
+        text: String,
+        /// Whether the names of control tokens in the text become those tokens: only where its
+        /// owner says so.
+        special: bool,
+    },
     /// Token ids of the model.
     Ids(Vec<u32>),
+}
+
+impl Input {
+    /// Text in which nothing is a control token.
+    pub fn text(text: String) -> Self {
+        Self::Text {
+            text,
+            special: false,
+        }
+    }
 }
 
 /// A question.

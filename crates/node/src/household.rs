@@ -20,6 +20,7 @@ mod serving;
 mod sharing;
 mod spent;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -31,8 +32,10 @@ use futures::future::BoxFuture;
 use hearth_api::household::{NodeReady, ServedModel};
 use hearth_chain::client::Environment;
 use hearth_models::engine::LoadError;
+use hearth_models::reader::Launcher;
 use hearth_net::{Network, NetworkOptions, OfferChange, OpenError as NetworkError, Reach, Ticket};
 use hearth_protocol::answer::payer::Patience;
+use hearth_protocol::content::ContentHash;
 use hearth_protocol::offer::Offer;
 use hearth_protocol::time::Timestamp;
 use thiserror::Error;
@@ -163,8 +166,10 @@ impl Advice for UpError {
 }
 
 /// What is said on the command line.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpOptions {
+    /// How the program starts itself as what reads the work of strangers.
+    pub launcher: Launcher,
     /// Where programs ask, instead of what the configuration says.
     pub listen: Option<SocketAddr>,
     /// Where answers are sold over HTTP, instead of what the configuration says.
@@ -240,8 +245,8 @@ impl Device {
         let (members, is_household) = building.members(&store).await?;
         let till = building.till(store, chains)?;
         let provider = building.provider(till.as_ref(), &is_household);
-        let readers = Readers::default();
-        let models = building.serve(&provider, &readers, &options.models).await?;
+        let readers = Readers::new(Vec::new(), options.launcher.clone());
+        let models = building.serve(&provider, &readers, &options).await?;
         let network = building.network(&provider).await?;
         let payer = building.payer(&provider, &network, readers, is_household, &options)?;
         building.market(&network, &payer);
@@ -256,6 +261,7 @@ impl Device {
             purse: trade::Payer::of_node(payer.clone(), config.clone()),
             payer,
             home: home.clone(),
+            launcher: options.launcher,
             surface: Arc::clone(&surface),
             network: network.clone(),
             members,
@@ -488,6 +494,8 @@ impl Building<'_> {
             client,
             Arc::clone(&environment),
         )?;
+        let mut pinned = self.pinned(&options.launcher)?;
+        pinned.extend(self.config.names.clone());
         let usual = Patience::default();
         Ok(Payer::new(PayerParts {
             provider: provider.clone(),
@@ -496,6 +504,7 @@ impl Building<'_> {
             readers,
             config: self.config.clone(),
             spending,
+            pinned,
             is_household,
             heads_folder: self.home.heads_folder(),
             store,
@@ -506,6 +515,16 @@ impl Building<'_> {
             },
             environment,
         }))
+    }
+
+    /// What names of models stand for, as the household's catalogue says it.
+    fn pinned(&self, launcher: &Launcher) -> Result<BTreeMap<String, ContentHash>, UpError> {
+        let models = models::Models::open(self.home, launcher.clone());
+        let models = models.map_err(|error| UpError::File {
+            name: self.home.root().display().to_string(),
+            reason: error.to_string(),
+        })?;
+        Ok(models.pinned())
     }
 
     /// Keeps the market in step with the offers that the network brings.
@@ -633,9 +652,9 @@ impl Building<'_> {
         &mut self,
         provider: &Provider,
         readers: &Readers,
-        more: &[String],
+        options: &UpOptions,
     ) -> Result<Vec<ServedModel>, UpError> {
-        serving::serve(self, provider, readers, more).await
+        serving::serve(self, provider, readers, options).await
     }
 }
 

@@ -18,6 +18,7 @@ pub mod http;
 pub mod keys;
 pub mod local_chain;
 pub mod payments;
+pub mod reader;
 pub mod relay;
 pub mod roles;
 pub mod store;

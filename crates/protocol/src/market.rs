@@ -220,11 +220,12 @@ impl Market {
         Some(self.seen.entry(device).or_default())
     }
 
-    /// The weights that `name` stands for among the offers: those that all who use the name agree
-    /// on, or every one of them.
-    pub fn weights_of(&self, name: &str) -> Vec<ContentHash> {
+    /// Every model that is called `name` in one of the offers that are believed. What a name stands
+    /// for is not believed of strangers: anybody may offer anything under any name.
+    pub fn weights_of(&self, name: &str, is_believed: impl Fn(&Offer) -> bool) -> Vec<ContentHash> {
         let mut found = Vec::new();
-        for model in self.offers.values().flat_map(|offer| &offer.models) {
+        let believed = self.offers.values().filter(|offer| is_believed(offer));
+        for model in believed.flat_map(|offer| &offer.models) {
             let weights = model.serving.weights;
             if model.name.eq_ignore_ascii_case(name) && !found.contains(&weights) {
                 found.push(weights);
@@ -524,7 +525,8 @@ mod tests {
         let mut older = offer(1, Vec::new(), 90);
         older.issued_at = Timestamp(NOW.0 - 1);
         assert_eq!(market.observe(NOW, older), Err(OfferError::Expired));
-        assert_eq!(market.weights_of("A-MODEL"), [WEIGHTS]);
+        assert_eq!(market.weights_of("A-MODEL", |_| true), [WEIGHTS]);
+        assert_eq!(market.weights_of("A-MODEL", |_| false), []);
         let mut empty = offer(1, Vec::new(), 50);
         empty.models.clear();
         market.observe(NOW, empty).unwrap();

@@ -18,7 +18,7 @@ use crate::args::Global;
 use crate::confirm::agrees;
 use crate::failure::Failure;
 use crate::screen::{print, print_line};
-use crate::{secrets, wait};
+use crate::{reader, secrets, wait};
 
 /// How questions are answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,7 +75,7 @@ pub(crate) async fn model(
     home: &Home,
     consent: Consent,
 ) -> Result<Option<String>, Failure> {
-    let models = Models::open(home)?;
+    let models = Models::open(home, reader::launcher()?)?;
     let list = models.list()?;
     if consent.no_model || !list.here.is_empty() {
         return Ok(None);

@@ -90,7 +90,7 @@ pub(crate) async fn run(
     command: Option<ModelCommand>,
 ) -> Result<ExitCode, Failure> {
     let home = global.open_home()?;
-    let models = Models::open(&home)?;
+    let models = Models::open(&home, crate::reader::launcher()?)?;
     match command.unwrap_or(ModelCommand::List) {
         ModelCommand::List => print(&models.list()?, global.json)?,
         ModelCommand::Get {

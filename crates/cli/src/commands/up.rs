@@ -66,6 +66,7 @@ pub(crate) async fn run(global: &Global, arguments: UpArguments) -> Result<ExitC
     let stop = crate::commands::interrupted()?;
     let spinner = wait::spinner(global.json, "loading models and looking for others");
     let options = UpOptions {
+        launcher: crate::reader::launcher()?,
         listen: arguments.listen,
         sell_at: arguments.sell_at,
         models: arguments.models,

@@ -128,3 +128,19 @@ fn secrets_leave_only_where_they_were_asked_for() {
         assert!(found.is_err());
     }
 }
+
+/// Whoever may look at a process, and every program that it starts, sees its environment.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_node_has_no_passphrase_in_its_environment() {
+    let home = Home::with_wallet();
+    home.edit_config("reach = \"local\"", "reach = \"loopback\"");
+    let up = ["up", "--listen", "127.0.0.1:0", "--json", "--no-model"];
+    let node = Running::start(&home, &up);
+    let environment = std::fs::read(format!("/proc/{}/environ", node.pid())).unwrap();
+    let environment = String::from_utf8_lossy(&environment);
+    assert!(!environment.contains(PASSPHRASE), "the passphrase");
+    // Or llama.cpp starts a debugger when it breaks, which inherits all there is.
+    assert!(environment.contains("GGML_NO_BACKTRACE=1"));
+    node.stop("TERM");
+}

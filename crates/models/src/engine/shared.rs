@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{EmbedError, EndReason, Event};
-use crate::grammar::Grammar;
+use crate::reader::GrammarSession;
 use crate::sampling::Sampler;
 use crate::scheduler::{Scheduler, WorkId};
 
@@ -19,7 +19,7 @@ const FIRST_WORK_MS: u64 = 5_000;
 
 pub(super) struct Answer {
     pub(super) sampler: Sampler,
-    pub(super) grammar: Option<Grammar>,
+    pub(super) grammar: Option<GrammarSession>,
     pub(super) logprobs: Option<u8>,
     /// Of the next token in the whole answer.
     pub(super) position: u64,

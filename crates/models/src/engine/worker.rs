@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::context::params::{KvCacheType, LlamaContextParams};
@@ -14,11 +14,15 @@ use llama_cpp_2::token::LlamaToken;
 
 use super::embedder::Embedder;
 use super::load::{LoadError, LoadPlan};
-use super::shared::{Answer, Embedding, Shared, Task};
+use super::shared::{Answer, Embedding, Shared, State, Task};
 use super::{EndReason, Event};
+use crate::reader::GrammarSession;
 use crate::sampling;
 use crate::scheduler::{Filler, Part, Plan, Prepare, WorkId};
 use crate::vocabulary::Vocabulary;
+
+/// How long all answers wait for what one grammar allows next. One that takes longer goes on later.
+const FOLLOWING_MAX: Duration = Duration::from_millis(5);
 
 /// The context of a plan, without what makes it one for answers.
 pub(super) fn context_params(plan: &LoadPlan) -> LlamaContextParams {
@@ -71,6 +75,7 @@ pub(super) fn start(
             vocabulary,
             shared,
             tasks: HashMap::new(),
+            undecided: Vec::new(),
             embedder: None,
         };
         // Nobody waits any more if this fails.
@@ -99,6 +104,8 @@ struct Worker<'model> {
     vocabulary: Vocabulary,
     shared: Arc<Shared>,
     tasks: HashMap<WorkId, Active>,
+    /// Answers of which it is not known yet what may follow the token that was chosen last.
+    undecided: Vec<(WorkId, u32)>,
     embedder: Option<Embedder<'model>>,
 }
 
@@ -111,6 +118,8 @@ struct Active {
 /// What came of a part of a batch.
 enum Outcome {
     Wrote(WorkId, u32),
+    /// A token was chosen, and its grammar has not said what may follow.
+    Undecided(WorkId, u32),
     /// With the last token, if one was chosen.
     Ended(WorkId, EndReason),
 }
@@ -154,6 +163,7 @@ impl Worker<'_> {
             for id in state.cancelled.drain(..) {
                 self.tasks.remove(&id);
             }
+            self.decide(&mut state);
             let embeds = self.embedder.as_ref().is_some_and(Embedder::is_busy);
             let embedding = if embeds {
                 None
@@ -214,18 +224,37 @@ impl Worker<'_> {
         let mut state = shared.lock();
         state.scheduler.computed(parts);
         for outcome in outcomes {
-            match outcome {
-                Outcome::Wrote(id, token) => state.scheduler.wrote(id, token),
-                Outcome::Ended(id, reason) => {
-                    state.scheduler.end(id);
-                    if let Some(active) = self.tasks.remove(&id) {
-                        let took = active
-                            .started
-                            .map_or(0, |at| at.elapsed().as_millis() as u64);
-                        state.took(took);
-                        finish(active.task, reason);
-                    }
+            self.apply(outcome, &mut state);
+        }
+    }
+
+    /// Says what came of a part.
+    fn apply(&mut self, outcome: Outcome, state: &mut State) {
+        match outcome {
+            Outcome::Wrote(id, token) => state.scheduler.wrote(id, token),
+            Outcome::Undecided(id, token) => self.undecided.push((id, token)),
+            Outcome::Ended(id, reason) => {
+                state.scheduler.end(id);
+                if let Some(active) = self.tasks.remove(&id) {
+                    let took = active
+                        .started
+                        .map_or(0, |at| at.elapsed().as_millis() as u64);
+                    state.took(took);
+                    finish(active.task, reason);
                 }
+            }
+        }
+    }
+
+    /// Goes on with answers whose grammars have said by now what may follow.
+    fn decide(&mut self, state: &mut State) {
+        for (id, token) in std::mem::take(&mut self.undecided) {
+            // Who has cancelled has no task any more.
+            if let Some(active) = self.tasks.get_mut(&id)
+                && let Task::Answer(answer) = &mut active.task
+            {
+                let outcome = followed(answer, id, token, Duration::ZERO);
+                self.apply(outcome, state);
             }
         }
     }
@@ -363,15 +392,15 @@ fn choose(
     outcomes: &mut Vec<Outcome>,
 ) {
     let mut end = |reason| outcomes.push(Outcome::Ended(id, reason));
-    let mask = match &mut answer.grammar {
-        Some(grammar) => match grammar.allowed() {
-            Ok(mask) => Some(mask),
-            Err(error) => return end(EndReason::Failed(error.to_string())),
-        },
-        None => None,
-    };
-    let allowed = mask.as_ref().map(crate::grammar::Mask::allowed);
-    let Some(token) = answer.sampler.choose(answer.position, logits, allowed) else {
+    let mask = answer.grammar.as_ref().map(GrammarSession::mask);
+    let Some(token) = (match mask {
+        Some(None) => None,
+        Some(Some(mask)) => {
+            let allowed = Some(mask.allowed());
+            answer.sampler.choose(answer.position, logits, allowed)
+        }
+        None => answer.sampler.choose(answer.position, logits, None),
+    }) else {
         let nothing = "the model gave no token that may follow";
         return end(EndReason::Failed(nothing.to_owned()));
     };
@@ -390,16 +419,23 @@ fn choose(
         return end(EndReason::EndOfText);
     }
     if let Some(grammar) = &mut answer.grammar {
-        match grammar.accept(token) {
-            Ok(true) => return end(EndReason::Grammar),
-            Ok(false) => {}
-            Err(error) => return end(EndReason::Failed(error.to_string())),
+        grammar.accept(token);
+    }
+    outcomes.push(followed(answer, id, token, FOLLOWING_MAX));
+}
+
+/// What comes of a token that its grammar, if there is one, may end the answer with.
+fn followed(answer: &mut Answer, id: WorkId, token: u32, wait: Duration) -> Outcome {
+    let learned = answer.grammar.as_mut().map(|grammar| grammar.learned(wait));
+    match learned {
+        Some(None) => Outcome::Undecided(id, token),
+        Some(Some(Ok(true))) => Outcome::Ended(id, EndReason::Grammar),
+        Some(Some(Err(error))) => Outcome::Ended(id, EndReason::Failed(error.to_string())),
+        Some(Some(Ok(false))) | None if answer.remaining == 0 => {
+            Outcome::Ended(id, EndReason::Length)
         }
+        Some(Some(Ok(false))) | None => Outcome::Wrote(id, token),
     }
-    if answer.remaining == 0 {
-        return end(EndReason::Length);
-    }
-    outcomes.push(Outcome::Wrote(id, token));
 }
 
 fn finish(task: Task, reason: EndReason) {

@@ -3,8 +3,8 @@
 //! These are the assertions of its loader (`llama-model.cpp`, `llama-vocab.cpp`) that depend on the head alone. What it
 //! answers with an error of its own is left to it.
 
-use super::value::TOKENS;
-use super::{GgufError, Header, Kind, Value};
+use super::vocabulary::{self, Facts};
+use super::{GgufError, Header, Value};
 
 /// The most layers llama.cpp has room for.
 const LAYERS_MAX: u64 = 512;
@@ -15,12 +15,12 @@ const EXPERTS_MAX: u64 = 1_024;
 /// The ways of stretching a context that llama.cpp knows.
 const ROPE_SCALINGS: [&str; 4] = ["none", "linear", "yarn", "longrope"];
 
-pub(super) fn check(header: &Header) -> Result<(), GgufError> {
+pub(super) fn check(header: &Header, facts: &Facts) -> Result<(), GgufError> {
     check_name(header)?;
     check_layers(header)?;
     check_experts(header)?;
     check_rope(header)?;
-    check_vocabulary(header)?;
+    vocabulary::check(header, facts)?;
     if header.value("tokenizer.chat_template") == Some(&Value::Unread) {
         return Err(GgufError::key(
             "tokenizer.chat_template",
@@ -119,29 +119,4 @@ fn check_rope(header: &Header) -> Result<(), GgufError> {
         ),
         _ => Ok(()),
     }
-}
-
-/// The lists beside the vocabulary are read by the index of a token.
-fn check_vocabulary(header: &Header) -> Result<(), GgufError> {
-    let Some(tokens) = header.value(TOKENS) else {
-        return Ok(());
-    };
-    let Value::Array {
-        kind: Kind::Text,
-        count: tokens,
-    } = tokens
-    else {
-        return Err(GgufError::key(TOKENS, "is no list of texts"));
-    };
-    for (key, kinds) in [
-        ("tokenizer.ggml.scores", &[Kind::F32, Kind::I32][..]),
-        ("tokenizer.ggml.token_type", &[Kind::I32]),
-    ] {
-        match header.value(key) {
-            None => {}
-            Some(Value::Array { kind, count }) if kinds.contains(kind) && count >= tokens => {}
-            Some(_) => return Err(GgufError::key(key, "does not fit the vocabulary")),
-        }
-    }
-    Ok(())
 }

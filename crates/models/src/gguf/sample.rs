@@ -64,6 +64,8 @@ impl Sample {
             ("llama.attention.head_count", u32_value(4)),
             ("llama.attention.head_count_kv", u32_value(2)),
             ("tokenizer.ggml.model", text_value("gpt2")),
+            ("tokenizer.ggml.pre", text_value("gpt-2")),
+            ("tokenizer.ggml.merges", texts_value(&["a b"])),
             ("tokenizer.ggml.tokens", texts_value(&["a", "b", ""])),
             (
                 "tokenizer.ggml.token_type",

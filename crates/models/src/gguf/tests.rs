@@ -5,6 +5,8 @@ use proptest::prelude::*;
 use super::sample::{Sample, array_value, tensor, text, text_value, texts_value, u32_value};
 use super::*;
 
+const TOKENS: &str = "tokenizer.ggml.tokens";
+
 fn read(file: &[u8]) -> Result<Header, GgufError> {
     Header::read(Cursor::new(file), file.len() as u64)
 }
@@ -204,7 +206,6 @@ fn a_head_that_would_end_the_engine_is_refused() {
 
 #[test]
 fn a_bent_vocabulary_is_refused() {
-    const TOKENS: &str = "tokenizer.ggml.tokens";
     let no_text = [&8u32.to_le_bytes()[..], &[1, 0, 0, 0, 0, 0, 0, 0, 0xff]].concat();
     let scores = array_value(6, 2, &[0; 8]);
     let types = array_value(0, 3, &[0; 3]);
@@ -224,6 +225,134 @@ fn a_bent_vocabulary_is_refused() {
         ),
         key("tokenizer.chat_template", no_text, "no text"),
     ]);
+}
+
+#[test]
+fn tokenizers_that_nobody_knows_are_refused() {
+    let model = |name: &str| key("tokenizer.ggml.model", text_value(name), "only gpt2");
+    let mut cases: Vec<Case> = [
+        "none",
+        "no_vocab",
+        "test",
+        "rwkv",
+        "t5",
+        "plamo2",
+        "hybriddna",
+        "whitespace",
+        "GPT2",
+        "",
+    ]
+    .iter()
+    .map(|name| model(name))
+    .collect();
+    for pre in ["whitespace", "no-such", "GPT-2", "\u{0}"] {
+        cases.push(key("tokenizer.ggml.pre", text_value(pre), "does not know"));
+    }
+    cases.push((Sample::model().without("tokenizer.ggml.model"), "no key"));
+    cases.push((Sample::model().without("tokenizer.ggml.tokens"), "no key"));
+    cases.push((Sample::model().without("tokenizer.ggml.merges"), "no key"));
+    cases.push(number("tokenizer.ggml.model", 1, "no short text"));
+    cases.push(number("tokenizer.ggml.pre", 1, "no short text"));
+    refused(cases);
+}
+
+#[test]
+fn vocabularies_that_llama_cpp_would_not_survive_are_refused() {
+    let types = |kinds: &[i32]| {
+        let bytes: Vec<u8> = kinds.iter().flat_map(|kind| kind.to_le_bytes()).collect();
+        array_value(5, kinds.len() as u64, &bytes)
+    };
+    let scores = |scores: &[f32]| {
+        let bytes: Vec<u8> = scores
+            .iter()
+            .flat_map(|score| score.to_le_bytes())
+            .collect();
+        array_value(6, scores.len() as u64, &bytes)
+    };
+    let tokens = |tokens: &[&str]| texts_value(tokens);
+    let long = "a".repeat(vocabulary::TOKEN_BYTES_MAX + 1);
+    let strange: Vec<String> = (0..40)
+        .map(|number| format!("{number}{}", " ".repeat(2_000)))
+        .collect();
+    let strange: Vec<&str> = strange.iter().map(|token| &**token).collect();
+    let merges = "tokenizer.ggml.merges";
+    refused(vec![
+        key(TOKENS, texts_value(&[]), "is empty"),
+        key(TOKENS, tokens(&["a", "b", &long]), "a token of more than"),
+        (
+            Sample::model()
+                .without("tokenizer.ggml.token_type")
+                .with(TOKENS, tokens(&strange)),
+            "more text than any",
+        ),
+        key(
+            "tokenizer.ggml.token_type",
+            types(&[1, 1, 99]),
+            "kind of token",
+        ),
+        key(
+            "tokenizer.ggml.token_type",
+            types(&[1, -1, 1]),
+            "kind of token",
+        ),
+        key(
+            "tokenizer.ggml.scores",
+            scores(&[0.0, f32::NAN, 1.0]),
+            "no number for token 1",
+        ),
+        key(merges, texts_value(&["a b", "ab"]), "at 1"),
+        key(merges, texts_value(&[""]), "at 0"),
+        key(merges, texts_value(&["a "]), "at 0"),
+        key(merges, texts_value(&[" a"]), "at 0"),
+        key(merges, u32_value(1), "no list of texts"),
+        key(merges, array_value(4, 1, &[0; 4]), "no list of texts"),
+        number(
+            "tokenizer.ggml.eos_token_id",
+            3,
+            "no token of the vocabulary",
+        ),
+        number(
+            "tokenizer.ggml.bos_token_id",
+            u32::MAX,
+            "no token of the vocabulary",
+        ),
+        key(
+            "tokenizer.ggml.unknown_token_id",
+            text_value("a"),
+            "no token of the vocabulary",
+        ),
+        // Words of bytes without a token for each byte.
+        key(
+            "tokenizer.ggml.model",
+            text_value("llama"),
+            "no token for the byte",
+        ),
+        // Nothing stands for a word that is not known.
+        key("tokenizer.ggml.model", text_value("bert"), "no key"),
+    ]);
+    let bytes = Sample::model()
+        .with("tokenizer.ggml.model", text_value("bert"))
+        .with("tokenizer.ggml.unknown_token_id", u32_value(0))
+        .with("tokenizer.ggml.token_type", types(&[1, 6, 1]));
+    assert!(refusal(&bytes.file()).contains("tokens for bytes"));
+}
+
+#[test]
+fn a_vocabulary_of_characters_has_all_bytes() {
+    let mut tokens: Vec<String> = (0..=255).map(|byte| format!("<0x{byte:02X}>")).collect();
+    let model = |tokens: &[String]| {
+        let texts: Vec<&str> = tokens.iter().map(|token| &**token).collect();
+        Sample::model()
+            .without("tokenizer.ggml.token_type")
+            .with("tokenizer.ggml.model", text_value("llama"))
+            .with(TOKENS, texts_value(&texts))
+            .file()
+    };
+    assert!(read(&model(&tokens)).is_ok());
+    tokens[0x41] = "A".to_owned();
+    assert!(read(&model(&tokens)).is_ok());
+    tokens[0x41] = "<0x4a>".to_owned();
+    assert!(refusal(&model(&tokens)).contains("the byte 65"));
 }
 
 #[test]

@@ -5,10 +5,10 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::Read;
 
 use super::source::Source;
+use super::vocabulary::{
+    Facts, MERGE_BYTES_MAX, MERGES, MERGES_MAX, SCORES, TOKEN_BYTES_MAX, TOKEN_TYPES, TOKENS,
+};
 use super::{GgufError, TEXT_BYTES_MAX, VOCABULARY_MAX};
-
-/// The tokens of the vocabulary.
-pub(super) const TOKENS: &str = "tokenizer.ggml.tokens";
 
 /// What kind of value a key has, or the elements of its array.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,8 +97,12 @@ impl Value {
     }
 }
 
-/// Reads the value of `key`.
-pub(super) fn read<R: Read>(source: &mut Source<R>, key: &str) -> Result<Value, GgufError> {
+/// Reads the value of `key`, and notes what a vocabulary's lists hold.
+pub(super) fn read<R: Read>(
+    source: &mut Source<R>,
+    key: &str,
+    facts: &mut Facts,
+) -> Result<Value, GgufError> {
     const WHAT: &str = "the value of a key";
     Ok(match kind(source, key)? {
         Kind::U8 => Value::Unsigned(source.array::<1>(WHAT)?[0].into()),
@@ -115,7 +119,7 @@ pub(super) fn read<R: Read>(source: &mut Source<R>, key: &str) -> Result<Value, 
         Kind::Text => source
             .kept_text(WHAT, TEXT_BYTES_MAX)?
             .map_or(Value::Unread, Value::Text),
-        Kind::Array => read_array(source, key)?,
+        Kind::Array => read_array(source, key, facts)?,
     })
 }
 
@@ -127,7 +131,11 @@ fn kind<R: Read>(source: &mut Source<R>, key: &str) -> Result<Kind, GgufError> {
 
 /// Passes over an array whose every element is checked to be in the file. Arrays of arrays are part of the format,
 /// but no model has any and llama.cpp reads none.
-fn read_array<R: Read>(source: &mut Source<R>, key: &str) -> Result<Value, GgufError> {
+fn read_array<R: Read>(
+    source: &mut Source<R>,
+    key: &str,
+    facts: &mut Facts,
+) -> Result<Value, GgufError> {
     const WHAT: &str = "an array";
     let kind = kind(source, key)?;
     let count = source.u64(WHAT)?;
@@ -140,13 +148,28 @@ fn read_array<R: Read>(source: &mut Source<R>, key: &str) -> Result<Value, GgufE
     match (kind, kind.bytes()) {
         (_, Some(bytes)) => {
             let bytes = count.checked_mul(bytes).ok_or_else(too_long)?;
-            source.skip(WHAT, bytes)?;
+            source.expect(WHAT, bytes)?;
+            match (key, kind) {
+                (TOKEN_TYPES, Kind::I32) => {
+                    for _ in 0..count {
+                        facts.saw_type(i32::from_le_bytes(source.array(WHAT)?));
+                    }
+                }
+                (SCORES, Kind::F32) => {
+                    for index in 0..count {
+                        facts.saw_score(index, f32::from_le_bytes(source.array(WHAT)?));
+                    }
+                }
+                _ => source.skip(WHAT, bytes)?,
+            }
         }
         (Kind::Text, None) => {
             // Each has at least its length, so this bounds the loop before it begins.
             source.expect(WHAT, count.checked_mul(8).ok_or_else(too_long)?)?;
             if key == TOKENS {
-                pass_tokens(source, count)?;
+                pass_tokens(source, count, facts)?;
+            } else if key == MERGES {
+                pass_merges(source, count, facts)?;
             } else {
                 for _ in 0..count {
                     source.pass_text(WHAT, |_| ())?;
@@ -165,7 +188,11 @@ fn read_array<R: Read>(source: &mut Source<R>, key: &str) -> Result<Value, GgufE
 
 /// Passes over the vocabulary, whose tokens must all differ: llama.cpp ends the process where two are the same. They
 /// are compared by a hash that nobody outside can foresee.
-fn pass_tokens<R: Read>(source: &mut Source<R>, count: u64) -> Result<(), GgufError> {
+fn pass_tokens<R: Read>(
+    source: &mut Source<R>,
+    count: u64,
+    facts: &mut Facts,
+) -> Result<(), GgufError> {
     if count > VOCABULARY_MAX {
         let (what, most) = ("tokens", VOCABULARY_MAX);
         return Err(GgufError::TooMany { what, count, most });
@@ -174,7 +201,12 @@ fn pass_tokens<R: Read>(source: &mut Source<R>, count: u64) -> Result<(), GgufEr
     let mut seen = HashSet::new();
     for index in 0..count {
         let mut hasher = state.build_hasher();
-        let length = source.pass_text("the vocabulary", |piece| hasher.write(piece))?;
+        let mut token = Vec::new();
+        let length = source.pass_text("the vocabulary", |piece| {
+            hasher.write(piece);
+            keep(&mut token, piece, TOKEN_BYTES_MAX);
+        })?;
+        facts.saw_token(&token, length);
         if length == 0 {
             // The name that llama.cpp gives to an empty token.
             hasher.write(format!("[EMPTY_{index}]").as_bytes());
@@ -184,4 +216,30 @@ fn pass_tokens<R: Read>(source: &mut Source<R>, count: u64) -> Result<(), GgufEr
         }
     }
     Ok(())
+}
+
+/// Passes over the merges, each of which is two tokens with a blank between them.
+fn pass_merges<R: Read>(
+    source: &mut Source<R>,
+    count: u64,
+    facts: &mut Facts,
+) -> Result<(), GgufError> {
+    if count > MERGES_MAX {
+        let (what, most) = ("merges", MERGES_MAX);
+        return Err(GgufError::TooMany { what, count, most });
+    }
+    for index in 0..count {
+        let mut merge = Vec::new();
+        let length = source.pass_text("the merges", |piece| {
+            keep(&mut merge, piece, MERGE_BYTES_MAX);
+        })?;
+        facts.saw_merge(index, &merge, length);
+    }
+    Ok(())
+}
+
+/// Keeps of a text as much as it may have.
+fn keep(kept: &mut Vec<u8>, piece: &[u8], most: usize) {
+    let room = most.saturating_sub(kept.len());
+    kept.extend_from_slice(&piece[..piece.len().min(room)]);
 }

@@ -4,9 +4,10 @@ use hearth_models::engine::{
     EndReason, Engine, EngineOptions, Event, Generation, Job, SubmitError,
 };
 use hearth_models::grammar::GrammarSource;
+use hearth_models::prompt::PromptInput;
 use hearth_models::sampling::{NoiseKey, Rule};
 
-use super::model_path;
+use super::{launcher, model_path};
 
 pub(crate) fn engine(change: impl FnOnce(&mut EngineOptions)) -> Engine {
     let mut options = EngineOptions {
@@ -15,13 +16,13 @@ pub(crate) fn engine(change: impl FnOnce(&mut EngineOptions)) -> Engine {
         ..EngineOptions::default()
     };
     change(&mut options);
-    Engine::load(&model_path(), options).unwrap()
+    Engine::load(&model_path(), options, &launcher()).unwrap()
 }
 
 pub(crate) fn job(engine: &Engine, prompt: &str, output: u32) -> Job {
     let text = format!("<|im_start|>user\n{prompt}<|im_end|>\n<|im_start|>assistant\n");
     Job {
-        ids: engine.vocabulary().encode(&text, true).unwrap(),
+        ids: ids_of(engine, &text, true),
         output_position_first: 0,
         output_tokens_max: output,
         rule: Rule::default(),
@@ -31,6 +32,13 @@ pub(crate) fn job(engine: &Engine, prompt: &str, output: u32) -> Job {
         owner: 1,
         allowance: u32::MAX,
     }
+}
+
+/// The ids of a text.
+pub(crate) fn ids_of(engine: &Engine, text: &str, special: bool) -> Vec<u32> {
+    let text = text.to_owned();
+    let input = PromptInput::Text { text, special };
+    engine.prompts().blocking_ids(&input, 0).unwrap()
 }
 
 /// The ids of an answer, and why it ended.

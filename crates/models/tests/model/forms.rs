@@ -5,7 +5,7 @@ use hearth_models::grammar::{GrammarError, GrammarSource};
 use hearth_models::tools::{ForcedTool, OutputPart, Tool, ToolCallStream, forced_call_grammar};
 use serde_json::{Value, json};
 
-use super::answers::{answer, engine, job, text};
+use super::answers::{answer, engine, ids_of, job, text};
 
 #[tokio::test]
 #[ignore = "needs outside programs"]
@@ -48,7 +48,7 @@ async fn an_answer_goes_on_in_the_middle_of_its_form() {
     let schema =
         json!({"type": "array", "items": {"type": "integer"}, "minItems": 3, "maxItems": 3});
     let mut job = job(&engine, "Three numbers.", 60);
-    let begun = engine.vocabulary().encode("[1,", false).unwrap();
+    let begun = ids_of(&engine, "[1,", false);
     job.output_position_first = begun.len() as u32;
     job.ids.extend(&begun);
     job.grammar = Some(GrammarSource::JsonSchema(schema.to_string()));
@@ -56,7 +56,7 @@ async fn an_answer_goes_on_in_the_middle_of_its_form() {
     let text = format!("[1,{}", text(&engine, &ids));
     let numbers: Vec<i64> = serde_json::from_str(&text).unwrap_or_else(|_| panic!("{text}"));
     assert_eq!(numbers.len(), 3);
-    let other = engine.vocabulary().encode("{\"a", false).unwrap();
+    let other = ids_of(&engine, "{\"a", false);
     job.ids.truncate(job.ids.len() - begun.len());
     job.output_position_first = other.len() as u32;
     job.ids.extend(other);

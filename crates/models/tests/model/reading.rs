@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use hearth_models::engine::{EmbedError, Engine, Event, Job, SubmitError};
 use hearth_models::sampling::logprobs;
 
-use super::answers::{answer, engine, job};
+use super::answers::{answer, engine, ids_of, job};
 
 async fn rows(engine: &Engine, ids: Vec<u32>, positions: Vec<u32>) -> Vec<(u32, Vec<f32>)> {
     let rows = Arc::new(Mutex::new(Vec::new()));
@@ -60,11 +60,9 @@ async fn a_prompt_asked_again_gives_the_same_bits() {
     assert_eq!(again, alone);
     assert!(reused > 100, "{reused} tokens were reused");
     // Another prompt with the same beginning, while this one is remembered and after it is gone.
-    let end = engine
-        .vocabulary()
-        .encode(" And who eats it, and when, and where?", false);
+    let end = ids_of(&engine, " And who eats it, and when, and where?", false);
     job.ids.truncate(520);
-    job.ids.extend(end.unwrap().repeat(10));
+    job.ids.extend(end.repeat(10));
     let (shared, reused) = first_logprobs(&engine, job.clone()).await;
     assert!((64..=520).contains(&reused), "{reused} tokens were reused");
     let fresh = super::answers::engine(|_| {});
@@ -122,7 +120,7 @@ async fn first_logprobs(engine: &Engine, job: Job) -> (Vec<(u32, u32)>, u32) {
 async fn texts_of_like_meaning_have_like_embeddings() {
     let engine = engine(|_| {});
     let embed = async |text: &str| {
-        let ids = engine.vocabulary().encode(text, false).unwrap();
+        let ids = ids_of(&engine, text, false);
         engine.embed(ids).await.unwrap()
     };
     let cosine = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();

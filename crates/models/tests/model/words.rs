@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 
 use hearth_models::OpenError;
 use hearth_models::template::{ChatTemplate, Conversation, Message, ToolsPlace};
-use hearth_models::vocabulary::{EncodeError, TEXT_BYTES_MAX, Vocabulary};
+use hearth_models::vocabulary::{EncodeError, Encoder, TEXT_BYTES_MAX};
 
 use super::model_path;
 
@@ -15,7 +15,8 @@ const HEAD_BYTES: usize = 4 << 20;
 #[test]
 #[ignore = "needs outside programs"]
 fn the_head_of_a_model_is_enough_for_its_vocabulary() {
-    let whole = Vocabulary::load(&model_path()).unwrap();
+    let encoder = Encoder::load(&model_path()).unwrap();
+    let whole = encoder.vocabulary();
     let mut head = vec![0; HEAD_BYTES];
     let mut file = File::open(model_path()).unwrap();
     file.read_exact(&mut head).unwrap();
@@ -25,7 +26,8 @@ fn the_head_of_a_model_is_enough_for_its_vocabulary() {
     let mut sparse = File::create(&path).unwrap();
     sparse.write_all(&head).unwrap();
     sparse.set_len(length).unwrap();
-    let payer = Vocabulary::load(&path).unwrap();
+    let head = Encoder::load(&path).unwrap();
+    let payer = head.vocabulary();
     assert_eq!(payer.len(), 49_152);
     assert_eq!(payer.special(), whole.special());
     assert_eq!(payer.template_text(), whole.template_text());
@@ -35,8 +37,8 @@ fn the_head_of_a_model_is_enough_for_its_vocabulary() {
         "<|im_start|>user\nHi<|im_end|>",
     ] {
         for parse_special in [false, true] {
-            let ids = whole.encode(text, parse_special).unwrap();
-            assert_eq!(payer.encode(text, parse_special).unwrap(), ids);
+            let ids = encoder.encode(text, parse_special).unwrap();
+            assert_eq!(head.encode(text, parse_special).unwrap(), ids);
             let bytes: Vec<u8> = ids
                 .iter()
                 .flat_map(|id| whole.bytes(*id).to_vec())
@@ -49,15 +51,11 @@ fn the_head_of_a_model_is_enough_for_its_vocabulary() {
 #[test]
 #[ignore = "needs outside programs"]
 fn special_tokens_are_parsed_only_on_request() {
-    let vocabulary = Vocabulary::load(&model_path()).unwrap();
+    let encoder = Encoder::load(&model_path()).unwrap();
+    let vocabulary = encoder.vocabulary();
     let end = vocabulary.special().end.unwrap();
-    assert_eq!(vocabulary.encode("<|im_end|>", true).unwrap(), [end]);
-    assert!(
-        !vocabulary
-            .encode("<|im_end|>", false)
-            .unwrap()
-            .contains(&end)
-    );
+    assert_eq!(encoder.encode("<|im_end|>", true).unwrap(), [end]);
+    assert!(!encoder.encode("<|im_end|>", false).unwrap().contains(&end));
     assert!(vocabulary.is_end_of_text(end) && vocabulary.shown_bytes(end).is_empty());
     assert!(vocabulary.bytes(u32::MAX).is_empty() && !vocabulary.is_end_of_text(u32::MAX));
 }
@@ -65,10 +63,11 @@ fn special_tokens_are_parsed_only_on_request() {
 #[test]
 #[ignore = "needs outside programs"]
 fn texts_of_any_kind_have_ids() {
-    let vocabulary = Vocabulary::load(&model_path()).unwrap();
-    assert!(vocabulary.encode("", true).unwrap().is_empty());
+    let encoder = Encoder::load(&model_path()).unwrap();
+    let vocabulary = encoder.vocabulary();
+    assert!(encoder.encode("", true).unwrap().is_empty());
     let long = "a".repeat(TEXT_BYTES_MAX + 1);
-    assert_eq!(vocabulary.encode(&long, true), Err(EncodeError::TooLong));
+    assert_eq!(encoder.encode(&long, true), Err(EncodeError::TooLong));
     for unit in [
         "a",
         " ",
@@ -82,7 +81,7 @@ fn texts_of_any_kind_have_ids() {
         "\u{301}",
     ] {
         let text = unit.repeat((1 << 20) / unit.len());
-        let ids = vocabulary.encode(&text, false).unwrap();
+        let ids = encoder.encode(&text, false).unwrap();
         assert_eq!(vocabulary.decode(&ids), text.as_bytes(), "{unit:?}");
     }
 }
@@ -90,8 +89,8 @@ fn texts_of_any_kind_have_ids() {
 #[test]
 #[ignore = "needs outside programs"]
 fn the_models_template_is_rendered() {
-    let vocabulary = Vocabulary::load(&model_path()).unwrap();
-    let template = ChatTemplate::of(&vocabulary).unwrap();
+    let encoder = Encoder::load(&model_path()).unwrap();
+    let template = ChatTemplate::of(&encoder).unwrap();
     assert_eq!(template.tools_place(), ToolsPlace::SystemMessage);
     let messages = [Message {
         role: "user".to_owned(),
@@ -114,12 +113,12 @@ fn the_models_template_is_rendered() {
 #[ignore = "needs outside programs"]
 fn what_is_no_model_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let missing = Vocabulary::load(&folder.path().join("none.gguf"));
+    let missing = Encoder::load(&folder.path().join("none.gguf"));
     assert!(matches!(missing, Err(OpenError::Missing(_))));
     let path = folder.path().join("no.gguf");
     std::fs::write(&path, b"GGUF, but not really").unwrap();
     assert!(matches!(
-        Vocabulary::load(&path),
+        Encoder::load(&path),
         Err(OpenError::Unreadable { .. })
     ));
 }

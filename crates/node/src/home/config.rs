@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use hearth_protocol::content::ContentHash;
 use hearth_protocol::eip712::{WITHDRAW_DELAY_MAX_S, WITHDRAW_DELAY_MIN_S};
 use hearth_protocol::id::{AssetId, ChainId};
 use hearth_protocol::money::Amount;
@@ -115,6 +116,8 @@ pub struct Config {
     pub sharing: SharingConfig,
     /// The models that it runs, by their names.
     pub models: BTreeMap<String, ModelConfig>,
+    /// Names of other models that the owner accepts, and the hashes of their files.
+    pub names: BTreeMap<String, ContentHash>,
 }
 
 /// This device.
@@ -215,6 +218,8 @@ struct RawConfig {
     sharing: Option<answers::RawSharing>,
     #[serde(default)]
     models: BTreeMap<Spanned<String>, answers::RawModel>,
+    #[serde(default)]
+    names: BTreeMap<Spanned<String>, Spanned<String>>,
 }
 
 #[derive(Deserialize)]
@@ -335,6 +340,7 @@ impl Config {
             api: answers::api(raw.api)?,
             sharing: answers::sharing(raw.sharing)?,
             models: answers::models(raw.models, &assets)?,
+            names: answers::names(raw.names)?,
             assets,
         })
     }

@@ -21,6 +21,7 @@ use hearth_api::household::{
     WhichDevice,
 };
 use hearth_api::money::Money;
+use hearth_models::reader::Launcher;
 use hearth_net::Network;
 use hearth_protocol::id::AssetId;
 use hearth_protocol::market::Weighed;
@@ -119,6 +120,7 @@ pub(super) struct Admin {
     /// Pays services; nothing where this device cannot pay.
     pub(super) purse: Option<trade::Payer>,
     pub(super) home: Home,
+    pub(super) launcher: Launcher,
     pub(super) surface: Arc<Surface>,
     pub(super) network: Network,
     pub(super) members: Members,

@@ -39,22 +39,34 @@ struct Wanted {
 }
 
 /// Finds the model of a name, or of a hash, among the offers. `stated` is the hash that the
-/// catalogue states for the name.
+/// catalogue or the owner states for the name; without it the name counts in offers that are
+/// believed.
 fn find<'a>(
     asked: &str,
     stated: Option<ContentHash>,
     offers: impl Iterator<Item = &'a Offer>,
+    is_believed: impl Fn(&Offer) -> bool,
 ) -> Result<Wanted, String> {
     let mut found: BTreeMap<ContentHash, Wanted> = BTreeMap::new();
-    let fits = |model: &OfferedModel| {
+    let mut unbelieved = None;
+    let mut fits = |offer: &Offer, model: &OfferedModel| {
         let weights = model.serving.weights;
+        let is_named = model.name.eq_ignore_ascii_case(asked);
         match stated {
             Some(stated) => weights == stated,
-            None => model.name.eq_ignore_ascii_case(asked) || weights.to_string() == asked,
+            None if weights.to_string() == asked => true,
+            None if is_named && !is_believed(offer) => {
+                unbelieved.get_or_insert(weights);
+                false
+            }
+            None => is_named,
         }
     };
     for offer in offers {
-        for model in offer.models.iter().filter(|model| fits(model)) {
+        for model in &offer.models {
+            if !fits(offer, model) {
+                continue;
+            }
             let weights = model.serving.weights;
             let wanted = found.entry(weights).or_insert_with(|| Wanted {
                 name: stated.map_or_else(|| model.name.clone(), |_| asked.to_owned()),
@@ -69,6 +81,11 @@ fn find<'a>(
     }
     let mut found = found.into_values();
     match (found.next(), found.next()) {
+        (None, _) if unbelieved.is_some() => Err(format!(
+            "only devices of other households offer {asked:?}, and a name is not believed of them: name the hash \
+             that you mean, such as {}",
+            unbelieved.unwrap_or_default()
+        )),
         (None, _) => Err(format!("nobody that this device knows offers {asked:?}")),
         (Some(one), None) => Ok(one),
         (Some(one), Some(other)) => Err(format!(
@@ -128,11 +145,19 @@ pub(super) async fn fetch(
 
 /// Begins to fetch a model, or finds the fetch that is under way.
 fn begin(admin: &Arc<Admin>, name: &str) -> Result<watch::Receiver<FetchEvent>, String> {
-    let models = Models::open(&admin.home).map_err(|error| error.to_string())?;
-    let stated = models.known(name).and_then(|model| model.blake3);
+    let models =
+        Models::open(&admin.home, admin.launcher.clone()).map_err(|error| error.to_string())?;
+    let known = models.known(name);
+    let stated = known.and_then(|model| model.blake3);
     let stated = stated.map(|digest| ContentHash(digest.0));
+    let stated = stated.or_else(|| admin.config.names.get(name).copied());
+    // What came is compared with the other hash that the catalogue states before it counts.
+    let is_checked = known.is_some_and(|model| model.sha256.is_some());
     let offers = admin.network.offers();
-    let wanted = find(name, stated, offers.iter().map(|one| &one.offer))?;
+    let offers = offers.iter().map(|one| &one.offer);
+    let wanted = find(name, stated, offers, |offer| {
+        is_checked || admin.members.is_member(&offer.device)
+    })?;
     let spawn = || {
         let (tell, told) = watch::channel(FetchEvent::Progress {
             done_bytes: 0,
@@ -270,21 +295,30 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_believed_only_where_nobody_says_otherwise() {
+    fn a_name_is_believed_of_nobody_else() {
         let offers = [offer(1, 5, 100), offer(2, 5, 100), offer(3, 5, 7)];
-        let wanted = find("a-model", None, offers.iter()).unwrap();
+        let own = |_: &Offer| true;
+        let wanted = find("a-model", None, offers.iter(), own).unwrap();
         assert_eq!(wanted.weights, ContentHash([5; 32]));
         assert_eq!(wanted.by_bytes[&100].len(), 2);
         let more = [offer(1, 5, 100), offer(4, 6, 100)];
-        let doubt = find("a-model", None, more.iter()).unwrap_err();
+        let doubt = find("a-model", None, more.iter(), own).unwrap_err();
         assert!(doubt.contains("different models"), "{doubt}");
+        // Strangers agree with each other easily.
+        let strangers = |_: &Offer| false;
+        let refused = find("A-MODEL", None, offers.iter(), strangers).unwrap_err();
+        let five = ContentHash([5; 32]);
+        assert!(refused.contains(&five.to_string()), "{refused}");
+        let of_one = |offer: &Offer| offer.device.0[0] == 4;
+        let wanted = find("a-model", None, more.iter(), of_one).unwrap();
+        assert_eq!(wanted.weights, ContentHash([6; 32]));
         let hash = ContentHash([6; 32]);
-        let by_hash = find(&hash.to_string(), None, more.iter()).unwrap();
+        let by_hash = find(&hash.to_string(), None, more.iter(), strangers).unwrap();
         assert_eq!((by_hash.weights, &*by_hash.name), (hash, "A-model"));
         // What the catalogue states counts for more than what is said.
-        let stated = find("a-model", Some(hash), more.iter()).unwrap();
+        let stated = find("a-model", Some(hash), more.iter(), strangers).unwrap();
         assert_eq!((stated.weights, &*stated.name), (hash, "a-model"));
-        let nobody = find("a-model", Some(ContentHash([7; 32])), more.iter());
+        let nobody = find("a-model", Some(ContentHash([7; 32])), more.iter(), own);
         assert!(nobody.unwrap_err().contains("nobody"));
     }
 }

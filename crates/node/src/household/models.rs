@@ -1,13 +1,16 @@
 //! The models of a data folder, for the owner's commands: list, get, import, remove, serve.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use hearth_api::household::{HomeModel, HomeModels};
+use hearth_models::OpenError;
 use hearth_models::catalogue::{Catalogue, CatalogueError, Model};
 use hearth_models::fetch::{FetchError, Fetcher};
 use hearth_models::library::{Entry, Label, Library, LibraryError};
+use hearth_models::reader::{Launcher, Prompts};
 use hearth_protocol::content::ContentHash;
 use thiserror::Error;
 use toml_edit::{Array, DocumentMut, InlineTable, Item, Table, value};
@@ -30,6 +33,9 @@ pub enum ModelError {
     /// The folder of models.
     #[error(transparent)]
     Library(#[from] LibraryError),
+    /// What reads models does not take the file, or breaks of it.
+    #[error(transparent)]
+    Unusable(#[from] OpenError),
     /// Nowhere to be had.
     #[error(transparent)]
     Fetch(#[from] FetchError),
@@ -71,6 +77,8 @@ impl Advice for ModelError {
     fn code(&self) -> &str {
         match self {
             Self::Library(LibraryError::Gguf(_) | LibraryError::NotAFile(_)) => "not_a_model",
+            Self::Unusable(OpenError::Reader(_)) => "no_reader",
+            Self::Unusable(_) => "not_a_model",
             Self::Library(_) => "library",
             Self::Fetch(_) => "not_fetched",
             Self::Config(error) => error.code(),
@@ -85,7 +93,8 @@ impl Advice for ModelError {
 
     fn next_step(&self) -> String {
         match self {
-            Self::Library(LibraryError::Gguf(_) | LibraryError::Hash { .. }) => {
+            Self::Unusable(OpenError::Reader(_)) => "Try again".to_owned(),
+            Self::Unusable(_) | Self::Library(LibraryError::Gguf(_) | LibraryError::Hash { .. }) => {
                 "Fetch the file again, or choose another GGUF file of the model".to_owned()
             }
             Self::Library(LibraryError::NotAFile(_)) => {
@@ -144,16 +153,17 @@ pub struct Asked {
 #[derive(Debug)]
 pub struct Models {
     home: Home,
+    launcher: Launcher,
     library: Library,
     catalogue: Catalogue,
 }
 
 impl Models {
-    /// The models of `home`.
+    /// The models of `home`. New ones are read by a process first that `launcher` starts.
     ///
     /// # Errors
     /// When the folder or the household's own catalogue cannot be used.
-    pub fn open(home: &Home) -> Result<Self, ModelError> {
+    pub fn open(home: &Home, launcher: Launcher) -> Result<Self, ModelError> {
         let library = Library::open(home.models_folder())?;
         let path = home.root().join(CATALOGUE_FILE);
         let catalogue = match read_bounded(&path) {
@@ -166,9 +176,18 @@ impl Models {
         };
         Ok(Self {
             home: home.clone(),
+            launcher,
             library,
             catalogue,
         })
+    }
+
+    /// What names of the catalogue stand for, where it states the hash that offers name.
+    pub fn pinned(&self) -> BTreeMap<String, ContentHash> {
+        let stated = self.catalogue.models().iter();
+        stated
+            .filter_map(|model| Some((model.name.clone(), ContentHash(model.blake3?.0))))
+            .collect()
     }
 
     /// What is here, and what can be had.
@@ -214,6 +233,10 @@ impl Models {
             let fetched = Fetcher::new()?
                 .fetch(model, self.library.folder(), watch)
                 .await?;
+            if let Err(error) = self.check(&fetched.path).await {
+                drop(std::fs::remove_file(&fetched.path));
+                return Err(error);
+            }
             let (library, model, watch) = (self.library.clone(), model.clone(), Arc::clone(watch));
             let kept = tokio::task::spawn_blocking(move || library.keep(&fetched, &model, &watch));
             let entry = kept.await.map_err(|_| ModelError::Broken)??;
@@ -276,11 +299,23 @@ impl Models {
         watch: &Watch,
     ) -> Result<HomeModel, ModelError> {
         let config = self.home.config()?;
+        // The library says better what is wrong with a path.
+        if file.is_file() {
+            self.check(file).await?;
+        }
         let (library, file, watch) = (self.library.clone(), file.to_owned(), Arc::clone(watch));
         let imported =
             tokio::task::spawn_blocking(move || library.import(&file, &label, &watch)).await;
         let entry = imported.map_err(|_| ModelError::Broken)??;
         Ok(shown(&entry, &config))
+    }
+
+    /// Has a process read the head of a file, which breaks instead of this one.
+    async fn check(&self, file: &Path) -> Result<(), ModelError> {
+        let (launcher, file) = (self.launcher.clone(), file.to_owned());
+        let read = tokio::task::spawn_blocking(move || Prompts::load(&launcher, &file)).await;
+        read.map_err(|_| ModelError::Broken)??;
+        Ok(())
     }
 
     /// Removes a model's file, and says in the configuration that it is not run any more.

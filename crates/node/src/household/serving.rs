@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use hearth_api::household::{self as api, ModelPrice, ServedModel};
 use hearth_models::engine::{Engine, EngineOptions, LoadError};
 use hearth_models::library::{Entry, Library};
+use hearth_models::reader::Launcher;
 use hearth_protocol::answer::Price;
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::offer::Audience;
 
-use super::{Building, UpError};
+use super::{Building, UpError, UpOptions};
 use crate::home::{Config, EngineConfig, ModelConfig};
 use crate::roles::payer::{ModelFile, Readers};
 use crate::roles::provider::Provider;
@@ -23,12 +24,12 @@ const SPEED_BEFORE_MEASURED: Speed = Speed {
     prompt_tokens_per_s: 50,
 };
 
-/// Loads the models of the configuration and `more`, and makes the others of the folder readable.
+/// Loads the models of the configuration and of `options`, and makes the others of the folder readable.
 pub(super) async fn serve(
     building: &mut Building<'_>,
     provider: &Provider,
     readers: &Readers,
-    more: &[String],
+    options: &UpOptions,
 ) -> Result<Vec<ServedModel>, UpError> {
     let file_fault = |name: &str, reason: String| UpError::File {
         name: name.to_owned(),
@@ -48,7 +49,7 @@ pub(super) async fn serve(
         });
     }
     let mut wanted: BTreeMap<String, ModelConfig> = building.config.models.clone();
-    for name in more {
+    for name in &options.models {
         wanted.entry(name.clone()).or_default();
     }
     let mut served = Vec::new();
@@ -56,7 +57,7 @@ pub(super) async fn serve(
         let entry = library
             .resolve(&name)
             .map_err(|error| file_fault(&name, error.to_string()))?;
-        let one = load(&entry, model, building.config.engine).await;
+        let one = load(&entry, model, building.config.engine, &options.launcher).await;
         let one = one.map_err(|source| UpError::Model { name, source })?;
         served.push(shown(building.config, &one));
         provider.serve(one);
@@ -69,6 +70,7 @@ async fn load(
     entry: &Entry,
     model: ModelConfig,
     config: EngineConfig,
+    launcher: &Launcher,
 ) -> Result<Served, LoadError> {
     let path: PathBuf = entry.path.clone();
     let usual = EngineOptions::default();
@@ -82,7 +84,8 @@ async fn load(
         sequences_max: config.answers,
         ..usual
     };
-    let loaded = tokio::task::spawn_blocking(move || Engine::load(&path, options)).await;
+    let launcher = launcher.clone();
+    let loaded = tokio::task::spawn_blocking(move || Engine::load(&path, options, &launcher)).await;
     let engine = loaded.map_err(|_| LoadError::ThreadEnded)??;
     let manifest = &entry.manifest;
     let template = manifest.template.map(|digest| ContentHash(digest.0));

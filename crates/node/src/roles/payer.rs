@@ -8,6 +8,8 @@
 mod asking;
 mod readers;
 mod refund;
+#[cfg(test)]
+mod tests;
 mod text;
 
 use std::collections::BTreeMap;
@@ -19,6 +21,7 @@ use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream};
 use hearth_chain::client::Environment;
 use hearth_models::gguf::Header;
+use hearth_models::reader::ReadError as PromptError;
 use hearth_net::{Network, PeerAddress};
 use hearth_protocol::answer::payer::{Candidate, Patience};
 use hearth_protocol::answer::request::OUTPUT_TOKENS_MAX;
@@ -47,6 +50,8 @@ pub(crate) use refund::device_named;
 
 /// Parts of an answer that wait for whoever reads it.
 const PARTS_MAX: usize = 256;
+/// When to ask again where all that read prompts of a model are at work, in seconds.
+const READER_RETRY_S: u32 = 2;
 
 /// What a payer is made of.
 pub struct PayerParts {
@@ -62,6 +67,8 @@ pub struct PayerParts {
     pub config: Config,
     /// Limits for each token.
     pub spending: Spending,
+    /// What names of models stand for, as the catalogue and the owner say it.
+    pub pinned: BTreeMap<String, ContentHash>,
     /// Tells the household's own devices.
     pub is_household: IsHousehold,
     /// Where the heads of model files are put that are fetched from others.
@@ -162,19 +169,34 @@ impl Payer {
         if let Some((name, weights)) = self.parts().readers.weights_of(name) {
             return Ok((name, weights));
         }
-        let offered = self.market().weights_of(name);
-        match (offered.as_slice(), name.parse::<ContentHash>()) {
-            ([weights], _) => Ok((name.to_owned(), *weights)),
-            ([], Ok(weights)) => Ok((name.to_owned(), weights)),
-            ([], Err(_)) => Err(AskError::NoModel(name.to_owned())),
-            (several, _) => {
-                let hashes: Vec<_> = several.iter().map(ToString::to_string).collect();
-                Err(AskError::Senseless(format!(
-                    "different models are offered under the name {name:?}; name the one you mean by its hash: {}",
-                    hashes.join(", ")
-                )))
-            }
+        if let Ok(weights) = name.parse::<ContentHash>() {
+            return Ok((name.to_owned(), weights));
         }
+        let is_household = |offer: &Offer| (self.parts().is_household)(&offer.device);
+        let (own, all) = {
+            let market = self.market();
+            let own = market.weights_of(name, is_household);
+            (own, market.weights_of(name, |_| true))
+        };
+        let pinned = self.pinned(name);
+        match (own.as_slice(), pinned) {
+            ([weights], _) => Ok((name.to_owned(), *weights)),
+            ([], Some(weights)) => Ok((name.to_owned(), weights)),
+            ([], None) if all.is_empty() => Err(AskError::NoModel(name.to_owned())),
+            ([], None) => Err(AskError::Senseless(only_offered(name, &all))),
+            (several, _) => Err(AskError::Senseless(format!(
+                "devices of this household serve different models under the name {name:?}; \
+                 name the one you mean by its hash: {}",
+                shown_hashes(several)
+            ))),
+        }
+    }
+
+    /// What a name stands for, as the catalogue or the owner says it.
+    fn pinned(&self, name: &str) -> Option<ContentHash> {
+        let mut pinned = self.parts().pinned.iter();
+        let found = pinned.find(|(known, _)| known.eq_ignore_ascii_case(name));
+        found.map(|(_, weights)| *weights)
     }
 
     async fn prepare(&self, question: &Question) -> Result<Prepared, AskError> {
@@ -290,13 +312,10 @@ impl Payer {
         Ok((candidates, offers))
     }
 
-    async fn reader(&self, weights: &ContentHash) -> Result<Arc<readers::Reader>, AskError> {
+    async fn reader(&self, weights: &ContentHash) -> Result<readers::Reader, AskError> {
         let parts = self.parts();
         if let Some(served) = parts.provider.find(weights) {
-            return parts
-                .readers
-                .of_engine(*weights, &served.engine)
-                .map_err(senseless);
+            return Ok(Readers::of_engine(&served.engine));
         }
         match parts.readers.of_weights(*weights).await {
             Err(ReadError::Missing) => self.fetch_head(weights).await?,
@@ -345,8 +364,9 @@ impl Payer {
             Ok(Err(error)) => return Err(nobody(error.to_string())),
             Err(error) => return Err(nobody(error.to_string())),
         }
+        // What others call it is not what this household calls it.
         parts.readers.add(ModelFile {
-            name: model.name,
+            name: weights.to_string(),
             weights: *weights,
             path,
         });
@@ -379,11 +399,9 @@ impl Payer {
         }
     }
 
-    /// The ids of a prompt. A long one takes a second, in which all else of the device must go on.
-    async fn ids(&self, reader: &Arc<readers::Reader>, input: Input) -> Result<Vec<u32>, AskError> {
-        let (reader, now) = (Arc::clone(reader), self.now());
-        let read = tokio::task::spawn_blocking(move || reader.ids(&input, now)).await;
-        read.map_err(senseless)?.map_err(senseless)
+    async fn ids(&self, reader: &readers::Reader, input: Input) -> Result<Vec<u32>, AskError> {
+        let read = reader.ids(input, self.now()).await;
+        read.map_err(unread)
     }
 
     async fn embed_now(&self, model: String, inputs: Vec<Input>) -> Result<Embedded, AskError> {
@@ -454,16 +472,26 @@ impl Answerer for Payer {
             .offers()
             .flat_map(|offer| offer.models.iter().map(move |model| (offer, model)));
         for (_, model) in offered.filter(answers_us) {
-            let card = cards
-                .entry(model.name.clone())
-                .or_insert_with(|| ModelCard {
-                    name: model.name.clone(),
-                    weights: model.serving.weights.to_string(),
-                    context_tokens: model.context_tokens,
-                    here: false,
-                    providers: 0,
-                    created_s,
-                });
+            // A stranger's name for a model is not believed: it is asked by its hash.
+            let weights = model.serving.weights;
+            let here = self.parts().readers.weights_of(&model.name);
+            let known = here.is_some_and(|(_, here)| here == weights)
+                || market.weights_of(&model.name, is_household) == [weights]
+                || self.pinned(&model.name) == Some(weights);
+            let shown = cards.get(&model.name).map(|card| &card.weights);
+            let name = match shown {
+                Some(shown) if *shown != weights.to_string() => weights.to_string(),
+                None if !known => weights.to_string(),
+                _ => model.name.clone(),
+            };
+            let card = cards.entry(name.clone()).or_insert_with(|| ModelCard {
+                name,
+                weights: model.serving.weights.to_string(),
+                context_tokens: model.context_tokens,
+                here: false,
+                providers: 0,
+                created_s,
+            });
             card.providers = card.providers.saturating_add(1);
         }
         cards
@@ -531,6 +559,38 @@ fn nobody(question: &Question, model: &str, passed: &[Passed]) -> AskError {
         ));
     }
     AskError::NoProvider(reasons)
+}
+
+/// Why a prompt was not read: the asker's own fault, unless a reader was not to be had.
+fn unread(error: ReadError) -> AskError {
+    match error {
+        ReadError::Prompt(PromptError::Busy) => AskError::Busy {
+            retry_after_s: READER_RETRY_S,
+        },
+        ReadError::Prompt(error @ PromptError::Unavailable(_)) => {
+            AskError::Failed(error.to_string())
+        }
+        error => senseless(error),
+    }
+}
+
+/// The most hashes that are listed.
+const HASHES_SHOWN_MAX: usize = 8;
+
+fn shown_hashes(weights: &[ContentHash]) -> String {
+    let shown = weights.iter().take(HASHES_SHOWN_MAX);
+    let shown: Vec<_> = shown.map(ToString::to_string).collect();
+    shown.join(", ")
+}
+
+/// What is said where only strangers know a name.
+fn only_offered(name: &str, offered: &[ContentHash]) -> String {
+    format!(
+        "only devices of other households offer a model under the name {name:?}, and a name is not \
+         believed of them. Ask for the hash that you mean: {}. Or accept the name in config.toml, \
+         under [names]: {name:?} = \"the hash\"",
+        shown_hashes(offered)
+    )
 }
 
 fn senseless(error: impl std::fmt::Display) -> AskError {

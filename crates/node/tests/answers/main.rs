@@ -15,6 +15,15 @@ use hearth_protocol::money::Amount;
 
 use world::{MODEL, World, ask, charges, price, question};
 
+/// Not a test: what a process does that was started by [`world::launcher`].
+#[test]
+fn serves_as_a_reader() {
+    if hearth_node::reader::is_reader() {
+        hearth_node::reader::serve();
+        std::process::exit(0);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs outside programs"]
 async fn an_answer_is_paid_by_the_token_and_claimed() {
@@ -64,7 +73,7 @@ async fn others_go_on_while_a_prompt_is_turned_into_ids() {
     let world = World::start().await;
     let shop = world.shop(2, Vec::new()).await;
     let payer = world.payer(&[&shop], 512).await;
-    let count = |text: &str| payer.count_tokens(MODEL.to_owned(), Input::Text(text.to_owned()));
+    let count = |text: &str| payer.count_tokens(MODEL.to_owned(), Input::text(text.to_owned()));
     // The first one loads the tokenizer.
     let sea = count("The sea.").await.unwrap();
     let mut counting = count("The sea.");

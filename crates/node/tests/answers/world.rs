@@ -21,6 +21,7 @@ use hearth_node::home::Home;
 use hearth_node::payments::offer::AcceptedAsset;
 use hearth_node::payments::purse::{PayerKeys, Purse};
 use hearth_node::payments::till::{ChainAccess, Tasks, Till, TillKeys, open_escrows};
+use hearth_node::reader::Launcher;
 use hearth_node::roles::payer::{Payer, PayerParts, Readers};
 use hearth_node::roles::provider::{Provider, ProviderParts, Sales};
 use hearth_node::roles::served::{Pace, Served, Speed, serving};
@@ -260,13 +261,17 @@ impl World {
             provider,
             network: Some(network.clone()),
             purse: Some(purse),
-            readers: Readers::new(vec![hearth_node::roles::payer::ModelFile {
-                name: MODEL.to_owned(),
-                weights,
-                path: model_file(),
-            }]),
+            readers: Readers::new(
+                vec![hearth_node::roles::payer::ModelFile {
+                    name: MODEL.to_owned(),
+                    weights,
+                    path: model_file(),
+                }],
+                launcher(),
+            ),
             config: home.config().unwrap(),
             spending,
+            pinned: BTreeMap::new(),
             is_household: Arc::new(|_| false),
             heads_folder: self.folder.path().join("heads"),
             store,
@@ -347,6 +352,17 @@ impl Shop {
     }
 }
 
+/// This test program, as a reader. With one thread, or it says after a minute that a test is slow.
+pub(crate) fn launcher() -> Launcher {
+    let arguments = [
+        "--exact",
+        "serves_as_a_reader",
+        "--nocapture",
+        "--test-threads=1",
+    ];
+    Launcher::this_program(arguments).unwrap()
+}
+
 /// The model, run by an engine of its own on one thread.
 pub(crate) fn served(prices: Vec<Price>) -> Served {
     let options = EngineOptions {
@@ -354,7 +370,7 @@ pub(crate) fn served(prices: Vec<Price>) -> Served {
         context_tokens: 2_048,
         ..EngineOptions::default()
     };
-    let engine = Engine::load(&model_file(), options).unwrap();
+    let engine = Engine::load(&model_file(), options, &launcher()).unwrap();
     let template = engine.vocabulary().template_text().unwrap_or_default();
     let template = ContentHash::of(template.as_bytes());
     let weights = ContentHash::of(MODEL.as_bytes());

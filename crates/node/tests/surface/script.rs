@@ -79,7 +79,7 @@ pub(crate) fn prompt_tokens(input: &Input) -> u32 {
             let said = messages.iter().map(|message| words(&message.text).len());
             said.sum::<usize>() + tools.len()
         }
-        Input::Text(text) => words(text).len(),
+        Input::Text { text, .. } => words(text).len(),
         Input::Ids(ids) => ids.len(),
     };
     u32::try_from(count).unwrap()
@@ -94,7 +94,7 @@ fn last_said(input: &Input) -> String {
                 .map(|message| message.text.clone())
                 .unwrap_or_default()
         }
-        Input::Text(text) => text.clone(),
+        Input::Text { text, .. } => text.clone(),
         Input::Ids(ids) => format!("{ids:?}"),
     }
 }

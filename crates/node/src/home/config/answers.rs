@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 
 use hearth_protocol::answer::Price;
+use hearth_protocol::content::ContentHash;
 use hearth_protocol::money::Amount;
 use hearth_protocol::offer::{Audience, PRICES_MAX};
 use serde::Deserialize;
@@ -17,6 +18,8 @@ use crate::trade::AT_ONCE_MAX;
 
 /// The most models in a configuration.
 pub const MODELS_MAX: usize = hearth_protocol::offer::OFFERED_MODELS_MAX;
+/// The most names of models of others.
+const NAMES_MAX: usize = 256;
 /// The most relays.
 const RELAYS_MAX: usize = 8;
 /// The most addresses to listen on.
@@ -432,6 +435,30 @@ pub(super) fn models(
         models.insert(name.into_inner(), ModelConfig { audience, prices });
     }
     Ok(models)
+}
+
+/// Names that the owner accepts for models of others.
+pub(super) fn names(
+    raw: BTreeMap<Spanned<String>, Spanned<String>>,
+) -> Result<BTreeMap<String, ContentHash>, Fault> {
+    let mut names = BTreeMap::new();
+    for (name, hash) in raw {
+        if names.len() >= NAMES_MAX {
+            return Err(fault(
+                &name,
+                format!("there are more than {NAMES_MAX} names"),
+            ));
+        }
+        let weights = hash.get_ref().parse();
+        let weights = weights.map_err(|_| {
+            fault(
+                &hash,
+                "a name stands for the hash of a model's file: 64 hexadecimal digits, as `hearth offers` shows them",
+            )
+        })?;
+        names.insert(name.into_inner(), weights);
+    }
+    Ok(names)
 }
 
 /// Whom a model answers: what its owner says, or else everybody if it has a price.

@@ -122,7 +122,7 @@ fn questions(request: CompletionRequest) -> Result<Vec<Prompted>, Failure> {
     let inputs = inputs("prompt", request.prompt, PROMPTS_MAX)?;
     let one = |input: Input| {
         let echo = match &input {
-            Input::Text(text) if echo => Some(text.clone()),
+            Input::Text { text, .. } if echo => Some(text.clone()),
             Input::Ids(_) if echo => {
                 let message = "token ids are not echoed; send text";
                 return Err(Failure::unsupported("echo", message));

@@ -68,13 +68,13 @@ fn written(vector: Vec<f32>, format: EncodingFormat) -> Vector {
 /// The texts or ids of a request, each with something in it.
 pub(super) fn inputs(param: &str, given: TextInput, most: usize) -> Result<Vec<Input>, Failure> {
     let inputs: Vec<Input> = match given {
-        TextInput::Text(text) => vec![Input::Text(text)],
-        TextInput::Texts(texts) => texts.into_iter().map(Input::Text).collect(),
+        TextInput::Text(text) => vec![Input::text(text)],
+        TextInput::Texts(texts) => texts.into_iter().map(Input::text).collect(),
         TextInput::Ids(ids) => vec![Input::Ids(ids)],
         TextInput::ManyIds(many) => many.into_iter().map(Input::Ids).collect(),
     };
     let is_empty = |input: &Input| match input {
-        Input::Text(text) => text.is_empty(),
+        Input::Text { text, .. } => text.is_empty(),
         Input::Ids(ids) => ids.is_empty(),
         Input::Chat { messages, .. } => messages.is_empty(),
     };

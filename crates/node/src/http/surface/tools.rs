@@ -1,6 +1,6 @@
 //! Tools and forms of answers, as the APIs name them, and the grammars that they make.
 
-use hearth_models::grammar::GrammarSource;
+use hearth_models::grammar::{GrammarSource, with_bounds};
 use hearth_models::tools::{self as models, ForcedTool, forced_call_grammar};
 use hearth_protocol::answer::Grammar;
 use hearth_protocol::answer::request::GRAMMAR_BYTES_MAX;
@@ -140,6 +140,7 @@ fn calls(tools: &[Tool], named: Option<&str>, several: bool) -> Option<String> {
 /// The grammar of calls, or of JSON that follows a schema.
 fn calls_or_json(calls: &str, schema: &Value) -> String {
     let calls = calls.strip_prefix("start:").unwrap_or(calls);
+    let schema = with_bounds(schema);
     format!("start: calls | said\nsaid: %json {schema}\ncalls:{calls}")
 }
 

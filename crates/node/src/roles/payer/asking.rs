@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::pending;
-use std::sync::Arc;
 use std::time::Duration;
 
 use hearth_models::engine::{Event as Made, Generation};
@@ -68,7 +67,7 @@ pub(super) struct Asking {
     promised: bool,
     offers: BTreeMap<DeviceId, Offer>,
     question: Question,
-    reader: Arc<Reader>,
+    reader: Reader,
     text: Option<text::Reader>,
     answer: AnswerId,
     model: String,
@@ -91,7 +90,7 @@ impl Asking {
     pub(super) fn new(
         payer: Payer,
         prepared: Prepared,
-        reader: Arc<Reader>,
+        reader: Reader,
         question: Question,
         parts: mpsc::Sender<Part>,
     ) -> Self {
@@ -433,7 +432,7 @@ impl Asking {
         let Some(text) = &mut self.text else {
             return;
         };
-        let shown = text.push(&self.reader.vocabulary, &tokens.ids);
+        let shown = text.push(&self.reader.vocabulary(), &tokens.ids);
         let logprobs = tokens
             .ids
             .iter()
@@ -455,7 +454,7 @@ impl Asking {
     }
 
     fn logprob(&self, id: u32, of: &TokenLogprobs) -> Logprob {
-        let bytes = |id: u32| self.reader.vocabulary.shown_bytes(id).to_vec();
+        let bytes = |id: u32| self.reader.vocabulary().shown_bytes(id).to_vec();
         Logprob {
             bytes: bytes(id),
             logprob: of.chosen,

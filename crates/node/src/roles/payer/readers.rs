@@ -1,16 +1,19 @@
 //! Reading prompts: what turns a conversation into a model's ids and ids into text.
 //!
 //! Whoever asks renders the prompt itself, so that the ids are what both sides sign. For that the
-//! head of the model's file is enough: vocabulary and template.
+//! head of the model's file is enough: vocabulary and template. Both are the work of strangers, so
+//! processes of their own read them.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use hearth_models::engine::Engine;
-use hearth_models::template::{ChatTemplate, Conversation, Message, TemplateError};
+use hearth_models::prompt::PromptInput;
+use hearth_models::reader::{self, Launcher, Prompts};
+use hearth_models::template::Message;
 use hearth_models::tools::{Tool, ToolCall};
-use hearth_models::vocabulary::{EncodeError, Vocabulary};
+use hearth_models::vocabulary::Vocabulary;
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::time::Timestamp;
 use thiserror::Error;
@@ -30,23 +33,15 @@ pub enum ReadError {
     /// The file cannot be used.
     #[error("the model's file cannot be used: {0}")]
     File(String),
-    /// The template does not take the conversation.
+    /// The prompt has no ids.
     #[error(transparent)]
-    Template(#[from] TemplateError),
-    /// The text cannot be turned into ids.
-    #[error(transparent)]
-    Encode(#[from] EncodeError),
-    /// An id is none of the model's.
-    #[error("the token {0} is not in the model's vocabulary")]
-    UnknownToken(u32),
+    Prompt(#[from] reader::ReadError),
 }
 
 /// Reads prompts for one model.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Reader {
-    /// Ids and bytes.
-    pub vocabulary: Vocabulary,
-    template: Option<ChatTemplate>,
+    prompts: Prompts,
 }
 
 /// A model's file that is on this device.
@@ -61,16 +56,18 @@ pub struct ModelFile {
 }
 
 /// The readers of the models that were used lately.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Readers {
+    launcher: Launcher,
     files: Mutex<Vec<ModelFile>>,
-    ready: Mutex<BTreeMap<ContentHash, Arc<Reader>>>,
+    ready: Mutex<BTreeMap<ContentHash, Reader>>,
 }
 
 impl Readers {
-    /// Readers for these files.
-    pub fn new(files: Vec<ModelFile>) -> Self {
+    /// Readers for these files, in processes that `launcher` starts.
+    pub fn new(files: Vec<ModelFile>, launcher: Launcher) -> Self {
         Self {
+            launcher,
             files: Mutex::new(files),
             ready: Mutex::default(),
         }
@@ -93,25 +90,16 @@ impl Readers {
     }
 
     /// The reader of a model that an engine runs here.
-    ///
-    /// # Errors
-    /// When its template cannot be read.
-    pub fn of_engine(
-        &self,
-        weights: ContentHash,
-        engine: &Engine,
-    ) -> Result<Arc<Reader>, ReadError> {
-        if let Some(reader) = self.known(&weights) {
-            return Ok(reader);
-        }
-        Ok(self.keep(weights, Reader::new(engine.vocabulary().clone())?))
+    pub fn of_engine(engine: &Engine) -> Reader {
+        let prompts = engine.prompts().clone();
+        Reader { prompts }
     }
 
     /// The reader of a model of which the file or its head is here.
     ///
     /// # Errors
     /// When there is none, or it cannot be used.
-    pub async fn of_weights(&self, weights: ContentHash) -> Result<Arc<Reader>, ReadError> {
+    pub async fn of_weights(&self, weights: ContentHash) -> Result<Reader, ReadError> {
         if let Some(reader) = self.known(&weights) {
             return Ok(reader);
         }
@@ -121,64 +109,52 @@ impl Readers {
             file.map(|file| file.path.clone())
                 .ok_or(ReadError::Missing)?
         };
-        let loaded = tokio::task::spawn_blocking(move || Vocabulary::load(&path)).await;
-        let vocabulary = loaded
+        let launcher = self.launcher.clone();
+        let loaded = tokio::task::spawn_blocking(move || Prompts::load(&launcher, &path)).await;
+        let prompts = loaded
             .map_err(|error| ReadError::File(error.to_string()))?
             .map_err(|error| ReadError::File(error.to_string()))?;
-        Ok(self.keep(weights, Reader::new(vocabulary)?))
+        Ok(self.keep(weights, Reader { prompts }))
     }
 
-    fn known(&self, weights: &ContentHash) -> Option<Arc<Reader>> {
+    fn known(&self, weights: &ContentHash) -> Option<Reader> {
         let ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
         ready.get(weights).cloned()
     }
 
-    fn keep(&self, weights: ContentHash, reader: Reader) -> Arc<Reader> {
+    fn keep(&self, weights: ContentHash, reader: Reader) -> Reader {
         let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
         if ready.len() >= READERS_MAX {
             ready.pop_first();
         }
-        Arc::clone(ready.entry(weights).or_insert_with(|| Arc::new(reader)))
+        ready.entry(weights).or_insert(reader).clone()
     }
 }
 
 impl Reader {
-    fn new(vocabulary: Vocabulary) -> Result<Self, ReadError> {
-        let template = match ChatTemplate::of(&vocabulary) {
-            Ok(template) => Some(template),
-            Err(TemplateError::Missing) => None,
-            Err(error) => return Err(error.into()),
-        };
-        Ok(Self {
-            vocabulary,
-            template,
-        })
+    /// Ids and bytes.
+    pub fn vocabulary(&self) -> &Vocabulary {
+        self.prompts.vocabulary()
     }
 
     /// The ids of a prompt; `now` is for templates that tell the date.
     ///
     /// # Errors
-    /// When the model takes no such prompt.
-    pub fn ids(&self, input: &Input, now: Timestamp) -> Result<Vec<u32>, ReadError> {
-        match input {
-            Input::Ids(ids) => {
-                let unknown = ids.iter().find(|id| !self.vocabulary.contains(**id));
-                unknown.map_or(Ok(ids.clone()), |id| Err(ReadError::UnknownToken(*id)))
-            }
-            Input::Text(text) => Ok(self.vocabulary.encode(text, false)?),
-            Input::Chat { messages, tools } => {
-                let template = self.template.as_ref().ok_or(TemplateError::Missing)?;
-                let messages: Vec<_> = messages.iter().map(message).collect();
-                let tools: Vec<_> = tools.iter().map(tool).collect();
-                let text = template.render(&Conversation {
-                    messages: &messages,
-                    tools: &tools,
-                    add_generation_prompt: true,
-                    now_s: now.as_secs(),
-                })?;
-                Ok(self.vocabulary.encode(&text, true)?)
-            }
-        }
+    /// When the model takes no such prompt, or takes too much for it.
+    pub async fn ids(&self, input: Input, now: Timestamp) -> Result<Vec<u32>, ReadError> {
+        let input = match input {
+            Input::Ids(ids) => PromptInput::Ids(ids),
+            Input::Text { text, special } => PromptInput::Text { text, special },
+            Input::Chat { messages, tools } => PromptInput::Chat {
+                // A turn of the assistant that is not followed by another one is begun, not over.
+                continue_last: messages.last().is_some_and(|last| {
+                    last.speaker == Speaker::Assistant && last.calls.is_empty()
+                }),
+                messages: messages.iter().map(message).collect(),
+                tools: tools.iter().map(tool).collect(),
+            },
+        };
+        Ok(self.prompts.ids(input, now.as_secs()).await?)
     }
 }
 

@@ -1,0 +1,115 @@
+//! A small process that reads what strangers wrote.
+//!
+//! Heads of model files, chat templates, texts and grammars come from strangers, and what reads
+//! them is C++ that ends its process at what it did not expect, or a search whose work a stranger
+//! chooses. So this program starts itself again as a *reader*: with limits on memory, without its
+//! environment, its files and the network, and with a time limit for each request. When a reader
+//! breaks or takes too much, it is killed, and only whoever asked for that gets an error.
+//!
+//! A process has one [`Role`]. For prompts it holds the vocabulary and the template of one model
+//! ([`Prompts`]); for grammars it holds the words of one vocabulary, and follows one grammar at a
+//! time ([`Grammars`]). They speak in frames over the standard input and output (`wire`). A reader
+//! may have been taken over by what it read, so every reply is checked before it is used.
+//!
+//! What is not here: what is read, and how (`prompt`, `grammar`, `gguf`).
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+mod confine;
+mod grammars;
+mod pool;
+mod process;
+mod prompts;
+mod serve;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+pub(crate) use grammars::{CompileError, GrammarSession, Grammars};
+pub use prompts::{Prompts, ReadError};
+pub use serve::{is_reader, serve};
+
+/// What tells a process that it is a reader, and which; nothing else is in its environment.
+const ROLE_VARIABLE: &str = "HEARTH_READER";
+
+/// How long one request may take a reader.
+const REQUEST_MAX: Duration = Duration::from_secs(6);
+/// How long whoever asks waits at most: for a reader that is free, its start, and its answer.
+const ASKING_MAX: Duration = Duration::from_secs(9);
+/// How long a reader of grammars may take for one token.
+const TOKEN_MAX: Duration = Duration::from_secs(2);
+
+/// How a program starts itself as a reader.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Launcher {
+    /// The program.
+    pub program: PathBuf,
+    /// What it is called with, so that it calls [`serve`].
+    pub arguments: Vec<OsString>,
+}
+
+impl Launcher {
+    /// This very program, called with `arguments`.
+    ///
+    /// # Errors
+    /// When the system does not say where the program is.
+    pub fn this_program<A: Into<OsString>>(
+        arguments: impl IntoIterator<Item = A>,
+    ) -> std::io::Result<Self> {
+        // The program that runs, also when a newer one has taken its place on the disk since.
+        let running = PathBuf::from("/proc/self/exe");
+        let program = if running.exists() {
+            running
+        } else {
+            std::env::current_exe()?
+        };
+        Ok(Self {
+            program,
+            arguments: arguments.into_iter().map(Into::into).collect(),
+        })
+    }
+}
+
+/// What a reader reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// The head of a model's file, then prompts for that model.
+    Prompts,
+    /// Grammars over the words of a vocabulary.
+    Grammars,
+}
+
+impl Role {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Prompts => "prompts",
+            Self::Grammars => "grammars",
+        }
+    }
+
+    /// The memory that it may take beyond what it starts with, in bytes.
+    fn memory_bytes(self) -> u64 {
+        match self {
+            Self::Prompts => 1 << 30,
+            Self::Grammars => 384 << 20,
+        }
+    }
+
+    /// How many processes may do this for one model at the same time.
+    fn processes_max(self) -> usize {
+        match self {
+            Self::Prompts => 2,
+            Self::Grammars => 8,
+        }
+    }
+
+    /// How many of them are kept while nobody asks.
+    fn idle_max(self) -> usize {
+        match self {
+            Self::Prompts => 1,
+            Self::Grammars => 2,
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! Heads of model files that break what reads them, or ask for too much.
+
+use super::{Prompts, bounded, file, launcher, load, said, sound};
+use crate::OpenError;
+use crate::gguf::sample::{Sample, array_value, text_value, texts_value, u32_value};
+
+fn list_i32(values: &[i32]) -> Vec<u8> {
+    let bytes: Vec<u8> = values
+        .iter()
+        .flat_map(|value| value.to_le_bytes())
+        .collect();
+    array_value(5, values.len() as u64, &bytes)
+}
+
+fn list_f32(values: &[f32]) -> Vec<u8> {
+    let bytes: Vec<u8> = values
+        .iter()
+        .flat_map(|value| value.to_le_bytes())
+        .collect();
+    array_value(6, values.len() as u64, &bytes)
+}
+
+fn hostile_heads() -> Vec<(&'static str, Sample)> {
+    let sound = || sound("{{ messages[0].content }}");
+    let spm = |words: &[&str]| {
+        sound()
+            .without("tokenizer.ggml.merges")
+            .with("tokenizer.ggml.model", text_value("llama"))
+            .with("tokenizer.ggml.tokens", texts_value(words))
+            .with("tokenizer.ggml.scores", list_f32(&vec![0.0; words.len()]))
+            .with("tokenizer.ggml.token_type", list_i32(&vec![1; words.len()]))
+            .with("tokenizer.ggml.bos_token_id", u32_value(0))
+            .with("tokenizer.ggml.eos_token_id", u32_value(1))
+    };
+    let kind = |name: &str| sound().with("tokenizer.ggml.model", text_value(name));
+    vec![
+        ("no token list", sound().without("tokenizer.ggml.tokens")),
+        ("no tokenizer", kind("none")),
+        (
+            "no tokenizer and no tokens",
+            kind("none").without("tokenizer.ggml.tokens"),
+        ),
+        (
+            "SPM without byte tokens",
+            spm(&["<s>", "</s>", "<unk>", "a"]),
+        ),
+        (
+            "SPM without scores",
+            spm(&["<s>", "</s>", "<unk>", "a"]).without("tokenizer.ggml.scores"),
+        ),
+        ("an unknown tokenizer", kind("stranger")),
+        ("a tokenizer without its data", kind("bert")),
+        ("a tokenizer of another kind", kind("t5")),
+        ("a charsmap that lies", {
+            kind("t5")
+                .with("tokenizer.ggml.scores", list_f32(&[0.0; 259]))
+                .with(
+                    "tokenizer.ggml.precompiled_charsmap",
+                    array_value(0, 8, &[255; 8]),
+                )
+        }),
+        ("rwkv", kind("rwkv")),
+        ("plamo2", kind("plamo2")),
+        ("no merges", sound().without("tokenizer.ggml.merges")),
+        ("merges of nothing", {
+            sound().with(
+                "tokenizer.ggml.merges",
+                texts_value(&["", " ", "a", "a b c", "  "]),
+            )
+        }),
+        (
+            "merges that are numbers",
+            sound().with("tokenizer.ggml.merges", list_i32(&[1, 2])),
+        ),
+        (
+            "tokens that are numbers",
+            sound().with("tokenizer.ggml.tokens", list_i32(&[1, 2])),
+        ),
+        ("token types out of range", {
+            sound().with("tokenizer.ggml.token_type", list_i32(&[i32::MAX; 259]))
+        }),
+        (
+            "too few token types",
+            sound().with("tokenizer.ggml.token_type", list_i32(&[1])),
+        ),
+        (
+            "a beginning out of range",
+            sound().with("tokenizer.ggml.bos_token_id", u32_value(9_999)),
+        ),
+        (
+            "an end out of range",
+            sound().with("tokenizer.ggml.eos_token_id", u32_value(u32::MAX)),
+        ),
+        ("the same token again and again", {
+            let words = vec!["a"; 259];
+            sound().with("tokenizer.ggml.tokens", texts_value(&words))
+        }),
+        (
+            "a pre-tokenizer that is unknown",
+            sound().with("tokenizer.ggml.pre", text_value("stranger")),
+        ),
+        ("a template that is not one", {
+            sound().with("tokenizer.chat_template", text_value("{% for %}"))
+        }),
+        ("a template that nests", {
+            let deep = format!(
+                "{}1{}",
+                "{% if 1 %}".repeat(20_000),
+                "{% endif %}".repeat(20_000)
+            );
+            sound().with("tokenizer.chat_template", text_value(&deep))
+        }),
+        ("an expression that nests", {
+            let deep = format!("{{{{ {}1{} }}}}", "(".repeat(100_000), ")".repeat(100_000));
+            sound().with("tokenizer.chat_template", text_value(&deep))
+        }),
+        (
+            "more tensors than there are",
+            Sample {
+                stated: (Some(60_000), None),
+                ..sound()
+            },
+        ),
+        (
+            "more keys than there are",
+            Sample {
+                stated: (None, Some(16_000)),
+                ..sound()
+            },
+        ),
+    ]
+}
+
+/// Whatever a head says: it is refused with the reason and the next step, or it can be used.
+#[test]
+fn a_head_that_breaks_its_reader_breaks_nothing_else() {
+    let other = load(&sound("{{ messages[0].content }}"));
+    for (what, sample) in hostile_heads() {
+        let file = file(&sample);
+        let loaded = bounded(what, || {
+            let loaded = Prompts::load(&launcher(), &file.path);
+            assert!(other.blocking_ids(&said("ab"), 0).is_ok());
+            loaded
+        });
+        match loaded {
+            Ok(prompts) => {
+                let ids = bounded(what, || prompts.blocking_ids(&said("ab <s> 漢\0"), 0));
+                assert!(
+                    ids.is_ok() || super::is_to_blame(&ids.unwrap_err()),
+                    "{what}"
+                );
+            }
+            Err(error) => {
+                let text = error.to_string();
+                assert!(
+                    matches!(
+                        error,
+                        OpenError::Refused { .. }
+                            | OpenError::Broken { .. }
+                            | OpenError::Unreadable { .. }
+                    ),
+                    "{what}: {text}"
+                );
+                assert!(text.contains("model.gguf"), "{what}: {text}");
+            }
+        }
+    }
+}
+
+/// Bytes of a sound head that were changed, wherever that is.
+#[test]
+fn a_head_with_changed_bytes_breaks_nothing_else() {
+    let head = sound("{{ messages[0].content }}").file();
+    let other = load(&sound("{{ messages[0].content }}"));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    for step in 0..40_usize {
+        let mut bytes = head.clone();
+        let place = step * bytes.len() / 40;
+        bytes[place] ^= 1 << (step % 8);
+        bytes[place / 2] = 255;
+        std::fs::write(&path, bytes).unwrap();
+        let what = format!("bytes {place} and {} changed", place / 2);
+        if let Ok(prompts) = bounded(&what, || Prompts::load(&launcher(), &path)) {
+            drop(bounded(&what, || prompts.blocking_ids(&said("ab"), 0)));
+        }
+    }
+    assert!(other.blocking_ids(&said("ab"), 0).is_ok());
+}

@@ -1,0 +1,3 @@
+//! The process that reads what strangers wrote, for the program that starts itself as one.
+
+pub use hearth_models::reader::{Launcher, is_reader, serve};
