@@ -21,6 +21,7 @@ use hearth_models::library::Label;
 use hearth_net::{Network, PeerAddress};
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::offer::{DeviceId, Offer, OfferedModel};
+use hearth_protocol::text::is_same_name;
 use tokio::sync::watch;
 
 use super::admin::Admin;
@@ -50,7 +51,7 @@ fn find<'a>(
         let weights = model.serving.weights;
         match stated {
             Some(stated) => weights == stated,
-            None => model.name.eq_ignore_ascii_case(asked) || weights.to_string() == asked,
+            None => is_same_name(&model.name, asked) || weights.to_string() == asked,
         }
     };
     for offer in offers {
