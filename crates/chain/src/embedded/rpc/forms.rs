@@ -326,10 +326,8 @@ mod tests {
         }
     }
 
-    #[test]
-    fn numbers_in_a_form_that_is_forbidden_are_refused_wherever_one_stands() {
-        let chain = Embedded::in_memory(config()).unwrap();
-        let wrong = [
+    fn wrong_numbers() -> Vec<Value> {
+        vec![
             json!("0x"),
             json!("0x00"),
             json!("0x01"),
@@ -350,7 +348,13 @@ mod tests {
             json!("Latest"),
             json!(1.5),
             json!(-1),
-        ];
+        ]
+    }
+
+    #[test]
+    fn numbers_in_a_form_that_is_forbidden_are_refused_wherever_one_stands() {
+        let chain = Embedded::in_memory(config()).unwrap();
+        let wrong = wrong_numbers();
         for number in wrong {
             refused(&chain, "eth_getBalance", json!([ADDRESS, number]));
             refused(
