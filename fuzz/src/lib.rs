@@ -7,6 +7,7 @@
 
 mod quotes;
 pub mod readers;
+mod tickets;
 
 use std::fmt::{Debug, Display};
 use std::fs;
@@ -23,7 +24,7 @@ use hearth_net::codec::{
     Frame, LENGTH_BYTES, decode, decode_announcement, encode, encode_announcement, frame_length,
 };
 use hearth_net::offers::{Event, Table};
-use hearth_net::{HouseholdMessage, decode_household, encode_household, household_length};
+use hearth_net::{HouseholdMessage, Origin, decode_household, encode_household, household_length};
 use hearth_node::home::Config;
 use hearth_node::keys::Keystore;
 use hearth_node::payments::watchtower::Handover;
@@ -48,6 +49,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use quotes::quotes;
+pub use tickets::tickets;
 
 /// A function that must not panic whatever it is given, and says whether it could read it.
 pub type Target = fn(&[u8]) -> bool;
@@ -72,6 +74,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("rpc", rpc),
     ("template", readers::template),
     ("vocabulary", readers::vocabulary),
+    ("tickets", tickets),
 ];
 
 /// The most decimals a token can state: `decimals()` is a `uint8`.
@@ -255,7 +258,11 @@ pub fn offers(input: &[u8]) -> bool {
     let mut table = Table::new(now, DeviceId([0; 32]));
     let mut effects = Vec::new();
     let by = DeviceId([1; 32]);
-    let event = Event::Delivered { by, bytes: input };
+    let event = Event::Delivered {
+        by,
+        from: &Origin::Unknown,
+        bytes: input,
+    };
     table.handle(now, event, &mut effects);
     assert_eq!(table.offers().count(), 0, "an unsigned offer was taken");
     let Ok(read) = decode_announcement(input) else {

@@ -28,6 +28,8 @@ mod transport;
 #[cfg(test)]
 mod crash_tests;
 #[cfg(test)]
+mod flood_tests;
+#[cfg(test)]
 mod model_tests;
 #[cfg(test)]
 mod testing;

@@ -3,13 +3,16 @@
 //! Nothing is taken from iroh's presets for public use: no relay and no lookup that the options do
 //! not name. What is left of iroh's defaults is asking nobody.
 
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 use hearth_protocol::offer::DeviceId;
 use iroh::address_lookup::memory::MemoryLookup;
-use iroh::address_lookup::{DnsAddressLookup, PkarrPublisher};
+use iroh::address_lookup::{AddressLookupBuilder as _, DnsAddressLookup, PkarrPublisher};
 use iroh::endpoint::{
     Builder, IdleTimeout, PortmapperConfig, QuicTransportConfig, VarInt, presets,
 };
@@ -19,6 +22,7 @@ use iroh_mdns_address_lookup::{DiscoveryEvent, MdnsAddressLookup};
 use tracing::warn;
 
 use crate::admission::Admission;
+use crate::dialing::{Dialing, Permitted, Teller};
 use crate::limits::{
     CONNECTION_SILENCE_MAX, CONNECTION_STREAMS_MAX, CONNECTION_WINDOW_BYTES, KEEP_ALIVE_INTERVAL,
     STREAM_WINDOW_BYTES,
@@ -26,13 +30,12 @@ use crate::limits::{
 use crate::network::OpenError;
 use crate::options::{NetworkOptions, Reach};
 use crate::peers::{PeerAddress, parse_relay};
+use crate::ports;
 
 /// An endpoint, and what it was built with that others need.
 pub(crate) struct Bound {
     pub(crate) endpoint: Endpoint,
     pub(crate) lookup: MemoryLookup,
-    /// Devices found on the local network.
-    pub(crate) discovered: BoxStream<'static, PeerAddress>,
 }
 
 /// How QUIC is spoken, with a sign of life every so often.
@@ -53,10 +56,34 @@ pub fn device_of_key(secret_key: &[u8; 32]) -> DeviceId {
     DeviceId(*SecretKey::from_bytes(secret_key).public().as_bytes())
 }
 
-/// Binds an endpoint by the options.
+/// Binds an endpoint by the options: on the ports of the last time where the owner named none and
+/// they are free.
 pub(crate) async fn bind(
     options: &NetworkOptions,
     admission: Admission,
+) -> Result<Bound, OpenError> {
+    let wanted = options.binds();
+    let last = options.ports_file.as_deref().map(ports::last);
+    let again = ports::with_last(&wanted, &last.unwrap_or_default());
+    let bound = match bind_at(options, admission.clone(), &again).await {
+        Err(OpenError::Bind(reason)) if again != wanted => {
+            warn!(%reason, "the last ports are taken: devices that know them find this one by its offers");
+            bind_at(options, admission, &wanted).await
+        }
+        bound => bound,
+    }?;
+    if let Some(path) = &options.ports_file
+        && let Err(error) = ports::remember(path, &bound.endpoint.bound_sockets())
+    {
+        warn!(%error, "the ports are not remembered");
+    }
+    Ok(bound)
+}
+
+async fn bind_at(
+    options: &NetworkOptions,
+    admission: Admission,
+    addresses: &[SocketAddr],
 ) -> Result<Bound, OpenError> {
     let lookup = MemoryLookup::new();
     let mut builder = Endpoint::builder(presets::Minimal)
@@ -64,7 +91,6 @@ pub(crate) async fn bind(
         .transport_config(transport(KEEP_ALIVE_INTERVAL))
         .hooks(admission)
         .clear_address_lookup()
-        .address_lookup(lookup.clone())
         .relay_mode(relays(options)?)
         .portmapper_config(if options.map_ports {
             PortmapperConfig::default()
@@ -73,22 +99,13 @@ pub(crate) async fn bind(
         })
         .clear_ip_transports();
     if !options.relay_only {
-        builder = bind_sockets(builder, options)?;
+        builder = bind_sockets(builder, options, addresses)?;
     }
-    builder = lookups(builder, options);
     let endpoint = builder
         .bind()
         .await
         .map_err(|error| OpenError::Bind(format!("{error:#}")))?;
-    let discovered = match options.reach {
-        Reach::Loopback => stream::pending().boxed(),
-        Reach::Local | Reach::World => discover(&endpoint, &options.membership.service()).await,
-    };
-    Ok(Bound {
-        endpoint,
-        lookup,
-        discovered,
-    })
+    Ok(Bound { endpoint, lookup })
 }
 
 fn relays(options: &NetworkOptions) -> Result<RelayMode, OpenError> {
@@ -103,39 +120,75 @@ fn relays(options: &NetworkOptions) -> Result<RelayMode, OpenError> {
     Ok(RelayMode::custom(urls))
 }
 
-fn bind_sockets(builder: Builder, options: &NetworkOptions) -> Result<Builder, OpenError> {
-    options
-        .binds()
-        .into_iter()
-        .try_fold(builder, |builder, address| {
-            // Without IPv6 on the machine, IPv4 is enough; what the household named is required.
-            let required = !options.bind.is_empty() || address.is_ipv4();
-            let opts = iroh::endpoint::BindOpts::default().set_is_required(required);
-            builder
-                .bind_addr_with_opts(address, opts)
-                .map_err(|error| OpenError::Bind(format!("{address}: {error:#}")))
-        })
+fn bind_sockets(
+    builder: Builder,
+    options: &NetworkOptions,
+    addresses: &[SocketAddr],
+) -> Result<Builder, OpenError> {
+    addresses.iter().try_fold(builder, |builder, address| {
+        // Without IPv6 on the machine, IPv4 is enough; what the household named is required.
+        let required = !options.bind.is_empty() || address.is_ipv4();
+        let opts = iroh::endpoint::BindOpts::default().set_is_required(required);
+        builder
+            .bind_addr_with_opts(*address, opts)
+            .map_err(|error| OpenError::Bind(format!("{address}: {error:#}")))
+    })
 }
 
-fn lookups(mut builder: Builder, options: &NetworkOptions) -> Builder {
-    if options.reach != Reach::World {
-        return builder;
+/// Has the endpoint look devices up where the options say, and in nothing else: gossip adds a
+/// lookup of what neighbours say of third devices, which nobody signed. Returns the devices that are
+/// found on the local network.
+pub(crate) async fn look_up(
+    bound: &Bound,
+    options: &NetworkOptions,
+    dialing: &Arc<Dialing>,
+) -> Result<BoxStream<'static, PeerAddress>, OpenError> {
+    let endpoint = &bound.endpoint;
+    let failed = |error: &dyn fmt::Display| OpenError::Bind(format!("{error:#}"));
+    let lookups = endpoint.address_lookup().map_err(|error| failed(&error))?;
+    lookups.clear();
+    lookups.add(bound.lookup.clone());
+    if options.reach == Reach::World {
+        let stranger = Teller::Stranger;
+        if options.dht {
+            let dht = DhtAddressLookup::builder().into_address_lookup(endpoint);
+            let dht = dht.map_err(|error| failed(&error))?;
+            lookups.add(permitted(dht, dialing, stranger));
+        }
+        if let Some(origin) = &options.dns_origin {
+            let dns = DnsAddressLookup::builder(origin.clone()).into_address_lookup(endpoint);
+            let dns = dns.map_err(|error| failed(&error))?;
+            lookups.add(permitted(dns, dialing, stranger));
+        }
+        if let Some(relay) = &options.pkarr_relay {
+            let pkarr = PkarrPublisher::builder(relay.clone()).into_address_lookup(endpoint);
+            lookups.add(pkarr.map_err(|error| failed(&error))?);
+        }
     }
-    if options.dht {
-        builder = builder.address_lookup(DhtAddressLookup::builder());
+    let discovered = match options.reach {
+        Reach::Loopback => stream::pending().boxed(),
+        Reach::Local | Reach::World => {
+            discover(endpoint, &options.membership.service(), dialing).await
+        }
+    };
+    Ok(discovered)
+}
+
+fn permitted<L>(inner: L, dialing: &Arc<Dialing>, teller: Teller) -> Permitted<L> {
+    Permitted {
+        inner,
+        dialing: dialing.clone(),
+        teller,
     }
-    if let Some(origin) = &options.dns_origin {
-        builder = builder.address_lookup(DnsAddressLookup::builder(origin.clone()));
-    }
-    if let Some(relay) = &options.pkarr_relay {
-        builder = builder.address_lookup(PkarrPublisher::builder(relay.clone()));
-    }
-    builder
 }
 
 /// Begins to look for devices on the local network. Where multicast is not permitted (some
 /// containers), devices still find each other by ticket.
-async fn discover(endpoint: &Endpoint, service: &str) -> BoxStream<'static, PeerAddress> {
+async fn discover(
+    endpoint: &Endpoint,
+    service: &str,
+    dialing: &Arc<Dialing>,
+) -> BoxStream<'static, PeerAddress> {
     let mdns = MdnsAddressLookup::builder()
         .service_name(service)
         .build(endpoint.id());
@@ -151,7 +204,7 @@ async fn discover(endpoint: &Endpoint, service: &str) -> BoxStream<'static, Peer
         }
     };
     let events = mdns.subscribe().await;
-    lookups.add(mdns);
+    lookups.add(permitted(mdns, dialing, Teller::LocalNetwork));
     let found = events.filter_map(|event| async move {
         match event {
             DiscoveryEvent::Discovered { endpoint_info, .. } => {

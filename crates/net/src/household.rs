@@ -12,24 +12,26 @@
 //! household's specification.
 
 mod message;
+mod seats;
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use futures::future::BoxFuture;
 use hearth_protocol::household::{HouseholdAsk, HouseholdReply, MESSAGE_BYTES_MAX};
 use hearth_protocol::offer::DeviceId;
-use iroh::endpoint::{Connection, RecvStream, SendStream, VarInt};
+use iroh::endpoint::{Connection, RecvStream, SendStream, VarInt, WeakConnectionHandle};
 use iroh::protocol::{AcceptError, ProtocolHandler};
 use iroh::{Endpoint, EndpointAddr};
 use thiserror::Error;
-use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
-use crate::admission::device_of;
+use crate::admission::{device_of, origin_of};
 use crate::answers::{ConnectError, connect};
 use crate::codec::LENGTH_BYTES;
-use crate::limits::{HOUSEHOLD_ASKS_MAX, HOUSEHOLD_TIME_MAX, KEEP_ALIVE_INTERVAL};
+use crate::limits::{HOUSEHOLD_QUESTION_TIME_MAX, HOUSEHOLD_TIME_MAX, KEEP_ALIVE_INTERVAL};
+use seats::{Guest, Seat, Seats};
 
 pub use message::{
     HouseholdMessage, HouseholdMessageError, decode_household, encode_household, household_length,
@@ -46,6 +48,36 @@ const GARBAGE: u32 = 32;
 pub trait AnswersHousehold: Send + Sync {
     /// The answer to what `device` asks.
     fn answer(&self, device: DeviceId, ask: HouseholdAsk) -> BoxFuture<'_, HouseholdReply>;
+
+    /// Whether a device belongs to the household now. It is asked for each connection, so it must
+    /// not wait.
+    fn is_member(&self, device: &DeviceId) -> bool;
+}
+
+/// Who answers for the household, once the node said so. Clones are the same.
+#[derive(Clone, Default)]
+pub(crate) struct Desk(Arc<OnceLock<Arc<dyn AnswersHousehold>>>);
+
+impl fmt::Debug for Desk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Desk").finish_non_exhaustive()
+    }
+}
+
+impl Desk {
+    /// Lets `desk` answer. The first one that is named stays.
+    pub(crate) fn answer_by(&self, desk: Arc<dyn AnswersHousehold>) {
+        let _ = self.0.set(desk);
+    }
+
+    fn get(&self) -> Option<&Arc<dyn AnswersHousehold>> {
+        self.0.get()
+    }
+
+    /// Whether a device belongs to the household; nobody does before the node said who answers.
+    pub(crate) fn is_member(&self, device: &DeviceId) -> bool {
+        self.get().is_some_and(|desk| desk.is_member(device))
+    }
 }
 
 /// Why a device gave no answer.
@@ -118,38 +150,87 @@ pub(crate) async fn ask(
     reply
 }
 
-/// Answers those who ask, once the node said how.
-#[derive(Clone)]
-pub(crate) struct HouseholdProtocol {
-    desk: Arc<OnceLock<Arc<dyn AnswersHousehold>>>,
-    at_once: Arc<Semaphore>,
+/// Who is being answered, and on what connection, so that one who keeps others waiting is let go.
+#[derive(Debug, Default)]
+struct Taken {
+    seats: Seats,
+    connections: BTreeMap<Seat, WeakConnectionHandle>,
 }
 
-impl fmt::Debug for HouseholdProtocol {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HouseholdProtocol").finish_non_exhaustive()
+/// Answers those who ask, once the node said how.
+#[derive(Debug, Clone)]
+pub(crate) struct HouseholdProtocol {
+    desk: Desk,
+    taken: Arc<Mutex<Taken>>,
+    begun: Instant,
+}
+
+/// A place among those who are answered; given back when it is dropped.
+struct Held<'a> {
+    protocol: &'a HouseholdProtocol,
+    seat: Seat,
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        let mut taken = self.protocol.taken();
+        taken.seats.leave(self.seat);
+        taken.connections.remove(&self.seat);
     }
 }
 
 impl HouseholdProtocol {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(desk: Desk) -> Self {
         Self {
-            desk: Arc::default(),
-            at_once: Arc::new(Semaphore::new(HOUSEHOLD_ASKS_MAX)),
+            desk,
+            taken: Arc::default(),
+            begun: Instant::now(),
         }
     }
 
-    /// Lets `desk` answer. The first one that is named stays.
-    pub(crate) fn answer_by(&self, desk: Arc<dyn AnswersHousehold>) {
-        let _ = self.desk.set(desk);
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        // Both are plain data; a panic elsewhere leaves them usable.
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives a place to who asks; one that keeps others waiting gives way.
+    fn sit(&self, connection: &Connection) -> Option<Held<'_>> {
+        let device = device_of(connection);
+        let guest = Guest {
+            device,
+            site: origin_of(connection).site(),
+            is_member: self.desk.is_member(&device),
+        };
+        let now_ms = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let (seat, left) = {
+            let mut taken = self.taken();
+            let sat = taken.seats.sit(now_ms, guest)?;
+            let handle = connection.weak_handle();
+            taken.connections.insert(sat.seat, handle);
+            let left = sat.left.and_then(|seat| taken.connections.remove(&seat));
+            (sat.seat, left)
+        };
+        if let Some(other) = left.and_then(|handle| handle.upgrade()) {
+            other.close(VarInt::from_u32(TOO_MANY), b"");
+        }
+        Some(Held {
+            protocol: self,
+            seat,
+        })
     }
 
     async fn serve(&self, connection: &Connection) -> Result<(), u32> {
-        let _permit = self.at_once.try_acquire().map_err(|_| TOO_MANY)?;
+        let held = self.sit(connection).ok_or(TOO_MANY)?;
         let desk = self.desk.get().ok_or(TOO_MANY)?;
-        let (mut to, mut from) = connection.accept_bi().await.map_err(|_| GARBAGE)?;
-        let question: HouseholdAsk = receive(&mut from).await.map_err(|_| GARBAGE)?;
+        let question = timeout(HOUSEHOLD_QUESTION_TIME_MAX, async {
+            let (to, mut from) = connection.accept_bi().await.map_err(|_| GARBAGE)?;
+            let question: HouseholdAsk = receive(&mut from).await.map_err(|_| GARBAGE)?;
+            Ok((to, question))
+        });
+        let (mut to, question) = question.await.unwrap_or(Err(TOO_MANY))?;
         let reply = desk.answer(device_of(connection), question).await;
+        // Whoever does not read its answer keeps nobody else waiting.
+        drop(held);
         send(&mut to, &reply).await.map_err(|_| GARBAGE)?;
         // The asker closes the connection when it has read the answer.
         connection.closed().await;

@@ -16,15 +16,20 @@
 mod admission;
 mod answers;
 pub mod codec;
+mod dialing;
 mod endpoint;
+mod entrance;
 mod files;
+mod gate;
 mod household;
 pub mod limits;
 mod liveness;
 mod network;
 pub mod offers;
 mod options;
+mod origin;
 mod peers;
+mod ports;
 mod relay;
 mod stream;
 mod ticket;
@@ -41,6 +46,7 @@ pub use network::{IncomingAnswers, JoinError, Network, OfferChanges, OpenError};
 pub use offers::OfferChange;
 pub use offers::exchange::{ExchangeError, OFFERS_ALPN};
 pub use options::{Membership, NetworkOptions, Patience, Reach};
+pub use origin::Origin;
 pub use peers::{PeerAddress, PeersError};
 pub use relay::{Relay, RelayCertificate, RelayError, RelayOptions};
 pub use stream::{

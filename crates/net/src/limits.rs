@@ -7,9 +7,40 @@
 use std::time::Duration;
 
 /// Connections that may be open at once, over all devices and protocols.
-pub const CONNECTIONS_MAX: usize = 512;
+pub const CONNECTIONS_MAX: usize =
+    HOUSEHOLD_CONNECTIONS_MAX + DIALED_CONNECTIONS_MAX + STRANGER_CONNECTIONS_MAX;
+/// Connections with the household's devices: four for each, whoever dialed.
+pub const HOUSEHOLD_CONNECTIONS_MAX: usize = 256;
+/// Connections with strangers that this device dialed: those that are kept for questions, and some
+/// for neighbours, exchanges and files.
+pub const DIALED_CONNECTIONS_MAX: usize = KEPT_CONNECTIONS_MAX + 64;
+/// Connections that strangers dialed.
+pub const STRANGER_CONNECTIONS_MAX: usize = 256;
 /// Connections that one device may have open at once, over all protocols.
 pub const DEVICE_CONNECTIONS_MAX: usize = 8;
+/// Connections that strangers at one IPv4 address, or in one /64 of IPv6, may have open at once.
+pub const MACHINE_CONNECTIONS_MAX: usize = 64;
+/// Connections that strangers in one /24 of IPv4 or one /48 of IPv6, or behind one relay, may have
+/// open at once.
+pub const SITE_CONNECTIONS_MAX: usize = 128;
+/// Connections of one site that are not taken from it for a newcomer from elsewhere.
+pub const FAIR_SHARE: usize = 8;
+/// How long a connection may carry nothing on its streams before it gives way to a newcomer, where
+/// there is no room else.
+pub const IDLE_GIVES_WAY: Duration = Duration::from_secs(20);
+/// How often it is looked which connections are used.
+pub const IDLE_SAMPLE_INTERVAL: Duration = Duration::from_secs(5);
+/// Handshakes of others that are under way at once.
+pub const HALF_OPEN_MAX: usize = 128;
+/// Handshakes that are under way at once from one /24 of IPv4 or /48 of IPv6, or through one relay.
+pub const HALF_OPEN_SITE_MAX: usize = 64;
+/// Handshakes under way, and whoever begins another must first show that it gets what is sent to its
+/// address.
+pub const HALF_OPEN_UNPROVEN_MAX: usize = 32;
+/// How long an honest handshake takes at most; one that takes longer gives way.
+pub const HALF_OPEN_GRACE: Duration = Duration::from_secs(1);
+/// How long a handshake may take.
+pub const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(5);
 /// Answer streams that one connection may have open at once.
 pub const CONNECTION_STREAMS_MAX: u32 = 32;
 /// Answer streams that wait for the node to take them; one more is refused as busy.
@@ -82,15 +113,32 @@ pub const EXCHANGE_BYTES_MAX: usize = 4 << 20;
 /// Exchanges of offers that are answered at once.
 pub const EXCHANGES_MAX: usize = 16;
 
-/// Questions about the household that are answered at once.
-pub const HOUSEHOLD_ASKS_MAX: usize = 8;
+/// Questions of one of the household's devices that are answered at once.
+pub const HOUSEHOLD_MEMBER_MAX: usize = 4;
+/// Questions of strangers about the household that are answered at once, besides those.
+pub const HOUSEHOLD_STRANGERS_MAX: usize = 8;
+/// Of those, questions of strangers from one site.
+pub const HOUSEHOLD_SITE_MAX: usize = 4;
+/// How long a stranger has to ask its question before it gives way to another.
+pub const HOUSEHOLD_GRACE: Duration = Duration::from_secs(1);
+/// How long a stranger may take for its question.
+pub const HOUSEHOLD_QUESTION_TIME_MAX: Duration = Duration::from_secs(3);
 /// How long a question about the household may take.
 pub const HOUSEHOLD_TIME_MAX: Duration = Duration::from_secs(10);
 
+/// Devices whose offers and addresses are kept because this device dialed them.
+pub const DEALT_WITH_MAX: usize = 256;
+
 /// Peers that are remembered.
 pub const PEERS_MAX: usize = 256;
+/// Of those, peers that the owner named, which strangers do not displace.
+pub const NAMED_PEERS_MAX: usize = 128;
 /// Addresses of one peer.
 pub const PEER_ADDRESSES_MAX: usize = 16;
+/// Addresses of a stranger that are dialed.
+pub const STRANGER_ADDRESSES_MAX: usize = 8;
+/// Relays that are used because a ticket named them.
+pub const TICKET_RELAYS_MAX: usize = 16;
 /// The longest file of remembered peers, in bytes.
 pub const PEERS_FILE_BYTES_MAX: u64 = 1 << 20;
 /// The longest ticket, in characters.

@@ -8,7 +8,6 @@ use hearth_protocol::content::ContentHash;
 use hearth_protocol::household::{HouseholdAsk, HouseholdReply};
 use hearth_protocol::offer::{DeviceId, Offer, SignedOffer};
 use iroh::EndpointAddr;
-use iroh::protocol::Router;
 use iroh_gossip::net::{GOSSIP_ALPN, Gossip};
 use thiserror::Error;
 use tokio::sync::{broadcast, mpsc, watch};
@@ -18,12 +17,14 @@ use tokio::time::interval;
 use crate::admission::Admission;
 use crate::answers::{ANSWER_ALPN, AnswerProtocol, Asker, ConnectError, IncomingAnswer};
 use crate::codec::{ANNOUNCEMENT_BYTES_MAX, AnnouncementError};
-use crate::endpoint::{self, Bound};
+use crate::dialing::{Dialing, Teller};
+use crate::endpoint;
+use crate::entrance::Entrance;
 use crate::files::{FetchError, Files, ShareError, SharedFile, WantedFile};
 use crate::household::{
-    self, AnswersHousehold, HOUSEHOLD_ALPN, HouseholdAskError, HouseholdProtocol,
+    self, AnswersHousehold, Desk, HOUSEHOLD_ALPN, HouseholdAskError, HouseholdProtocol,
 };
-use crate::limits::{INCOMING_ANSWERS_MAX, KEPT_CONNECTION_IDLE};
+use crate::limits::{IDLE_SAMPLE_INTERVAL, INCOMING_ANSWERS_MAX};
 use crate::offers::driver::{Driver, Hub, HubParts};
 use crate::offers::exchange::{self, ExchangeError, ExchangeProtocol, OFFERS_ALPN};
 use crate::offers::{Event, OfferChange};
@@ -110,11 +111,13 @@ struct Inner {
     hub: Arc<Hub>,
     asker: Arc<Asker>,
     files: Files,
-    household: HouseholdProtocol,
-    router: Router,
+    desk: Desk,
     membership: Membership,
     stop: watch::Sender<bool>,
     tasks: Mutex<JoinSet<()>>,
+    /// Takes what others begin; it ends after everything else.
+    entrance: Mutex<JoinSet<()>>,
+    close: watch::Sender<bool>,
 }
 
 impl Network {
@@ -134,36 +137,37 @@ impl Network {
                 folder: folder.clone(),
                 reason,
             })?;
-        let admission = Admission::default();
-        let Bound {
-            endpoint,
-            lookup,
-            discovered,
-        } = endpoint::bind(&options, admission.clone()).await?;
+        let desk = Desk::default();
+        let admission = Admission::new(desk.clone());
+        let dialing = Arc::new(Dialing::new(options.reach, &options.relays));
+        let bound = endpoint::bind(&options, admission.clone()).await?;
+        let endpoint = bound.endpoint.clone();
+        let gossip = Gossip::builder()
+            .max_message_size(ANNOUNCEMENT_BYTES_MAX + GOSSIP_OVERHEAD_BYTES)
+            .spawn(endpoint.clone());
+        let discovered = endpoint::look_up(&bound, &options, &dialing).await?;
         let (hub, queues) = Hub::new(HubParts {
             endpoint: endpoint.clone(),
             topic: options.membership.topic(),
             reach: options.reach,
             relay_only: options.relay_only,
             relays: options.relays.clone(),
-            admission,
-            lookup,
+            admission: admission.clone(),
+            dialing,
+            lookup: bound.lookup,
             book,
         });
-        let gossip = Gossip::builder()
-            .max_message_size(ANNOUNCEMENT_BYTES_MAX + GOSSIP_OVERHEAD_BYTES)
-            .spawn(endpoint.clone());
+        hub.note_own_addresses();
         let (arrived, incoming) = mpsc::channel(INCOMING_ANSWERS_MAX);
-        let household = HouseholdProtocol::new();
-        let router = Router::builder(endpoint.clone())
+        let entrance = Entrance::new(endpoint.clone(), admission.clone())
             .accept(ANSWER_ALPN, AnswerProtocol::new(arrived, options.patience))
             .accept(OFFERS_ALPN, ExchangeProtocol::new(hub.clone()))
-            .accept(HOUSEHOLD_ALPN, household.clone())
+            .accept(HOUSEHOLD_ALPN, HouseholdProtocol::new(desk.clone()))
             .accept(GOSSIP_ALPN, gossip.clone())
-            .accept(iroh_blobs::ALPN, blobs)
-            .spawn();
+            .accept(iroh_blobs::ALPN, blobs);
         let asker = Arc::new(Asker::new(endpoint, options.patience));
         let (stop, stopped) = watch::channel(false);
+        let (close, closing) = watch::channel(false);
         let mut tasks = JoinSet::new();
         let driver = Driver {
             hub: hub.clone(),
@@ -172,16 +176,19 @@ impl Network {
         };
         tasks.spawn(driver.run(queues, discovered, stopped.clone()));
         tasks.spawn(doorkeeper.run(stopped.clone()));
-        tasks.spawn(tidy(asker.clone(), stopped));
+        tasks.spawn(tidy(asker.clone(), admission, stopped));
+        let mut entered = JoinSet::new();
+        entered.spawn(entrance.run(closing));
         let inner = Inner {
             hub,
             asker,
             files,
-            household,
-            router,
+            desk,
             membership: options.membership,
             stop,
             tasks: Mutex::new(tasks),
+            entrance: Mutex::new(entered),
+            close,
         };
         let network = Self {
             inner: Arc::new(inner),
@@ -215,7 +222,9 @@ impl Network {
         hint: Option<&PeerAddress>,
     ) -> Result<PayerStream, ConnectError> {
         let address = self.locate(device, hint)?;
-        self.inner.asker.ask(address).await
+        let stream = self.inner.asker.ask(address).await?;
+        self.inner.hub.deal_with(device);
+        Ok(stream)
     }
 
     /// Has a connection to a device ready for the next question to it, so that asking costs no
@@ -323,16 +332,19 @@ impl Network {
         if ticket.network_secret != ours {
             return Err(JoinError::OtherNetwork);
         }
-        let asked = exchange::ask(&self.inner.hub, &ticket.peer).await;
+        let hub = &self.inner.hub;
+        hub.dialing.allow_relays(&ticket.peer);
+        let asked = exchange::ask(hub, &ticket.peer, Teller::Owner).await;
         if !matches!(asked, Err(ExchangeError::NotAMember)) {
-            self.inner.hub.welcome(&ticket.peer);
+            let peer = hub.dialing.permitted(ticket.peer.clone(), Teller::Owner);
+            hub.welcome(&peer, true);
         }
-        Ok(asked?)
+        Ok(asked.map(drop)?)
     }
 
     /// Lets `desk` answer what others ask about the household. Until then they are turned away.
     pub fn answer_household(&self, desk: Arc<dyn AnswersHousehold>) {
-        self.inner.household.answer_by(desk);
+        self.inner.desk.answer_by(desk);
     }
 
     /// Asks a device about the household. What is known of where it is is used beside `hint`.
@@ -428,30 +440,29 @@ impl Network {
     pub async fn shutdown(&self) {
         // Fails only when no task listens any more, which is what is wanted.
         let _ = self.inner.stop.send(true);
-        let tasks = {
-            let mut tasks = self
-                .inner
-                .tasks
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            std::mem::take(&mut *tasks)
-        };
-        tasks.join_all().await;
+        take(&self.inner.tasks).join_all().await;
         self.inner.asker.close();
-        if let Err(error) = self.inner.router.shutdown().await {
-            tracing::warn!(%error, "the network did not shut down cleanly");
-        }
+        let _ = self.inner.close.send(true);
+        take(&self.inner.entrance).join_all().await;
         self.inner.files.settle().await;
     }
 }
 
-/// Lets go of connections that nobody uses.
-async fn tidy(asker: Arc<Asker>, mut stop: watch::Receiver<bool>) {
-    let mut tick = interval(KEPT_CONNECTION_IDLE / 4);
+fn take(tasks: &Mutex<JoinSet<()>>) -> JoinSet<()> {
+    let mut tasks = tasks.lock().unwrap_or_else(PoisonError::into_inner);
+    std::mem::take(&mut *tasks)
+}
+
+/// Lets go of connections that nobody uses, and notes which ones are used.
+async fn tidy(asker: Arc<Asker>, admission: Admission, mut stop: watch::Receiver<bool>) {
+    let mut tick = interval(IDLE_SAMPLE_INTERVAL);
     loop {
         tokio::select! {
             _ = stop.changed() => return,
-            _ = tick.tick() => asker.tidy(),
+            _ = tick.tick() => {
+                asker.tidy();
+                admission.sample();
+            }
         }
     }
 }

@@ -132,6 +132,9 @@ pub struct NetworkOptions {
     pub blobs_folder: PathBuf,
     /// The file in which peers are remembered.
     pub peers_file: Option<PathBuf>,
+    /// The file in which the ports are remembered that the system chose, so that this device is
+    /// where it said it is also after it was killed.
+    pub ports_file: Option<PathBuf>,
     /// How long others are waited for.
     pub patience: Patience,
     /// The most bytes a second that are sent to all who fetch files together.
@@ -154,6 +157,7 @@ impl NetworkOptions {
             map_ports: false,
             blobs_folder: blobs_folder.into(),
             peers_file: None,
+            ports_file: None,
             patience: Patience::default(),
             upload_bytes_per_s: None,
         }

@@ -1,7 +1,7 @@
 //! Where devices are, and which of them are remembered between runs.
 //!
-//! The file of remembered peers is text, a peer a line: its id, then its socket addresses and
-//! relays, separated by spaces. Lines that cannot be read are left out, because a damaged address
+//! The file of remembered peers is text, a peer a line: its id, the word `named` for one that the
+//! owner named by a ticket, then its socket addresses and relays, separated by spaces. Lines that cannot be read are left out, because a damaged address
 //! book must not keep a node from starting; each peer that matters can be joined again by ticket.
 
 use std::collections::VecDeque;
@@ -16,7 +16,9 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use url::Url;
 
-use crate::limits::{PEER_ADDRESSES_MAX, PEERS_FILE_BYTES_MAX, PEERS_MAX, RELAY_URL_BYTES_MAX};
+use crate::limits::{
+    NAMED_PEERS_MAX, PEER_ADDRESSES_MAX, PEERS_FILE_BYTES_MAX, PEERS_MAX, RELAY_URL_BYTES_MAX,
+};
 use crate::options::Reach;
 
 /// Where a device is.
@@ -86,8 +88,7 @@ impl PeerAddress {
         Some(EndpointAddr::from_parts(id, direct.chain(relays)))
     }
 
-    fn parse(line: &str) -> Option<Self> {
-        let mut words = line.split_ascii_whitespace();
+    fn parse<'a>(mut words: impl Iterator<Item = &'a str>) -> Option<Self> {
         let mut address = Self::of(words.next()?.parse().ok()?);
         for word in words.take(PEER_ADDRESSES_MAX) {
             match word.parse() {
@@ -144,10 +145,40 @@ pub enum PeersError {
     },
 }
 
+/// The word that marks a peer that the owner named.
+const NAMED: &str = "named";
+
+/// A remembered peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Peer {
+    pub(crate) address: PeerAddress,
+    /// Whether the owner named it, by a ticket.
+    pub(crate) is_named: bool,
+}
+
+impl Peer {
+    fn parse(line: &str) -> Option<Self> {
+        let is_named = line.split_ascii_whitespace().nth(1) == Some(NAMED);
+        let words = line.split_ascii_whitespace().enumerate();
+        let words = words.filter(|(at, word)| *at != 1 || *word != NAMED);
+        let address = PeerAddress::parse(words.map(|(_, word)| word))?;
+        Some(Self { address, is_named })
+    }
+
+    fn line(&self) -> String {
+        let text = self.address.to_string();
+        match text.split_once(' ') {
+            _ if !self.is_named => format!("{text}\n"),
+            Some((device, rest)) => format!("{device} {NAMED} {rest}\n"),
+            None => format!("{text} {NAMED}\n"),
+        }
+    }
+}
+
 /// The remembered peers, the one last heard of at the end.
 #[derive(Debug, Default)]
 pub(crate) struct PeerBook {
-    peers: VecDeque<PeerAddress>,
+    peers: VecDeque<Peer>,
     changed: bool,
 }
 
@@ -170,8 +201,8 @@ impl PeerBook {
         let text = fs::read_to_string(path).map_err(failed)?;
         let mut book = Self::default();
         text.lines()
-            .filter_map(PeerAddress::parse)
-            .for_each(|peer| book.note(peer));
+            .filter_map(Peer::parse)
+            .for_each(|peer| book.note(peer.address, peer.is_named));
         book.changed = false;
         Ok(book)
     }
@@ -193,27 +224,58 @@ impl PeerBook {
     /// What is to be written, if anything changed since the last time.
     pub(crate) fn take_changes(&mut self) -> Option<String> {
         let changed = std::mem::take(&mut self.changed);
-        changed.then(|| self.peers.iter().map(|peer| format!("{peer}\n")).collect())
+        changed.then(|| self.peers.iter().map(Peer::line).collect())
     }
 
-    /// Remembers a peer as the one last heard of; the one not heard of for longest makes room.
-    pub(crate) fn note(&mut self, peer: PeerAddress) {
-        let known = self.peers.iter().position(|p| p.device == peer.device);
+    /// Remembers a peer as the one last heard of. The one not heard of for longest makes room, and
+    /// one that the owner named only for another such one.
+    pub(crate) fn note(&mut self, address: PeerAddress, is_named: bool) {
+        let known = self
+            .peers
+            .iter()
+            .position(|peer| peer.address.device == address.device);
         let old = known.and_then(|at| self.peers.remove(at));
-        let known_address = peer.direct.is_empty() && peer.relays.is_empty();
-        let peer = match old {
-            Some(old) if known_address => old,
-            _ => peer,
+        let says_nothing = address.direct.is_empty() && address.relays.is_empty();
+        let is_named = is_named || old.as_ref().is_some_and(|old| old.is_named);
+        let address = match old {
+            Some(old) if says_nothing => old.address,
+            _ => address,
         };
-        self.peers.push_back(peer);
-        if self.peers.len() > PEERS_MAX {
-            self.peers.pop_front();
+        self.peers.push_back(Peer { address, is_named });
+        let named = self.peers.iter().filter(|peer| peer.is_named).count();
+        if named > NAMED_PEERS_MAX {
+            self.drop_first(true);
+        } else if self.peers.len() > PEERS_MAX {
+            self.drop_first(false);
         }
         self.changed = true;
     }
 
+    fn drop_first(&mut self, is_named: bool) {
+        let first = self.peers.iter().position(|peer| peer.is_named == is_named);
+        first.map(|at| self.peers.remove(at));
+    }
+
+    /// Notes where a remembered peer is now.
+    pub(crate) fn moved(&mut self, address: &PeerAddress) {
+        let mut peers = self.peers.iter_mut();
+        let known = peers.find(|peer| peer.address.device == address.device);
+        if let Some(peer) = known
+            && peer.address != *address
+        {
+            peer.address.clone_from(address);
+            self.changed = true;
+        }
+    }
+
+    /// Whether the owner named a device.
+    pub(crate) fn is_named(&self, device: &DeviceId) -> bool {
+        let mut peers = self.peers.iter();
+        peers.any(|peer| peer.is_named && peer.address.device == *device)
+    }
+
     /// All of them, the one last heard of first.
-    pub(crate) fn peers(&self) -> impl Iterator<Item = &PeerAddress> {
+    pub(crate) fn peers(&self) -> impl Iterator<Item = &Peer> {
         self.peers.iter().rev()
     }
 }
@@ -241,9 +303,9 @@ mod tests {
         let path = folder.path().join("peers");
         assert_eq!(PeerBook::read(&path).unwrap().peers().count(), 0);
         let mut book = PeerBook::default();
-        book.note(peer(1));
-        book.note(peer(2));
-        book.note(peer(1));
+        book.note(peer(1), true);
+        book.note(peer(2), false);
+        book.note(peer(1), false);
         let text = book.take_changes().unwrap();
         assert_eq!(book.take_changes(), None);
         let damaged = format!(
@@ -252,8 +314,9 @@ mod tests {
         );
         PeerBook::write(&damaged, &path).unwrap();
         let read = PeerBook::read(&path).unwrap();
-        let peers: Vec<_> = read.peers().cloned().collect();
+        let peers: Vec<_> = read.peers().map(|one| one.address.clone()).collect();
         assert_eq!(peers, [peer(1), peer(2)]);
+        assert!(read.is_named(&peer(1).device) && !read.is_named(&peer(2).device));
         fs::write(&path, vec![b' '; PEERS_FILE_BYTES_MAX as usize + 1]).unwrap();
         assert!(PeerBook::read(&path).is_err());
     }
@@ -267,9 +330,25 @@ mod tests {
             DeviceId(*SecretKey::from_bytes(&seed).public().as_bytes())
         });
         let keys: Vec<_> = keys.collect();
-        keys.iter().for_each(|key| book.note(PeerAddress::of(*key)));
+        let note = |book: &mut PeerBook, is_named: bool, of: &[DeviceId]| {
+            of.iter()
+                .for_each(|key| book.note(PeerAddress::of(*key), is_named));
+        };
+        note(&mut book, false, &keys);
         assert_eq!(book.peers().count(), PEERS_MAX);
-        assert!(book.peers().all(|peer| peer.device != keys[0]));
+        assert!(book.peers().all(|peer| peer.address.device != keys[0]));
+        // Those that the owner named stay, however many others come.
+        let (named, others) = keys.split_at(NAMED_PEERS_MAX);
+        note(&mut book, true, named);
+        note(&mut book, false, others);
+        assert!(named.iter().all(|device| book.is_named(device)));
+        assert_eq!(book.peers().count(), PEERS_MAX);
+        note(&mut book, true, others);
+        let still = book.peers().filter(|peer| peer.is_named).count();
+        assert_eq!(
+            (still, book.peers().count() <= PEERS_MAX),
+            (NAMED_PEERS_MAX, true)
+        );
     }
 
     #[test]

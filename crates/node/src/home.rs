@@ -245,6 +245,11 @@ impl Home {
         self.root.join("heads")
     }
 
+    /// The file in which the ports are remembered that the system chose.
+    pub fn ports_path(&self) -> PathBuf {
+        self.root.join("ports")
+    }
+
     /// The file in which peers are remembered.
     pub fn peers_path(&self) -> PathBuf {
         self.root.join("peers")

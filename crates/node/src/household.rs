@@ -435,6 +435,7 @@ impl Building<'_> {
         options.dht = config.dht && config.reach == ReachConfig::World;
         options.map_ports = config.reach == ReachConfig::World;
         options.peers_file = Some(self.home.peers_path());
+        options.ports_file = Some(self.home.ports_path());
         options.upload_bytes_per_s = config.upload_bytes_per_s;
         let (network, mut incoming) = Network::open(options).await?;
         let provider = provider.clone();

@@ -106,14 +106,19 @@ sol! {
 #[serde(rename_all = "camelCase")]
 pub struct ChannelConfig {
     /// The account whose tokens are in escrow.
+    #[serde(with = "crate::address")]
     pub payer: Address,
     /// The key that signs vouchers; the zero address means a contract wallet at `payer`.
+    #[serde(with = "crate::address")]
     pub payer_authorizer: Address,
     /// The account that is paid.
+    #[serde(with = "crate::address")]
     pub receiver: Address,
     /// The key that signs claims and refunds for the receiver.
+    #[serde(with = "crate::address")]
     pub receiver_authorizer: Address,
     /// The ERC-20 token.
+    #[serde(with = "crate::address")]
     pub token: Address,
     /// Seconds between the start of a payer's withdrawal and its end, 40 bits.
     pub withdraw_delay: u64,

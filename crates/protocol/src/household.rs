@@ -12,6 +12,7 @@
 
 mod certificate;
 mod invitation;
+mod kin;
 mod roster;
 
 use alloy_primitives::{Address, B256};
@@ -29,6 +30,7 @@ pub use certificate::{
 pub use invitation::{
     INVITATION_TTL_MS_MAX, INVITATIONS_MAX, InvitationError, Invitations, InviteTicket, Secret,
 };
+pub use kin::KinProof;
 pub use roster::{DEVICES_MAX, REMOVALS_MAX, Roster};
 
 /// How long a certificate stands, in milliseconds: 90 days.
@@ -54,6 +56,8 @@ pub enum HouseholdAsk {
     Compare(Vec<Statement>),
     /// To be let go: the asker belongs to the household no more.
     Leave,
+    /// Whether the asked device holds the key of the same household; the asker proves that it does.
+    Kin(KinProof),
 }
 
 impl std::fmt::Debug for HouseholdAsk {
@@ -63,6 +67,7 @@ impl std::fmt::Debug for HouseholdAsk {
             Self::Join { name, .. } => f.debug_struct("Join").field("name", name).finish(),
             Self::Compare(statements) => f.debug_tuple("Compare").field(&statements.len()).finish(),
             Self::Leave => f.write_str("Leave"),
+            Self::Kin(_) => f.write_str("Kin"),
         }
     }
 }
@@ -94,7 +99,9 @@ pub enum JoinRefusal {
     #[error("the household has {DEVICES_MAX} devices already")]
     Full,
     /// The name is none.
-    #[error("a device's name has 1 to {DEVICE_NAME_BYTES_MAX} bytes and no control characters")]
+    #[error(
+        "a device's name has 1 to {DEVICE_NAME_BYTES_MAX} bytes, none of them unseen, and no space at its ends"
+    )]
     Name,
     /// The asker does not belong to the household.
     #[error("the device does not belong to this household")]
@@ -380,17 +387,37 @@ impl Household {
         Ok(changed)
     }
 
-    /// What another device is told: everything, where it belongs to the household; else this
-    /// device's own certificate, by which the other may find that they belong together.
+    /// What another device is told: everything, where it belongs to the household; else nothing. A
+    /// certificate says what the device is called, and that is for nobody else to know.
     pub fn told_to(&self, now: Timestamp, device: &DeviceId) -> Vec<Statement> {
         if self.is_member(now, device) {
-            return self.roster.statements();
+            self.roster.statements()
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// What a device is told that proved to hold this household's key too: this device's own
+    /// certificate, by which the other finds that they belong together.
+    ///
+    /// # Errors
+    /// When this device does not hold the key, or the proof is wrong.
+    pub fn told_to_kin(
+        &self,
+        device: &DeviceId,
+        proof: &KinProof,
+        account_secret: &[u8; 32],
+    ) -> Result<Vec<Statement>, JoinRefusal> {
+        let expected = KinProof::new(account_secret, device, &self.own);
+        if !self.is_host() || *proof != expected {
+            return Err(JoinRefusal::Stranger);
         }
         let own = self.roster.certificate(&self.own);
-        own.cloned()
+        Ok(own
+            .cloned()
             .map(Statement::Certificate)
             .into_iter()
-            .collect()
+            .collect())
     }
 
     /// Removes a device.

@@ -27,6 +27,9 @@ pub enum IdError {
     /// Not `eip155:<decimal>/erc20:0x<40 hex>`.
     #[error("a token is named like \"eip155:8453/erc20:0x…\" (CAIP-19)")]
     Asset,
+    /// Its capitals are wrong.
+    #[error(transparent)]
+    Address(#[from] crate::address::TypedAddressError),
     /// Not 32 bytes of hex after `0x`.
     #[error("a channel is named by 32 bytes of hex, like \"0x…\"")]
     Channel,
@@ -120,6 +123,22 @@ impl FromStr for AssetId {
             chain: chain.parse().map_err(|_| IdError::Asset)?,
             token: parse_address(token).ok_or(IdError::Asset)?,
         })
+    }
+}
+
+impl AssetId {
+    /// A token as a person names it: like [`AssetId::from_str`], and capitals that are mixed must
+    /// be the checksum's.
+    ///
+    /// # Errors
+    /// Says what is wrong, with the right form.
+    pub fn typed(text: &str) -> Result<Self, IdError> {
+        let id: Self = text.parse()?;
+        let (_, token) = text.split_once("/erc20:").ok_or(IdError::Asset)?;
+        match crate::address::typed(token) {
+            Ok(_) => Ok(id),
+            Err(error) => Err(IdError::Address(error)),
+        }
     }
 }
 

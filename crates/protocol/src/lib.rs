@@ -8,6 +8,7 @@
 //!
 //! Deliberately absent: JSON-RPC, HTTP, files, tokio. Those live in `chain` and `node`.
 
+pub mod address;
 pub mod answer;
 pub mod channel;
 pub mod claim;
@@ -21,5 +22,6 @@ pub mod money;
 pub mod offer;
 pub mod signature;
 pub mod spending;
+pub mod text;
 pub mod time;
 pub mod x402;

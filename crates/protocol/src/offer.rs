@@ -13,6 +13,7 @@ use thiserror::Error;
 
 use crate::answer::{Price, Serving};
 use crate::content::ContentHash;
+use crate::text::is_name;
 use crate::time::Timestamp;
 
 /// The longest signed offer, in bytes: what one gossip message holds.
@@ -201,9 +202,7 @@ impl OfferedModel {
         if long || self.prices.len() > PRICES_MAX {
             return Err(OfferError::TooLarge);
         }
-        let printable =
-            |name: &&String| !name.is_empty() && name.chars().all(|char| !char.is_control());
-        let sensible = names.iter().all(printable)
+        let sensible = names.iter().all(|name| is_name(name))
             && self.slots > 0
             && self.free_slots <= self.slots
             && self.head_bytes <= self.weights_bytes.min(HEAD_BYTES_MAX)

@@ -207,16 +207,22 @@ impl ChainClient {
             .map(|block| block.header()))
     }
 
+    /// The block, which must be the one that was asked for: an endpoint that answers with another is wrong.
     async fn wire_block(&self, at: BlockAt, full: bool) -> Result<Option<WireBlock>, ChainError> {
-        match at {
-            BlockAt::Hash(hash) => {
-                self.request("eth_getBlockByHash", json!([hash, full]))
-                    .await
-            }
-            other => {
-                self.request("eth_getBlockByNumber", json!([other.param(), full]))
-                    .await
-            }
+        let (method, param) = match at {
+            BlockAt::Hash(hash) => ("eth_getBlockByHash", json!(hash)),
+            other => ("eth_getBlockByNumber", other.param()),
+        };
+        let block: Option<WireBlock> = self.request(method, json!([param, full])).await?;
+        let is_asked_for = block.as_ref().is_none_or(|block| match at {
+            BlockAt::Latest => true,
+            BlockAt::Number(number) => block.number == U64::from(number),
+            BlockAt::Hash(hash) => block.hash == hash,
+        });
+        if is_asked_for {
+            Ok(block)
+        } else {
+            Err(ChainError::malformed(method, "it is another block"))
         }
     }
 
@@ -280,8 +286,15 @@ impl ChainClient {
                     )
                 })
                 .collect();
-            for answer in self.batch(&calls).await? {
-                logs.push(decode(METHOD, &answer?)?);
+            for (answer, hash) in self.batch(&calls).await?.into_iter().zip(part) {
+                let of_block: Vec<Log> = decode(METHOD, &answer?)?;
+                if of_block.iter().any(|log| log.block_hash != Some(*hash)) {
+                    return Err(ChainError::malformed(
+                        METHOD,
+                        "an event is of another block",
+                    ));
+                }
+                logs.push(of_block);
             }
         }
         Ok(logs)
@@ -307,13 +320,27 @@ impl ChainClient {
             let missing = || ChainError::malformed(method, "an answer of the batch is missing");
             answers.next().ok_or_else(missing)?
         };
-        let header = |raw: &RawValue| -> Result<Option<BlockHeader>, ChainError> {
+        let header = |raw: &RawValue, height: u64| -> Result<Option<BlockHeader>, ChainError> {
             let block: Option<WireBlock> = decode(BLOCK, raw)?;
-            Ok(block.map(|block| block.header()))
+            match block.map(|block| block.header()) {
+                Some(header) if header.number != height => Err(ChainError::malformed(
+                    BLOCK,
+                    "the block is of another height",
+                )),
+                header => Ok(header),
+            }
         };
-        let first = header(&next(BLOCK)?)?;
-        let logs = decode(LOGS, &next(LOGS)?)?;
-        let last = header(&next(BLOCK)?)?;
+        let (low, high) = (first, last);
+        let first = header(&next(BLOCK)?, low)?;
+        let logs: Vec<Log> = decode(LOGS, &next(LOGS)?)?;
+        let last = header(&next(BLOCK)?, high)?;
+        let is_in_range = |log: &Log| {
+            log.block_number
+                .is_some_and(|number| (low..=high).contains(&number))
+        };
+        if !logs.iter().all(is_in_range) {
+            return Err(ChainError::malformed(LOGS, "an event is of another block"));
+        }
         Ok((first, logs, last))
     }
 
@@ -374,6 +401,16 @@ impl ChainClient {
                     return Err(ChainError::malformed(
                         METHOD,
                         "the receipt is of another transaction",
+                    ));
+                }
+                let is_of_it = |log: &Log| {
+                    log.transaction_hash.is_none_or(|of| of == *hash)
+                        && log.block_hash.is_none_or(|of| of == wire.block_hash)
+                };
+                if !wire.logs.iter().all(is_of_it) {
+                    return Err(ChainError::malformed(
+                        METHOD,
+                        "an event in the receipt is of another transaction",
                     ));
                 }
                 receipts.push(Some(wire.into()));

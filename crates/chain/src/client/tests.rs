@@ -339,3 +339,92 @@ async fn a_chain_without_the_right_settlement_contract_is_named() {
             .is_err_and(|error| error.to_string().contains("eip155:1 "))
     );
 }
+
+/// A block as an endpoint writes it.
+fn block(number: &str, hash: B256) -> serde_json::Value {
+    let (parent, timestamp) = (B256::ZERO, "0x1");
+    serde_json::json!({ "number": number, "hash": hash, "parentHash": parent, "timestamp": timestamp })
+}
+
+#[tokio::test]
+async fn an_answer_about_something_else_than_was_asked_is_not_believed() {
+    let asked = B256::repeat_byte(1);
+    let other = B256::repeat_byte(2);
+    let scene = scene().await;
+    let is_malformed =
+        |error: ChainError| assert_eq!(error.kind(), ErrorKind::Malformed, "{error}");
+    let answers = |method: &'static str, answer: serde_json::Value| {
+        scene.server.then(method, Reply::Result(answer));
+    };
+
+    answers("eth_getBlockByHash", block("0x5", other));
+    is_malformed(scene.client.block(BlockAt::Hash(asked)).await.unwrap_err());
+    answers("eth_getBlockByNumber", block("0x6", asked));
+    is_malformed(scene.client.block(BlockAt::Number(5)).await.unwrap_err());
+    answers("eth_getBlockByNumber", block("0x6", asked));
+    is_malformed(scene.client.blocks(&[5]).await.unwrap_err());
+
+    let log = |of: B256| {
+        serde_json::json!([{
+            "address": Address::ZERO, "topics": [], "data": "0x", "blockNumber": "0x5", "blockHash": of,
+            "transactionHash": of, "transactionIndex": "0x0", "logIndex": "0x0", "removed": false,
+        }])
+    };
+    let filter = alloy_rpc_types_eth::Filter::new();
+    answers("eth_getLogs", log(other));
+    is_malformed(
+        scene
+            .client
+            .logs_of_blocks(&filter, &[asked])
+            .await
+            .unwrap_err(),
+    );
+    answers("eth_getLogs", log(asked));
+    assert_eq!(
+        scene
+            .client
+            .logs_of_blocks(&filter, &[asked])
+            .await
+            .unwrap()[0]
+            .len(),
+        1
+    );
+
+    let receipt = |of: B256, log_of: B256| {
+        serde_json::json!({
+            "transactionHash": of, "blockNumber": "0x5", "blockHash": log_of, "status": "0x1",
+            "gasUsed": "0x1", "contractAddress": null, "logs": log(log_of),
+        })
+    };
+    for (of, log_of) in [(other, other), (asked, other)] {
+        answers("eth_getTransactionReceipt", receipt(of, log_of));
+        is_malformed(scene.client.receipt(asked).await.unwrap_err());
+    }
+    answers("eth_getTransactionReceipt", receipt(asked, asked));
+    assert!(scene.client.receipt(asked).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn numbers_that_no_chain_has_are_refused_and_not_cut() {
+    let scene = scene().await;
+    let huge = format!("0x{}", "f".repeat(64));
+    let wrong = ["0x10000000000000000", &huge, "-0x1", "zz", ""];
+    for number in wrong {
+        let answer = block(number, B256::ZERO);
+        scene
+            .server
+            .then("eth_getBlockByNumber", Reply::Result(answer));
+        let error = scene.client.head().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Malformed, "{number}: {error}");
+        let count = serde_json::json!(number);
+        scene
+            .server
+            .then("eth_getTransactionCount", Reply::Result(count));
+        let error = scene
+            .client
+            .nonce(Address::ZERO, BlockAt::Latest)
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Malformed, "{number}: {error}");
+    }
+}

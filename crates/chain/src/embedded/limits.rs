@@ -16,8 +16,23 @@ pub const MAX_TRANSACTION_BYTES: usize = 128 * 1024;
 pub const MAX_POOL_TRANSACTIONS: usize = 8_192;
 /// Bytes of all transactions that wait in the pool.
 pub const MAX_POOL_BYTES: usize = 64 * 1024 * 1024;
+/// Of those, transactions of senders that the chain does not know: without balance and without a transaction that was
+/// mined. Keys cost nothing, so they leave room for the others.
+pub const MAX_UNKNOWN_TRANSACTIONS: usize = 4_096;
+/// Bytes of the same.
+pub const MAX_UNKNOWN_BYTES: usize = 32 * 1024 * 1024;
+/// Of all that wait, transactions that wait for a missing nonce; one more takes the place of another.
+pub const MAX_GAPPED_TRANSACTIONS: usize = 1_024;
+/// Bytes of the same.
+pub const MAX_GAPPED_BYTES: usize = 8 * 1024 * 1024;
+/// Of those, transactions of one sender.
+pub const MAX_SENDER_GAPPED: usize = 16;
+/// Time after which a transaction is dropped that waits for a missing nonce.
+pub const GAP_EXPIRY_MS: u64 = 10 * 60 * 1_000;
 /// How far a nonce may lie ahead of its account's, and so how many transactions of one sender can wait.
 pub const MAX_NONCE_AHEAD: u64 = 1_024;
+/// Bytes of the transactions of one sender that wait.
+pub const MAX_SENDER_BYTES: usize = 8 * 1024 * 1024;
 /// Percent by which a replacement must raise both fees of the transaction it replaces.
 pub const REPLACEMENT_BUMP_PERCENT: u128 = 10;
 

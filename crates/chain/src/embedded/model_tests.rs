@@ -61,6 +61,13 @@ impl Model {
         }
         true
     }
+
+    /// What the chain drops when it has mined: what its sender can no longer pay.
+    fn tidy(&mut self) {
+        let has = |from: &Address| self.accounts[from].1;
+        self.waiting
+            .retain(|(from, _), (_, value)| *value <= has(from));
+    }
 }
 
 fn nonce_of(chain: &Embedded, address: Address) -> u64 {
@@ -94,6 +101,7 @@ proptest! {
             let (_, raw) = payment(&from, nonce, to, value);
             let outcome = send(&chain, &raw);
             let expected = model.pay(from.address(), nonce, to, value);
+            model.tidy();
             prop_assert_eq!(outcome.is_ok(), expected, "nonce {} value {}: {:?}", nonce, value, outcome);
             if let Err(error) = outcome {
                 prop_assert!(matches!(error.code, RpcError::REJECTED), "{}", error);

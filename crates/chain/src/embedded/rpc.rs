@@ -6,6 +6,7 @@
 mod blocks;
 mod call;
 mod dev;
+mod forms;
 mod logs;
 mod params;
 mod state;
@@ -24,6 +25,7 @@ const CLIENT_VERSION: &str = concat!("hearth-embedded/", env!("CARGO_PKG_VERSION
 /// Answers one request.
 pub(crate) fn dispatch(chain: &Embedded, method: &str, params: Value) -> Result<Value, RpcError> {
     let params = Params::new(params)?;
+    forms::check(method, params.all())?;
     match method {
         "web3_clientVersion" => Ok(json!(CLIENT_VERSION)),
         "web3_sha3" => reply(keccak256(

@@ -24,6 +24,9 @@ use super::shared::Shared;
 use super::store::{Commit, StateAt, Store, StoreError, StoredPending};
 use super::{MAX_TIMESTAMP_S, Mining};
 
+/// What is said of a transaction that is no longer waited for.
+const DROPPED: &str = "dropped: the transactions before it never came, or its value exceeds the balance; send those first, then this one again";
+
 /// What the sequencer can be asked for. Each reply is sent once the effect is durable.
 #[derive(Debug)]
 pub(crate) enum Command {
@@ -87,7 +90,10 @@ impl Sequencer {
 
     /// Works until it is told to stop or nobody can send commands any more.
     pub(crate) fn run(mut self, commands: &Receiver<Command>) {
-        // What waited before a restart is mined without being asked for again.
+        // What waited before a restart and still can be mined is mined without being asked for again.
+        if let Err(error) = self.tidy() {
+            self.fail(&error);
+        }
         self.flush(self.mining == Mining::OnDemand);
         let mut next_tick = self.next_tick();
         loop {
@@ -171,18 +177,48 @@ impl Sequencer {
             nonce: account.nonce,
             balance: account.balance,
         };
+        let now_ms = self.shared.clock().now_ms();
         let admitted = self
             .shared
             .pool()
-            .admit(transaction, raw, sender)
+            .admit(transaction, raw, sender, now_ms)
             .map_err(|error| reject(&error))?;
         let hash = admitted.pending.hash;
+        for dropped in admitted.dropped {
+            self.settle_early(&dropped);
+            self.invalid.insert(dropped.hash, DROPPED.to_owned());
+            self.settled.push(dropped);
+        }
         if let Some(replaced) = admitted.replaced {
             self.settle_early(&replaced);
             self.settled.push(replaced);
         }
         self.admitted.push(admitted.pending);
         Ok(hash)
+    }
+
+    /// Looks at the pool anew: what can no longer be mined or waited for too long is dropped.
+    fn tidy(&mut self) -> Result<(), StoreError> {
+        let Ok(head) = self.shared.head() else {
+            return Ok(());
+        };
+        let state = StateAt::latest(&head);
+        let senders: Vec<_> = self.shared.pool().senders().collect();
+        let mut accounts = BTreeMap::new();
+        for sender in senders {
+            let account = state.account(sender)?;
+            let (nonce, balance) = (account.nonce, account.balance);
+            accounts.insert(sender, SenderState { nonce, balance });
+        }
+        let now_ms = self.shared.clock().now_ms();
+        let dropped = self.shared.pool().tidy(now_ms, &accounts);
+        for pending in dropped {
+            self.settle_early(&pending);
+            let reason = || DROPPED.to_owned();
+            self.invalid.entry(pending.hash).or_insert_with(reason);
+            self.settled.push(pending);
+        }
+        Ok(())
     }
 
     /// A transaction replaced before it was ever written must not be written afterwards.
@@ -194,7 +230,8 @@ impl Sequencer {
     /// Makes everything taken so far durable, mining what is ready if `mine`, and answers those who wait.
     fn flush(&mut self, mine: bool) {
         if self.failed.is_none() {
-            let outcome = if mine { self.mine_ready() } else { Ok(()) };
+            let mined = |chain: &mut Self| chain.mine_ready().and_then(|()| chain.tidy());
+            let outcome = if mine { mined(self) } else { Ok(()) };
             if let Err(error) = outcome.and_then(|()| self.write_pool()) {
                 self.fail(&error);
             }
@@ -405,7 +442,7 @@ fn answer<T>(reply: &SyncSender<Result<T, RpcError>>, outcome: Result<T, RpcErro
 
 fn reject(error: &AdmitError) -> RpcError {
     match error {
-        AdmitError::Full => RpcError::limit_exceeded(error.to_string()),
+        AdmitError::Full | AdmitError::SenderFull => RpcError::limit_exceeded(error.to_string()),
         other => RpcError::rejected(other.to_string()),
     }
 }

@@ -33,7 +33,7 @@ impl Scene {
             "[chains.\"eip155:402402\"]",
             &format!("[chains.\"{}\"]", chain.network()),
         );
-        let embedded = "eip155:402402/erc20:0x569b35Ed675c9ca42DBD1b6Dd75bdC2965D5ec8E";
+        let embedded = "eip155:402402/erc20:0x569b35Ed675C9cA42dbD1B6dd75bDC2965d5ec8E";
         buyer.edit_config(
             embedded,
             &format!("{}/erc20:{}", chain.network(), chain.token()),

@@ -49,7 +49,7 @@ mod sealed {
 impl HouseholdMessage for HouseholdAsk {
     fn statements(&self) -> usize {
         match self {
-            Self::Join { .. } | Self::Leave => 0,
+            Self::Join { .. } | Self::Leave | Self::Kin(_) => 0,
             Self::Compare(all) => all.len(),
         }
     }
@@ -124,7 +124,8 @@ fn bounded<M: HouseholdMessage>(message: &M) -> Result<(), HouseholdMessageError
 mod tests {
     use std::collections::BTreeMap;
 
-    use hearth_protocol::household::{InviteTicket, JoinRefusal, Secret, Statement};
+    use hearth_protocol::household::{InviteTicket, JoinRefusal, KinProof, Secret, Statement};
+    use hearth_protocol::offer::DeviceId;
     use serde_json::Value;
 
     use super::*;
@@ -204,6 +205,12 @@ mod tests {
                     is_vector(vector, &join);
                 }
                 "Leave" => is_vector(vector, &HouseholdAsk::Leave),
+                "Kin" => {
+                    let part = |name: &str| bytes(&vector[name]).try_into().unwrap();
+                    let (asker, asked) = (DeviceId(part("asker")), DeviceId(part("asked")));
+                    let proof = KinProof::new(&part("accountSecret"), &asker, &asked);
+                    is_vector(vector, &HouseholdAsk::Kin(proof));
+                }
                 "Compare" => is_vector(vector, &HouseholdAsk::Compare(told(vector))),
                 "Statements" => is_vector(vector, &HouseholdReply::Statements(told(vector))),
                 "Refused" => {

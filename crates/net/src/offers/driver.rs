@@ -31,12 +31,13 @@ use super::signing::announce;
 use super::table::{Effect, Event, OfferChange, Table};
 use crate::admission::Admission;
 use crate::codec::{Announcement, AnnouncementError, encode_announcement};
+use crate::dialing::{Dialing, Teller};
 use crate::limits::{
     EXCHANGE_INTERVAL, EXCHANGE_INTERVAL_ALONE, OFFER_CHANGES_MAX, OFFER_REPUBLISH_INTERVAL,
     OFFER_TTL_MS,
 };
 use crate::options::Reach;
-use crate::peers::{PEER_RELAYS_MAX, PeerAddress, PeerBook};
+use crate::peers::{PEER_RELAYS_MAX, Peer, PeerAddress, PeerBook};
 
 /// Announcements that wait to be passed on; what does not fit is healed by an exchange.
 const FORWARDS_MAX: usize = 1_024;
@@ -58,6 +59,7 @@ pub(crate) struct Hub {
     pub(crate) reach: Reach,
     pub(crate) relay_only: bool,
     pub(crate) admission: Admission,
+    pub(crate) dialing: Arc<Dialing>,
     /// Those of the options.
     relays: Vec<Url>,
     key: SecretKey,
@@ -87,6 +89,7 @@ pub(crate) struct HubParts {
     pub(crate) relay_only: bool,
     pub(crate) relays: Vec<Url>,
     pub(crate) admission: Admission,
+    pub(crate) dialing: Arc<Dialing>,
     pub(crate) lookup: MemoryLookup,
     pub(crate) book: PeerBook,
 }
@@ -101,8 +104,15 @@ impl Hub {
         let (forwards, forward_queue) = mpsc::channel(FORWARDS_MAX);
         let (joins, join_queue) = mpsc::channel(JOINS_MAX);
         let own = DeviceId(*parts.endpoint.id().as_bytes());
-        let known = parts.book.peers().filter_map(PeerAddress::to_iroh);
-        known.for_each(|peer| parts.lookup.add_endpoint_info(peer));
+        for peer in parts.book.peers() {
+            if peer.is_named {
+                parts.dialing.allow_relays(&peer.address);
+            }
+            let address = parts.dialing.remembered(peer.address.clone());
+            if let Some(address) = address.to_iroh() {
+                parts.lookup.add_endpoint_info(address);
+            }
+        }
         let hub = Self {
             own,
             topic: parts.topic,
@@ -110,6 +120,7 @@ impl Hub {
             relay_only: parts.relay_only,
             relays: parts.relays,
             admission: parts.admission,
+            dialing: parts.dialing,
             key: parts.endpoint.secret_key().clone(),
             lookup: parts.lookup,
             table: Mutex::new(Table::new(now(), own)),
@@ -136,7 +147,13 @@ impl Hub {
 
     /// Takes in what a peer delivered.
     pub(crate) fn delivered(&self, by: DeviceId, bytes: &[u8]) {
-        self.handle(Event::Delivered { by, bytes });
+        let from = &self.admission.origin_of(by);
+        self.handle(Event::Delivered { by, from, bytes });
+    }
+
+    /// Keeps where a device is and what it offers, because this device deals with it.
+    pub(crate) fn deal_with(&self, device: DeviceId) {
+        self.handle(Event::Keep(device));
     }
 
     /// Lets the table see an event, and does what it says.
@@ -156,19 +173,40 @@ impl Hub {
                 // Nobody listening is no fault.
                 let _ = self.changes.send(change);
             }
-            Effect::Locate(address) => {
-                if let Some(address) = address.within(self.reach).to_iroh() {
-                    self.lookup.set_endpoint_info(address);
-                }
-            }
+            Effect::Locate(address) => self.relocate(address),
             Effect::Forget(device) => self.forget(device),
             Effect::Ban(device) => self.admission.ban(device),
         }
     }
 
+    /// Takes in where a device says it is, as far as that is dialed; what was known before stays
+    /// where nothing of it is.
+    fn relocate(&self, told: PeerAddress) {
+        let teller = self.teller(&told.device);
+        let address = self.dialing.permitted(told, teller);
+        if address.direct.is_empty() && address.relays.is_empty() {
+            return;
+        }
+        lock(&self.book).moved(&address);
+        if let Some(address) = address.to_iroh() {
+            self.lookup.set_endpoint_info(address);
+        }
+    }
+
+    /// How far a device is believed that says where it is.
+    fn teller(&self, device: &DeviceId) -> Teller {
+        if self.admission.is_member(device) || lock(&self.book).is_named(device) {
+            Teller::Owner
+        } else {
+            Teller::Stranger
+        }
+    }
+
     /// Lets go of a device's address unless it is remembered.
     fn forget(&self, device: DeviceId) {
-        let remembered = lock(&self.book).peers().any(|peer| peer.device == device);
+        let remembered = lock(&self.book)
+            .peers()
+            .any(|peer| peer.address.device == device);
         if !remembered && let Ok(id) = PublicKey::from_bytes(&device.0) {
             self.lookup.remove_endpoint_info(id);
         }
@@ -217,6 +255,13 @@ impl Hub {
         address
     }
 
+    /// Notes which addresses this device has now.
+    pub(crate) fn note_own_addresses(&self) {
+        let own = self.endpoint.addr();
+        let addresses = own.ip_addrs().map(std::net::SocketAddr::ip);
+        self.dialing.note_own(addresses);
+    }
+
     /// Publishes an offer from now on, in place of the one before.
     pub(crate) fn publish(&self, offer: Option<Offer>) -> Result<(), AnnouncementError> {
         let previous = lock(&self.published).take();
@@ -242,8 +287,11 @@ impl Hub {
         announce(&self.key, offer, self.address())
     }
 
+    /// What this device offers; nothing at all still says where it is, so that others find it again
+    /// when it has moved.
     fn announcement(&self, now: Timestamp) -> Option<Vec<u8>> {
-        let published = lock(&self.published).clone()?;
+        let published = lock(&self.published).clone();
+        let published = published.unwrap_or_else(|| nothing(self.own));
         match encode_announcement(&self.sign(&published, now)) {
             Ok(bytes) => Some(bytes),
             Err(error) => {
@@ -253,12 +301,12 @@ impl Hub {
         }
     }
 
-    /// Remembers a peer and makes it a neighbour.
-    pub(crate) fn welcome(&self, peer: &PeerAddress) {
-        if let Some(address) = peer.clone().within(self.reach).to_iroh() {
+    /// Remembers a peer that may be dialed where it is said to be, and makes it a neighbour.
+    pub(crate) fn welcome(&self, peer: &PeerAddress, is_named: bool) {
+        if let Some(address) = peer.to_iroh() {
             self.lookup.add_endpoint_info(address);
         }
-        lock(&self.book).note(peer.clone());
+        lock(&self.book).note(peer.clone(), is_named);
         // When the queue is full, there are neighbours enough.
         let _ = self.joins.try_send(peer.device);
     }
@@ -274,7 +322,7 @@ impl Hub {
     }
 
     /// The known peers, the one last heard of first.
-    fn known(&self) -> Vec<PeerAddress> {
+    fn known(&self) -> Vec<Peer> {
         lock(&self.book).peers().cloned().collect()
     }
 
@@ -288,6 +336,19 @@ impl Hub {
         if let Ok(Err(error)) = written {
             warn!(%error, "peers are not remembered");
         }
+    }
+}
+
+/// An offer of nothing.
+fn nothing(device: DeviceId) -> Offer {
+    Offer {
+        device,
+        household: Default::default(),
+        session_key: Default::default(),
+        withdraw_delay_s: 0,
+        issued_at: Timestamp(0),
+        expires_at: Timestamp(0),
+        models: Vec::new(),
     }
 }
 
@@ -351,7 +412,7 @@ impl Driver {
                 },
                 Some(bytes) = queues.forwards.recv() => send(&state.sender, bytes).await,
                 Some(device) = queues.joins.recv() => join(&state.sender, device).await,
-                Some(peer) = discovered.next() => self.ask(&mut state, peer),
+                Some(peer) = discovered.next() => self.ask(&mut state, peer, Teller::LocalNetwork),
                 () = hub.publish_now.notified() => self.announce(&state).await,
                 _ = republish.tick() => self.announce(&state).await,
                 _ = tick.tick() => self.on_tick(&mut state).await,
@@ -407,7 +468,9 @@ impl Driver {
                 // It may know offers that this device does not, and it does not know ours.
                 let address = self.hub.locate(PeerAddress::of(device));
                 let address = address.map(|address| PeerAddress::from_iroh(&address));
-                self.ask(state, address.unwrap_or_else(|| PeerAddress::of(device)));
+                let address = address.unwrap_or_else(|| PeerAddress::of(device));
+                // What is known of where it is may be dialed: it was looked at when it was told.
+                self.ask(state, address, Teller::Owner);
                 self.announce(state).await;
             }
             GossipEvent::NeighborDown(id) => {
@@ -426,6 +489,7 @@ impl Driver {
 
     async fn on_tick(&self, state: &mut Running) {
         self.hub.handle(Event::Tick);
+        self.hub.note_own_addresses();
         self.hub.write_book(self.peers_file.as_ref()).await;
         if Instant::now() < state.next_ask {
             return;
@@ -439,19 +503,20 @@ impl Driver {
         if !known.is_empty() {
             let peer = known[state.next_peer % known.len()].clone();
             state.next_peer = state.next_peer.wrapping_add(1);
-            self.ask(state, peer);
+            let address = self.hub.dialing.remembered(peer.address);
+            self.ask(state, address, Teller::Owner);
         }
     }
 
     /// Asks a peer for its offers, and makes it a neighbour when it is a member.
-    fn ask(&self, state: &mut Running, peer: PeerAddress) {
+    fn ask(&self, state: &mut Running, peer: PeerAddress, teller: Teller) {
         if state.asked.len() >= ASKED_AT_ONCE || peer.device == self.hub.own {
             return;
         }
         let hub = self.hub.clone();
         state.asked.spawn(async move {
-            match exchange::ask(&hub, &peer).await {
-                Ok(()) => hub.welcome(&peer),
+            match exchange::ask(&hub, &peer, teller).await {
+                Ok(found) => hub.welcome(&found, false),
                 Err(error) => debug!(peer = %peer.device, %error, "no offers from a peer"),
             }
         });

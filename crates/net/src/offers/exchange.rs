@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::offer::DeviceId;
 use hearth_protocol::time::Timestamp;
+use iroh::TransportAddr;
 use iroh::endpoint::{Connection, RecvStream, VarInt};
 use iroh::protocol::{AcceptError, ProtocolHandler};
 use thiserror::Error;
@@ -28,9 +29,10 @@ use super::driver::Hub;
 use crate::admission::device_of;
 use crate::answers::{ConnectError, connect};
 use crate::codec::ANNOUNCEMENT_BYTES_MAX;
+use crate::dialing::Teller;
 use crate::limits::{
     EXCHANGE_BYTES_MAX, EXCHANGE_TIME_MAX, EXCHANGES_MAX, KEEP_ALIVE_INTERVAL, NEIGHBOURS_MAX,
-    OFFERS_MAX,
+    OFFERS_MAX, STRANGER_ADDRESSES_MAX,
 };
 use crate::options::hash;
 use crate::peers::PeerAddress;
@@ -71,14 +73,29 @@ fn proof(domain: &[u8], topic: ContentHash, from: DeviceId, to: DeviceId) -> [u8
 const HELLO: &[u8] = b"hearth offers hello";
 const REPLY: &[u8] = b"hearth offers reply";
 
-/// Asks a peer for its offers and takes them in. Afterwards it is known to be a member.
-pub(crate) async fn ask(hub: &Hub, address: &PeerAddress) -> Result<(), ExchangeError> {
+/// Asks a peer for its offers and takes them in. Afterwards it is known to be a member. Returns
+/// where it is: where `teller` says, and where it was reached.
+pub(crate) async fn ask(
+    hub: &Hub,
+    address: &PeerAddress,
+    teller: Teller,
+) -> Result<PeerAddress, ExchangeError> {
     let unknown = ConnectError::NoDevice(address.device);
-    let dialled = address.clone().within(hub.reach).to_iroh().ok_or(unknown)?;
-    let connection = connect(&hub.endpoint, dialled, OFFERS_ALPN, KEEP_ALIVE_INTERVAL).await?;
+    let mut found = hub.dialing.permitted(address.clone(), teller);
+    let dialed = found.to_iroh().ok_or(unknown)?;
+    let connection = connect(&hub.endpoint, dialed, OFFERS_ALPN, KEEP_ALIVE_INTERVAL).await?;
     let result = timeout(EXCHANGE_TIME_MAX, receive(hub, &connection)).await;
+    for path in connection.paths().iter() {
+        if let TransportAddr::Ip(reached) = path.remote_addr()
+            && !found.direct.contains(reached)
+            && found.direct.len() < STRANGER_ADDRESSES_MAX
+        {
+            found.direct.push(*reached);
+        }
+    }
     connection.close(VarInt::from_u32(0), b"done");
-    result.unwrap_or_else(|_| Err(ExchangeError::BrokenOff("it took too long".to_owned())))
+    let cut = |_| Err(ExchangeError::BrokenOff("it took too long".to_owned()));
+    result.unwrap_or_else(cut).map(|()| found)
 }
 
 async fn receive(hub: &Hub, connection: &Connection) -> Result<(), ExchangeError> {

@@ -3,9 +3,10 @@
 //! It reads no clock and does no I/O, so a flood of a million offers is a loop in a test. What it
 //! bounds, and against whom:
 //!
-//! - at most [`OFFERS_MAX`] devices; when the table is full, a newcomer takes the place of an offer
-//!   from the neighbour that brought the most, so that one neighbour with many made-up devices
-//!   displaces only its own;
+//! - at most [`OFFERS_MAX`] devices; when the table is full, a newcomer takes the place of the last
+//!   one from the site that brought the most, so that neighbours with many made-up devices displace
+//!   only their own, however many keys they themselves have;
+//! - what devices offer that this one dealt with is displaced by nobody;
 //! - offers of one device by their rate, counted only when the signature is the device's, so that
 //!   nobody can use up another's;
 //! - signature checks by their rate in total;
@@ -28,6 +29,7 @@ use crate::limits::{
     NEIGHBOURS_MAX, OFFER_BURST, OFFER_INTERVAL_MS_MIN, OFFERS_MAX, SIGNATURES_BURST,
     SIGNATURES_PER_S,
 };
+use crate::origin::Origin;
 use crate::peers::PeerAddress;
 
 /// A thousandth of a token a second forgives a neighbour one fault in about a minute.
@@ -40,6 +42,8 @@ pub enum Event<'a> {
     Delivered {
         /// The neighbour: not necessarily the device that offers.
         by: DeviceId,
+        /// Where the neighbour is.
+        from: &'a Origin,
         /// What it delivered.
         bytes: &'a [u8],
     },
@@ -47,7 +51,12 @@ pub enum Event<'a> {
     Tick,
     /// A device's offers are no longer wanted.
     Drop(DeviceId),
+    /// This device dealt with another: what that one offers is kept.
+    Keep(DeviceId),
 }
+
+/// A neighbour, and where it is.
+type Bringer<'a> = (DeviceId, &'a Origin);
 
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,6 +104,8 @@ pub struct Table {
     entries: Entries,
     neighbours: BTreeMap<DeviceId, Neighbour>,
     signatures: Bucket,
+    /// Devices that came so far.
+    arrivals: u64,
 }
 
 impl Table {
@@ -106,15 +117,17 @@ impl Table {
             entries: Entries::default(),
             neighbours: BTreeMap::new(),
             signatures: Bucket::new(now, SIGNATURES_BURST, per_s_milli),
+            arrivals: 0,
         }
     }
 
     /// Takes an event and says what is to be done about it.
     pub fn handle(&mut self, now: Timestamp, event: Event<'_>, out: &mut Vec<Effect>) {
         match event {
-            Event::Delivered { by, bytes } => self.delivered(now, by, bytes, out),
+            Event::Delivered { by, from, bytes } => self.delivered(now, (by, from), bytes, out),
             Event::Tick => self.expire(now, out),
             Event::Drop(device) => self.drop_device(device, out),
+            Event::Keep(device) => self.entries.keep(device),
         }
     }
 
@@ -129,7 +142,13 @@ impl Table {
         self.entries.iter().map(|entry| entry.bytes.as_slice())
     }
 
-    fn delivered(&mut self, now: Timestamp, by: DeviceId, bytes: &[u8], out: &mut Vec<Effect>) {
+    fn delivered(
+        &mut self,
+        now: Timestamp,
+        (by, from): Bringer<'_>,
+        bytes: &[u8],
+        out: &mut Vec<Effect>,
+    ) {
         let neighbour = self.neighbour(now, by);
         if !neighbour.messages.take(now) {
             if !neighbour.overflow.take(now) {
@@ -161,13 +180,13 @@ impl Table {
         if !is_signed(&announcement) {
             return self.fault(now, by, out);
         }
-        self.insert(now, by, announcement, bytes, out);
+        self.insert(now, from, announcement, bytes, out);
     }
 
     fn insert(
         &mut self,
         now: Timestamp,
-        by: DeviceId,
+        from: &Origin,
         announcement: Announcement,
         bytes: &[u8],
         out: &mut Vec<Effect>,
@@ -175,9 +194,14 @@ impl Table {
         let device = announcement.offer.offer.device;
         let old = self.entries.remove(&device);
         let stood = old.as_ref().is_some_and(Entry::stands);
-        let mut rate = match &old {
-            Some(entry) => entry.rate.clone(),
-            None => Bucket::new(now, OFFER_BURST, 1_000_000 / OFFER_INTERVAL_MS_MIN),
+        // A device stays where its first offer came from, so that nobody moves it by being quick.
+        let (mut rate, from, arrival) = match &old {
+            Some(entry) => (entry.rate.clone(), entry.from.clone(), entry.arrival),
+            None => {
+                self.arrivals = self.arrivals.saturating_add(1);
+                let rate = Bucket::new(now, OFFER_BURST, 1_000_000 / OFFER_INTERVAL_MS_MIN);
+                (rate, from.site(), self.arrivals)
+            }
         };
         if !rate.take(now) {
             if let Some(old) = old {
@@ -192,7 +216,8 @@ impl Table {
         let entry = Entry {
             offer: offer.clone(),
             bytes: bytes.to_vec(),
-            by,
+            from,
+            arrival,
             rate,
         };
         let stands = entry.stands();
@@ -207,13 +232,13 @@ impl Table {
         }
     }
 
-    /// Removes what ended, or else one offer of the neighbour that brought the most.
+    /// Removes what ended, or else the last offer of the site that brought the most.
     fn make_room(&mut self, now: Timestamp, out: &mut Vec<Effect>) {
         self.expire(now, out);
         if self.entries.len() < OFFERS_MAX {
             return;
         }
-        if let Some(device) = self.entries.first_of_the_largest_share() {
+        if let Some(device) = self.entries.last_of_the_largest_share() {
             self.drop_device(device, out);
         }
     }
@@ -264,7 +289,7 @@ impl Table {
 mod tests {
     use super::*;
     use crate::codec::{ANNOUNCEMENT_BYTES_MAX, encode_announcement};
-    use crate::limits::{OFFER_TTL_MS, SIGNATURES_BURST};
+    use crate::limits::{DEALT_WITH_MAX, OFFER_TTL_MS, SIGNATURES_BURST};
     use crate::offers::signing::announce;
     use hearth_protocol::answer::{BackendClass, KvType, Serving};
     use hearth_protocol::content::ContentHash;
@@ -328,10 +353,25 @@ mod tests {
 
     /// What the table does with `bytes` from neighbour `by`.
     fn deliver(table: &mut Table, now: Timestamp, by: u64, bytes: &[u8]) -> Vec<Effect> {
+        deliver_from(table, now, (by, by), bytes)
+    }
+
+    /// The same where the neighbour is at `site`.
+    fn deliver_from(
+        table: &mut Table,
+        now: Timestamp,
+        (by, site): (u64, u64),
+        bytes: &[u8],
+    ) -> Vec<Effect> {
         let mut out = Vec::new();
-        let by = id(by);
-        table.handle(now, Event::Delivered { by, bytes }, &mut out);
+        let (by, from) = (id(by), &origin(site));
+        table.handle(now, Event::Delivered { by, from, bytes }, &mut out);
         out
+    }
+
+    fn origin(site: u64) -> Origin {
+        let [.., a, b, c] = site.to_be_bytes();
+        Origin::ip([a, b, c, 1].into())
     }
 
     fn told(effects: &[Effect]) -> Vec<&OfferChange> {
@@ -495,14 +535,16 @@ mod tests {
         let flood: Vec<_> = (0..DEVICES)
             .map(|n| bytes(10_000 + n, offer(NOW, "flood")))
             .collect();
-        let neighbours: Vec<_> = (0..NEIGHBOURS).map(|n| id(1_000_000 + n)).collect();
+        let neighbours: Vec<_> = (0..NEIGHBOURS)
+            .map(|n| (id(1_000_000 + n), origin(1_000_000 + n)))
+            .collect();
         let (mut out, mut taken) = (Vec::new(), 0);
         for n in 0..1_000_000 {
             // Each neighbour as often as its rate allows and more.
             let now = NOW.plus_ms(n / 20);
-            let by = neighbours[(n * 7 % NEIGHBOURS) as usize];
-            let bytes = &flood[(n % DEVICES) as usize];
-            table.handle(now, Event::Delivered { by, bytes }, &mut out);
+            let (by, from) = &neighbours[(n * 7 % NEIGHBOURS) as usize];
+            let (by, bytes) = (*by, flood[(n % DEVICES) as usize].as_slice());
+            table.handle(now, Event::Delivered { by, from, bytes }, &mut out);
             taken += out
                 .drain(..)
                 .filter(|it| matches!(it, Effect::Forward(_)))
@@ -533,5 +575,63 @@ mod tests {
             assert_eq!(deliver(&mut table, NOW, 7, &early), []);
             assert_eq!(deliver(&mut table, NOW, 7, &late), []);
         }
+    }
+
+    #[test]
+    fn free_keys_at_one_site_displace_no_honest_offer() {
+        const KEYS: u64 = 64;
+        const HONEST: u64 = 500;
+        let mut table = Table::new(NOW, id(0));
+        // An honest neighbour that knows many devices, and each key of the flood brings fewer.
+        for n in 1..=HONEST {
+            let now = NOW.plus_ms(n * 10);
+            let bytes = bytes(n, offer(now, "honest"));
+            deliver_from(&mut table, now, (900_000, 1), &bytes);
+        }
+        let honest = |table: &Table| {
+            let named = table.offers();
+            named
+                .filter(|one| one.offer.models[0].name == "honest")
+                .count() as u64
+        };
+        assert_eq!(honest(&table), HONEST);
+        let flood = |table: &mut Table, from: u64, count: u64| {
+            for n in from..from + count {
+                let now = NOW.plus_ms(10_000 + n * 4);
+                let bytes = bytes(10_000 + n, offer(now, "flood"));
+                deliver_from(table, now, (1_000_000 + n % KEYS, 2), &bytes);
+            }
+        };
+        flood(&mut table, 0, OFFERS_MAX as u64 + 1_000);
+        assert_eq!(table.entries.len(), OFFERS_MAX);
+        assert_eq!(honest(&table), HONEST);
+        // One of the same site that came before the flood stays too, and one that was dealt with
+        // stays wherever it came from.
+        let now = NOW.plus_ms(40_000);
+        let dealt_with = id(5_000);
+        let late = bytes(5_000, offer(now, "honest"));
+        deliver_from(&mut table, now, (1_000_001, 2), &late);
+        table.handle(now, Event::Keep(dealt_with), &mut Vec::new());
+        flood(&mut table, 10_000, 2_000);
+        assert!(table.entries.get(&dealt_with).is_some());
+        assert_eq!(honest(&table), HONEST + 1);
+    }
+
+    #[test]
+    fn so_many_devices_that_were_dealt_with_are_kept_and_the_table_stays_bounded() {
+        let mut table = Table::new(NOW, id(0));
+        for n in 0..2 * DEALT_WITH_MAX as u64 {
+            table.handle(NOW, Event::Keep(id(n + 1)), &mut Vec::new());
+        }
+        for n in 0..OFFERS_MAX as u64 + 200 {
+            let now = NOW.plus_ms(n * 4);
+            deliver(&mut table, now, 7, &bytes(n + 1, offer(now, "a")));
+        }
+        assert_eq!(table.entries.len(), OFFERS_MAX);
+        let last = DEALT_WITH_MAX as u64 + 1..=2 * DEALT_WITH_MAX as u64;
+        assert!(
+            last.into_iter()
+                .all(|n| table.entries.get(&id(n)).is_some())
+        );
     }
 }

@@ -6,6 +6,7 @@
 
 mod files;
 mod hostile;
+mod places;
 
 use std::future::Future;
 use std::path::PathBuf;

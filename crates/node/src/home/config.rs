@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::eip712::{WITHDRAW_DELAY_MAX_S, WITHDRAW_DELAY_MIN_S};
+use hearth_protocol::household::is_device_name;
 use hearth_protocol::id::{AssetId, ChainId};
 use hearth_protocol::money::Amount;
 use hearth_protocol::spending::{AssetLimit, WITHDRAW_DELAY_S_DEFAULT};
@@ -377,9 +378,9 @@ fn device(raw: RawDevice) -> Result<DeviceConfig, Fault> {
     let index = DeviceIndex::new(*raw.index.get_ref())
         .map_err(|error| fault(&raw.index, error.to_string()))?;
     let name = raw.name.get_ref();
-    if !(1..=DEVICE_NAME_BYTES_MAX).contains(&name.len()) || name.chars().any(char::is_control) {
+    if !is_device_name(name) {
         let reason = format!(
-            "the device's name has 1 to {DEVICE_NAME_BYTES_MAX} bytes and no control characters"
+            "the device's name has 1 to {DEVICE_NAME_BYTES_MAX} bytes, none of them unseen, and no space at its ends"
         );
         return Err(fault(&raw.name, reason));
     }
@@ -463,10 +464,8 @@ fn assets(
             );
             return Err(fault(&name, reason));
         }
-        let id: AssetId =
-            asset.id.get_ref().parse().map_err(|error| {
-                fault(&asset.id, format!("{error}, not {:?}", asset.id.get_ref()))
-            })?;
+        let id: AssetId = AssetId::typed(asset.id.get_ref())
+            .map_err(|error| fault(&asset.id, format!("{error}, not {:?}", asset.id.get_ref())))?;
         if !chains.contains_key(&id.chain) {
             let reason = format!(
                 "the asset is on {}, which is not among the chains",
@@ -628,6 +627,37 @@ mod tests {
         assert_eq!(config.chain("embedded").unwrap().0, chain);
         assert_eq!(config.chain("eip155:402402").unwrap().0, chain);
         assert!(config.asset("EUR").is_none() && config.chain("eip155:1").is_none());
+    }
+
+    #[test]
+    fn an_asset_with_a_slip_of_the_hand_is_refused_with_its_right_form() {
+        let right = hearth_chain::embedded::TEST_DOLLAR_ADDRESS.to_checksum(None);
+        assert!(DEFAULT_CONFIG.contains(&right));
+        let wrong = "0x569b35Ed675c9ca42DBD1b6Dd75bdC2965D5ec8E";
+        let refused = parsed(&DEFAULT_CONFIG.replace(&right, wrong)).unwrap_err();
+        assert!(refused.contains(&right), "{refused}");
+        for same in [
+            right.to_lowercase(),
+            format!("0x{}", right[2..].to_uppercase()),
+        ] {
+            assert!(
+                parsed(&DEFAULT_CONFIG.replace(&right, &same)).is_ok(),
+                "{same}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_name_that_hides_something_is_refused() {
+        for hidden in [
+            "kit\\u202echen",
+            "kit\\u200bchen",
+            " kitchen",
+            "kitchen\\ufeff",
+        ] {
+            let refused = parsed(&DEFAULT_CONFIG.replace("this device", hidden)).unwrap_err();
+            assert!(refused.contains("name"), "{hidden:?}: {refused}");
+        }
     }
 
     /// The line of the default that shows how hours are said.

@@ -21,6 +21,7 @@ use hearth_models::library::Label;
 use hearth_net::{Network, PeerAddress};
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::offer::{DeviceId, Offer, OfferedModel};
+use hearth_protocol::text::is_same_name;
 use tokio::sync::watch;
 
 use super::admin::Admin;
@@ -51,7 +52,7 @@ fn find<'a>(
     let mut unbelieved = None;
     let mut fits = |offer: &Offer, model: &OfferedModel| {
         let weights = model.serving.weights;
-        let is_named = model.name.eq_ignore_ascii_case(asked);
+        let is_named = is_same_name(&model.name, asked);
         match stated {
             Some(stated) => weights == stated,
             None if weights.to_string() == asked => true,

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::money::Amount;
+use hearth_protocol::text::is_name;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -151,12 +152,10 @@ impl Keys {
         tier: &str,
         caps: Vec<StoredCap>,
     ) -> Result<String, KeysError> {
-        let sensible =
-            (1..=NAME_BYTES_MAX).contains(&name.len()) && !name.chars().any(char::is_control);
-        if !sensible {
+        if name.len() > NAME_BYTES_MAX || !is_name(name) {
             let most = NAME_BYTES_MAX;
             return Err(KeysError::Asked(format!(
-                "a key's name has 1 to {most} bytes"
+                "a key's name has 1 to {most} bytes, none of them unseen, and no space at its ends"
             )));
         }
         // Budgets and turns are kept by name: these are taken.

@@ -14,11 +14,12 @@ use futures::future::BoxFuture;
 use hearth_chain::client::Environment;
 use hearth_net::{AnswersHousehold, HouseholdAskError, JoinError, Network, PeerAddress, Ticket};
 use hearth_protocol::household::{
-    Household, HouseholdAsk, HouseholdError, HouseholdReply, InviteTicket, JoinRefusal, Secret,
-    SignedCertificate, Standing, Statement, is_device_name,
+    Household, HouseholdAsk, HouseholdError, HouseholdReply, InviteTicket, JoinRefusal, KinProof,
+    Secret, SignedCertificate, Standing, Statement, is_device_name,
 };
 use hearth_protocol::offer::DeviceId;
 use hearth_protocol::signature::Signature;
+use hearth_protocol::text::nfc;
 use hearth_protocol::time::Timestamp;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
@@ -42,6 +43,11 @@ const COMPARE_EVERY: Duration = Duration::from_secs(20);
 const LEAVE_TIME_MAX: Duration = Duration::from_secs(10);
 /// Devices that are asked at once.
 const COMPARED_AT_ONCE: usize = 8;
+/// Devices that claim to be of this household and are asked whether they are, each time: anybody can
+/// claim it, and the household's own devices do not wait for them.
+const KIN_ASKED: usize = 8;
+/// How long such a device may take.
+const KIN_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Why something about the household was not done.
 #[derive(Debug, Error)]
@@ -149,6 +155,7 @@ pub struct Members {
     known: Arc<RwLock<Household>>,
     environment: Arc<dyn Environment>,
     name: String,
+    account: PrivateKeySigner,
 }
 
 /// What the members are made of.
@@ -188,6 +195,7 @@ impl Members {
             known: Arc::clone(&known),
             environment: Arc::clone(&parts.environment),
             name: parts.name.clone(),
+            account: parts.account.clone(),
         };
         let mut keeper = Keeper {
             state,
@@ -336,15 +344,8 @@ impl Members {
     /// Asks every other device of the household what it knows. Those that are away are asked later.
     pub async fn compare_all(&self, network: &Network) {
         let own = network.device();
-        let (household, _) = self.household();
         let mut others: Vec<_> = self.list().into_iter().map(|one| one.device).collect();
-        // Two devices with the same phrase have the same account, and find each other by it.
-        let alike = network.offers().into_iter();
-        let alike = alike.filter(|one| one.offer.household == household);
-        others.extend(alike.map(|one| one.offer.device));
         others.retain(|device| *device != own);
-        others.sort();
-        others.dedup();
         let mut asked = JoinSet::new();
         for device in others {
             while asked.len() >= COMPARED_AT_ONCE {
@@ -354,13 +355,54 @@ impl Members {
             asked.spawn(async move { members.compare(&network, device).await });
         }
         while asked.join_next().await.is_some() {}
+        self.find_kin(network).await;
+    }
+
+    /// Asks some of the devices that offer in this household's name whether they hold its key:
+    /// devices with one phrase have one account. They are shown nothing but the proof that this one
+    /// holds it, which says nothing to others.
+    async fn find_kin(&self, network: &Network) {
+        let (household, is_host) = self.household();
+        if !is_host {
+            return;
+        }
+        let offers = network.offers().into_iter();
+        let alike = offers.filter(|one| one.offer.household == household);
+        let mut alike: Vec<_> = alike.map(|one| one.offer.device).collect();
+        alike.retain(|device| *device != network.device() && !self.is_member(device));
+        if alike.is_empty() {
+            return;
+        }
+        // Each in its turn, however many claim it.
+        let every_ms = u64::try_from(COMPARE_EVERY.as_millis()).unwrap_or(u64::MAX);
+        let round = usize::try_from(self.now().0 / every_ms).unwrap_or(0);
+        let first = round.wrapping_mul(KIN_ASKED) % alike.len();
+        alike.rotate_left(first);
+        let mut asked = JoinSet::new();
+        for device in alike.into_iter().take(KIN_ASKED) {
+            let (members, network) = (self.clone(), network.clone());
+            asked.spawn(async move {
+                let secret = members.account.to_bytes();
+                let proof = KinProof::new(&secret, &network.device(), &device);
+                let question = HouseholdAsk::Kin(proof);
+                let found = timeout(KIN_TIME_MAX, members.ask(&network, device, &question));
+                // One that does not answer is asked again another time.
+                drop(found.await);
+            });
+        }
+        while asked.join_next().await.is_some() {}
     }
 
     async fn compare(&self, network: &Network, device: DeviceId) {
         let told = self.known().told_to(self.now(), &device);
-        let question = HouseholdAsk::Compare(told);
+        self.ask(network, device, &HouseholdAsk::Compare(told))
+            .await;
+    }
+
+    /// Asks a device, and takes in what it tells.
+    async fn ask(&self, network: &Network, device: DeviceId, question: &HouseholdAsk) {
         let reply = network
-            .ask_household(PeerAddress::of(device), &question)
+            .ask_household(PeerAddress::of(device), question)
             .await;
         match reply {
             Ok(HouseholdReply::Statements(statements)) => {
@@ -375,6 +417,10 @@ impl Members {
 }
 
 impl AnswersHousehold for Members {
+    fn is_member(&self, device: &DeviceId) -> bool {
+        Self::is_member(self, device)
+    }
+
     fn answer(&self, device: DeviceId, ask: HouseholdAsk) -> BoxFuture<'_, HouseholdReply> {
         Box::pin(async move {
             let unable = HouseholdReply::Refused(JoinRefusal::Unable);
@@ -558,6 +604,9 @@ impl Keeper {
                 let released = next.release(now, device, &self.signer());
                 released.map(|removal| vec![removal])
             }
+            HouseholdAsk::Kin(proof) => {
+                next.told_to_kin(&device, &proof, &self.parts.account.to_bytes())
+            }
             HouseholdAsk::Compare(statements) => match next.compare(now, statements) {
                 Err(_) => Err(JoinRefusal::Forged),
                 Ok(_) if next.is_member(now, &device) => Ok(next.told_to(now, &device)),
@@ -593,7 +642,7 @@ fn find(household: &Household, now: Timestamp, which: &str) -> Result<DeviceId, 
             _ => None,
         }
     };
-    let named = of(&|one| one.certificate.name == which);
+    let named = of(&|one| nfc(&one.certificate.name) == nfc(which));
     let keyed = || {
         let begins =
             |one: &SignedCertificate| one.certificate.device.to_string().starts_with(which);

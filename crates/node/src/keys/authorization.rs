@@ -8,6 +8,7 @@ use alloy_primitives::Address;
 use alloy_signer::SignerSync;
 use alloy_signer_local::PrivateKeySigner;
 use hearth_protocol::eip712::{SessionKey, session_key_digest};
+use hearth_protocol::household::is_device_name;
 use hearth_protocol::id::ChainId;
 use hearth_protocol::signature::Signature;
 use hearth_protocol::time::Timestamp;
@@ -26,8 +27,10 @@ pub struct SessionAuthorization {
     /// Where it holds.
     pub chain: ChainId,
     /// Who states it.
+    #[serde(with = "hearth_protocol::address")]
     pub household: Address,
     /// The session key's address.
+    #[serde(with = "hearth_protocol::address")]
     pub key: Address,
     /// The device's name, for people.
     pub device: String,
@@ -43,8 +46,10 @@ pub struct SessionAuthorization {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum AuthorizationError {
-    /// Empty, longer than [`DEVICE_NAME_BYTES_MAX`], or with control characters.
-    #[error("a device's name has 1 to {DEVICE_NAME_BYTES_MAX} bytes and no control characters")]
+    /// Empty, longer than [`DEVICE_NAME_BYTES_MAX`], or with something that is not seen.
+    #[error(
+        "a device's name has 1 to {DEVICE_NAME_BYTES_MAX} bytes, none of them unseen, and no space at its ends"
+    )]
     Name,
     /// It would never hold.
     #[error("the statement would end before it begins")]
@@ -105,8 +110,7 @@ impl SessionAuthorization {
         valid_after: Timestamp,
         valid_before: Timestamp,
     ) -> Result<Self, AuthorizationError> {
-        let named = (1..=DEVICE_NAME_BYTES_MAX).contains(&device.len());
-        if !named || device.chars().any(char::is_control) {
+        if !is_device_name(device) {
             return Err(AuthorizationError::Name);
         }
         let (valid_after_s, valid_before_s) = (valid_after.as_secs(), valid_before.as_secs());

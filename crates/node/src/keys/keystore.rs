@@ -200,6 +200,7 @@ impl Advice for KeystoreError {
 #[serde(deny_unknown_fields)]
 struct Document {
     version: u32,
+    #[serde(with = "hearth_protocol::address")]
     household: Address,
     kdf: KdfPart,
     cipher: CipherPart,
@@ -287,7 +288,7 @@ impl Keystore {
             return Err(KeystoreError::Exists { path: path.into() });
         }
         let unlocked = Unlocked::new(phrase);
-        let document = seal(&unlocked, passphrase, cost)?;
+        let document = seal(&unlocked, passphrase.as_bytes(), cost)?;
         write_new(path, &document)?;
         tracing::info!(household = %unlocked.address(), path = %path.display(), "made a keystore");
         Ok(unlocked)
@@ -358,17 +359,10 @@ impl Keystore {
     /// # Errors
     /// [`KeystoreError::WrongPassphrase`]; [`KeystoreError::Damaged`] where the phrase inside is not the household's.
     pub fn unlock(&self, passphrase: &Passphrase) -> Result<Unlocked, KeystoreError> {
-        let key = derive_key(passphrase, &self.salt, self.cost);
-        let payload = Payload {
-            msg: &self.ciphertext,
-            aad: self.associated_data.as_bytes(),
-        };
-        let opened = XChaCha20Poly1305::new(key.as_slice().into())
-            .decrypt(XNonce::from_slice(&self.nonce), payload)
-            .map_err(|_| KeystoreError::WrongPassphrase {
-                path: self.path.clone(),
-            })?;
-        let opened = Zeroizing::new(opened);
+        let opened = passphrase.forms().find_map(|form| self.opened_with(form));
+        let opened = opened.ok_or_else(|| KeystoreError::WrongPassphrase {
+            path: self.path.clone(),
+        })?;
         let damaged = |reason| KeystoreError::Damaged {
             path: self.path.clone(),
             reason,
@@ -384,11 +378,23 @@ impl Keystore {
         tracing::debug!(household = %self.household, "opened the keystore");
         Ok(unlocked)
     }
+
+    /// What is sealed, if these bytes open it.
+    fn opened_with(&self, passphrase: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+        let key = derive_key(passphrase, &self.salt, self.cost);
+        let payload = Payload {
+            msg: &self.ciphertext,
+            aad: self.associated_data.as_bytes(),
+        };
+        let cipher = XChaCha20Poly1305::new(key.as_slice().into());
+        let opened = cipher.decrypt(XNonce::from_slice(&self.nonce), payload);
+        opened.ok().map(Zeroizing::new)
+    }
 }
 
 /// The key that a passphrase gives.
 fn derive_key(
-    passphrase: &Passphrase,
+    passphrase: &[u8],
     salt: &[u8; SALT_BYTES],
     cost: KdfCost,
 ) -> Zeroizing<[u8; KEY_BYTES]> {
@@ -396,16 +402,12 @@ fn derive_key(
         .expect("the cost is inside the bounds of argon2");
     let mut key = Zeroizing::new([0; KEY_BYTES]);
     Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
-        .hash_password_into(passphrase.as_bytes(), salt, key.as_mut_slice())
+        .hash_password_into(passphrase, salt, key.as_mut_slice())
         .expect("salt and output have lengths that argon2 takes");
     key
 }
 
-fn seal(
-    unlocked: &Unlocked,
-    passphrase: &Passphrase,
-    cost: KdfCost,
-) -> Result<Document, KeystoreError> {
+fn seal(unlocked: &Unlocked, passphrase: &[u8], cost: KdfCost) -> Result<Document, KeystoreError> {
     let mut salt = [0; SALT_BYTES];
     let mut nonce = [0; NONCE_BYTES];
     getrandom::fill(&mut salt).map_err(|_| KeystoreError::Randomness)?;
@@ -552,6 +554,45 @@ mod tests {
 
     fn rewrite(path: &Path, text: &str) {
         std::fs::write(path, text).unwrap();
+    }
+
+    #[test]
+    fn a_wallet_opens_however_its_passphrase_is_written_and_an_old_one_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let forms = [
+            "Käse é",
+            "Ka\u{308}se e\u{301}",
+            "Käse\u{a0}e\u{301}",
+            "Ka\u{308}se\u{3000}é",
+        ];
+        let phrase = || RecoveryPhrase::parse(KNOWN).unwrap();
+        let cost = KdfCost::WEAK_FOR_TESTS;
+        for (number, made_with) in forms.iter().enumerate() {
+            let path = folder.path().join(format!("new-{number}"));
+            Keystore::create_at_cost(&path, phrase(), &passphrase(made_with), cost).unwrap();
+            for typed in forms {
+                let opened = Keystore::read(&path).unwrap().unlock(&passphrase(typed));
+                assert!(opened.is_ok(), "{made_with:?} by {typed:?}");
+            }
+            let wrong = Keystore::read(&path).unwrap().unlock(&passphrase("Kase e"));
+            assert!(wrong.is_err());
+        }
+        // As it was before: sealed with the bytes that were typed, composed, decomposed, or mixed.
+        for (number, made_with) in forms.iter().enumerate() {
+            let path = folder.path().join(format!("old-{number}"));
+            let document = seal(&Unlocked::new(phrase()), made_with.as_bytes(), cost).unwrap();
+            write_new(&path, &document).unwrap();
+            let store = Keystore::read(&path).unwrap();
+            assert!(
+                store.unlock(&passphrase(made_with)).is_ok(),
+                "{made_with:?}"
+            );
+        }
+        let store = Keystore::read(&folder.path().join("old-1")).unwrap();
+        assert!(
+            store.unlock(&passphrase("Käse é")).is_ok(),
+            "made on one system, typed on another"
+        );
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Errors name the position of a word, never the word.
 
 use alloy_signer_local::coins_bip39::{English, Entropy, Mnemonic, Wordlist};
+use hearth_protocol::text::{is_invisible, nfkd};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
@@ -82,6 +83,11 @@ impl Advice for PhraseError {
     }
 }
 
+/// Whether a character of what was copied is not seen, and does not part words.
+fn is_hidden(char: char) -> bool {
+    (is_invisible(char) || char == '\u{200d}') && !char.is_whitespace()
+}
+
 /// A valid recovery phrase. Wiped from memory when dropped; `Debug` shows nothing of it.
 pub struct RecoveryPhrase {
     /// Lower-case words with single spaces between, whose checksum is right.
@@ -111,6 +117,11 @@ impl RecoveryPhrase {
         if text.len() > PHRASE_BYTES_MAX {
             return Err(PhraseError::Long);
         }
+        // Pages and scanners give letters of full width and characters that are not seen.
+        let mut plain = Zeroizing::new(String::with_capacity(text.len()));
+        let seen = Zeroizing::new(nfkd(text).into_owned());
+        plain.extend(seen.chars().filter(|char| !is_hidden(*char)));
+        let text = plain.as_str();
         let found = text.split_whitespace().count();
         if !matches!(found, 12 | 15 | 18 | 21 | 24) {
             return Err(PhraseError::WordCount { found });
@@ -177,6 +188,26 @@ mod tests {
     fn spacing_and_case_do_not_matter() {
         let untidy = format!("  {}\n", KNOWN.to_uppercase().replace(' ', " \t "));
         assert_eq!(RecoveryPhrase::parse(&untidy).unwrap().words(), KNOWN);
+        let wide: String = KNOWN
+            .chars()
+            .map(|char| match char {
+                ' ' => '\u{3000}',
+                letter => char::from_u32(u32::from(letter) + 0xfee0).unwrap(),
+            })
+            .collect();
+        let copied = format!("\u{feff}{}\u{200b}", KNOWN.replace("test", "te\u{ad}st"));
+        for same in [
+            wide,
+            copied,
+            KNOWN.replace(' ', "\u{a0}"),
+            KNOWN.replace(' ', "\u{2028}"),
+        ] {
+            assert_eq!(
+                RecoveryPhrase::parse(&same).unwrap().words(),
+                KNOWN,
+                "{same:?}"
+            );
+        }
     }
 
     #[test]

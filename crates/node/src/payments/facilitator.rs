@@ -521,9 +521,9 @@ async fn supported(State(facilitator): State<Facilitator>) -> Json<Value> {
             "x402Version": 2,
             "scheme": Scheme::BatchSettlement,
             "network": network,
-            "extra": { "receiverAuthorizer": escrow.authorizer() },
+            "extra": { "receiverAuthorizer": escrow.authorizer().to_string() },
         }));
-        signers.insert(escrow.account());
+        signers.insert(escrow.account().to_string());
     }
     Json(json!({ "kinds": kinds, "extensions": [], "signers": { "eip155:*": signers } }))
 }

@@ -222,7 +222,7 @@ mod tests {
     async fn what_goes_stays_in_the_sums() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("store")).unwrap();
-        let token: AssetId = "eip155:1/erc20:0x569b35Ed675c9ca42DBD1b6Dd75bdC2965D5ec8E"
+        let token: AssetId = "eip155:1/erc20:0x569b35Ed675C9cA42dbD1B6dd75bDC2965d5ec8E"
             .parse()
             .unwrap();
         for number in 0..20 {

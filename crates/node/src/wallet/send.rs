@@ -12,6 +12,7 @@ use hearth_chain::client::ChainError;
 use hearth_chain::sender::{
     IntentId, RedbJournal, SendError, Sender, SenderConfig, SenderStopped, TxIntent,
 };
+use hearth_protocol::address::{self, TypedAddressError};
 use hearth_protocol::money::Amount;
 use thiserror::Error;
 
@@ -65,8 +66,8 @@ pub enum OrderError {
     #[error("{0:?} is not an account: it must be 0x and 40 hex digits")]
     Account(String),
     /// Its capital letters do not fit: a digit is wrong.
-    #[error("{0} has a typing error: its capital letters do not fit its digits (EIP-55)")]
-    Checksum(String),
+    #[error(transparent)]
+    Checksum(TypedAddressError),
     /// An account from which nothing comes back.
     #[error("{0} is {1}: what is sent there is lost")]
     Lost(Address, &'static str),
@@ -332,18 +333,10 @@ fn parse(
 
 /// An account as a person gives it. Mixed capitals are a checksum, which must be right.
 pub(crate) fn parse_account(text: &str) -> Result<Address, OrderError> {
-    let malformed = || OrderError::Account(text.chars().take(64).collect());
-    let digits = text.strip_prefix("0x").ok_or_else(malformed)?;
-    if digits.len() != 40 {
-        return Err(malformed());
-    }
-    let address: Address = text.parse().map_err(|_| malformed())?;
-    let one_case = !digits.bytes().any(|byte| byte.is_ascii_uppercase())
-        || !digits.bytes().any(|byte| byte.is_ascii_lowercase());
-    if !one_case && address.to_checksum(None) != text {
-        return Err(OrderError::Checksum(text.to_owned()));
-    }
-    Ok(address)
+    address::typed(text).map_err(|error| match error {
+        TypedAddressError::Checksum { .. } => OrderError::Checksum(error),
+        _ => OrderError::Account(text.chars().take(64).collect()),
+    })
 }
 
 /// A name that no other transfer has: ordering the same twice means two transfers.
@@ -397,7 +390,7 @@ mod tests {
     #[test]
     fn what_makes_no_sense_is_refused_with_the_reason() {
         let typo = TO.replace("0xf39F", "0xf39f");
-        let token = "0x569b35Ed675c9ca42DBD1b6Dd75bdC2965D5ec8E".to_lowercase();
+        let token = "0x569b35Ed675C9cA42dbD1B6dd75bDC2965d5ec8E".to_lowercase();
         let zero = format!("0x{}", "0".repeat(40));
         let cases = [
             (order("1", "EUR", TO), "unknown_asset"),

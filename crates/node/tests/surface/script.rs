@@ -27,7 +27,7 @@ use tokio::sync::{Notify, oneshot};
 /// The text of the key that every test door knows.
 pub(crate) const KEY: &str = "hearth-0123456789abcdef";
 /// What a token of a network's answer costs, in a worthless dollar.
-pub(crate) const ASSET: &str = "eip155:402402/erc20:0x569b35Ed675c9ca42DBD1b6Dd75bdC2965D5ec8E";
+pub(crate) const ASSET: &str = "eip155:402402/erc20:0x569b35Ed675C9cA42dbD1B6dd75bDC2965d5ec8E";
 /// How long a test waits for what must come.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 

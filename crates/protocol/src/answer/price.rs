@@ -66,7 +66,7 @@ mod tests {
 
     fn price(prompt: u128, output: u128, floor: u128) -> Price {
         Price {
-            asset: "eip155:402402/erc20:0x569b35Ed675c9ca42DBD1b6Dd75bdC2965D5ec8E"
+            asset: "eip155:402402/erc20:0x569b35Ed675C9cA42dbD1B6dd75bDC2965d5ec8E"
                 .parse()
                 .unwrap(),
             per_million_prompt: Amount::new(prompt),

@@ -10,6 +10,7 @@ use thiserror::Error;
 use crate::eip712::signing_digest;
 use crate::offer::{CLOCK_SKEW_MS_MAX, DeviceId};
 use crate::signature::Signature;
+use crate::text::is_name;
 use crate::time::Timestamp;
 
 /// The longest name of a device, in bytes of UTF-8.
@@ -39,10 +40,10 @@ sol! {
     }
 }
 
-/// Whether a text may be a device's name: 1 to [`DEVICE_NAME_BYTES_MAX`] bytes, no control
-/// characters.
+/// Whether a text may be a device's name: 1 to [`DEVICE_NAME_BYTES_MAX`] bytes, nothing in it that
+/// is not seen, no space at its ends.
 pub fn is_device_name(name: &str) -> bool {
-    (1..=DEVICE_NAME_BYTES_MAX).contains(&name.len()) && !name.chars().any(char::is_control)
+    (1..=DEVICE_NAME_BYTES_MAX).contains(&name.len()) && is_name(name)
 }
 
 /// That a device belongs to a household.

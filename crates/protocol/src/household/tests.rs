@@ -207,9 +207,29 @@ fn a_member_can_do_nothing_in_the_households_name() {
 fn strangers_are_told_nothing_of_the_others() {
     let (host, _, _) = joined();
     assert_eq!(host.told_to(NOW, &PHONE).len(), 2);
-    let told = host.told_to(NOW, &OTHER);
+    assert_eq!(host.told_to(NOW, &OTHER), []);
+}
+
+#[test]
+fn a_certificate_is_shown_to_who_proved_to_hold_the_key_and_to_nobody_else() {
+    let (host, _, phone) = joined();
+    let (secret, wrong) = ([1; 32], [2; 32]);
     let own = host.roster().certificate(&HOST).unwrap();
-    assert_eq!(told, [Statement::Certificate(own.clone())]);
+    let proof = KinProof::new(&secret, &OTHER, &HOST);
+    let told = host.told_to_kin(&OTHER, &proof, &secret);
+    assert_eq!(told, Ok(vec![Statement::Certificate(own.clone())]));
+    let refused = Err(JoinRefusal::Stranger);
+    // Another key; a proof that was seen on its way to or from another; a member without the key.
+    for proof in [
+        KinProof::new(&wrong, &OTHER, &HOST),
+        KinProof::new(&secret, &PHONE, &HOST),
+        KinProof::new(&secret, &HOST, &OTHER),
+        KinProof::new(&secret, &OTHER, &OTHER),
+    ] {
+        assert_eq!(host.told_to_kin(&OTHER, &proof, &secret), refused);
+    }
+    let proof = KinProof::new(&secret, &OTHER, &PHONE);
+    assert_eq!(phone.told_to_kin(&OTHER, &proof, &secret), refused);
 }
 
 #[test]

@@ -89,6 +89,7 @@ pub enum TransferMethod {
 #[serde(rename_all = "camelCase")]
 pub struct BatchExtra {
     /// Signs claims and refunds.
+    #[serde(with = "crate::address")]
     pub receiver_authorizer: Address,
     /// Seconds.
     pub withdraw_delay: u64,
@@ -322,8 +323,10 @@ pub struct ClaimPayload {
 #[serde(rename_all = "camelCase")]
 pub struct SettlePayload {
     /// Who is paid.
+    #[serde(with = "crate::address")]
     pub receiver: Address,
     /// In which token.
+    #[serde(with = "crate::address")]
     pub token: Address,
 }
 

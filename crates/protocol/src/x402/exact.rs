@@ -44,8 +44,10 @@ pub struct ExactPayload {
 #[serde(rename_all = "camelCase")]
 pub struct Authorization {
     /// Who pays.
+    #[serde(with = "crate::address")]
     pub from: Address,
     /// Who is paid.
+    #[serde(with = "crate::address")]
     pub to: Address,
     /// Atomic units.
     pub value: Amount,

@@ -78,8 +78,10 @@ pub struct PaymentRequirements {
     /// Atomic units: the price for `exact`, the ceiling for `batch-settlement`.
     pub amount: Amount,
     /// The token.
+    #[serde(with = "crate::address")]
     pub asset: Address,
     /// Who is paid.
+    #[serde(with = "crate::address")]
     pub pay_to: Address,
     /// Seconds that the payment may take.
     pub max_timeout_seconds: u64,
@@ -187,7 +189,11 @@ pub struct SettleResponse {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error_reason: Option<String>,
     /// Who paid.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "crate::address::option"
+    )]
     pub payer: Option<Address>,
     /// The transaction's hash, or an empty string where none was needed.
     #[serde(default)]
@@ -243,7 +249,11 @@ pub struct VerifyResponse {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub invalid_reason: Option<String>,
     /// Who pays.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "crate::address::option"
+    )]
     pub payer: Option<Address>,
     /// What the scheme adds.
     #[serde(default, skip_serializing_if = "Map::is_empty")]

@@ -69,7 +69,12 @@ fn query(chain: &Embedded, filter: &Filter) -> Result<Vec<Log>, RpcError> {
             "invalid block range: fromBlock is after toBlock",
         ));
     }
-    let to = to.min(newest);
+    // What is not there yet has no logs yet: an empty list would say that it has none.
+    if from.max(to) > newest {
+        return Err(RpcError::invalid_params(format!(
+            "block range extends beyond current head block {newest:#x}: ask up to \"latest\", or later"
+        )));
+    }
     let page = scan(&head, filter, from, to)?;
     if page.next_block <= to {
         return Err(RpcError::limit_exceeded(format!(

@@ -30,6 +30,11 @@ impl Params {
         }
     }
 
+    /// All of them, as they came.
+    pub(super) fn all(&self) -> &[Value] {
+        &self.0
+    }
+
     /// Parameter number `index`, called `name` in errors.
     pub(super) fn required<T: DeserializeOwned>(
         &self,

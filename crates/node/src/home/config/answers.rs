@@ -8,6 +8,7 @@ use hearth_protocol::answer::Price;
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::money::Amount;
 use hearth_protocol::offer::{Audience, PRICES_MAX};
+use hearth_protocol::text::is_name;
 use serde::Deserialize;
 use thiserror::Error;
 use toml::Spanned;
@@ -411,12 +412,12 @@ pub(super) fn models(
         let text = name.get_ref();
         if text.is_empty()
             || text.len() > MODEL_NAME_BYTES_MAX
-            || text
-                .chars()
-                .any(|char| char.is_control() || char.is_whitespace())
+            || !is_name(text)
+            || text.chars().any(char::is_whitespace)
         {
-            let reason =
-                format!("a model's name has 1 to {MODEL_NAME_BYTES_MAX} bytes and no spaces");
+            let reason = format!(
+                "a model's name has 1 to {MODEL_NAME_BYTES_MAX} bytes, no spaces, and nothing that is not seen"
+            );
             return Err(fault(&name, reason));
         }
         let prices = match model.prices {

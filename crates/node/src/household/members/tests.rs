@@ -25,6 +25,11 @@ fn account(number: u8) -> PrivateKeySigner {
 
 impl Device {
     async fn up(folder: &Path, number: u8, name: &str) -> Self {
+        Self::with_account(folder, (number, number), name).await
+    }
+
+    /// A device of an endpoint key and of an account.
+    async fn with_account(folder: &Path, (number, of): (u8, u8), name: &str) -> Self {
         let folder = folder.join(name);
         std::fs::create_dir_all(&folder).unwrap();
         let options = NetworkOptions::loopback([number; 32], folder.join("blobs"));
@@ -34,7 +39,7 @@ impl Device {
         let parts = MembersParts {
             own,
             name: name.to_owned(),
-            account: account(number),
+            account: account(of),
             store: open_store(&folder.join("store")).await,
             environment: Arc::new(SystemEnvironment),
         };
@@ -207,6 +212,91 @@ async fn strangers_and_forgers_are_told_nothing() {
     let (household, _) = host.members.household();
     assert_eq!(household, account(1).address());
     assert!(!host.members.is_member(&stranger.device()));
+}
+
+/// An offer of a device, in the name of a household.
+fn offer_of(household: Address) -> hearth_protocol::offer::Offer {
+    use hearth_protocol::answer::{BackendClass, KvType, Serving};
+    use hearth_protocol::content::ContentHash;
+    use hearth_protocol::offer::{Audience, Offer, OfferedModel};
+    let serving = Serving {
+        adapter: None,
+        backend: BackendClass::CpuAvx2,
+        engine: "llama.cpp".to_owned(),
+        flash_attention: false,
+        kv_type: KvType::F16,
+        micro_batch_tokens: 512,
+        template: ContentHash([4; 32]),
+        weights: ContentHash([5; 32]),
+    };
+    let model = OfferedModel {
+        name: "a-model".to_owned(),
+        serving,
+        weights_bytes: 1,
+        head_bytes: 1,
+        context_tokens: 1,
+        audience: Audience::Household,
+        prices: Vec::new(),
+        slots: 1,
+        free_slots: 1,
+        output_tokens_per_s: 1,
+        prompt_tokens_per_s: 1,
+    };
+    Offer {
+        device: DeviceId([0; 32]),
+        household,
+        session_key: Address::ZERO,
+        withdraw_delay_s: 900,
+        issued_at: Timestamp(0),
+        expires_at: Timestamp(0),
+        models: vec![model],
+    }
+}
+
+/// Remembers what it is asked, and refuses.
+#[derive(Default)]
+struct Listener(std::sync::Mutex<Vec<HouseholdAsk>>);
+
+impl AnswersHousehold for Listener {
+    fn answer(&self, _: DeviceId, ask: HouseholdAsk) -> BoxFuture<'_, HouseholdReply> {
+        self.0.lock().unwrap().push(ask);
+        Box::pin(async { HouseholdReply::Refused(JoinRefusal::Stranger) })
+    }
+
+    fn is_member(&self, _: &DeviceId) -> bool {
+        false
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_claims_the_household_is_shown_nothing_and_who_holds_its_key_is_found() {
+    let folder = folder();
+    let host = Device::up(folder.path(), 1, "host").await;
+    // Another device with the same phrase: another endpoint key, the same account.
+    let twin = Device::with_account(folder.path(), (2, 1), "twin").await;
+    let options = NetworkOptions::loopback([3; 32], folder.path().join("claimant"));
+    let (claimant, _) = Network::open(options).await.unwrap();
+    let listener = Arc::new(Listener::default());
+    claimant.answer_household(listener.clone());
+    let household = account(1).address();
+    for network in [&twin.network, &claimant] {
+        network.publish(offer_of(household)).unwrap();
+        host.network
+            .join(&network.ticket(Vec::new()))
+            .await
+            .unwrap();
+    }
+    until(|| host.network.offers().len() == 2).await;
+    host.members.compare_all(&host.network).await;
+    until(|| host.members.is_member(&twin.device())).await;
+    let asked = listener.0.lock().unwrap();
+    assert!(!asked.is_empty(), "it was asked");
+    let shown = asked.iter().any(|ask| !matches!(ask, HouseholdAsk::Kin(_)));
+    assert!(!shown, "{asked:?}");
+    drop(asked);
+    assert!(!host.members.is_member(&claimant.device()));
+    host.members.compare_all(&host.network).await;
+    until(|| twin.members.is_member(&host.device())).await;
 }
 
 /// Waits until something holds.

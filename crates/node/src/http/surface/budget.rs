@@ -205,7 +205,7 @@ mod tests {
     const NOON_S: u64 = DAY_S * 20_000 + DAY_S / 2;
 
     fn asset() -> AssetId {
-        "eip155:402402/erc20:0x569b35Ed675c9ca42DBD1b6Dd75bdC2965D5ec8E"
+        "eip155:402402/erc20:0x569b35Ed675C9cA42dbD1B6dd75bDC2965d5ec8E"
             .parse()
             .unwrap()
     }

@@ -267,7 +267,7 @@ mod tests {
     use super::*;
 
     fn asset() -> AssetId {
-        "eip155:402402/erc20:0x569b35Ed675c9ca42DBD1b6Dd75bdC2965D5ec8E"
+        "eip155:402402/erc20:0x569b35Ed675C9cA42dbD1B6dd75bDC2965d5ec8E"
             .parse()
             .unwrap()
     }
@@ -327,7 +327,7 @@ mod tests {
     fn what_is_not_sold_has_no_price() {
         assert_eq!(need("/v1/messages", r#"{"model":"other"}"#), None);
         assert_eq!(need("/v1/messages", "no json"), None);
-        let other: AssetId = "eip155:1/erc20:0x569b35Ed675c9ca42DBD1b6Dd75bdC2965D5ec8E"
+        let other: AssetId = "eip155:1/erc20:0x569b35Ed675C9cA42dbD1B6dd75bDC2965d5ec8E"
             .parse()
             .unwrap();
         assert_eq!(table().least(&other), None);
