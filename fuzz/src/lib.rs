@@ -5,6 +5,8 @@
 //! seed in `corpus/`, so that an input that once broke something is tried again in every run of the
 //! tests. Nothing here knows libFuzzer.
 
+mod paths;
+
 use std::fmt::{Debug, Display};
 use std::fs;
 use std::str::FromStr;
@@ -44,6 +46,8 @@ use hearth_protocol::x402::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use paths::paths;
+
 /// A function that must not panic whatever it is given, and says whether it could read it.
 pub type Target = fn(&[u8]) -> bool;
 
@@ -59,6 +63,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("household", household),
     ("identifiers", identifiers),
     ("offers", offers),
+    ("paths", paths),
     ("payloads", payloads),
     ("rpc", rpc),
 ];

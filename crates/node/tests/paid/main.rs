@@ -9,6 +9,7 @@ mod crash;
 mod facilitator;
 mod follower;
 mod hostile;
+mod proxy;
 #[allow(
     dead_code,
     reason = "shared with the tests of the surface, which use the rest"
