@@ -8,6 +8,7 @@
 mod quotes;
 pub mod readers;
 mod tickets;
+mod paths;
 
 use std::fmt::{Debug, Display};
 use std::fs;
@@ -50,6 +51,7 @@ use serde::de::DeserializeOwned;
 
 pub use quotes::quotes;
 pub use tickets::tickets;
+pub use paths::paths;
 
 /// A function that must not panic whatever it is given, and says whether it could read it.
 pub type Target = fn(&[u8]) -> bool;
@@ -69,6 +71,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("household", household),
     ("identifiers", identifiers),
     ("offers", offers),
+    ("paths", paths),
     ("payloads", payloads),
     ("quotes", quotes),
     ("rpc", rpc),

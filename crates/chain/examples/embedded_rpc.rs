@@ -7,8 +7,7 @@ use std::path::PathBuf;
 
 use alloy_primitives::Address;
 use anyhow::Context;
-use hearth_chain::embedded::{Embedded, EmbeddedConfig, Genesis};
-use tokio::net::TcpListener;
+use hearth_chain::embedded::{Budget, Embedded, EmbeddedConfig, Genesis, Listener};
 
 /// No one can sign for this account, so nobody mints Ember on this chain.
 const NO_MINTER: Address = Address::repeat_byte(0x11);
@@ -27,12 +26,15 @@ async fn main() -> anyhow::Result<()> {
     };
 
     let chain = Embedded::open(&file, EmbeddedConfig::new(Genesis::standard(NO_MINTER)))?;
-    let listener = TcpListener::bind(("127.0.0.1", port)).await?;
+    let listener = Listener::bind(("127.0.0.1", port)).await?;
     println!(
         r#"{{"ready":"http://{}","chainId":{}}}"#,
-        listener.local_addr()?,
+        listener.address(),
         chain.chain_id()
     );
-    chain.serve(listener, std::future::pending()).await?;
+    let budget = Budget::of_process();
+    chain
+        .serve(listener, budget, std::future::pending())
+        .await?;
     Ok(())
 }

@@ -45,14 +45,13 @@ use alloy_consensus::transaction::Recovered;
 use alloy_eips::eip2718::Decodable2718;
 use redb::{Database, StorageBackend};
 use serde_json::Value;
-use tokio::net::TcpListener;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use error::{OpenError, RpcError};
 pub use genesis::{
     EMBER_ADDRESS, Genesis, GenesisCall, GenesisCode, GenesisError, TEST_DOLLAR_ADDRESS,
 };
-pub use http::is_loopback_host;
+pub use hearth_doors::{Budget, Listener};
 pub use store::StoreError;
 pub use transport::EmbeddedTransport;
 
@@ -219,10 +218,11 @@ impl Embedded {
     /// error.
     pub async fn serve(
         &self,
-        listener: TcpListener,
+        listener: Listener,
+        budget: Budget,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> std::io::Result<()> {
-        http::serve(self.clone(), listener, shutdown).await
+        http::serve(self.clone(), listener, budget, shutdown).await
     }
 
     /// The EIP-155 chain id.

@@ -19,12 +19,12 @@ use hearth_chain::bindings::{
     COLLECTOR_ADDRESS, Ember, SETTLEMENT_ADDRESS, Settlement, TestDollar,
 };
 use hearth_chain::embedded::{
-    EMBER_ADDRESS, Embedded, EmbeddedConfig, Genesis, ManualClock, Mining, RpcError,
-    TEST_DOLLAR_ADDRESS, limits,
+    Budget, EMBER_ADDRESS, Embedded, EmbeddedConfig, Genesis, Listener, ManualClock, Mining,
+    RpcError, TEST_DOLLAR_ADDRESS, limits,
 };
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 const CHAIN_ID: u64 = 31_402;
@@ -544,12 +544,16 @@ struct Served {
 }
 
 async fn serve() -> Served {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
+    let listener = Listener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.address().port();
     let (stop, stopped) = oneshot::channel::<()>();
     let chain = open();
-    let task =
-        tokio::spawn(async move { chain.serve(listener, async { drop(stopped.await) }).await });
+    let task = tokio::spawn(async move {
+        let budget = Budget::of_process();
+        chain
+            .serve(listener, budget, async { drop(stopped.await) })
+            .await
+    });
     Served { port, stop, task }
 }
 
@@ -684,6 +688,31 @@ async fn a_web_page_of_another_site_is_kept_out() {
             "host: 127.0.0.1.evil.example\r\ncontent-type: application/json\r\n",
             403,
         ),
+        ("content-type: application/json\r\n", 400),
+        (
+            "host: localhost@evil.example\r\ncontent-type: application/json\r\n",
+            400,
+        ),
+        (
+            "host: localhost\r\norigin: https://evil.example\r\ncontent-type: application/json\r\n",
+            403,
+        ),
+        (
+            "host: localhost\r\norigin: null\r\ncontent-type: application/json\r\n",
+            403,
+        ),
+        (
+            "host: localhost\r\nsec-fetch-site: cross-site\r\ncontent-type: application/json\r\n",
+            403,
+        ),
+        (
+            "host: localhost\r\norigin: chrome-extension://wallet\r\nsec-fetch-site: cross-site\r\ncontent-type: application/json\r\n",
+            200,
+        ),
+        (
+            "host: localhost\r\ncontent-encoding: br\r\ncontent-type: application/json\r\n",
+            415,
+        ),
         ("host: localhost\r\ncontent-type: text/plain\r\n", 415),
         ("host: localhost\r\n", 415),
         (
@@ -703,13 +732,14 @@ async fn a_web_page_of_another_site_is_kept_out() {
     }
     let preflight = "OPTIONS / HTTP/1.1\r\nhost: localhost\r\norigin: https://evil.example\r\naccess-control-request-method: POST\r\n";
     let (status, _) = server.raw(preflight, b"").await;
-    assert_eq!(status, 405, "no CORS preflight is answered");
+    assert_eq!(status, 403, "no CORS preflight is answered");
 }
 
 #[tokio::test]
 async fn only_loopback_is_served() {
-    let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
-    let error = open().serve(listener, async {}).await.unwrap_err();
+    let listener = Listener::bind("0.0.0.0:0").await.unwrap();
+    let budget = Budget::of_process();
+    let error = open().serve(listener, budget, async {}).await.unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
 }
 

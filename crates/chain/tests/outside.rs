@@ -13,9 +13,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use alloy_primitives::Address;
-use hearth_chain::embedded::{Embedded, EmbeddedConfig, Genesis};
+use hearth_chain::embedded::{Budget, Embedded, EmbeddedConfig, Genesis, Listener};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
 use tokio::process::Command;
 
 /// The whole list takes seconds; on a loaded machine the interpreters alone take a minute to start.
@@ -30,10 +29,13 @@ async fn viem_ethers_and_cast_work_with_an_account_that_holds_no_coin() {
     let folder = tempfile::tempdir().unwrap();
     let config = EmbeddedConfig::new(Genesis::standard(Address::repeat_byte(0x11)));
     let chain = Embedded::open(&folder.path().join("chain.redb"), config).unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let rpc = format!("http://{}", listener.local_addr().unwrap());
+    let listener = Listener::bind("127.0.0.1:0").await.unwrap();
+    let rpc = format!("http://{}", listener.address());
     let served = chain.clone();
-    let server = tokio::spawn(async move { served.serve(listener, std::future::pending()).await });
+    let server = tokio::spawn(async move {
+        let budget = Budget::of_process();
+        served.serve(listener, budget, std::future::pending()).await
+    });
 
     let checks = check(&rpc).await;
     server.abort();

@@ -30,6 +30,8 @@ const FOLDER: &str = "hearth";
 const FOLDER_MODE: u32 = 0o700;
 /// The permissions of a new configuration.
 const FILE_MODE: u32 = 0o600;
+/// Files and folders that are looked at when a data folder is made private.
+const ENTRIES_MAX: usize = 100_000;
 /// What a new data folder's configuration says.
 const DEFAULT_CONFIG: &str = include_str!("home/config.toml");
 
@@ -280,6 +282,47 @@ impl Home {
     pub fn lock(&self, part: Part) -> Result<HomeLock, HomeError> {
         HomeLock::take(&self.root, part)
     }
+
+    /// Takes from others the permissions on the folder and what is in it, whatever made it: prompts,
+    /// answers and books are their owner's. Links are not followed.
+    ///
+    /// # Errors
+    /// [`HomeError::Io`] where the folder itself cannot be changed. What is in it is left out then: nobody
+    /// reaches it who may not enter the folder.
+    pub fn make_private(&self) -> Result<(), HomeError> {
+        let made = private(&self.root);
+        made.map_err(|source| HomeError::Io {
+            path: self.root.clone(),
+            source,
+        })?;
+        let mut folders = vec![self.root.clone()];
+        let mut looked_at = 0;
+        while let Some(entries) = folders.pop().map(std::fs::read_dir) {
+            for entry in entries.into_iter().flatten().flatten() {
+                looked_at += 1;
+                let is_link = entry.file_type().is_ok_and(|kind| kind.is_symlink());
+                if is_link || looked_at > ENTRIES_MAX {
+                    continue;
+                }
+                if let Err(error) = private(&entry.path()) {
+                    tracing::debug!(%error, path = %entry.path().display(), "it stays as it is");
+                }
+                if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                    folders.push(entry.path());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Takes from others every permission on a file or a folder.
+fn private(path: &Path) -> std::io::Result<()> {
+    let mode = std::fs::metadata(path)?.permissions().mode();
+    if mode & 0o077 == 0 {
+        return Ok(());
+    }
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode & 0o700))
 }
 
 #[cfg(test)]
@@ -304,6 +347,32 @@ mod tests {
             std::fs::read_to_string(home.config_path()).unwrap(),
             "# mine\n"
         );
+    }
+
+    #[test]
+    fn what_an_old_version_left_open_is_closed() {
+        let outer = tempfile::tempdir().unwrap();
+        let home = Home::open(&outer.path().join("home")).unwrap();
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let set = |path: &Path, mode| {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        let (store, folder) = (home.store_path(Part::Provider), home.blobs_folder());
+        let (inner, stranger) = (folder.join("data"), outer.path().join("stranger"));
+        std::fs::create_dir(&folder).unwrap();
+        for file in [&store, &inner, &stranger] {
+            std::fs::write(file, "").unwrap();
+            set(file, 0o664);
+        }
+        std::os::unix::fs::symlink(&stranger, folder.join("link")).unwrap();
+        set(&folder, 0o755);
+        set(home.root(), 0o755);
+        home.make_private().unwrap();
+        assert_eq!(mode(home.root()), 0o700);
+        assert_eq!(mode(&folder), 0o700);
+        assert_eq!(mode(&store), 0o600);
+        assert_eq!(mode(&inner), 0o600);
+        assert_eq!(mode(&stranger), 0o664, "a link is not followed");
     }
 
     #[test]

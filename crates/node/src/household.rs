@@ -39,15 +39,14 @@ use hearth_protocol::content::ContentHash;
 use hearth_protocol::offer::Offer;
 use hearth_protocol::time::Timestamp;
 use thiserror::Error;
-use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use crate::advice::Advice;
 use crate::answers::Answerer;
 use crate::home::{Config, Home, HomeError, HomeLock, Part, ReachConfig};
-use crate::http::surface::{ApiKey, Door, KEYLESS, Surface};
-use crate::http::{self, Bounds, Shutdown};
+use crate::http::surface::{ApiKey, Door, KEYLESS, Surface, own_policy, sold_policy};
+use crate::http::{self, Budget, Listener, Policy, Shutdown};
 use crate::keys::Unlocked;
 use crate::payments::escrow::Escrows;
 use crate::payments::purse::{PayerKeys, Purse};
@@ -188,7 +187,9 @@ pub struct UpOptions {
 pub struct Device {
     ready: NodeReady,
     router: Router,
-    listener: TcpListener,
+    listener: Listener,
+    /// Of the household's own address, and of the one where answers are sold.
+    policies: (Policy, Policy),
     shop: Option<Shop>,
     ledger: Ledger,
     network: Network,
@@ -229,7 +230,7 @@ impl Device {
         keys: &Unlocked,
         options: UpOptions,
     ) -> Result<Self, UpError> {
-        let locks = vec![home.lock(Part::Provider)?, home.lock(Part::Payer)?];
+        let locks = locked(home)?;
         let (listener, address) = trade::bind(options.listen.unwrap_or(config.api.listen)).await?;
         let mut building = Building {
             home,
@@ -284,6 +285,7 @@ impl Device {
             ready,
             router,
             listener,
+            policies: policies(address, config),
             shop,
             ledger,
             network,
@@ -308,10 +310,11 @@ impl Device {
 
     async fn serve_until(mut self, shutdown: Shutdown) -> Result<(), UpError> {
         let shutdown = shutdown.shared();
+        let (own_policy, sold_policy) = self.policies;
         let own = http::serve(
             self.listener,
             self.router,
-            Bounds::default(),
+            own_policy,
             shutdown.clone().boxed(),
         );
         let sold = async {
@@ -319,7 +322,7 @@ impl Device {
                 listener, router, ..
             }) = self.shop
             {
-                http::serve(listener, router, Bounds::default(), shutdown.boxed()).await;
+                http::serve(listener, router, sold_policy, shutdown.boxed()).await;
             }
         };
         let served = async { tokio::join!(own, sold) };
@@ -340,6 +343,20 @@ impl Device {
         self.network.shutdown().await;
         ended
     }
+}
+
+/// Takes the stores of a device for this process, and the folder for its owner alone.
+fn locked(home: &Home) -> Result<Vec<HomeLock>, HomeError> {
+    let locks = vec![home.lock(Part::Provider)?, home.lock(Part::Payer)?];
+    home.make_private()?;
+    Ok(locks)
+}
+
+/// With what the two addresses are served, out of one budget.
+fn policies(address: SocketAddr, config: &Config) -> (Policy, Policy) {
+    let budget = Budget::of_process();
+    let own = own_policy(address, &config.api.names, budget.clone());
+    (own, sold_policy(budget))
 }
 
 impl Building<'_> {
@@ -614,7 +631,7 @@ impl Building<'_> {
     fn door(&self, address: SocketAddr) -> Door {
         let keyless = self.config.api.keyless;
         let keyless = keyless.then(|| ApiKey::new(KEYLESS, ""));
-        Door::new(address, [], keyless)
+        Door::new(address, keyless)
     }
 
     /// Lets in whoever holds a key of the data folder.

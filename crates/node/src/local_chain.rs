@@ -25,11 +25,10 @@ use hearth_chain::sender::{
 use hearth_protocol::id::{AssetId, ChainId};
 use hearth_protocol::money::Amount;
 use thiserror::Error;
-use tokio::net::TcpListener;
 
 use crate::advice::Advice;
 use crate::home::{Home, HomeError, HomeLock, Part};
-use crate::http::Shutdown;
+use crate::http::{Budget, Listener, Shutdown};
 use crate::wallet::{OrderError, money_of_units, parse_account};
 
 /// The port unless another is chosen: the one that tools expect a development chain on.
@@ -171,7 +170,7 @@ impl Advice for LocalChainError {
 #[derive(Debug)]
 pub struct LocalChain {
     chain: Embedded,
-    listener: TcpListener,
+    listener: Listener,
     ready: ChainReady,
     _lock: HomeLock,
 }
@@ -193,13 +192,12 @@ impl LocalChain {
                 Some(interval_ms) => Mining::Every { interval_ms },
             };
             let lock = home.lock(Part::Chain)?;
+            home.make_private()?;
             let port = options.port;
-            let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+            let listener = Listener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
                 .await
                 .map_err(|source| LocalChainError::Port { port, source })?;
-            let address = listener
-                .local_addr()
-                .map_err(|source| LocalChainError::Port { port, source })?;
+            let address = listener.address();
             let store = home.store_path(Part::Chain);
             let config = EmbeddedConfig {
                 chain_id: options.chain_id,
@@ -243,7 +241,7 @@ impl LocalChain {
 
     async fn serve_until(self, shutdown: Shutdown) -> Result<u64, LocalChainError> {
         self.chain
-            .serve(self.listener, shutdown)
+            .serve(self.listener, Budget::of_process(), shutdown)
             .await
             .map_err(LocalChainError::Serve)?;
         let block = self.chain.block_number()?;

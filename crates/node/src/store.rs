@@ -8,11 +8,16 @@
 //! Values are opaque bytes here; what they mean is known where they are written. The first byte of
 //! a value is its format's number (see [`encode`]).
 
+use std::fs::Permissions;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
-use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{
+    Database, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata,
+    TableDefinition,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
@@ -24,6 +29,8 @@ const QUEUE_BATCHES_MAX: usize = 4_096;
 const GROUP_BATCHES_MAX: usize = 1_024;
 /// The longest value that is written, in bytes.
 pub const VALUE_BYTES_MAX: usize = 1 << 20;
+/// The permissions of a store: what was answered and paid is for nobody else to read.
+const FILE_MODE: u32 = 0o600;
 /// The number of the format that [`encode`] writes.
 const FORMAT: u8 = 1;
 
@@ -42,8 +49,12 @@ pub enum Table {
     Authorized,
     /// One-off payments that were taken, by token and nonce.
     Transfers,
-    /// Replies kept for requests that are asked again, by route and payment identifier.
+    /// Replies kept for requests that are asked again, sealed, by route and payment identifier.
     Replies,
+    /// When each of them was kept: the time, then its key.
+    ReplyTimes,
+    /// Replies as earlier versions kept them, in clear. They are sealed or dropped, and the table with them.
+    OldReplies,
     /// Claims that another device asked this one to watch, by channel id.
     Watched,
     /// From which block on the events of a chain are followed, by chain.
@@ -60,10 +71,12 @@ pub enum Table {
     SoldSums,
     /// What purchases came to whose receipts are gone, by model and token.
     BoughtSums,
+    /// Whose channels are whose of those that ask the facilitator, by channel id.
+    Facilitated,
 }
 
 impl Table {
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 18] = [
         Self::ProviderChannels,
         Self::PayerChannels,
         Self::Spent,
@@ -71,6 +84,8 @@ impl Table {
         Self::Authorized,
         Self::Transfers,
         Self::Replies,
+        Self::ReplyTimes,
+        Self::OldReplies,
         Self::Watched,
         Self::IndexStart,
         Self::Sales,
@@ -79,6 +94,7 @@ impl Table {
         Self::Household,
         Self::SoldSums,
         Self::BoughtSums,
+        Self::Facilitated,
     ];
 
     const fn definition(self) -> TableDefinition<'static, &'static [u8], &'static [u8]> {
@@ -89,7 +105,9 @@ impl Table {
             Self::Outlays => "outlays",
             Self::Authorized => "authorized",
             Self::Transfers => "transfers",
-            Self::Replies => "replies",
+            Self::Replies => "sealed_replies",
+            Self::ReplyTimes => "reply_times",
+            Self::OldReplies => "replies",
             Self::Watched => "watched",
             Self::IndexStart => "index_start",
             Self::Sales => "sales",
@@ -98,6 +116,7 @@ impl Table {
             Self::Household => "household",
             Self::SoldSums => "sold_sums",
             Self::BoughtSums => "bought_sums",
+            Self::Facilitated => "facilitated",
         })
     }
 }
@@ -138,6 +157,9 @@ pub enum StoreError {
     /// A value is not in the format that is expected.
     #[error("the store holds a value that this version cannot read")]
     Format,
+    /// The system gave no random bytes.
+    #[error("the system gave no random bytes; nothing was written")]
+    Randomness,
     /// A value is longer than [`VALUE_BYTES_MAX`].
     #[error("a value of {bytes} bytes is too long for the store")]
     TooLong {
@@ -157,6 +179,8 @@ struct Write {
     table: Table,
     key: Vec<u8>,
     value: Option<Vec<u8>>,
+    /// Whether what is there already stays.
+    is_new_only: bool,
 }
 
 /// Writes that become durable together or not at all.
@@ -174,22 +198,36 @@ impl Batch {
         key: &[u8],
         value: &T,
     ) -> Result<(), StoreError> {
-        let value = Some(encode(value)?);
+        self.push(table, key, Some(encode(value)?), false);
+        Ok(())
+    }
+
+    /// Puts a value where there is none; one that is there stays.
+    ///
+    /// # Errors
+    /// When the value is too long.
+    pub fn put_new<T: Serialize>(
+        &mut self,
+        table: Table,
+        key: &[u8],
+        value: &T,
+    ) -> Result<(), StoreError> {
+        self.push(table, key, Some(encode(value)?), true);
+        Ok(())
+    }
+
+    fn push(&mut self, table: Table, key: &[u8], value: Option<Vec<u8>>, is_new_only: bool) {
         self.0.push(Write {
             table,
             key: key.to_vec(),
             value,
+            is_new_only,
         });
-        Ok(())
     }
 
     /// Removes a value.
     pub fn remove(&mut self, table: Table, key: &[u8]) {
-        self.0.push(Write {
-            table,
-            key: key.to_vec(),
-            value: None,
-        });
+        self.push(table, key, None, false);
     }
 
     /// Adds the writes of another batch.
@@ -226,10 +264,14 @@ impl Store {
             path: path.display().to_string(),
             source,
         };
+        let io = |error| redb::DatabaseError::Storage(redb::StorageError::Io(error));
         if !path.exists() {
             create_file(path).map_err(named)?;
         }
-        Self::with_database(Database::open(path).map_err(named)?)
+        make_private(path).map_err(|error| named(io(error)))?;
+        let mut database = Database::open(path).map_err(named)?;
+        shed(&mut database).map_err(|error| OpenError::Prepare(Box::new(error)))?;
+        Self::with_database(database)
     }
 
     /// Takes an open database, of which this store becomes the main user.
@@ -298,6 +340,29 @@ impl Store {
         self.view()?.each(table, visit)
     }
 
+    /// Visits the first values of a table in the order of the keys: those before `end`, `most` at most.
+    ///
+    /// # Errors
+    /// When the disk fails, or a value is in another format.
+    pub fn first<T: DeserializeOwned>(
+        &self,
+        table: Table,
+        end: &[u8],
+        most: usize,
+        mut visit: impl FnMut(&[u8], T),
+    ) -> Result<(), StoreError> {
+        let read = self.database.begin_read()?;
+        let table = match read.open_table(table.definition()) {
+            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(()),
+            opened => opened?,
+        };
+        for entry in table.range(..end)?.take(most) {
+            let (key, value) = entry?;
+            visit(key.value(), decode(value.value())?);
+        }
+        Ok(())
+    }
+
     /// What the store holds now, whatever is written meanwhile.
     ///
     /// # Errors
@@ -354,7 +419,14 @@ fn create_file(path: &Path) -> Result<(), redb::DatabaseError> {
         // What an earlier attempt left behind when it was stopped: nothing was promised on it.
         std::fs::remove_file(&fresh).map_err(io)?;
     }
-    drop(Database::create(&fresh)?);
+    let file = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(FILE_MODE)
+        .open(&fresh)
+        .map_err(io)?;
+    drop(Database::builder().create_with_backend(redb::backends::FileBackend::new(file)?)?);
     std::fs::rename(&fresh, path).map_err(io)?;
     let folder = path
         .parent()
@@ -369,9 +441,37 @@ fn create_file(path: &Path) -> Result<(), redb::DatabaseError> {
 fn prepare(database: &Database) -> Result<(), redb::Error> {
     let write = database.begin_write()?;
     for table in Table::ALL {
-        write.open_table(table.definition())?;
+        // What is empty of it is gone, and is not made again.
+        if table != Table::OldReplies {
+            write.open_table(table.definition())?;
+        }
     }
     write.commit()?;
+    Ok(())
+}
+
+/// Takes from others the permission to read a file that an earlier version made.
+fn make_private(path: &Path) -> std::io::Result<()> {
+    let found = std::fs::metadata(path)?.permissions().mode();
+    if found & 0o077 == 0 {
+        return Ok(());
+    }
+    std::fs::set_permissions(path, Permissions::from_mode(found & 0o700))
+}
+
+/// Drops the table of replies in clear once nothing is in it, and with it the pages that held them.
+fn shed(database: &mut Database) -> Result<(), redb::Error> {
+    let old = Table::OldReplies.definition();
+    let is_empty = match database.begin_read()?.open_table(old) {
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(()),
+        table => table?.is_empty()?,
+    };
+    if is_empty {
+        let write = database.begin_write()?;
+        write.delete_table(old)?;
+        write.commit()?;
+        database.compact()?;
+    }
     Ok(())
 }
 
@@ -401,7 +501,16 @@ fn write_group(database: &Database, group: &[Job]) -> Result<(), StoreError> {
             continue;
         }
         let mut table = write.open_table(table.definition())?;
-        for Write { key, value, .. } in rows {
+        for Write {
+            key,
+            value,
+            is_new_only,
+            ..
+        } in rows
+        {
+            if *is_new_only && table.get(key.as_slice())?.is_some() {
+                continue;
+            }
             match value {
                 Some(value) => table.insert(key.as_slice(), value.as_slice())?,
                 None => table.remove(key.as_slice())?,
@@ -458,6 +567,33 @@ mod tests {
         std::fs::write(path.with_added_extension("new"), b"half a file").unwrap();
         Store::open(&path).unwrap();
         assert!(!path.with_added_extension("new").exists());
+    }
+
+    #[test]
+    fn a_store_is_its_owners_alone_and_an_old_one_is_made_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store.redb");
+        let mode = || std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        drop(Store::open(&path).unwrap());
+        assert_eq!(mode(), 0o600);
+        let other = folder.path().join("old.redb");
+        drop(Database::create(&other).unwrap());
+        std::fs::set_permissions(&other, Permissions::from_mode(0o664)).unwrap();
+        drop(Store::open(&other).unwrap());
+        let mode = std::fs::metadata(&other).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600);
+    }
+
+    #[tokio::test]
+    async fn a_value_that_is_there_stays_where_only_new_ones_are_put() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("store.redb")).unwrap();
+        for number in 1..4_u64 {
+            let mut batch = Batch::default();
+            batch.put_new(Table::Facilitated, b"a", &number).unwrap();
+            store.commit(batch).await.unwrap();
+        }
+        assert_eq!(store.get::<u64>(Table::Facilitated, b"a").unwrap(), Some(1));
     }
 
     #[tokio::test]

@@ -19,11 +19,11 @@ use hearth_protocol::channel::payer::PrepareError;
 use hearth_protocol::id::{AssetId, ChainId};
 use hearth_protocol::money::Amount;
 use thiserror::Error;
-use tokio::net::TcpListener;
 
 use crate::advice::Advice;
 use crate::chains::{self, AccessError, ChainChoice};
 use crate::home::{ChainConfig, Config, HomeError};
+use crate::http::Listener;
 use crate::payments::purse::PayError;
 use crate::payments::till::{ChainAccess, TillError};
 use crate::store::{OpenError, StoreError};
@@ -199,14 +199,17 @@ pub(crate) fn environment() -> Arc<dyn Environment> {
 }
 
 /// Listens, and says where.
-pub(crate) async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), TradeError> {
-    let bound = TcpListener::bind(address)
-        .await
-        .and_then(|listener| listener.local_addr().map(|address| (listener, address)));
-    bound.map_err(|source| TradeError::Listen {
-        address: address.to_string(),
-        source,
-    })
+pub(crate) async fn bind(address: SocketAddr) -> Result<(Listener, SocketAddr), TradeError> {
+    match Listener::bind(address).await {
+        Ok(listener) => {
+            let address = listener.address();
+            Ok((listener, address))
+        }
+        Err(source) => Err(TradeError::Listen {
+            address: address.to_string(),
+            source,
+        }),
+    }
 }
 
 /// The way to one chain, for transactions.

@@ -12,7 +12,8 @@ use crate::workspace::{Metadata, Package};
 const EDGES: &[(&str, &[&str])] = &[
     ("hearth-protocol", &[]),
     ("hearth-api", &[]),
-    ("hearth-chain", &["hearth-protocol"]),
+    ("hearth-chain", &["hearth-protocol", "hearth-doors"]),
+    ("hearth-doors", &[]),
     ("hearth-models", &[]),
     ("hearth-net", &["hearth-protocol"]),
     (
@@ -21,6 +22,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "hearth-protocol",
             "hearth-models",
             "hearth-chain",
+            "hearth-doors",
             "hearth-net",
             "hearth-api",
         ],
@@ -48,7 +50,10 @@ const RESERVED: &[(&str, &[&str])] = &[
     ("alloy-transport", &["hearth-chain"]),
     ("alloy-transport-http", &["hearth-chain"]),
     ("anyhow", &["hearth-cli", "xtask"]),
-    ("axum", &["hearth-chain", "hearth-node", "hearth-cli"]),
+    (
+        "axum",
+        &["hearth-chain", "hearth-doors", "hearth-node", "hearth-cli"],
+    ),
     ("clap", &["hearth-cli", "xtask"]),
     ("getrandom", &["hearth-chain", "hearth-node", "hearth-cli"]),
     ("iroh", &["hearth-net"]),
@@ -69,6 +74,7 @@ const RESERVED: &[(&str, &[&str])] = &[
         "tokio",
         &[
             "hearth-chain",
+            "hearth-doors",
             "hearth-models",
             "hearth-net",
             "hearth-node",

@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::workspace;
 
+mod doors;
 mod edges;
 mod functions;
 mod layout;
@@ -128,7 +129,10 @@ fn of_file(source: &Source) -> Vec<Violation> {
         violations.extend(layout::length(source));
     }
     match source.extension() {
-        "rs" if !source.is_generated() => violations.extend(functions::rust(source)),
+        "rs" if !source.is_generated() => {
+            violations.extend(functions::rust(source));
+            violations.extend(doors::check(source));
+        }
         "sol" => violations.extend(functions::solidity(source)),
         "toml" => violations.extend(layout::lints(source)),
         _ => {}

@@ -1,28 +1,28 @@
 //! JSON-RPC over HTTP, on loopback only.
 //!
-//! A web page of any site can make a browser send requests to a loopback port. Two checks keep it out: the
-//! `Host` must name loopback (a rebound name does not), and the content type must be JSON (which a page can only
-//! send after a CORS preflight, and none is answered). Size of bodies, length of batches and number of requests at
-//! once are bounded. Spec: 05 embedded chain, section 9.
+//! A web page of any site can make a browser send requests to a loopback port. The guard of [`hearth_doors`] keeps
+//! it out: the `Host` must name loopback (a rebound name does not), and an `Origin` must be this port's own or that
+//! of an extension, such as a wallet, which the user installed. The content type must be JSON (which a page can only
+//! send after a CORS preflight, and none is answered). Nothing here signs: what changes the chain is signed by who
+//! asks. Size of bodies, length of batches and number of requests at once are bounded. Spec: 05 embedded chain,
+//! section 9.
 
 use std::borrow::Cow;
 use std::future::Future;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::header::{CONTENT_TYPE, HOST};
+use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use axum::serve::ListenerExt;
+use hearth_doors::{BodyError, Budget, Listener, Policy, Refusal, read_body};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
-use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use super::limits::{
@@ -39,10 +39,11 @@ struct Server {
 
 pub(crate) async fn serve(
     chain: Embedded,
-    listener: TcpListener,
+    listener: Listener,
+    budget: Budget,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    let address = listener.local_addr()?;
+    let address = listener.address();
     if !address.ip().is_loopback() {
         let reason = format!(
             "the embedded chain listens on loopback only, not on {address}; bind 127.0.0.1 or [::1]"
@@ -57,41 +58,32 @@ pub(crate) async fn serve(
         permits: Arc::new(Semaphore::new(MAX_CONCURRENT_REQUESTS)),
     };
     let router = Router::new().route("/", post(handle)).with_state(server);
-    let listener = listener.tap_io(|stream| {
-        // A reply must not wait for acknowledgements. A connection that refuses is only slower.
-        let _ = stream.set_nodelay(true);
+    let policy = Policy::wallets(budget).refusing(|refusal, _| {
+        let status = match refusal {
+            // Clients of JSON-RPC know this one; it is what the specification of the chain names.
+            Refusal::UnknownHost => StatusCode::FORBIDDEN,
+            refusal => refusal.status(),
+        };
+        refuse(status, refusal.to_string())
     });
-    axum::serve(listener, router)
-        .with_graceful_shutdown(shutdown)
-        .await
+    hearth_doors::serve(listener, router, policy, Box::pin(shutdown)).await;
+    Ok(())
 }
 
 async fn handle(State(server): State<Server>, request: Request) -> Response {
-    if let Err((status, reason)) = check_headers(request.headers()) {
-        return refuse(status, reason.to_owned());
+    if !is_json(request.headers()) {
+        let reason = "the Content-Type must be application/json";
+        return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, reason.to_owned());
     }
     let Ok(permit) = server.permits.clone().acquire_owned().await else {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     };
     let deadline = Duration::from_millis(BODY_DEADLINE_MS);
-    let body = match tokio::time::timeout(
-        deadline,
-        axum::body::to_bytes(request.into_body(), MAX_BODY_BYTES),
-    )
-    .await
-    {
-        Ok(Ok(body)) => body,
-        Ok(Err(_)) => {
-            return refuse(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                format!("a request body may have {MAX_BODY_BYTES} bytes"),
-            );
-        }
-        Err(_) => {
-            return refuse(
-                StatusCode::REQUEST_TIMEOUT,
-                "the request body took too long".to_owned(),
-            );
+    let body = match read_body(request.into_body(), MAX_BODY_BYTES, deadline).await {
+        Ok(body) => body,
+        Err(error) => {
+            let (status, reason) = not_read(error);
+            return refuse(status, reason);
         }
     };
     let work = tokio::task::spawn_blocking(move || {
@@ -106,46 +98,26 @@ async fn handle(State(server): State<Server>, request: Request) -> Response {
     }
 }
 
-fn check_headers(headers: &HeaderMap) -> Result<(), (StatusCode, &'static str)> {
-    let host = headers
-        .get(HOST)
-        .and_then(|host| host.to_str().ok())
-        .unwrap_or_default();
-    if !is_loopback_host(host) {
-        let reason = "the Host header must name loopback, as in http://127.0.0.1:PORT";
-        return Err((StatusCode::FORBIDDEN, reason));
+fn not_read(error: BodyError) -> (StatusCode, String) {
+    match error {
+        BodyError::TooLong => (
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("a request body may have {MAX_BODY_BYTES} bytes"),
+        ),
+        BodyError::Slow => (StatusCode::REQUEST_TIMEOUT, error.to_string()),
+        BodyError::Full => (StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+        _ => (StatusCode::BAD_REQUEST, error.to_string()),
     }
+}
+
+/// Whether the body says that it is JSON, which a page of another site cannot say unasked.
+fn is_json(headers: &HeaderMap) -> bool {
     let content_type = headers
         .get(CONTENT_TYPE)
         .and_then(|kind| kind.to_str().ok())
         .unwrap_or_default();
     let essence = content_type.split(';').next().unwrap_or_default().trim();
-    if !essence.eq_ignore_ascii_case("application/json") {
-        let reason = "the Content-Type must be application/json";
-        return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, reason));
-    }
-    Ok(())
-}
-
-/// Whether a `Host` header names this machine, with or without a port: `localhost`, a name under it, or a
-/// loopback address.
-#[must_use]
-pub fn is_loopback_host(host: &str) -> bool {
-    let (name, port) = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((_, after)) if !after.is_empty() && !after.starts_with(':') => return false,
-        Some((address, after)) => (address, after.strip_prefix(':')),
-        None => match host.rsplit_once(':') {
-            Some((name, port)) => (name, Some(port)),
-            None => (host, None),
-        },
-    };
-    if port.is_some_and(|port| port.parse::<u16>().is_err()) {
-        return false;
-    }
-    let name = name.trim_end_matches('.').to_ascii_lowercase();
-    name == "localhost"
-        || name.ends_with(".localhost")
-        || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    essence.eq_ignore_ascii_case("application/json")
 }
 
 fn json(status: StatusCode, body: Vec<u8>) -> Response {
@@ -465,40 +437,5 @@ mod tests {
         let reply: Value = serde_json::from_slice(&chain().answer(body).unwrap()).unwrap();
         assert_eq!(reply["id"], Value::Null);
         assert_eq!(reply["error"]["code"], RpcError::INVALID_REQUEST);
-    }
-
-    #[test]
-    fn only_names_of_this_machine_are_loopback() {
-        for host in [
-            "localhost",
-            "LOCALHOST:80",
-            "hearth.localhost:1",
-            "127.0.0.1",
-            "127.9.9.9:8545",
-            "[::1]",
-            "[::1]:8545",
-            "localhost.",
-        ] {
-            assert!(is_loopback_host(host), "{host}");
-        }
-        let others = [
-            "",
-            ":80",
-            "example.org",
-            "localhost.example.org",
-            "notlocalhost",
-            "10.0.0.1",
-            "[::2]:80",
-            "127.0.0.1.example.org",
-            "localhost:port",
-            "[::1",
-            "[localhost]x",
-            "0.0.0.0",
-            "127.0.0.1:80:80",
-            "localhost:99999",
-        ];
-        for host in others {
-            assert!(!is_loopback_host(host), "{host}");
-        }
     }
 }

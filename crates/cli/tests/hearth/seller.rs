@@ -259,7 +259,7 @@ fn a_facilitator_says_what_it_supports_and_is_for_this_device_alone() {
     let market = Market::open();
     let service = market.serve(&["--facilitator", "127.0.0.1:0"]);
     let facilitator = service.ready["facilitator"].as_str().unwrap();
-    let request = "GET /supported HTTP/1.1\r\nhost: facilitator\r\nconnection: close\r\n\r\n";
+    let request = "GET /supported HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
     let reply = exchange(&address(facilitator), request);
     let (head, body) = reply.split_once("\r\n\r\n").unwrap();
     assert!(head.starts_with("HTTP/1.1 200"), "{reply}");

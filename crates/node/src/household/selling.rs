@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use axum::Router;
 use hearth_chain::client::Environment;
-use tokio::net::TcpListener;
 
 use super::{Building, UpError};
 use crate::home::SoldConfig;
+use crate::http::Listener;
 use crate::http::surface::{ForSale, PriceTable, Surface, sold};
 use crate::payments::gate::Gate;
 use crate::payments::offer::AcceptedAsset;
@@ -25,7 +25,7 @@ const DESCRIPTION: &str = "answers of open models, by the token";
 
 /// A place where answers are sold, once it is served.
 pub(super) struct Shop {
-    pub(super) listener: TcpListener,
+    pub(super) listener: Listener,
     pub(super) router: Router,
     /// Where it is.
     pub(super) url: String,

@@ -1,34 +1,48 @@
 //! A reverse proxy to one HTTP service, for services that are sold without being changed.
 //!
-//! Requests and replies stream through. The service never sees the payment; it may say what a
-//! request really cost in the header [`CHARGE`], in whole tokens as the price is given, which the
-//! payer never sees. A figure that cannot be meant, because it is no amount or above the price,
+//! Replies stream through. The path that is priced is the path that is asked of the service, in its
+//! one form ([`path`]). The service never sees the payment; it may say what a request really cost in
+//! the header [`CHARGE`], in whole tokens as the price is given, which the payer never sees and
+//! cannot send. A figure that cannot be meant, because it is no amount or above the price,
 //! counts as none: the price is charged, and the log says so (spec: payments, section 9).
+
+pub mod path;
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::response::Response;
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
 use hearth_api::error::ErrorBody;
 use hearth_protocol::money::{Amount, AmountError};
 use hearth_protocol::x402::PAYMENT_SIGNATURE;
 use http::header::{
-    CONNECTION, HOST, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION,
+    TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
-use http::{HeaderMap, StatusCode};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, StatusCode, Uri};
+use http_body_util::BodyExt;
 use thiserror::Error;
 use tracing::warn;
 use url::Url;
 
-use crate::payments::gate::Meter;
+use self::path::canonical;
+use super::read_body;
+use crate::payments::gate::{Gate, Meter, PaidLayer, REQUEST_BYTES_MAX};
 
 /// By which a service says what a request cost, in whole tokens, such as `0.0004`.
 pub const CHARGE: HeaderName = HeaderName::from_static("hearth-charge");
 
 /// Headers that belong to one connection (RFC 9110, section 7.6.1).
-const HOP_BY_HOP: [HeaderName; 7] = [
+const HOP_BY_HOP: [HeaderName; 10] = [
     CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    HeaderName::from_static("http2-settings"),
     PROXY_AUTHENTICATE,
     PROXY_AUTHORIZATION,
     TE,
@@ -36,6 +50,24 @@ const HOP_BY_HOP: [HeaderName; 7] = [
     TRANSFER_ENCODING,
     UPGRADE,
 ];
+
+/// Headers by which a client could have the service answer for another address than the one that was
+/// priced, or speak for the service or for this door.
+const NOT_FOR_SERVICES: [HeaderName; 11] = [
+    CHARGE,
+    CONTENT_LENGTH,
+    EXPECT,
+    HOST,
+    HeaderName::from_static("x-forwarded-host"),
+    HeaderName::from_static("x-forwarded-path"),
+    HeaderName::from_static("x-forwarded-prefix"),
+    HeaderName::from_static("x-forwarded-uri"),
+    HeaderName::from_static("x-original-uri"),
+    HeaderName::from_static("x-original-url"),
+    HeaderName::from_static("x-rewrite-url"),
+];
+/// How long a body may take that the gate has read already.
+const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The way to a service.
 #[derive(Debug, Clone)]
@@ -69,17 +101,23 @@ impl Upstream {
         }
     }
 
-    /// Everything goes to the service.
-    pub fn router(self) -> Router {
-        Router::new().fallback(forward).with_state(self)
+    /// Everything goes to the service whose path is a plain one, and that `gate` lets through.
+    pub fn router(self, gate: Gate) -> Router {
+        Router::new()
+            .fallback(forward)
+            .with_state(self)
+            .layer(PaidLayer(Arc::new(gate)))
+            .layer(middleware::from_fn(plain))
     }
 
-    fn target(&self, request: &Request) -> Url {
+    /// Where a request goes; `None` where that would be another path than the one that was priced.
+    fn target(&self, uri: &Uri) -> Option<Url> {
         let mut target = self.base.clone();
         let prefix = self.base.path().trim_end_matches('/').to_owned();
-        target.set_path(&format!("{prefix}{}", request.uri().path()));
-        target.set_query(request.uri().query());
-        target
+        let path = format!("{prefix}{}", canonical(uri.path()).ok()?);
+        target.set_path(&path);
+        target.set_query(uri.query());
+        (target.path() == path).then_some(target)
     }
 }
 
@@ -97,22 +135,59 @@ fn strip(headers: &mut HeaderMap) {
     }
 }
 
+/// Brings the target of a request into its one form, before it is priced. One that could be read in
+/// two ways is refused.
+async fn plain(mut request: Request, next: Next) -> Response {
+    let uri = request.uri();
+    let plain = canonical(uri.path()).map_err(|fault| fault.to_string());
+    let plain = plain.and_then(|path| {
+        let target = match uri.query() {
+            Some(query) => format!("{path}?{query}"),
+            None => path,
+        };
+        target.parse().map_err(|_| "it cannot be read".to_owned())
+    });
+    match plain.map(|target: PathAndQuery| Uri::from(target)) {
+        Ok(uri) => {
+            *request.uri_mut() = uri;
+            next.run(request).await
+        }
+        Err(fault) => ambiguous(&fault),
+    }
+}
+
+fn ambiguous(fault: &str) -> Response {
+    let message =
+        format!("the path could be read in two ways ({fault}); send it in its plain form");
+    let body = ErrorBody::new("ambiguous_path", message);
+    (StatusCode::BAD_REQUEST, Json(body)).into_response()
+}
+
 async fn forward(State(upstream): State<Upstream>, request: Request) -> Response {
     let meter = request.extensions().get::<Meter>().cloned();
-    let target = upstream.target(&request);
     let (parts, body) = request.into_parts();
+    let Some(target) = upstream.target(&parts.uri) else {
+        return ambiguous("it changes on its way");
+    };
     let mut headers = parts.headers;
     strip(&mut headers);
-    headers.remove(HOST);
+    for name in &NOT_FOR_SERVICES {
+        headers.remove(name);
+    }
     headers.remove(PAYMENT_SIGNATURE);
+    // Whole, so that its length is stated by this side, whatever the client stated.
+    let Ok(body) = read_body(body, REQUEST_BYTES_MAX, BODY_TIMEOUT).await else {
+        return (StatusCode::BAD_REQUEST, "the request's body broke off").into_response();
+    };
     let sent = upstream
         .http
         .request(parts.method, target)
         .headers(headers)
-        .body(reqwest::Body::wrap_stream(body.into_data_stream()))
+        .body(body)
         .send()
         .await;
     match sent {
+        Ok(reply) if reply.status().is_informational() => unreachable_service(),
         Ok(reply) => receive(reply, meter.as_ref(), upstream.decimals),
         Err(error) => {
             warn!(error = %error.without_url(), "the service behind the price cannot be reached");
@@ -123,7 +198,6 @@ async fn forward(State(upstream): State<Upstream>, request: Request) -> Response
 
 fn receive(reply: reqwest::Response, meter: Option<&Meter>, decimals: u8) -> Response {
     let (mut head, body) = http::Response::<reqwest::Body>::from(reply).into_parts();
-    strip(&mut head.headers);
     if let Some(meter) = meter {
         match stated_charge(&head.headers, decimals, meter.ceiling) {
             Ok(Some(amount)) => meter.set(amount),
@@ -133,7 +207,11 @@ fn receive(reply: reqwest::Response, meter: Option<&Meter>, decimals: u8) -> Res
             }
         }
     }
+    strip(&mut head.headers);
     head.headers.remove(&CHARGE);
+    // The service's trailers could be taken for a statement of what was charged.
+    let body =
+        body.map_frame(|frame| http_body::Frame::data(frame.into_data().unwrap_or_default()));
     Response::from_parts(head, Body::new(body))
 }
 
@@ -159,7 +237,6 @@ fn stated_charge(
 }
 
 fn unreachable_service() -> Response {
-    use axum::response::IntoResponse;
     let message = "the service behind this price cannot be reached; nothing was charged";
     (
         StatusCode::BAD_GATEWAY,

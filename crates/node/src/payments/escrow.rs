@@ -358,6 +358,11 @@ impl Escrow {
         self.sender.key().account
     }
 
+    /// A secret of this device for one purpose, which nobody without its session key can make.
+    pub(super) fn secret(&self, purpose: &str) -> B256 {
+        keccak256([keccak256(purpose), keccak256(self.authorizer.to_bytes())].concat())
+    }
+
     /// The key that signs claims and refunds.
     pub fn authorizer(&self) -> Address {
         self.authorizer.address()

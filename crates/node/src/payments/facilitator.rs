@@ -3,16 +3,23 @@
 //!
 //! A service that another program sells (an Express server, say) can leave the chain to this node.
 //! It serves only those who are paid into the household: a stranger's transactions would be paid
-//! for with the household's gas. It signs claims and refunds with this device's session key, except
-//! for channels on which this node is itself paid: what is due on those only its own desk knows.
+//! for with the household's gas. Who asks shows an API key of the household. It signs claims and
+//! refunds with this device's session key for the service that first showed a good voucher of the
+//! channel, and for no other: what is due on it only that one knows. It signs nothing for channels
+//! on which this node is itself paid.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use alloy_primitives::Address;
+use axum::body::Body;
 use axum::extract::State;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use hearth_api::error::ErrorBody;
 use hearth_chain::client::Environment;
 use hearth_protocol::channel::{
     CheckedDeposit, CheckedPayment, OnchainState, PaymentKind, Terms, channel_state, check,
@@ -28,16 +35,70 @@ use hearth_protocol::x402::{
     ExactPayload, Extensions, FacilitatorPayload, PaymentRequirements, RefundPayload, Scheme,
     SettlePayload, SettleResponse, VerifyRequest, VerifyResponse,
 };
+use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
+use http::{HeaderMap, StatusCode};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use tracing::error;
 
 use super::desk::StoredChannel;
 use super::escrow::{Escrow, Escrows};
-use crate::store::{Store, Table};
+use crate::http::{BodyError, read_body};
+use crate::store::{Batch, Store, StoreError, Table};
 
 /// The longest request that is read, in bytes: a claim of [`CLAIM_ROWS_MAX`] rows.
 const REQUEST_BYTES_MAX: usize = 128 * 1024;
+/// How long a request may take to arrive.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Says whose API key a text is.
+pub type FindCaller = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
+
+/// The household's services that may ask, and which channels are whose.
+#[derive(Clone)]
+pub struct Callers {
+    store: Store,
+    find: FindCaller,
+}
+
+/// A service that showed an API key: the key's name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Caller(String);
+
+impl fmt::Debug for Callers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Callers").finish_non_exhaustive()
+    }
+}
+
+impl Callers {
+    /// Those whose keys `find` knows. Whose channels are whose is kept in `store`.
+    pub fn new(store: Store, find: FindCaller) -> Self {
+        Self { store, find }
+    }
+
+    fn caller(&self, headers: &HeaderMap) -> Option<Caller> {
+        let shown = headers.get(AUTHORIZATION)?.to_str().ok()?;
+        let (scheme, key) = shown.split_once(' ')?;
+        let key = scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())?;
+        (self.find)(key).map(Caller)
+    }
+
+    fn owner(&self, channel: ChannelId) -> Result<Option<Caller>, StoreError> {
+        let name = self.store.get(Table::Facilitated, channel.0.as_slice())?;
+        Ok(name.map(Caller))
+    }
+
+    /// The channel is the caller's, unless it is another's already.
+    async fn claim(&self, channel: ChannelId, caller: &Caller) -> Result<(), StoreError> {
+        if self.owner(channel)?.is_some() {
+            return Ok(());
+        }
+        let mut batch = Batch::default();
+        batch.put_new(Table::Facilitated, channel.0.as_slice(), &caller.0)?;
+        self.store.commit(batch).await
+    }
+}
 
 /// Verifies and settles payments to the household.
 #[derive(Debug, Clone)]
@@ -45,6 +106,7 @@ pub struct Facilitator {
     escrows: Escrows,
     /// Whom payments may go to.
     receivers: Arc<BTreeSet<Address>>,
+    callers: Callers,
     environment: Arc<dyn Environment>,
     /// The books of the desk beside it.
     desk: Option<Store>,
@@ -78,15 +140,17 @@ fn object(value: Value) -> Map<String, Value> {
 }
 
 impl Facilitator {
-    /// A facilitator for payments to `receivers`.
+    /// A facilitator for payments to `receivers`, asked by `callers`.
     pub fn new(
         escrows: Escrows,
         receivers: BTreeSet<Address>,
+        callers: Callers,
         environment: Arc<dyn Environment>,
     ) -> Self {
         Self {
             escrows,
             receivers: Arc::new(receivers),
+            callers,
             environment,
             desk: None,
         }
@@ -101,20 +165,21 @@ impl Facilitator {
         }
     }
 
-    /// Whether the session key may sign for this channel when somebody asks for it.
-    fn may_sign(&self, channel: ChannelId) -> Outcome<()> {
-        let Some(store) = &self.desk else {
-            return Ok(());
+    /// Whether the session key may sign for this channel when `caller` asks for it.
+    fn may_sign(&self, channel: ChannelId, caller: &Caller) -> Outcome<()> {
+        let known: Option<StoredChannel> = match &self.desk {
+            Some(store) => {
+                let known = store.get(Table::ProviderChannels, channel.0.as_slice());
+                known.map_err(|error| unreadable(&error))?
+            }
+            None => None,
         };
-        let known: Option<StoredChannel> = store
-            .get(Table::ProviderChannels, channel.0.as_slice())
-            .map_err(|error| {
-                error!(%error, "the desk's books cannot be read");
-                (ErrorCode::UnexpectedSettle, None)
-            })?;
-        match known {
-            Some(_) => refuse(ErrorCode::ClaimAuthorizer),
-            None => Ok(()),
+        let owner = self.callers.owner(channel);
+        let is_owner = owner.map_err(|error| unreadable(&error))?.as_ref() == Some(caller);
+        if known.is_none() && is_owner {
+            Ok(())
+        } else {
+            refuse(ErrorCode::ClaimAuthorizer)
         }
     }
 
@@ -124,7 +189,6 @@ impl Facilitator {
             .route("/verify", post(verify))
             .route("/settle", post(settle))
             .route("/supported", get(supported))
-            .layer(axum::extract::DefaultBodyLimit::max(REQUEST_BYTES_MAX))
             .with_state(self)
     }
 
@@ -141,7 +205,7 @@ impl Facilitator {
             .ok_or((ErrorCode::InvalidNetwork, None))
     }
 
-    async fn verify(&self, request: &VerifyRequest) -> Outcome<Verified> {
+    async fn verify(&self, request: &VerifyRequest, caller: &Caller) -> Outcome<Verified> {
         let (payment, requirements) = (&request.payment_payload, &request.payment_requirements);
         let escrow = self.escrow(requirements)?;
         if !requirements.is_meant_by(&payment.accepted) {
@@ -163,7 +227,8 @@ impl Facilitator {
             }
             Scheme::BatchSettlement => {
                 let payload: BatchPayload = read(&payment.payload, ErrorCode::VoucherPayload)?;
-                self.verify_batch(&escrow, &payload, requirements).await
+                self.verify_batch(&escrow, &payload, requirements, caller)
+                    .await
             }
             Scheme::Other(_) => refuse(ErrorCode::UnsupportedScheme),
         }
@@ -185,6 +250,7 @@ impl Facilitator {
         escrow: &Escrow,
         payload: &BatchPayload,
         requirements: &PaymentRequirements,
+        caller: &Caller,
     ) -> Outcome<Verified> {
         let payer = payload.config().payer;
         let told = |code| (code, Some(payer));
@@ -206,18 +272,25 @@ impl Facilitator {
         if max < state.total_claimed || (max == state.total_claimed && !is_refund) {
             return Err(told(ErrorCode::CumulativeBelowClaimed));
         }
+        self.note_owner(checked.channel, caller).await?;
         Ok(Verified {
             payer,
             extra: snapshot(checked.channel, &state),
         })
     }
 
-    async fn settle(&self, request: &VerifyRequest) -> Outcome<SettleResponse> {
+    /// The channel is the caller's from now on, if it is nobody's yet.
+    async fn note_owner(&self, channel: ChannelId, caller: &Caller) -> Outcome<()> {
+        let noted = self.callers.claim(channel, caller).await;
+        noted.map_err(|error| unreadable(&error))
+    }
+
+    async fn settle(&self, request: &VerifyRequest, caller: &Caller) -> Outcome<SettleResponse> {
         let (payment, requirements) = (&request.payment_payload, &request.payment_requirements);
         let escrow = self.escrow(requirements)?;
         match requirements.scheme {
             Scheme::Exact => {
-                self.verify(request).await?;
+                self.verify(request, caller).await?;
                 let payload: ExactPayload = read(&payment.payload, ErrorCode::InvalidPayload)?;
                 let transfer = self.check_exact(&payload, requirements)?;
                 let transaction = escrow
@@ -235,7 +308,8 @@ impl Facilitator {
             }
             Scheme::BatchSettlement => {
                 let payload: FacilitatorPayload = read(&payment.payload, ErrorCode::PayloadType)?;
-                self.settle_batch(&escrow, payload, requirements).await
+                self.settle_batch(&escrow, payload, requirements, caller)
+                    .await
             }
             Scheme::Other(_) => refuse(ErrorCode::UnsupportedScheme),
         }
@@ -246,6 +320,7 @@ impl Facilitator {
         escrow: &Escrow,
         payload: FacilitatorPayload,
         requirements: &PaymentRequirements,
+        caller: &Caller,
     ) -> Outcome<SettleResponse> {
         match payload {
             FacilitatorPayload::Deposit {
@@ -258,16 +333,19 @@ impl Facilitator {
                     voucher,
                     deposit,
                 };
-                self.settle_deposit(escrow, &payload, requirements).await
+                self.settle_deposit(escrow, &payload, requirements, caller)
+                    .await
             }
             FacilitatorPayload::Claim(claim) => {
-                self.settle_claim(escrow, &claim, requirements).await
+                self.settle_claim(escrow, &claim, requirements, caller)
+                    .await
             }
             FacilitatorPayload::Settle(settle) => {
                 self.settle_receiver(escrow, &settle, requirements).await
             }
             FacilitatorPayload::Refund(refund) => {
-                self.settle_refund(escrow, &refund, requirements).await
+                self.settle_refund(escrow, &refund, requirements, caller)
+                    .await
             }
         }
     }
@@ -277,6 +355,7 @@ impl Facilitator {
         escrow: &Escrow,
         payload: &BatchPayload,
         requirements: &PaymentRequirements,
+        caller: &Caller,
     ) -> Outcome<SettleResponse> {
         let payer = payload.config().payer;
         let told = |code| (code, Some(payer));
@@ -294,6 +373,7 @@ impl Facilitator {
             .deposit(&checked.config, checked.channel, deposit, worth)
             .await
             .map_err(told)?;
+        self.note_owner(checked.channel, caller).await?;
         let state = ChargeStatement {
             charged_amount: None,
             charged_total: None,
@@ -315,6 +395,7 @@ impl Facilitator {
         escrow: &Escrow,
         claim: &ClaimPayload,
         requirements: &PaymentRequirements,
+        caller: &Caller,
     ) -> Outcome<SettleResponse> {
         self.check_rows(&claim.claims)?;
         let entries: Vec<_> = claim
@@ -327,7 +408,7 @@ impl Facilitator {
             Some(signature) => signature,
             None if claim.claims.iter().all(ours) => {
                 for entry in &entries {
-                    self.may_sign(entry.channel)?;
+                    self.may_sign(entry.channel, caller)?;
                 }
                 escrow.sign_claim(&entries)
             }
@@ -391,6 +472,7 @@ impl Facilitator {
         escrow: &Escrow,
         refund: &RefundPayload,
         requirements: &PaymentRequirements,
+        caller: &Caller,
     ) -> Outcome<SettleResponse> {
         let config = &refund.channel_config;
         let channel = escrow.domain().channel_id(config);
@@ -405,11 +487,11 @@ impl Facilitator {
             self.check_rows(&refund.claims)?;
         }
         if refund.refund_authorizer_signature.is_none() {
-            self.may_sign(channel)?;
+            self.may_sign(channel, caller)?;
         }
         if refund.claim_authorizer_signature.is_none() {
             for row in &refund.claims {
-                self.may_sign(row_channel(escrow.domain(), row).channel)?;
+                self.may_sign(row_channel(escrow.domain(), row).channel, caller)?;
             }
         }
         let done = escrow.refund_for(channel, refund).await.map_err(told)?;
@@ -480,11 +562,64 @@ fn settled(
     }
 }
 
+fn unreadable(error: &StoreError) -> (ErrorCode, Option<Address>) {
+    error!(%error, "the facilitator's books cannot be used");
+    (ErrorCode::UnexpectedSettle, None)
+}
+
+fn problem(status: StatusCode, code: &str, message: &str, next: &str) -> Response {
+    let body = ErrorBody::new(code, message).with_next(next);
+    (status, Json(body)).into_response()
+}
+
+impl Facilitator {
+    /// Who asks, and for what. The key is looked at before the body is read.
+    async fn asked(
+        &self,
+        headers: &HeaderMap,
+        body: Body,
+    ) -> Result<(Caller, VerifyRequest), Box<Response>> {
+        let Some(caller) = self.callers.caller(headers) else {
+            let message =
+                "the facilitator is for the household's own services, which show an API key";
+            let next = "`hearth keys new NAME` makes one; send it as `Authorization: Bearer KEY`";
+            let status = StatusCode::UNAUTHORIZED;
+            let mut refused = problem(status, "unauthorized", message, next);
+            let bearer = http::HeaderValue::from_static("Bearer");
+            refused.headers_mut().insert(WWW_AUTHENTICATE, bearer);
+            return Err(Box::new(refused));
+        };
+        let bytes = read_body(body, REQUEST_BYTES_MAX, REQUEST_TIMEOUT).await;
+        let bytes = bytes.map_err(|error| {
+            let status = match error {
+                BodyError::TooLong => StatusCode::PAYLOAD_TOO_LARGE,
+                BodyError::Slow => StatusCode::REQUEST_TIMEOUT,
+                BodyError::Full => StatusCode::SERVICE_UNAVAILABLE,
+                _ => StatusCode::BAD_REQUEST,
+            };
+            let next = "send the request again, as JSON of at most 128 KiB";
+            Box::new(problem(status, "bad_request", &error.to_string(), next))
+        })?;
+        match serde_json::from_slice(&bytes) {
+            Ok(request) => Ok((caller, request)),
+            Err(error) => {
+                let message = format!("the request cannot be read: {error}");
+                let next = "send what a server of x402 version 2 sends to a facilitator";
+                let status = StatusCode::BAD_REQUEST;
+                Err(Box::new(problem(status, "bad_request", &message, next)))
+            }
+        }
+    }
+}
+
 async fn verify(
     State(facilitator): State<Facilitator>,
-    Json(request): Json<VerifyRequest>,
-) -> Json<VerifyResponse> {
-    Json(match facilitator.verify(&request).await {
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<VerifyResponse>, Response> {
+    let asked = facilitator.asked(&headers, body).await;
+    let (caller, request) = asked.map_err(|refused| *refused)?;
+    Ok(Json(match facilitator.verify(&request, &caller).await {
         Ok(Verified { payer, extra }) => VerifyResponse {
             is_valid: true,
             invalid_reason: None,
@@ -497,18 +632,21 @@ async fn verify(
             payer,
             extra: Map::new(),
         },
-    })
+    }))
 }
 
 async fn settle(
     State(facilitator): State<Facilitator>,
-    Json(request): Json<VerifyRequest>,
-) -> Json<SettleResponse> {
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<SettleResponse>, Response> {
+    let asked = facilitator.asked(&headers, body).await;
+    let (caller, request) = asked.map_err(|refused| *refused)?;
     let network = request.payment_requirements.network;
-    Json(match facilitator.settle(&request).await {
+    Ok(Json(match facilitator.settle(&request, &caller).await {
         Ok(response) => response,
         Err((code, payer)) => SettleResponse::failure(network, payer, code),
-    })
+    }))
 }
 
 async fn supported(State(facilitator): State<Facilitator>) -> Json<Value> {

@@ -51,6 +51,8 @@ use body::{Charging, MeteredBody};
 
 /// The longest request body that is read for a price or a fingerprint, in bytes.
 pub const REQUEST_BYTES_MAX: usize = 4 << 20;
+/// The longest body that is read to say what it costs, where nothing is paid yet, in bytes.
+pub const UNPAID_BYTES_MAX: usize = 1 << 20;
 /// How long a request's body may take to arrive.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// The longest reply that is held until it is complete, in bytes.
@@ -178,6 +180,10 @@ impl Gate {
         R: Future<Output = Response>,
     {
         let has_payment = request.headers().contains_key(PAYMENT_SIGNATURE);
+        // What cannot be read as a payment is refused before a body is read for it.
+        if has_payment && let Err(problem) = header_payment(request.headers()) {
+            return problem.into_response();
+        }
         let priced = match self.price(request, has_payment).await {
             Ok(priced) => priced,
             Err(problem) => return problem.into_response(),
@@ -191,10 +197,15 @@ impl Gate {
         }
     }
 
-    async fn price(&self, request: Request, read_body: bool) -> Result<Priced, Problem> {
+    async fn price(&self, request: Request, has_payment: bool) -> Result<Priced, Problem> {
         let (parts, body) = request.into_parts();
-        let (body, bytes) = if read_body || self.pricing.needs_body() {
-            let bytes = read_bounded(body).await?;
+        let (body, bytes) = if has_payment || self.pricing.needs_body() {
+            let most = if has_payment {
+                REQUEST_BYTES_MAX
+            } else {
+                UNPAID_BYTES_MAX
+            };
+            let bytes = read_bounded(body, most).await?;
             (Body::from(bytes.clone()), bytes)
         } else {
             (body, Bytes::new())
@@ -258,7 +269,7 @@ impl Gate {
         F: FnOnce(Request) -> R,
         R: Future<Output = Response>,
     {
-        let payment: PaymentPayload = header_payment(&priced.parts)?;
+        let payment: PaymentPayload = header_payment(&priced.parts.headers)?;
         let slot = match self.recall(&priced, &payment)? {
             Ok(slot) => slot,
             Err(kept) => return Ok(*kept),
@@ -568,23 +579,23 @@ impl Drop for Serving {
     }
 }
 
-async fn read_bounded(body: Body) -> Result<Bytes, Problem> {
-    match read_body(body, REQUEST_BYTES_MAX, REQUEST_TIMEOUT).await {
+async fn read_bounded(body: Body, bytes_max: usize) -> Result<Bytes, Problem> {
+    match read_body(body, bytes_max, REQUEST_TIMEOUT).await {
         Ok(bytes) => Ok(bytes),
-        Err(BodyError::TooLong) => Err(Problem::too_large(REQUEST_BYTES_MAX)),
-        Err(BodyError::Broken) => Err(Problem::status(
-            StatusCode::BAD_REQUEST,
-            "the request's body broke off",
-        )),
-        Err(BodyError::Slow) => Err(Problem::status(
-            StatusCode::REQUEST_TIMEOUT,
-            "the request's body took too long to arrive",
-        )),
+        Err(BodyError::TooLong) => Err(Problem::too_large(bytes_max)),
+        Err(error) => {
+            let status = match error {
+                BodyError::Slow => StatusCode::REQUEST_TIMEOUT,
+                BodyError::Full => StatusCode::SERVICE_UNAVAILABLE,
+                _ => StatusCode::BAD_REQUEST,
+            };
+            Err(Problem::status(status, error.to_string()))
+        }
     }
 }
 
-fn header_payment(parts: &Parts) -> Result<PaymentPayload, Problem> {
-    let mut values = parts.headers.get_all(PAYMENT_SIGNATURE).iter();
+fn header_payment(headers: &http::HeaderMap) -> Result<PaymentPayload, Problem> {
+    let mut values = headers.get_all(PAYMENT_SIGNATURE).iter();
     let value = values
         .next()
         .map(http::HeaderValue::as_bytes)

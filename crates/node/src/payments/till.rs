@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use alloy_primitives::keccak256;
 use alloy_signer_local::PrivateKeySigner;
 use hearth_chain::client::{ChainClient, Environment};
 use hearth_chain::sender::{JournalError, RedbJournal, Sender, SenderConfig};
@@ -18,6 +19,9 @@ use super::replies::Replies;
 use super::settlement::Settlement;
 use super::watchtower::TowerClient;
 use crate::store::Store;
+
+/// For what the secret is by which kept replies are sealed.
+const REPLIES_PURPOSE: &str = "hearth: kept replies";
 
 /// A chain on which payments are taken or made. It cannot be cloned: it becomes the one sender of an account on the
 /// chain ([`open_escrows`]), which all parts of a process share as [`Escrows`]. Two would take the same nonces.
@@ -136,6 +140,18 @@ impl Till {
             clock,
         )
         .beside_followers(followed);
+        // Without a chain nothing is paid, and no reply is kept.
+        let secret = escrows.iter().next();
+        let secret = secret.map_or_else(
+            || keccak256(run.to_be_bytes()),
+            |escrow| escrow.secret(REPLIES_PURPOSE),
+        );
+        let replies = Replies::new(store.clone(), secret);
+        let (forgetful, clock) = (replies.clone(), Arc::clone(environment));
+        tasks.spawn(async move {
+            forgetful.forget(clock).await;
+            "the keeper of replies"
+        });
         let claims = settlement.clone();
         tasks.spawn(async move {
             claims.run().await;
@@ -144,7 +160,7 @@ impl Till {
         Self {
             desk,
             cashier: Cashier::new(store.clone(), escrows.clone(), gas_share_ppm),
-            replies: Replies::new(store.clone()),
+            replies,
             settlement,
             escrows,
             store: store.clone(),

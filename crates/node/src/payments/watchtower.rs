@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use alloy_primitives::{Address, B256};
+use axum::body::Body;
 use axum::extract::State;
 use axum::routing::post;
 use axum::{Json, Router};
@@ -30,6 +31,7 @@ use tracing::{info, warn};
 use url::Url;
 
 use super::escrow::{Escrow, Escrows};
+use crate::http::{BodyError, read_body};
 use crate::store::{Batch, Store, StoreError, Table};
 
 /// Channels that one watchtower watches at most.
@@ -322,7 +324,6 @@ impl Watchtower {
     pub fn router(self) -> Router {
         Router::new()
             .route("/watch", post(take).get(scope))
-            .layer(axum::extract::DefaultBodyLimit::max(HANDOVER_BYTES_MAX))
             .with_state(self)
     }
 }
@@ -331,10 +332,33 @@ async fn scope(State(tower): State<Watchtower>) -> Json<WatchScope> {
     Json(tower.scope())
 }
 
-async fn take(
-    State(tower): State<Watchtower>,
-    Json(handover): Json<Handover>,
-) -> Result<StatusCode, (StatusCode, Json<ErrorBody>)> {
+type Refused = (StatusCode, Json<ErrorBody>);
+
+/// Reads a handover.
+async fn read(body: Body) -> Result<Handover, Refused> {
+    let refused = |status, message: String| {
+        let body = ErrorBody::new("handover_unreadable", message);
+        (status, Json(body))
+    };
+    let bytes = read_body(body, HANDOVER_BYTES_MAX, ANSWER_TIMEOUT).await;
+    let bytes = bytes.map_err(|error| {
+        let status = match error {
+            BodyError::TooLong => StatusCode::PAYLOAD_TOO_LARGE,
+            BodyError::Slow => StatusCode::REQUEST_TIMEOUT,
+            BodyError::Full => StatusCode::SERVICE_UNAVAILABLE,
+            _ => StatusCode::BAD_REQUEST,
+        };
+        let message = format!("{error}; a handover is JSON of at most {HANDOVER_BYTES_MAX} bytes");
+        refused(status, message)
+    })?;
+    serde_json::from_slice(&bytes).map_err(|error| {
+        let message = format!("the handover cannot be read: {error}");
+        refused(StatusCode::BAD_REQUEST, message)
+    })
+}
+
+async fn take(State(tower): State<Watchtower>, body: Body) -> Result<StatusCode, Refused> {
+    let handover = read(body).await?;
     tower
         .take(handover)
         .await

@@ -83,6 +83,7 @@ impl Payer {
     ) -> BoxFuture<'a, Result<Self, TradeError>> {
         Box::pin(async move {
             let lock = home.lock(Part::Payer)?;
+            home.make_private()?;
             let store = Store::open(&home.store_path(Part::Payer))?;
             let session = keys.session(config.device.index);
             let till_keys = TillKeys {

@@ -8,16 +8,16 @@ use futures::future::BoxFuture;
 use hearth_api::payments::ServiceReady;
 use hearth_protocol::claim::ClaimPolicy;
 use hearth_protocol::money::Amount;
-use tokio::net::TcpListener;
 use url::Url;
 
 use super::{TradeError, bind, chain_access, environment};
 use crate::home::{AssetConfig, ClaimConfig, Config, Home, HomeLock, Part};
+use crate::household::keys::Keys;
 use crate::http::proxy::Upstream;
-use crate::http::{self, Bounds, Shutdown};
+use crate::http::{self, Budget, Listener, Policy, Shutdown};
 use crate::keys::Unlocked;
-use crate::payments::facilitator::Facilitator;
-use crate::payments::gate::{Gate, PaidLayer};
+use crate::payments::facilitator::{Callers, Facilitator, FindCaller};
+use crate::payments::gate::Gate;
 use crate::payments::offer::{AcceptedAsset, DEPOSIT_CEILINGS, FixedPrice, Price};
 use crate::payments::till::{Tasks, Till, TillKeys, open_escrows};
 use crate::payments::watchtower::TowerClient;
@@ -62,8 +62,8 @@ pub struct ServeOptions {
 pub struct FacilitatorOptions {
     /// The address.
     pub listen: SocketAddr,
-    /// Whether it may be one that others can reach. Whoever reaches a facilitator can spend the household's gas, and
-    /// have its session key sign for the channels of services that use it.
+    /// Whether it may be one that others can reach. Whoever has an API key of the household can spend its gas there, and
+    /// have its session key sign for channels of which it is the first to show a voucher.
     pub beyond_loopback: bool,
 }
 
@@ -72,7 +72,8 @@ pub struct FacilitatorOptions {
 pub struct PaidService {
     ready: ServiceReady,
     router: axum::Router,
-    listener: TcpListener,
+    listener: Listener,
+    budget: Budget,
     tasks: Tasks,
     _lock: HomeLock,
 }
@@ -101,6 +102,7 @@ impl PaidService {
                 ..accepted(config, keys, asset)?
             };
             let lock = home.lock(Part::Provider)?;
+            home.make_private()?;
             let (listener, address) = bind(options.listen).await?;
             let mut warnings = Vec::new();
             let tower = match &options.watchtower {
@@ -108,13 +110,13 @@ impl PaidService {
                 None => None,
             };
             let mut tasks = Tasks::new();
+            let budget = Budget::of_process();
             let policy = policy(&config.provider.claim, least);
             let till = open_till(home, config, keys, asset, policy, tower, &mut tasks).await?;
             warnings.extend(unweighed_gas(&till, symbol, asset).await?);
-            let facilitator = match options.facilitator {
-                Some(wanted) => Some(facilitate(wanted, keys, &till, &mut tasks).await?),
-                None => None,
-            };
+            let office = Office(home, config, keys, &till, &budget);
+            let facilitator = office.open(options.facilitator, &mut tasks, &mut warnings);
+            let facilitator = facilitator.await?;
             let ready = ServiceReady {
                 url: format!("http://{address}"),
                 upstream: upstream.to_string(),
@@ -137,13 +139,13 @@ impl PaidService {
                 description: options.description,
                 environment: environment(),
             };
-            let router = Upstream::new(upstream, crate::http::client()?, asset.decimals)
-                .router()
-                .layer(PaidLayer(Arc::new(gate)));
+            let router =
+                Upstream::new(upstream, crate::http::client()?, asset.decimals).router(gate);
             Ok(Self {
                 ready,
                 router,
                 listener,
+                budget,
                 tasks,
                 _lock: lock,
             })
@@ -164,7 +166,8 @@ impl PaidService {
     }
 
     async fn serve_until(mut self, shutdown: Shutdown) -> Result<(), TradeError> {
-        let served = http::serve(self.listener, self.router, Bounds::default(), shutdown);
+        let policy = Policy::public(self.budget).opaque();
+        let served = http::serve(self.listener, self.router, policy, shutdown);
         tokio::select! {
             () = served => Ok(()),
             ended = self.tasks.join_next() => {
@@ -291,32 +294,61 @@ async fn unweighed_gas(
     )))
 }
 
-/// Starts the facilitator beside the till, and says where it is.
-async fn facilitate(
-    wanted: FacilitatorOptions,
-    keys: &Unlocked,
-    till: &Till,
-    tasks: &mut Tasks,
-) -> Result<String, TradeError> {
-    if !wanted.beyond_loopback && !wanted.listen.ip().is_loopback() {
-        return Err(TradeError::NotLoopback(wanted.listen));
+/// What a facilitator is opened with.
+struct Office<'a>(&'a Home, &'a Config, &'a Unlocked, &'a Till, &'a Budget);
+
+impl Office<'_> {
+    /// A warning where nobody has a key yet that would be let in.
+    fn keyless(&self) -> Option<String> {
+        let known = Keys::open(self.0).ok()?;
+        let warning = "No service can use the facilitator yet: `hearth keys new NAME` makes the API key that it shows";
+        known.list().is_empty().then(|| warning.to_owned())
     }
-    let (listener, address) = bind(wanted.listen).await?;
-    let receivers = BTreeSet::from([keys.address()]);
-    let facilitator = Facilitator::new(till.escrows.clone(), receivers, environment())
-        .beside_desk(till.store.clone());
-    tasks.spawn(async move {
-        let router = facilitator.router();
-        http::serve(
-            listener,
-            router,
-            Bounds::default(),
-            Box::pin(std::future::pending()),
-        )
-        .await;
-        "the facilitator"
-    });
-    Ok(format!("http://{address}"))
+
+    /// Starts the facilitator beside the till if there shall be one, and says where it is.
+    async fn open(
+        &self,
+        wanted: Option<FacilitatorOptions>,
+        tasks: &mut Tasks,
+        warnings: &mut Vec<String>,
+    ) -> Result<Option<String>, TradeError> {
+        let Some(wanted) = wanted else {
+            return Ok(None);
+        };
+        let Self(_, config, keys, till, budget) = self;
+        if !wanted.beyond_loopback && !wanted.listen.ip().is_loopback() {
+            return Err(TradeError::NotLoopback(wanted.listen));
+        }
+        let (listener, address) = bind(wanted.listen).await?;
+        warnings.extend(self.keyless());
+        let receivers = BTreeSet::from([keys.address()]);
+        let callers = Callers::new(till.store.clone(), self.find_caller());
+        let escrows = till.escrows.clone();
+        let facilitator = Facilitator::new(escrows, receivers, callers, environment())
+            .beside_desk(till.store.clone());
+        let policy = Policy::household(address, &config.api.names, (*budget).clone());
+        tasks.spawn(async move {
+            let never = Box::pin(std::future::pending());
+            http::serve(listener, facilitator.router(), policy, never).await;
+            "the facilitator"
+        });
+        Ok(Some(format!("http://{address}")))
+    }
+
+    /// Looks keys up in the file each time, so that one that was just made or taken away counts at once.
+    fn find_caller(&self) -> FindCaller {
+        let (home, config) = (self.0.clone(), self.1.clone());
+        Arc::new(move |text| {
+            let table = Keys::open(&home).and_then(|keys| keys.table(&config));
+            match table {
+                Ok(table) => table.find(text).map(|key| key.name.clone()),
+                Err(error) => {
+                    tracing::warn!(%error, "the facilitator knows no API key");
+                    None
+                }
+            }
+        })
+    }
 }
 
 /// The way to a watchtower. One that serves others is refused, because it would refuse every claim; one that does not

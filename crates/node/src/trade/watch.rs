@@ -11,12 +11,11 @@ use std::time::Duration;
 use alloy_primitives::Address;
 use futures::future::BoxFuture;
 use hearth_api::payments::{WatchEvent, WatchReady, WatchedClaim};
-use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use super::{TradeError, bind, chain_access, environment};
 use crate::home::{Config, Home, HomeLock, Part};
-use crate::http::{self, Bounds, Shutdown};
+use crate::http::{self, Budget, Listener, Policy, Shutdown};
 use crate::keys::{DeviceIndex, Unlocked};
 use crate::payments::escrow::Escrows;
 use crate::payments::till::{ChainAccess, Tasks, TillKeys, open_escrows};
@@ -44,7 +43,8 @@ pub struct WatchService {
     tower: Watchtower,
     every: Duration,
     reports: mpsc::Receiver<WatchReport>,
-    listener: TcpListener,
+    listener: Listener,
+    policy: Policy,
     tasks: Tasks,
     _lock: HomeLock,
 }
@@ -67,7 +67,9 @@ impl WatchService {
             }
             let authorizers = authorizers(&options.authorizers, keys)?;
             let lock = home.lock(Part::Watchtower)?;
+            home.make_private()?;
             let (listener, address) = bind(options.listen).await?;
+            let policy = Policy::household(address, &config.api.names, Budget::of_process());
             let (chains, mut warnings) = answering(config).await?;
             let store = Store::open(&home.store_path(Part::Watchtower))?;
             let mut tasks = Tasks::new();
@@ -96,6 +98,7 @@ impl WatchService {
                 every: Duration::from_secs(options.every_s),
                 reports,
                 listener,
+                policy,
                 tasks,
                 _lock: lock,
             })
@@ -130,12 +133,7 @@ impl WatchService {
             "the watch"
         });
         let router = self.tower.router();
-        let mut served = pin!(http::serve(
-            self.listener,
-            router,
-            Bounds::default(),
-            shutdown
-        ));
+        let mut served = pin!(http::serve(self.listener, router, self.policy, shutdown));
         loop {
             tokio::select! {
                 () = &mut served => return Ok(()),

@@ -1,8 +1,7 @@
 //! The embedded chain as a chain to pay on, in this process.
 
 use alloy_primitives::Address;
-use hearth_chain::embedded::{Embedded, EmbeddedConfig, Genesis};
-use tokio::net::TcpListener;
+use hearth_chain::embedded::{Budget, Embedded, EmbeddedConfig, Genesis, Listener};
 use tokio::runtime::Runtime;
 
 use crate::chain::{TestChain, keys};
@@ -13,10 +12,13 @@ pub(crate) fn start() -> TestChain {
     let genesis = Genesis::standard(Address::repeat_byte(0x11));
     let chain = Embedded::in_memory(EmbeddedConfig::new(genesis)).expect("the chain starts");
     let listener = runtime
-        .block_on(TcpListener::bind("127.0.0.1:0"))
+        .block_on(Listener::bind("127.0.0.1:0"))
         .expect("the loopback address has a free port");
-    let address = listener.local_addr().expect("it is bound");
-    runtime.spawn(async move { chain.serve(listener, std::future::pending()).await });
+    let address = listener.address();
+    runtime.spawn(async move {
+        let budget = Budget::of_process();
+        chain.serve(listener, budget, std::future::pending()).await
+    });
     let rpc = format!("http://{address}");
     TestChain::prepared(rpc, Box::new(runtime), keys::PAYER_ADDRESS, None)
 }

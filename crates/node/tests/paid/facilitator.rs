@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use hearth_node::payments::facilitator::Facilitator;
+use hearth_node::http::{Budget, Listener, Policy, serve};
+use hearth_node::payments::facilitator::{Callers, Facilitator};
 use hearth_node::payments::offer::{AcceptedAsset, Price};
 use hearth_node::payments::signing::sign;
 use hearth_node::payments::till::{Tasks, TillKeys, open_escrows};
@@ -15,6 +16,9 @@ use hearth_protocol::x402::{
 use serde_json::Value;
 
 use super::world::{World, amount, asset, key};
+
+/// The API keys of two services of the household.
+const KEYS: [(&str, &str); 2] = [("shop", "hearth-shop"), ("sibling", "hearth-sibling")];
 
 struct Office {
     base: String,
@@ -41,11 +45,18 @@ impl Office {
         let escrows = open_escrows(world.access(), &keys, &store, &mut tasks).unwrap();
         let receivers = BTreeSet::from([key(3).address()]);
         let environment = Arc::clone(&world.environment);
-        let router = differs(Facilitator::new(escrows, receivers, environment)).router();
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let base = format!("http://{}", listener.local_addr().unwrap());
+        let find = |text: &str| {
+            let found = KEYS.iter().find(|(_, key)| *key == text);
+            found.map(|(name, _)| (*name).to_owned())
+        };
+        let callers = Callers::new(store, Arc::new(find));
+        let facilitator = Facilitator::new(escrows, receivers, callers, environment);
+        let router = differs(facilitator).router();
+        let listener = Listener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.address());
+        let policy = Policy::household(listener.address(), &[], Budget::of_process());
         tasks.spawn(async move {
-            axum::serve(listener, router).await.unwrap();
+            serve(listener, router, policy, Box::pin(std::future::pending())).await;
             "the facilitator"
         });
         let accepted = AcceptedAsset {
@@ -105,14 +116,23 @@ impl Office {
         }
     }
 
-    async fn ask<T: serde::de::DeserializeOwned>(&self, path: &str, request: &VerifyRequest) -> T {
+    fn post(&self, path: &str) -> reqwest::RequestBuilder {
         let http = hearth_node::http::client().unwrap();
-        let reply = http
-            .post(format!("{}{path}", self.base))
-            .json(request)
-            .send()
-            .await
-            .unwrap();
+        http.post(format!("{}{path}", self.base))
+    }
+
+    async fn ask<T: serde::de::DeserializeOwned>(&self, path: &str, request: &VerifyRequest) -> T {
+        self.ask_as(KEYS[0].1, path, request).await
+    }
+
+    async fn ask_as<T: serde::de::DeserializeOwned>(
+        &self,
+        key: &str,
+        path: &str,
+        request: &VerifyRequest,
+    ) -> T {
+        let request = self.post(path).bearer_auth(key).json(request);
+        let reply = request.send().await.unwrap();
         assert_eq!(reply.status(), 200);
         reply.json().await.unwrap()
     }
@@ -190,10 +210,101 @@ async fn nothing_is_signed_for_channels_of_the_desk_beside_it() {
         refused.error_reason.as_deref(),
         Some(ErrorCode::ClaimAuthorizer.as_str())
     );
-    // Where this device has no books of the channel, its key signs for the service that asks.
-    let alone = Office::open(&world).await;
-    let settled: SettleResponse = alone.ask("/settle", &request).await;
+}
+
+#[tokio::test]
+async fn a_channels_refund_is_signed_for_the_service_that_it_pays_and_for_no_sibling() {
+    let world = World::start().await;
+    let shop = world.shop(amount(100), amount(100)).await;
+    let purse = world.purse("payer").await;
+    purse.buy(&shop.get("/hello"), |_| true).await.unwrap();
+    let channel = purse.channels().unwrap()[0].channel;
+    let row = shop.claim_row(channel);
+    let office = Office::open(&world).await;
+    let ways = office.accepted.requirements(Price {
+        need: amount(100),
+        ceiling: amount(100),
+    });
+    let voucher = serde_json::json!({
+        "channelId": channel,
+        "maxClaimableAmount": row.voucher.max_claimable_amount,
+        "signature": row.signature,
+    });
+    let mut refund = office.pay(&ways[0], 7, 0);
+    refund.payment_payload.payload = serde_json::json!({
+        "type": "refund",
+        "channelConfig": row.voucher.channel,
+        "voucher": voucher,
+        "amount": "1000",
+        "refundNonce": "0",
+        "claims": [],
+    });
+    let refused = Some(ErrorCode::ClaimAuthorizer.as_str());
+    // Nobody has shown that the channel pays it.
+    for (_, key) in KEYS {
+        let reply: SettleResponse = office.ask_as(key, "/settle", &refund).await;
+        assert_eq!(reply.error_reason.as_deref(), refused);
+    }
+    let mut paid = refund.clone();
+    paid.payment_payload.payload = serde_json::json!({
+        "type": "voucher",
+        "channelConfig": row.voucher.channel,
+        "voucher": voucher,
+    });
+    // The sibling sees the voucher later, as everybody may once it is claimed.
+    for (_, key) in KEYS {
+        let verified: VerifyResponse = office.ask_as(key, "/verify", &paid).await;
+        assert!(verified.is_valid, "{verified:?}");
+    }
+    let mut claim = refund.clone();
+    claim.payment_payload.payload = serde_json::json!({ "type": "claim", "claims": [row] });
+    for request in [&refund, &claim] {
+        let reply: SettleResponse = office.ask_as(KEYS[1].1, "/settle", request).await;
+        assert_eq!(reply.error_reason.as_deref(), refused);
+    }
+    let settled: SettleResponse = office.ask("/settle", &refund).await;
     assert!(settled.success, "{settled:?}");
+}
+
+#[tokio::test]
+async fn who_shows_no_key_of_the_household_or_comes_from_a_page_gets_nothing() {
+    let world = World::start().await;
+    let office = Office::open(&world).await;
+    let now_s = world.environment.now_ms() / 1_000;
+    let request = office.pay(&office.exact(), 7, now_s);
+    let host = office.base.trim_start_matches("http://").to_owned();
+    let key = format!("Bearer {}", KEYS[0].1);
+    let key = ("authorization", key.as_str());
+    for (headers, status) in [
+        (vec![], 401),
+        (vec![("authorization", "Bearer hearth-other")], 401),
+        (vec![("authorization", KEYS[0].1)], 401),
+        (vec![("authorization", "Basic hearth-shop")], 401),
+        (vec![key, ("host", "evil.example")], 421),
+        (vec![key, ("host", "facilitator@127.0.0.1")], 400),
+        (vec![key, ("origin", "https://evil.example")], 403),
+        (vec![key, ("origin", "null")], 403),
+        (vec![key, ("sec-fetch-site", "cross-site")], 403),
+        (vec![key, ("content-encoding", "br")], 415),
+        (vec![key, ("host", host.as_str())], 200),
+    ] {
+        for path in ["/verify", "/settle"] {
+            if status == 200 && path == "/settle" {
+                continue;
+            }
+            let mut asked = office.post(path).json(&request);
+            for (name, value) in &headers {
+                asked = asked.header(*name, *value);
+            }
+            let reply = asked.send().await.unwrap();
+            assert_eq!(reply.status(), status, "{path} {headers:?}");
+        }
+    }
+    assert_eq!(world.balance(key_of_household()).await, amount(0));
+}
+
+fn key_of_household() -> alloy_primitives::Address {
+    key(3).address()
 }
 
 #[tokio::test]

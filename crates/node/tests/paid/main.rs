@@ -11,6 +11,7 @@ mod facilitator;
 mod follower;
 mod hostile;
 mod limits;
+mod proxy;
 #[allow(
     dead_code,
     reason = "shared with the tests of the surface, which use the rest"

@@ -1,6 +1,7 @@
 //! Who comes in, what is listed, and what happens to those who go away.
 
 use std::collections::BTreeSet;
+use std::io::Write;
 
 use hearth_node::http::surface::{ApiKey, Cap, secret};
 use hearth_protocol::money::Amount;
@@ -147,6 +148,77 @@ async fn long_deep_and_broken_requests_are_refused() {
     let elsewhere = served.get("/v1/nothing").await;
     assert_eq!(elsewhere.status(), 404);
     assert_eq!(served.get(CHAT).await.status(), 405);
+}
+
+#[tokio::test]
+async fn half_requests_of_one_address_do_not_keep_an_honest_one_waiting() {
+    let served = Served::start().await;
+    let head = format!(
+        "POST {CHAT} HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {KEY}\r\ncontent-length: 4000000\r\n\r\n",
+        served.address
+    );
+    let begun = [head.as_bytes(), &[b' '; 60_000]].concat();
+    let mut halves = Vec::new();
+    for _ in 0..700 {
+        let mut half = TcpStream::connect(served.address).await.unwrap();
+        // One that makes room is closed early.
+        let _ = half.write_all(&begun).await;
+        halves.push(half);
+    }
+    assert_eq!(served.get("/v1/models").await.status(), 200);
+    served.ask(CHAT, &hello("parrot")).await;
+}
+
+#[tokio::test]
+async fn compressed_requests_are_read_within_their_bound_and_others_refused_by_name() {
+    let served = Served::start().await;
+    let compressed = |text: &[u8]| {
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        gzip.write_all(text).unwrap();
+        gzip.finish().unwrap()
+    };
+    let post = |coding: &'static str, body: Vec<u8>| {
+        let request = served.http.post(served.url(CHAT)).bearer_auth(KEY);
+        let request = request.header("content-encoding", coding);
+        // SDKs accept JSON only, with streams too.
+        request
+            .header("accept", "application/json")
+            .body(body)
+            .send()
+    };
+    let mut hello = hello("parrot");
+    hello["stream"] = json!(true);
+    let hello = hello.to_string().into_bytes();
+    for coding in ["gzip", "x-gzip", "identity, gzip"] {
+        let reply = post(coding, compressed(&hello)).await.unwrap();
+        assert_eq!(reply.status(), 200, "{coding}");
+        let kind = reply.headers()["content-type"].to_str().unwrap();
+        assert!(kind.starts_with("text/event-stream"), "{kind}");
+    }
+    for (coding, body, status, code) in [
+        ("br", hello.clone(), 415, "unsupported_encoding"),
+        ("gzip, gzip", hello.clone(), 415, "unsupported_encoding"),
+        ("gzip", hello.clone(), 400, "bad_encoding"),
+        (
+            "gzip",
+            compressed(&hello)[..20].to_vec(),
+            400,
+            "bad_encoding",
+        ),
+        (
+            "gzip",
+            compressed(&[b' '; 50_000_000]),
+            413,
+            "request_too_large",
+        ),
+    ] {
+        let reply = post(coding, body).await.unwrap();
+        assert_eq!(reply.status(), status, "{coding}");
+        let accepted = reply.headers().get("accept-encoding").cloned();
+        assert_eq!(accepted.is_some(), status == 415, "{accepted:?}");
+        let reply: Value = reply.json().await.unwrap();
+        assert_eq!(reply["error"]["code"], code);
+    }
 }
 
 #[tokio::test]

@@ -17,11 +17,11 @@ use hearth_node::answers::{
     Answer, Answerer, AskError, Embedded, Ending, Input, Logprob, ModelCard, Part, Question,
     Source, Speaker, Usage,
 };
+use hearth_node::http::surface::own_policy;
 use hearth_node::http::surface::{ApiKey, Door, KeyTable, Surface};
-use hearth_node::http::{Bounds, serve};
+use hearth_node::http::{Budget, Listener, serve};
 use hearth_protocol::answer::{AnswerId, SignedReceipt, StopReason};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
 use tokio::sync::{Notify, oneshot};
 
 /// The text of the key that every test door knows.
@@ -311,14 +311,14 @@ impl Served {
         let answerer: Arc<dyn Answerer> = script.clone();
         let surface = Surface::new(answerer, Arc::new(SystemEnvironment));
         surface.set_keys(KeyTable::new([key]).unwrap());
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let router = surface.router(Door::new(address, [], keyless));
+        let listener = Listener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.address();
+        let router = surface.router(Door::new(address, keyless));
         let (stop, stopped) = oneshot::channel::<()>();
         tokio::spawn(serve(
             listener,
             router,
-            Bounds::default(),
+            own_policy(address, &[], Budget::of_process()),
             Box::pin(async {
                 let _ = stopped.await;
             }),

@@ -25,6 +25,10 @@ const NAMES_MAX: usize = 256;
 const RELAYS_MAX: usize = 8;
 /// The most addresses to listen on.
 const LISTEN_MAX: usize = 8;
+/// The most names of this device.
+const NAMES_MAX: usize = 16;
+/// The longest name of a host, in bytes.
+const HOST_BYTES_MAX: usize = 253;
 /// The longest name of a model, in bytes.
 const MODEL_NAME_BYTES_MAX: usize = hearth_protocol::offer::NAME_BYTES_MAX;
 /// Answers that are computed at the same time at most.
@@ -88,6 +92,8 @@ pub struct ApiConfig {
     pub listen: SocketAddr,
     /// Whether programs on this machine may ask without a key.
     pub keyless: bool,
+    /// Names, without ports, by which the household's programs know this device beside its addresses.
+    pub names: Vec<String>,
     /// Where others ask who pay for each answer, if they may.
     pub sold: Option<SoldConfig>,
 }
@@ -230,6 +236,7 @@ pub(super) struct RawEngine {
 pub(super) struct RawApi {
     listen: Spanned<String>,
     keyless: bool,
+    names: Option<Spanned<Vec<String>>>,
     sold: Option<RawSold>,
 }
 
@@ -328,14 +335,29 @@ pub(super) fn api(raw: Option<RawApi>) -> Result<ApiConfig, Fault> {
         Some(raw) => Ok(ApiConfig {
             listen: address(&raw.listen)?,
             keyless: raw.keyless,
+            names: raw.names.map_or(Ok(Vec::new()), names)?,
             sold: raw.sold.map(sold).transpose()?,
         }),
         None => Ok(ApiConfig {
             listen: SocketAddr::from(([127, 0, 0, 1], 4_040)),
             keyless: true,
+            names: Vec::new(),
             sold: None,
         }),
     }
+}
+
+fn names(raw: Spanned<Vec<String>>) -> Result<Vec<String>, Fault> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    let is_name =
+        |name: &String| (1..=HOST_BYTES_MAX).contains(&name.len()) && name.bytes().all(plain);
+    if raw.get_ref().len() > NAMES_MAX || !raw.get_ref().iter().all(is_name) {
+        let reason = format!(
+            "names has at most {NAMES_MAX} host names such as \"hearth.lan\", without ports"
+        );
+        return Err(fault(&raw, reason));
+    }
+    Ok(raw.into_inner())
 }
 
 fn sold(raw: RawSold) -> Result<SoldConfig, Fault> {

@@ -26,15 +26,28 @@ pub(super) async fn bytes(body: Body) -> Result<Bytes, Failure> {
     match read_body(body, REQUEST_BYTES_MAX, REQUEST_TIMEOUT).await {
         Ok(bytes) => Ok(bytes),
         Err(BodyError::TooLong) => Err(Failure::too_large(REQUEST_BYTES_MAX)),
-        Err(BodyError::Broken) => {
-            let message = "the request broke off; send it again";
-            let status = StatusCode::BAD_REQUEST;
-            Err(Failure::new(status, "incomplete_request", message))
+        Err(BodyError::NotCoded) => {
+            let message = "the request is not in the coding that Content-Encoding names";
+            Err(Failure::new(
+                StatusCode::BAD_REQUEST,
+                "bad_encoding",
+                message,
+            ))
+        }
+        Err(BodyError::Full) => {
+            let message = "too many requests arrive at once; send it again in a moment";
+            let status = StatusCode::SERVICE_UNAVAILABLE;
+            Err(Failure::new(status, "busy", message).retry_after(1))
         }
         Err(BodyError::Slow) => {
             let message = "the request took too long to arrive; send it again";
             let status = StatusCode::REQUEST_TIMEOUT;
             Err(Failure::new(status, "request_timeout", message))
+        }
+        Err(_) => {
+            let message = "the request broke off; send it again";
+            let status = StatusCode::BAD_REQUEST;
+            Err(Failure::new(status, "incomplete_request", message))
         }
     }
 }

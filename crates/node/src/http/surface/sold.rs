@@ -23,8 +23,10 @@ use hearth_protocol::answer;
 use hearth_protocol::answer::request::OUTPUT_TOKENS_MAX;
 use hearth_protocol::id::AssetId;
 use hearth_protocol::money::Amount;
+use hearth_protocol::x402::PAYMENT_SIGNATURE;
 use http::request::Parts;
 use http::{Method, StatusCode};
+use http_body::Body as _;
 use serde::Deserialize;
 use tokio::sync::watch;
 
@@ -32,7 +34,7 @@ use super::failure::{Failure, Form};
 use super::keys::{ApiKey, BUYER};
 use super::{At, Door, Surface, answer_routes, finish, listing, request, wrong_method};
 use crate::answers::Tier;
-use crate::payments::gate::{Gate, Meter, PaidLayer};
+use crate::payments::gate::{Gate, Meter, PaidLayer, UNPAID_BYTES_MAX};
 use crate::payments::offer::{Price, Pricing};
 use crate::roles::provider::Openness;
 
@@ -240,6 +242,10 @@ async fn check_first(State(at): State<At>, request: Request, next: Next) -> Resp
         return closed().into_response_as(form);
     }
     let (parts, body) = request.into_parts();
+    let has_payment = parts.headers.contains_key(PAYMENT_SIGNATURE);
+    if !has_payment && body.size_hint().lower() > UNPAID_BYTES_MAX as u64 {
+        return Failure::too_large(UNPAID_BYTES_MAX).into_response_as(form);
+    }
     let bytes = match request::bytes(body).await {
         Ok(bytes) => bytes,
         Err(failure) => return failure.into_response_as(form),

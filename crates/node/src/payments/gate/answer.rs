@@ -13,7 +13,7 @@ use hearth_protocol::x402::{
     PaymentRequirements, ResourceInfo, SettleResponse, Version, encode_header,
     payment_identifier_offer,
 };
-use http::header::{CONTENT_TYPE, TE, TRAILER};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, TE, TRAILER, VARY};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::Map;
 use tracing::error;
@@ -127,6 +127,7 @@ impl Problem {
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        keep_nowhere(headers);
         if let Some((name, value)) = self.header
             && let Ok(value) = HeaderValue::try_from(value)
         {
@@ -147,6 +148,13 @@ fn settled(network: ChainId, payer: Address) -> SettleResponse {
         extra: Map::new(),
         extensions: Extensions::new(),
     }
+}
+
+/// A reply depends on who paid for it: no cache may give it to anybody else, whatever the service
+/// behind the price says of it.
+fn keep_nowhere(headers: &mut HeaderMap) {
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.append(VARY, HeaderValue::from_static("payment-signature"));
 }
 
 fn put(headers: &mut HeaderMap, response: &SettleResponse) {
@@ -180,6 +188,7 @@ pub(super) fn state_batch(
     payer: Address,
     statement: &Statement,
 ) {
+    keep_nowhere(&mut head.headers);
     put(
         &mut head.headers,
         &batch_response(network, payer, statement),
@@ -196,6 +205,7 @@ pub(super) fn state_exact(
     let mut response = settled(accepted.network, payer);
     response.transaction = transaction;
     response.amount = Some(accepted.amount.to_string());
+    keep_nowhere(&mut head.headers);
     put(&mut head.headers, &response);
 }
 
@@ -207,6 +217,7 @@ pub(super) fn refunded(network: ChainId, payer: Address, statement: &Statement) 
     reply
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    keep_nowhere(reply.headers_mut());
     put(reply.headers_mut(), &response);
     reply
 }

@@ -1,0 +1,236 @@
+//! The one form of a path in which it is priced, kept and forwarded.
+//!
+//! Two programs that read one path differently are how a price is walked around: what is paid for
+//! is `/public/../secret` to one and `/secret` to the other. So a path has one form here, and a
+//! path that some program could take for another one is refused: dot segments however they are
+//! written, separators that are coded or look alike, codings of codings, bytes that are no text.
+//! Pure; fuzzed as `paths`.
+
+use thiserror::Error;
+
+/// Why a path is not forwarded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum PathFault {
+    /// It does not begin with a slash.
+    #[error("it does not begin with a slash")]
+    Relative,
+    /// A segment is, or could be taken for, the same folder or the one above.
+    #[error("it has a segment of dots")]
+    Dots,
+    /// A segment other than the last is empty.
+    #[error("it has an empty segment")]
+    Empty,
+    /// A separator that is coded, turned round, or looks like one.
+    #[error("it has a separator that is no plain slash")]
+    Separator,
+    /// A percent sign without two hexadecimal digits, or one that stands for another.
+    #[error("it has a percent sign that can be read in two ways")]
+    Escape,
+    /// Bytes that are no text, or control characters.
+    #[error("it has bytes that are no text")]
+    NotText,
+}
+
+/// A byte of a segment, and whether it was coded.
+#[derive(Clone, Copy)]
+struct Byte {
+    value: u8,
+    is_coded: bool,
+}
+
+/// Brings a path into its one form: unreserved characters as they are, everything else that was
+/// coded in upper case.
+///
+/// # Errors
+/// See [`PathFault`].
+pub fn canonical(path: &str) -> Result<String, PathFault> {
+    let rest = path.strip_prefix('/').ok_or(PathFault::Relative)?;
+    let mut form = String::with_capacity(path.len());
+    let mut segments = rest.split('/').peekable();
+    while let Some(segment) = segments.next() {
+        form.push('/');
+        if segment.is_empty() {
+            if segments.peek().is_some() {
+                return Err(PathFault::Empty);
+            }
+            continue;
+        }
+        let bytes = decode(segment)?;
+        judge(&bytes)?;
+        encode(&bytes, &mut form);
+    }
+    Ok(form)
+}
+
+fn decode(segment: &str) -> Result<Vec<Byte>, PathFault> {
+    let mut rest = segment.as_bytes();
+    let mut bytes = Vec::with_capacity(rest.len());
+    while let [first, after @ ..] = rest {
+        rest = after;
+        if *first != b'%' {
+            bytes.push(Byte {
+                value: *first,
+                is_coded: false,
+            });
+            continue;
+        }
+        let [high, low, after @ ..] = after else {
+            return Err(PathFault::Escape);
+        };
+        let (Some(high), Some(low)) = (hex(*high), hex(*low)) else {
+            return Err(PathFault::Escape);
+        };
+        rest = after;
+        bytes.push(Byte {
+            value: high << 4 | low,
+            is_coded: true,
+        });
+    }
+    Ok(bytes)
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    char::from(digit)
+        .to_digit(16)
+        .and_then(|value| u8::try_from(value).ok())
+}
+
+/// Whether some program could take the segment for more than a name.
+fn judge(bytes: &[Byte]) -> Result<(), PathFault> {
+    let plain: Vec<u8> = bytes.iter().map(|byte| byte.value).collect();
+    let is_code = |after: &[u8]| match after {
+        [b'u' | b'U', ..] => true,
+        [high, low, ..] => hex(*high).is_some() && hex(*low).is_some(),
+        _ => false,
+    };
+    let percents = plain.iter().enumerate().filter(|(_, byte)| **byte == b'%');
+    if percents
+        .into_iter()
+        .any(|(at, _)| is_code(&plain[at + 1..]))
+    {
+        return Err(PathFault::Escape);
+    }
+    let text = std::str::from_utf8(&plain).map_err(|_| PathFault::NotText)?;
+    if text.chars().any(char::is_control) {
+        return Err(PathFault::NotText);
+    }
+    let is_separator = |c: char| "/\\\u{2044}\u{2215}\u{ff0f}\u{ff3c}\u{29f5}\u{fe68}".contains(c);
+    if text.chars().any(is_separator) {
+        return Err(PathFault::Separator);
+    }
+    // Some programs cut what follows a semicolon off, and some drop blanks at the end.
+    let name = text.split_once(';').map_or(text, |(name, _)| name);
+    let is_dot = |c: char| {
+        c.is_whitespace() || ".\u{2024}\u{2025}\u{2026}\u{ff0e}\u{fe52}\u{3002}".contains(c)
+    };
+    if name.chars().all(is_dot) {
+        return Err(PathFault::Dots);
+    }
+    Ok(())
+}
+
+fn encode(bytes: &[Byte], form: &mut String) {
+    for Byte { value, is_coded } in bytes {
+        let is_unreserved = value.is_ascii_alphanumeric() || b"-._~".contains(value);
+        let is_plain = is_unreserved || (!is_coded && b"!$&'()*+,;=:@".contains(value));
+        if is_plain {
+            form.push(char::from(*value));
+        } else {
+            form.push_str(&format!("%{value:02X}"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use url::Url;
+
+    use super::*;
+
+    #[test]
+    fn plain_paths_keep_their_meaning() {
+        for (path, form) in [
+            ("/", "/"),
+            ("/a/b", "/a/b"),
+            ("/a/", "/a/"),
+            ("/%61/%7E", "/a/~"),
+            ("/a%20b", "/a%20b"),
+            ("/caf%c3%a9", "/caf%C3%A9"),
+            ("/a.b/..c/.well-known", "/a.b/..c/.well-known"),
+            ("/100%25", "/100%25"),
+            ("/x;v=1/y", "/x;v=1/y"),
+            ("/x%3Bv/y", "/x%3Bv/y"),
+            ("/a:b@c", "/a:b@c"),
+            ("/{x}|\"", "/%7Bx%7D%7C%22"),
+        ] {
+            assert_eq!(canonical(path).as_deref(), Ok(form), "{path}");
+        }
+    }
+
+    #[test]
+    fn what_could_be_another_path_is_refused() {
+        use PathFault::*;
+        for (path, fault) in [
+            ("", Relative),
+            ("*", Relative),
+            ("a", Relative),
+            ("/..", Dots),
+            ("/.", Dots),
+            ("/a/../secret", Dots),
+            ("/a/./b", Dots),
+            ("/%2e%2e/secret", Dots),
+            ("/%2E./secret", Dots),
+            ("/.%2e/secret", Dots),
+            ("/..;/secret", Dots),
+            ("/..;x=1/secret", Dots),
+            ("/%2e%2e%3b/secret", Dots),
+            ("/;/secret", Dots),
+            ("/..%20/secret", Dots),
+            ("/.../secret", Dots),
+            ("/%ef%bc%8e%ef%bc%8e/secret", Dots),
+            ("/%e2%80%a5/secret", Dots),
+            ("//secret", Empty),
+            ("/a//b", Empty),
+            ("///", Empty),
+            ("/a\\..\\b", Separator),
+            ("/a%5c..%5cb", Separator),
+            ("/a%2fb", Separator),
+            ("/..%2fsecret", Separator),
+            ("/%ef%bc%8fsecret", Separator),
+            ("/%252e%252e/secret", Escape),
+            ("/%25%32%65", Escape),
+            ("/%25252e", Escape),
+            ("/a%252fb", Escape),
+            ("/%u002e", Escape),
+            ("/%25u002e", Escape),
+            ("/%", Escape),
+            ("/%2", Escape),
+            ("/%zz", Escape),
+            ("/%+2e", Escape),
+            ("/%00", NotText),
+            ("/a%0d%0ab", NotText),
+            ("/%c0%ae%c0%ae/secret", NotText),
+            ("/%e0%80%ae", NotText),
+            ("/%ff", NotText),
+            ("/%c2%85", NotText),
+        ] {
+            assert_eq!(canonical(path), Err(fault), "{path}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_form_is_stable_and_no_address_changes_it(
+            path in "(/|\\.|%2e|%2F|%25|%5c|;|[a-z%~]|%[0-9a-fA-F]{2}|\\PC){0,12}",
+        ) {
+            if let Ok(form) = canonical(&format!("/{path}")) {
+                prop_assert_eq!(canonical(&form), Ok(form.clone()));
+                let mut address = Url::parse("http://service/").unwrap();
+                address.set_path(&form);
+                prop_assert_eq!(address.path(), &form);
+            }
+        }
+    }
+}
