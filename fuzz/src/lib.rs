@@ -44,12 +44,19 @@ use hearth_protocol::x402::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+mod bodies;
+
+pub use bodies::{chat, completions, embeddings, messages, responses};
+
 /// A function that must not panic whatever it is given, and says whether it could read it.
 pub type Target = fn(&[u8]) -> bool;
 
 /// Every target, by the name of its binary and of the folder of its seeds.
 pub const TARGETS: &[(&str, Target)] = &[
     ("amounts", amounts),
+    ("chat", chat),
+    ("completions", completions),
+    ("embeddings", embeddings),
     ("facilitator", facilitator),
     ("files", files),
     ("frames", frames),
@@ -58,8 +65,10 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("headers", headers),
     ("household", household),
     ("identifiers", identifiers),
+    ("messages", messages),
     ("offers", offers),
     ("payloads", payloads),
+    ("responses", responses),
     ("rpc", rpc),
 ];
 

@@ -25,9 +25,8 @@ pub use text::TextDecoder;
 /// The longest text that is encoded at once, in bytes.
 pub const TEXT_BYTES_MAX: usize = 4 << 20;
 
-/// Why a text has no ids.
+/// Why a text has no ids. Exhaustive, so that whoever tells it further decides on each cause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[non_exhaustive]
 pub enum EncodeError {
     /// It is longer than [`TEXT_BYTES_MAX`].
     #[error("the text has more than {TEXT_BYTES_MAX} bytes: send less")]

@@ -80,6 +80,7 @@ async fn load(
         },
         context_tokens: config.context_tokens,
         sequences_max: config.answers,
+        queue_max: config.waiting,
         ..usual
     };
     let loaded = tokio::task::spawn_blocking(move || Engine::load(&path, options)).await;

@@ -13,6 +13,7 @@ mod text;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use alloy_primitives::Address;
 use futures::future::BoxFuture;
@@ -31,11 +32,13 @@ use hearth_protocol::spending::Spending;
 use hearth_protocol::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
+use super::causes;
 use super::provider::{IsHousehold, Provider};
 use super::retention::{self, Sum};
 use crate::answers::{
-    Answer, Answerer, AskError, Embedded, Ending, Input, ModelCard, Part, Question, Tier,
+    Answer, Answerer, AskError, Embedded, Ending, Field, Input, ModelCard, Part, Question, Tier,
 };
 use crate::home::Config;
 use crate::payments::purse::Purse;
@@ -45,6 +48,8 @@ use asking::Asking;
 pub use readers::{ModelFile, ReadError, Readers};
 pub(crate) use refund::device_named;
 
+/// How long nobody may have taken a question before whoever asked is answered that it is on its way.
+const TAKEN_WITHIN: Duration = Duration::from_secs(4);
 /// Parts of an answer that wait for whoever reads it.
 const PARTS_MAX: usize = 256;
 
@@ -143,6 +148,11 @@ impl Payer {
         Ok(self.weigh_for(&wish))
     }
 
+    /// Whether a device that offers something is there, as far as is known.
+    pub fn is_lively(&self, device: &DeviceId) -> bool {
+        self.market().is_lively(self.now(), device)
+    }
+
     fn weigh_for(&self, wish: &Wish) -> Vec<Weighed> {
         let is_household = |offer: &Offer| (self.parts().is_household)(&offer.device);
         let now = self.now();
@@ -169,10 +179,14 @@ impl Payer {
             ([], Err(_)) => Err(AskError::NoModel(name.to_owned())),
             (several, _) => {
                 let hashes: Vec<_> = several.iter().map(ToString::to_string).collect();
-                Err(AskError::Senseless(format!(
+                let reason = format!(
                     "different models are offered under the name {name:?}; name the one you mean by its hash: {}",
                     hashes.join(", ")
-                )))
+                );
+                Err(AskError::Senseless {
+                    field: Field::Model,
+                    reason,
+                })
             }
         }
     }
@@ -219,7 +233,8 @@ impl Payer {
             seed: seed(question.seed)?,
             logprobs: question.logprobs,
         };
-        request.check().map_err(senseless)?;
+        let checked = request.check();
+        checked.map_err(|error| causes::of_request(error, prompt_tokens))?;
         Ok(Prepared {
             request,
             candidates,
@@ -285,7 +300,7 @@ impl Payer {
             }
         }
         if candidates.is_empty() {
-            return Err(nobody(question, model, &passed));
+            return Err(nobody(question, model, wish.prompt_tokens, &passed));
         }
         Ok((candidates, offers))
     }
@@ -296,14 +311,14 @@ impl Payer {
             return parts
                 .readers
                 .of_engine(*weights, &served.engine)
-                .map_err(senseless);
+                .map_err(|error| causes::of_read(&error));
         }
         match parts.readers.of_weights(*weights).await {
             Err(ReadError::Missing) => self.fetch_head(weights).await?,
-            read => return read.map_err(|error| AskError::NoProvider(error.to_string())),
+            read => return read.map_err(|error| causes::of_read(&error)),
         }
         let reader = parts.readers.of_weights(*weights).await;
-        reader.map_err(|error| AskError::NoProvider(error.to_string()))
+        reader.map_err(|error| causes::of_read(&error))
     }
 
     /// Fetches the head of a model's file from those who serve it, so that prompts can be read
@@ -362,28 +377,31 @@ impl Payer {
         let (parts, mut arriving) = mpsc::channel(PARTS_MAX);
         let asking = Asking::new(self.clone(), prepared, reader, question, parts);
         tokio::spawn(asking.run());
-        // What fails before anything was answered is an error, not an answer.
-        let first = arriving.recv().await;
-        match first {
-            Some(Part::Ended {
+        // What fails before anybody has taken the question is an error, not an answer; whoever waits
+        // longer than that for it, for a deposit or for one provider after the other, is told that it lives.
+        let first = match timeout(TAKEN_WITHIN, arriving.recv()).await {
+            Ok(Some(Part::Ended {
                 stop: Ending::Broken(error),
                 ..
-            }) => Err(error),
-            None => Err(AskError::Failed("the answer was dropped".to_owned())),
-            Some(first) => Ok(Answer {
-                id,
-                model,
-                prompt_tokens,
-                parts: parts_of(first, arriving),
-            }),
-        }
+            })) => return Err(error),
+            Ok(None) => return Err(AskError::Failed("the answer was dropped".to_owned())),
+            Ok(first) => first,
+            Err(_) => None,
+        };
+        Ok(Answer {
+            id,
+            model,
+            prompt_tokens,
+            parts: parts_of(first, arriving),
+        })
     }
 
     /// The ids of a prompt. A long one takes a second, in which all else of the device must go on.
     async fn ids(&self, reader: &Arc<readers::Reader>, input: Input) -> Result<Vec<u32>, AskError> {
         let (reader, now) = (Arc::clone(reader), self.now());
         let read = tokio::task::spawn_blocking(move || reader.ids(&input, now)).await;
-        read.map_err(senseless)?.map_err(senseless)
+        let read = read.map_err(|error| AskError::Failed(error.to_string()))?;
+        read.map_err(|error| causes::of_read(&error))
     }
 
     async fn embed_now(&self, model: String, inputs: Vec<Input>) -> Result<Embedded, AskError> {
@@ -396,7 +414,7 @@ impl Payer {
             let ids = self.ids(&reader, input).await?;
             tokens = tokens.saturating_add(count(ids.len()));
             let vector = served.engine.embed(ids).await;
-            vectors.push(vector.map_err(senseless)?);
+            vectors.push(vector.map_err(|error| causes::of_embed(&error))?);
         }
         Ok(Embedded { vectors, tokens })
     }
@@ -445,6 +463,7 @@ impl Answerer for Payer {
             };
             cards.insert(served.name, card);
         }
+        let now = self.now();
         let market = self.market();
         let is_household = |offer: &Offer| (self.parts().is_household)(&offer.device);
         let answers_us = |(offer, model): &(&Offer, &OfferedModel)| {
@@ -452,6 +471,7 @@ impl Answerer for Payer {
         };
         let offered = market
             .offers()
+            .filter(|offer| market.is_lively(now, &offer.device))
             .flat_map(|offer| offer.models.iter().map(move |model| (offer, model)));
         for (_, model) in offered.filter(answers_us) {
             let card = cards
@@ -499,17 +519,14 @@ impl Answerer for Payer {
     }
 }
 
-fn parts_of(first: Part, arriving: mpsc::Receiver<Part>) -> BoxStream<'static, Part> {
+fn parts_of(first: Option<Part>, arriving: mpsc::Receiver<Part>) -> BoxStream<'static, Part> {
     let rest = stream::unfold(arriving, |mut arriving| async move {
         arriving.recv().await.map(|part| (part, arriving))
     });
-    Box::pin(futures::StreamExt::chain(
-        stream::once(async move { first }),
-        rest,
-    ))
+    Box::pin(futures::StreamExt::chain(stream::iter(first), rest))
 }
 
-fn nobody(question: &Question, model: &str, passed: &[Passed]) -> AskError {
+fn nobody(question: &Question, model: &str, prompt_tokens: u32, passed: &[Passed]) -> AskError {
     let model = model.to_owned();
     if passed.is_empty() || passed.contains(&Passed::BeyondTier) {
         return AskError::BeyondTier {
@@ -522,6 +539,17 @@ fn nobody(question: &Question, model: &str, passed: &[Passed]) -> AskError {
             .to_owned(),
         };
     }
+    let short = |why: &Passed| match why {
+        Passed::Context(tokens) => Some(*tokens),
+        _ => None,
+    };
+    let contexts: Option<Vec<u32>> = passed.iter().map(short).collect();
+    if let Some(context_tokens) = contexts.and_then(|contexts| contexts.into_iter().max()) {
+        return AskError::TooLong {
+            prompt_tokens,
+            context_tokens,
+        };
+    }
     let reasons: Vec<_> = passed.iter().map(ToString::to_string).collect();
     let dear = |why: &Passed| matches!(why, Passed::Asset | Passed::TooDear { .. });
     let reasons = reasons.join("; ");
@@ -531,10 +559,6 @@ fn nobody(question: &Question, model: &str, passed: &[Passed]) -> AskError {
         ));
     }
     AskError::NoProvider(reasons)
-}
-
-fn senseless(error: impl std::fmt::Display) -> AskError {
-    AskError::Senseless(error.to_string())
 }
 
 fn random<const N: usize>() -> Result<[u8; N], AskError> {

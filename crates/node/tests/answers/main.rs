@@ -64,7 +64,15 @@ async fn others_go_on_while_a_prompt_is_turned_into_ids() {
     let world = World::start().await;
     let shop = world.shop(2, Vec::new()).await;
     let payer = world.payer(&[&shop], 512).await;
-    let count = |text: &str| payer.count_tokens(MODEL.to_owned(), Input::Text(text.to_owned()));
+    let count = |text: &str| {
+        payer.count_tokens(
+            MODEL.to_owned(),
+            Input::Text {
+                text: text.to_owned(),
+                special: false,
+            },
+        )
+    };
     // The first one loads the tokenizer.
     let sea = count("The sea.").await.unwrap();
     let mut counting = count("The sea.");

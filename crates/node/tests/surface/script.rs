@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -51,6 +52,10 @@ pub(crate) struct Script {
     /// Told when an answer's stream is dropped before its end.
     pub(crate) dropped: Arc<Notify>,
     pub(crate) receipts: Mutex<BTreeMap<AnswerId, Vec<SignedReceipt>>>,
+    /// Why nothing is answered, where something is said here.
+    pub(crate) fault: Mutex<Option<AskError>>,
+    /// Whether that is found out only after the question was taken.
+    pub(crate) late: AtomicBool,
 }
 
 impl Script {
@@ -79,7 +84,7 @@ pub(crate) fn prompt_tokens(input: &Input) -> u32 {
             let said = messages.iter().map(|message| words(&message.text).len());
             said.sum::<usize>() + tools.len()
         }
-        Input::Text(text) => words(text).len(),
+        Input::Text { text, .. } => words(text).len(),
         Input::Ids(ids) => ids.len(),
     };
     u32::try_from(count).unwrap()
@@ -94,7 +99,7 @@ fn last_said(input: &Input) -> String {
                 .map(|message| message.text.clone())
                 .unwrap_or_default()
         }
-        Input::Text(text) => text.clone(),
+        Input::Text { text, .. } => text.clone(),
         Input::Ids(ids) => format!("{ids:?}"),
     }
 }
@@ -232,7 +237,38 @@ impl Answerer for Script {
 
     fn ask(&self, question: Question) -> BoxFuture<'_, Result<Answer, AskError>> {
         self.asked.lock().unwrap().push(question.clone());
-        let parts: Result<BoxStream<'static, Part>, AskError> = if question.model == "endless" {
+        let fault = self.fault.lock().unwrap().clone();
+        let late = self.late.load(Ordering::Relaxed);
+        let parts: Result<BoxStream<'static, Part>, AskError> = if let Some(fault) = fault {
+            let ended = Part::Ended {
+                stop: Ending::Broken(fault.clone()),
+                usage: Usage::default(),
+            };
+            match late {
+                true => Ok(stream::iter([Part::Source(Source::Device), ended]).boxed()),
+                false => Err(fault),
+            }
+        } else if question.model == "reader" {
+            // It has taken the question, and reads.
+            let taken = stream::iter([Part::Source(Source::Device)]);
+            Ok(taken.chain(stream::pending()).boxed())
+        } else if question.model == "cached" {
+            let parts = [
+                Part::Source(Source::Device),
+                Part::Read { cached_tokens: 2 },
+                text("word", None),
+                Part::Ended {
+                    stop: Ending::Model(StopReason::EndOfText),
+                    usage: Usage {
+                        prompt_tokens: prompt_tokens(&question.input),
+                        cached_tokens: 2,
+                        output_tokens: 1,
+                        charged: Vec::new(),
+                    },
+                },
+            ];
+            Ok(stream::iter(parts).boxed())
+        } else if question.model == "endless" {
             let bell = Bell(Arc::clone(&self.dropped));
             let parts = stream::iter([Part::Source(Source::Device), text("word ", None)]);
             let parts = parts.chain(stream::pending()).map(move |part| {
@@ -256,7 +292,10 @@ impl Answerer for Script {
 
     fn count_tokens(&self, model: String, input: Input) -> BoxFuture<'_, Result<u32, AskError>> {
         let known = MODELS.contains(&model.as_str());
-        let count = if known {
+        let fault = self.fault.lock().unwrap().clone();
+        let count = if let Some(fault) = fault {
+            Err(fault)
+        } else if known {
             Ok(prompt_tokens(&input))
         } else {
             Err(AskError::NoModel(model))
@@ -277,7 +316,10 @@ impl Answerer for Script {
                 .collect(),
             tokens: inputs.iter().map(prompt_tokens).sum(),
         };
-        let result = if known {
+        let fault = self.fault.lock().unwrap().clone();
+        let result = if let Some(fault) = fault {
+            Err(fault)
+        } else if known {
             Ok(embedded)
         } else {
             Err(AskError::NoModel(model))

@@ -13,6 +13,8 @@ use toml::Spanned;
 use url::Url;
 
 use super::{AssetConfig, Fault, fault, whole_tokens};
+use crate::answers::Tier;
+use crate::http::surface::ANSWERS_AT_ONCE;
 use crate::trade::AT_ONCE_MAX;
 
 /// The most models in a configuration.
@@ -31,6 +33,14 @@ const CONTEXT_TOKENS: std::ops::RangeInclusive<u32> = 256..=1_048_576;
 const HOURS_MAX: usize = 16;
 /// The most watts that make sense to say.
 const WATTS_MAX: u32 = 100_000;
+/// Answers that wait for their turn, unless it is said.
+const WAITING: u32 = 128;
+/// The most of them.
+const WAITING_MAX: u32 = 4_096;
+/// The longest that one waits, in seconds, unless it is said.
+const WAIT_S: u32 = 300;
+/// The most of that.
+const WAIT_S_MAX: u32 = 86_400;
 /// The minutes of a day.
 const DAY_MINUTES: u16 = 24 * 60;
 /// The most threads.
@@ -75,6 +85,10 @@ pub struct EngineConfig {
     pub answers: u32,
     /// The longest prompt and answer together, in tokens.
     pub context_tokens: u32,
+    /// Answers that wait for their turn.
+    pub waiting: u32,
+    /// The longest that one waits, in seconds.
+    pub wait_s: u32,
 }
 
 /// Where programs ask.
@@ -84,6 +98,10 @@ pub struct ApiConfig {
     pub listen: SocketAddr,
     /// Whether programs on this machine may ask without a key.
     pub keyless: bool,
+    /// How far the prompts of those may travel.
+    pub keyless_tier: Tier,
+    /// How many answers a key, or all those without one together, may have at once, waiting ones among them.
+    pub at_once: u32,
     /// Where others ask who pay for each answer, if they may.
     pub sold: Option<SoldConfig>,
 }
@@ -219,6 +237,8 @@ pub(super) struct RawEngine {
     threads: Spanned<u32>,
     answers: Spanned<u32>,
     context_tokens: Spanned<u32>,
+    waiting: Option<Spanned<u32>>,
+    wait_s: Option<Spanned<u32>>,
 }
 
 #[derive(Deserialize)]
@@ -226,6 +246,8 @@ pub(super) struct RawEngine {
 pub(super) struct RawApi {
     listen: Spanned<String>,
     keyless: bool,
+    keyless_tier: Option<Spanned<String>>,
+    at_once: Option<Spanned<u32>>,
     sold: Option<RawSold>,
 }
 
@@ -295,6 +317,8 @@ pub(super) fn engine(raw: Option<RawEngine>) -> Result<EngineConfig, Fault> {
             threads: 0,
             answers: 4,
             context_tokens: 8_192,
+            waiting: WAITING,
+            wait_s: WAIT_S,
         });
     };
     if *raw.threads.get_ref() > THREADS_MAX {
@@ -316,7 +340,18 @@ pub(super) fn engine(raw: Option<RawEngine>) -> Result<EngineConfig, Fault> {
         threads: raw.threads.into_inner(),
         answers: raw.answers.into_inner(),
         context_tokens: raw.context_tokens.into_inner(),
+        waiting: within(raw.waiting, WAITING, WAITING_MAX, "answers wait")?,
+        wait_s: within(raw.wait_s, WAIT_S, WAIT_S_MAX, "seconds are waited")?,
     })
+}
+
+/// A number of things from 1 on, or what is usual.
+fn within(raw: Option<Spanned<u32>>, usual: u32, most: u32, what: &str) -> Result<u32, Fault> {
+    match raw {
+        None => Ok(usual),
+        Some(raw) if (1..=most).contains(raw.get_ref()) => Ok(raw.into_inner()),
+        Some(raw) => Err(fault(&raw, format!("1 to {most} {what}"))),
+    }
 }
 
 pub(super) fn api(raw: Option<RawApi>) -> Result<ApiConfig, Fault> {
@@ -324,13 +359,32 @@ pub(super) fn api(raw: Option<RawApi>) -> Result<ApiConfig, Fault> {
         Some(raw) => Ok(ApiConfig {
             listen: address(&raw.listen)?,
             keyless: raw.keyless,
+            keyless_tier: raw
+                .keyless_tier
+                .as_ref()
+                .map_or(Ok(Tier::Household), tier)?,
+            at_once: within(raw.at_once, ANSWERS_AT_ONCE, WAITING_MAX, "answers at once")?,
             sold: raw.sold.map(sold).transpose()?,
         }),
         None => Ok(ApiConfig {
             listen: SocketAddr::from(([127, 0, 0, 1], 4_040)),
             keyless: true,
+            keyless_tier: Tier::Household,
+            at_once: ANSWERS_AT_ONCE,
             sold: None,
         }),
+    }
+}
+
+fn tier(text: &Spanned<String>) -> Result<Tier, Fault> {
+    match text.get_ref().as_str() {
+        "device" => Ok(Tier::Device),
+        "household" => Ok(Tier::Household),
+        "network" => Ok(Tier::Network),
+        _ => Err(fault(
+            text,
+            "a tier is \"device\", \"household\" or \"network\"",
+        )),
     }
 }
 

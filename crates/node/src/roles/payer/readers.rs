@@ -165,7 +165,7 @@ impl Reader {
                 let unknown = ids.iter().find(|id| !self.vocabulary.contains(**id));
                 unknown.map_or(Ok(ids.clone()), |id| Err(ReadError::UnknownToken(*id)))
             }
-            Input::Text(text) => Ok(self.vocabulary.encode(text, false)?),
+            Input::Text { text, special } => Ok(self.vocabulary.encode(text, *special)?),
             Input::Chat { messages, tools } => {
                 let template = self.template.as_ref().ok_or(TemplateError::Missing)?;
                 let messages: Vec<_> = messages.iter().map(message).collect();
