@@ -534,7 +534,7 @@ fn a_fault_of_the_question_that_this_device_found_asks_nobody_else() {
     ] {
         let candidates = numbers.iter().map(|number| Candidate {
             device: number.map(|number| DeviceId([number; 32])),
-            ..candidate(number.unwrap_or_default())
+            ..candidate(number.unwrap_or(9))
         });
         let mut answer = Answer::new(question(), candidates.collect(), patience());
         let mut out = Vec::new();

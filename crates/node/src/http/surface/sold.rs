@@ -203,7 +203,10 @@ impl Tariff {
 
     /// What the answer is charged, as far as it was delivered.
     pub(super) fn charged(&self) -> Option<(AssetId, Amount)> {
-        let amount = self.meter.reading().filter(|amount| *amount > Amount::ZERO)?;
+        let amount = self
+            .meter
+            .reading()
+            .filter(|amount| *amount > Amount::ZERO)?;
         Some((self.meter.asset, amount))
     }
 }
