@@ -52,6 +52,9 @@ use serde::de::DeserializeOwned;
 pub use quotes::quotes;
 pub use tickets::tickets;
 pub use paths::paths;
+mod bodies;
+
+pub use bodies::{chat, completions, embeddings, messages, responses};
 
 /// A function that must not panic whatever it is given, and says whether it could read it.
 pub type Target = fn(&[u8]) -> bool;
@@ -61,6 +64,9 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("amounts", amounts),
     ("calls", readers::calls),
     ("catalogue", readers::catalogue),
+    ("chat", chat),
+    ("completions", completions),
+    ("embeddings", embeddings),
     ("facilitator", facilitator),
     ("files", files),
     ("frames", frames),
@@ -70,10 +76,12 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("headers", headers),
     ("household", household),
     ("identifiers", identifiers),
+    ("messages", messages),
     ("offers", offers),
     ("paths", paths),
     ("payloads", payloads),
     ("quotes", quotes),
+    ("responses", responses),
     ("rpc", rpc),
     ("template", readers::template),
     ("vocabulary", readers::vocabulary),

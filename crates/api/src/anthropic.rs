@@ -55,6 +55,9 @@ pub struct MessagesRequest {
     /// What the answer must look like.
     #[serde(default)]
     pub output_config: Option<OutputConfig>,
+    /// The older place of `output_config.format`.
+    #[serde(default)]
+    pub output_format: Option<OutputFormat>,
     /// Whether the answer comes in pieces, as server-sent events.
     #[serde(default)]
     pub stream: Option<bool>,
@@ -70,6 +73,21 @@ pub struct MessagesRequest {
     /// Texts at which the answer ends.
     #[serde(default)]
     pub stop_sequences: Option<Vec<String>>,
+    /// Not supported: no servers of tools are asked here.
+    #[serde(default)]
+    pub mcp_servers: Option<Vec<Value>>,
+    /// Not supported: no code is run here.
+    #[serde(default)]
+    pub container: Option<Value>,
+    /// Passed over: how much a model thinks is its own.
+    #[serde(default)]
+    pub thinking: Option<Value>,
+    /// Passed over.
+    #[serde(default)]
+    pub metadata: Option<Value>,
+    /// Passed over.
+    #[serde(default)]
+    pub service_tier: Option<Value>,
 }
 
 /// How many tokens a conversation has.
@@ -88,6 +106,9 @@ pub enum Role {
     User,
     /// The model.
     Assistant,
+    /// Instructions that stand in the middle of a conversation.
+    #[serde(alias = "developer")]
+    System,
 }
 
 /// One message.
@@ -102,7 +123,10 @@ pub struct MessageParam {
 /// What was said: text, or blocks of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "AnthropicContent")]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "a text, or a list of blocks, each an object with a type"
+)]
 pub enum Content {
     /// Text.
     Text(String),
@@ -110,10 +134,12 @@ pub enum Content {
     Blocks(Vec<BlockParam>),
 }
 
-/// A block of a message: text, a call of a tool, or its result. Others are not supported.
+/// A block of a message: text (also of a document or a search result), a call of a tool, or its result.
+/// Others are not supported.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct BlockParam {
-    /// `text`, `tool_use`, `tool_result`, or what is passed over (`thinking`) or not supported.
+    /// `text`, `document`, `search_result`, `tool_use`, `tool_result`, or what is passed over (`thinking`,
+    /// `redacted_thinking`) or not supported.
     #[serde(rename = "type")]
     pub kind: String,
     /// Of a `text`.
@@ -131,7 +157,13 @@ pub struct BlockParam {
     /// Of a `tool_result`: the call that it answers.
     #[serde(default)]
     pub tool_use_id: Option<String>,
-    /// Of a `tool_result`: what came of it.
+    /// Of a `document` or a `search_result`: what it is called.
+    #[serde(default)]
+    pub title: Option<String>,
+    /// Of a `document`: its text. Of a `search_result`: where it was found.
+    #[serde(default)]
+    pub source: Option<Value>,
+    /// Of a `tool_result`: what came of it. Of a `search_result`: what was found.
     #[serde(default)]
     pub content: Option<Box<Content>>,
     /// Of a `tool_result`: whether it is an error.
@@ -355,6 +387,37 @@ pub enum BlockDelta {
         /// A piece of their JSON.
         partial_json: String,
     },
+}
+
+/// The models that can be asked, page by page.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "AnthropicModelList")]
+pub struct ModelList {
+    /// The models, by name.
+    pub data: Vec<Model>,
+    /// Whether others follow; `after_id` asks for them.
+    pub has_more: bool,
+    /// The first of them.
+    pub first_id: Option<String>,
+    /// The last of them.
+    pub last_id: Option<String>,
+}
+
+/// A model that can be asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "AnthropicModel")]
+pub struct Model {
+    /// Always `model`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Its name.
+    pub id: String,
+    /// Its name, for people.
+    pub display_name: String,
+    /// When it was first seen, as RFC 3339 writes it.
+    pub created_at: String,
+    /// What Hearth knows of it.
+    pub hearth: crate::openai::models::ModelNote,
 }
 
 /// Why an answer ended.

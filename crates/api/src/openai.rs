@@ -18,7 +18,7 @@ use crate::money::Money;
 
 /// One value, or several.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "a text, or a list of texts")]
 pub enum OneOrMany {
     /// One.
     One(String),
@@ -38,7 +38,10 @@ impl OneOrMany {
 
 /// What was said: text, or parts of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "a text, or a list of parts, each an object with a type"
+)]
 pub enum Content {
     /// Text.
     Text(String),
@@ -62,7 +65,10 @@ pub struct ContentPart {
 
 /// Text to be continued or embedded: text or token ids, one or several.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "a text, a list of texts, a list of token ids, or a list of such lists"
+)]
 pub enum TextInput {
     /// One text.
     Text(String),

@@ -333,6 +333,9 @@ pub struct Claim {
     /// What it brought to the household's account, in atomic units.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub units: Option<String>,
+    /// The same in whole tokens, where the chain has one token only that is configured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub money: Option<Money>,
     /// Why it did not succeed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,

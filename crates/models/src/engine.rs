@@ -69,9 +69,32 @@ pub struct Job {
 /// Looks at a position and the logits of what follows it.
 pub type VisitLogits = Box<dyn FnMut(u32, &[f32]) + Send>;
 
-/// Why a job is not taken.
+/// A figure of a job that has bounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Figure {
+    /// The sampling rule.
+    Rule,
+    /// How many tokens are asked for.
+    OutputTokens,
+    /// How many alternatives are told.
+    Logprobs,
+    /// A position whose logits are shown.
+    Position,
+}
+
+impl std::fmt::Display for Figure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Rule => "the sampling rule",
+            Self::OutputTokens => "the length of the output",
+            Self::Logprobs => "the number of log-probabilities",
+            Self::Position => "a position",
+        })
+    }
+}
+
+/// Why a job is not taken. Exhaustive, so that whoever tells it further decides on each cause.
 #[derive(Debug, Error)]
-#[non_exhaustive]
 pub enum SubmitError {
     /// The queue is full. May be tried again.
     #[error("everything is busy: try again in {retry_after_ms} ms")]
@@ -95,7 +118,7 @@ pub enum SubmitError {
     UnknownToken(u32),
     /// A figure of the job is beyond its bounds.
     #[error("{0} is beyond its bounds")]
-    Figure(&'static str),
+    Figure(Figure),
     /// The grammar cannot be followed.
     #[error(transparent)]
     Grammar(#[from] GrammarError),
@@ -189,9 +212,8 @@ impl Generation {
     }
 }
 
-/// Why a text has no embedding.
+/// Why a text has no embedding. Exhaustive, as [`SubmitError`] is.
 #[derive(Debug, Error)]
-#[non_exhaustive]
 pub enum EmbedError {
     /// There is nothing to read.
     #[error("the text is empty")]
@@ -208,8 +230,11 @@ pub enum EmbedError {
     #[error("the token {0} is not in the model's vocabulary")]
     UnknownToken(u32),
     /// Too many texts wait. May be tried again.
-    #[error("everything is busy: try again later")]
-    Busy,
+    #[error("everything is busy: try again in {retry_after_ms} ms")]
+    Busy {
+        /// When a place may be free, by the time that answers took lately.
+        retry_after_ms: u64,
+    },
     /// The engine could not compute it; what went wrong, for a log.
     #[error("the embedding could not be computed: {0}")]
     Failed(String),
@@ -346,7 +371,7 @@ impl Engine {
             .ids
             .split_at(job.ids.len() - job.output_position_first as usize);
         let mut sampler =
-            Sampler::new(job.rule, job.noise_key).map_err(|_| SubmitError::Figure("the rule"))?;
+            Sampler::new(job.rule, job.noise_key).map_err(|_| SubmitError::Figure(Figure::Rule))?;
         answered.iter().for_each(|id| sampler.accept(*id));
         let grammar = match job.grammar {
             Some(source) => Some(self.follow(source, answered.to_vec()).await?),
@@ -417,7 +442,7 @@ impl Engine {
             .last()
             .is_some_and(|last| *last as usize >= ids.len())
         {
-            return Err(SubmitError::Figure("a position"));
+            return Err(SubmitError::Figure(Figure::Position));
         }
         let (done, finished) = oneshot::channel();
         let task = Task::Rows(Rows {
@@ -462,7 +487,9 @@ impl Engine {
                 return Err(EmbedError::Stopped);
             }
             if state.embeddings.len() >= EMBEDDINGS_WAITING_MAX {
-                return Err(EmbedError::Busy);
+                let waiting = u32::try_from(state.embeddings.len()).unwrap_or(u32::MAX);
+                let retry_after_ms = state.retry_after_ms(waiting);
+                return Err(EmbedError::Busy { retry_after_ms });
             }
             state.embeddings.push_back(Embedding { ids, done });
         }
@@ -477,10 +504,10 @@ impl Engine {
             return Err(SubmitError::Empty);
         }
         if !(1..=OUTPUT_TOKENS_MAX).contains(&job.output_tokens_max) {
-            return Err(SubmitError::Figure("the length of the output"));
+            return Err(SubmitError::Figure(Figure::OutputTokens));
         }
         if job.logprobs.is_some_and(|count| count > LOGPROBS_MAX) {
-            return Err(SubmitError::Figure("the number of log-probabilities"));
+            return Err(SubmitError::Figure(Figure::Logprobs));
         }
         Ok(())
     }

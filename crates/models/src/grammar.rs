@@ -67,9 +67,8 @@ impl GrammarSource {
     }
 }
 
-/// Why a grammar cannot be followed.
+/// Why a grammar cannot be followed. Exhaustive, so that whoever tells it further decides on each cause.
 #[derive(Debug, Clone, PartialEq, Eq, Error, Serialize, Deserialize)]
-#[non_exhaustive]
 pub enum GrammarError {
     /// Its text is too long.
     #[error("the grammar has more than {GRAMMAR_BYTES_MAX} bytes")]
@@ -225,7 +224,12 @@ fn factory_of(environment: &TokEnv) -> Result<ParserFactory, GrammarError> {
     let factory = ParserFactory::new(environment, caps, &slices);
     let mut factory = factory.map_err(|error| refused(&error))?;
     factory.quiet();
-    *factory.limits_mut() = ParserLimits {
+    *factory.limits_mut() = limits();
+    Ok(factory)
+}
+
+fn limits() -> ParserLimits {
+    ParserLimits {
         max_items_in_row: 1_000,
         initial_lexer_fuel: 500_000,
         step_lexer_fuel: 100_000,
@@ -235,8 +239,7 @@ fn factory_of(environment: &TokEnv) -> Result<ParserFactory, GrammarError> {
         max_grammar_size: 200_000,
         precompute_large_lexemes: false,
         verbose_errors: false,
-    };
-    Ok(factory)
+    }
 }
 
 /// The vocabulary as llguidance wants it: control tokens are marked, so that no text matches them.

@@ -37,9 +37,8 @@ pub enum PromptInput {
     },
 }
 
-/// Why a prompt has no ids.
+/// Why a prompt has no ids. Exhaustive, so that what passes it on decides on each cause.
 #[derive(Debug, Clone, PartialEq, Eq, Error, Serialize, Deserialize)]
-#[non_exhaustive]
 pub enum PromptError {
     /// The template does not take the conversation.
     #[error(transparent)]

@@ -22,6 +22,7 @@ mod grammars;
 mod pool;
 mod process;
 mod prompts;
+mod schemas;
 mod serve;
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,7 @@ mod wire;
 
 pub(crate) use grammars::{CompileError, GrammarSession, Grammars};
 pub use prompts::{Prompts, ReadError};
+pub use schemas::SchemaChecker;
 pub use serve::{is_reader, serve};
 
 /// What tells a process that it is a reader, and which; nothing else is in its environment.

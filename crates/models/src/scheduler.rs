@@ -37,6 +37,9 @@ use piece::{grid_end, piece_tokens};
 /// Tokens of a prompt that are read beside answers that are being written, in one batch.
 const BESIDE_TOKENS: u32 = 128;
 
+/// Of the places in the queue, one in so many is kept for owners that have nothing waiting.
+const KEPT_SHARE: u32 = 4;
+
 /// Work's name inside the engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct WorkId(pub(crate) u64);
@@ -288,12 +291,19 @@ impl Scheduler {
     pub(crate) fn enqueue(&mut self, work: Work) -> Result<u32, Full> {
         let before = self.waiting();
         let free = self.capacity.slots - self.busy();
-        if before >= self.capacity.queue + free {
+        let owner = work.owner;
+        let is_new = !self.queues.contains_key(&owner);
+        // An owner that asks without end leaves room for those who have nothing waiting.
+        let kept = if is_new {
+            0
+        } else {
+            self.capacity.queue / KEPT_SHARE
+        };
+        if before >= self.capacity.queue - kept + free {
             return Err(Full {
                 before: before + self.busy(),
             });
         }
-        let owner = work.owner;
         let queue = self.queues.entry(owner).or_default();
         if queue.is_empty() {
             self.turns.push_back(owner);

@@ -72,9 +72,8 @@ pub enum ToolsPlace {
     SystemMessage,
 }
 
-/// Why there is no prompt.
+/// Why there is no prompt. Exhaustive, so that whoever tells it further decides on each cause.
 #[derive(Debug, Clone, PartialEq, Eq, Error, Serialize, Deserialize)]
-#[non_exhaustive]
 pub enum TemplateError {
     /// The model file has no template.
     #[error("the model has no chat template: ask for a plain completion")]

@@ -40,9 +40,8 @@ pub use text::TextDecoder;
 /// The longest text that is encoded at once, in bytes.
 pub const TEXT_BYTES_MAX: usize = 4 << 20;
 
-/// Why a text has no ids.
+/// Why a text has no ids. Exhaustive, so that whoever tells it further decides on each cause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error, Serialize, Deserialize)]
-#[non_exhaustive]
 pub enum EncodeError {
     /// It is longer than [`TEXT_BYTES_MAX`].
     #[error("the text has more than {TEXT_BYTES_MAX} bytes: send less")]
@@ -129,6 +128,30 @@ impl TryFrom<VocabularyParts> for Vocabulary {
         }
         let inner = Arc::new(parts);
         Ok(Self { inner })
+    }
+}
+
+impl Vocabulary {
+    /// A vocabulary of the 256 single bytes and a token that ends the text.
+    pub(crate) fn of_bytes() -> Self {
+        const END: u32 = 256;
+        let end = b"<end>";
+        let bytes: Vec<u8> = (0..=u8::MAX).chain(end.iter().copied()).collect();
+        let last = bytes.len() as u32;
+        let mut kinds = vec![Kind::Text; END as usize];
+        kinds.push(Kind::End);
+        Self {
+            inner: Arc::new(VocabularyParts {
+                bytes: Packed(bytes),
+                ends: (1..=END).chain([last]).collect(),
+                kinds,
+                special: SpecialTokens {
+                    end: Some(END),
+                    ..SpecialTokens::default()
+                },
+                template: None,
+            }),
+        }
     }
 }
 

@@ -385,6 +385,7 @@ mod tests {
         let refusal = |message: &str| {
             ProviderFrame::Refused(Refusal {
                 code: RefusalCode::Busy,
+                field: None,
                 retry_after_ms: None,
                 message: message.to_owned(),
             })

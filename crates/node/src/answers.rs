@@ -11,6 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use hearth_api::money::Money;
+use hearth_models::grammar::GrammarError;
+use hearth_protocol::answer::request::RequestField;
 use hearth_protocol::answer::{AnswerId, Grammar, Sampling, SignedReceipt, StopReason};
 use hearth_protocol::id::AssetId;
 use hearth_protocol::money::Amount;
@@ -240,8 +242,13 @@ pub struct Usage {
 /// A part of an answer.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Part {
-    /// Someone works on it. Comes again when another provider goes on.
+    /// Someone has taken the question and works on it. Comes again when another provider goes on.
     Source(Source),
+    /// The prompt is read; comes at most once, before the first text.
+    Read {
+        /// How many of its tokens were still known from an earlier question.
+        cached_tokens: u32,
+    },
     /// The next piece of text: whole characters.
     Text {
         /// The text; may be empty where tokens made no whole character yet.
@@ -318,9 +325,38 @@ pub struct Embedded {
     pub tokens: u32,
 }
 
-/// Why a question is not answered.
+/// The part of a question that is at fault, whatever an API calls it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Field {
+    /// The model's name.
+    Model,
+    /// What is asked: messages, text or ids.
+    Prompt,
+    /// What the answer must look like.
+    Grammar,
+    /// How tokens are chosen.
+    Sampling,
+    /// The most tokens that are wanted.
+    OutputTokens,
+    /// How many alternatives are told.
+    Logprobs,
+}
+
+impl From<RequestField> for Field {
+    fn from(field: RequestField) -> Self {
+        match field {
+            RequestField::Prompt => Self::Prompt,
+            RequestField::Grammar => Self::Grammar,
+            RequestField::Sampling => Self::Sampling,
+            RequestField::OutputTokens => Self::OutputTokens,
+            RequestField::Logprobs => Self::Logprobs,
+        }
+    }
+}
+
+/// Why a question is not answered. Exhaustive, so that each surface decides on each cause
+/// (`docs/adr/0020-causes.md`).
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[non_exhaustive]
 pub enum AskError {
     /// No such model.
     #[error("no model {0:?} is served here or offered by a peer")]
@@ -336,9 +372,20 @@ pub enum AskError {
     /// Embeddings are computed by this device's own models only.
     #[error("embeddings are computed on this device only, and it does not run {0:?}")]
     NotHere(String),
-    /// The question makes no sense.
-    #[error("{0}")]
-    Senseless(String),
+    /// The question makes no sense: asking again would change nothing.
+    #[error("{reason}")]
+    Senseless {
+        /// The part that is at fault.
+        field: Field,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The text is longer than any that is turned into tokens.
+    #[error("the prompt has more than {bytes_max} bytes")]
+    TextTooLong {
+        /// How many it may have.
+        bytes_max: usize,
+    },
     /// It does not fit.
     #[error("the prompt has {prompt_tokens} tokens, and the model's context has {context_tokens}")]
     TooLong {
@@ -350,7 +397,7 @@ pub enum AskError {
     /// A budget would be exceeded.
     #[error("{0}")]
     Budget(String),
-    /// Everybody is busy.
+    /// Everybody is busy. May be asked again.
     #[error("everybody who serves the model is busy")]
     Busy {
         /// When to ask again, in seconds.
@@ -374,6 +421,9 @@ pub trait Answerer: Send + Sync + 'static {
 
     /// How many tokens the prompt of a question has.
     fn count_tokens(&self, model: String, input: Input) -> BoxFuture<'_, Result<u32, AskError>>;
+
+    /// Checks whether answers can follow a JSON Schema, whichever model gives them.
+    fn check_schema(&self, schema: String) -> BoxFuture<'_, Result<(), GrammarError>>;
 
     /// The embeddings of some texts or token ids.
     fn embed(&self, model: String, inputs: Vec<Input>)

@@ -258,6 +258,7 @@ impl Device {
         let shop = building.shop(sell_at, till.as_ref(), &provider, &surface);
         let shop = shop.await?;
         let node_file = NodeFile::write(home, address)?;
+        surface.set_owner(&node_file.token);
         let admin = Admin {
             purse: trade::Payer::of_node(payer.clone(), config.clone()),
             payer,
@@ -622,6 +623,9 @@ impl Building<'_> {
     fn surface(&mut self, payer: &Payer) -> Result<(Arc<Surface>, Ledger), UpError> {
         let answerer: Arc<dyn Answerer> = Arc::new(payer.clone());
         let surface = Surface::new(answerer, Arc::clone(&self.environment));
+        let assets = self.config.assets.iter();
+        surface
+            .name_tokens(assets.map(|(symbol, asset)| (asset.id, symbol.clone(), asset.decimals)));
         self.api_keys(&surface);
         let ledger = Ledger::open(payer.store().clone(), Arc::clone(&surface))?;
         Ok((surface, ledger))
@@ -629,8 +633,12 @@ impl Building<'_> {
 
     /// Who is let in without a key, and from where.
     fn door(&self, address: SocketAddr) -> Door {
-        let keyless = self.config.api.keyless;
-        let keyless = keyless.then(|| ApiKey::new(KEYLESS, ""));
+        let api = &self.config.api;
+        let keyless = api.keyless.then(|| ApiKey {
+            tier: api.keyless_tier,
+            answers_at_once: api.at_once,
+            ..ApiKey::new(KEYLESS, "")
+        });
         Door::new(address, keyless)
     }
 

@@ -96,6 +96,10 @@ pub enum Passed {
     Distrusted(Distrust),
 }
 
+/// How long a device counts as being there after its newest offer, in milliseconds: each is published anew
+/// every 30 seconds at least.
+pub const LIVELY_MS: u64 = 75_000;
+
 /// An offer, weighed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Weighed {
@@ -125,6 +129,8 @@ pub struct Weighed {
 #[derive(Debug, Clone, Default)]
 pub struct Market {
     offers: BTreeMap<DeviceId, Offer>,
+    /// When the newest offer of a device was heard, by this device's clock.
+    heard_at: BTreeMap<DeviceId, Timestamp>,
     seen: BTreeMap<DeviceId, Experience>,
 }
 
@@ -140,7 +146,7 @@ impl Market {
             return Err(OfferError::Expired);
         }
         if offer.models.is_empty() {
-            self.offers.remove(&offer.device);
+            self.withdraw(&offer.device);
             return Ok(());
         }
         if known.is_none() && self.offers.len() >= OFFERS_MAX {
@@ -149,18 +155,42 @@ impl Market {
                 return Err(OfferError::TooLarge);
             }
         }
+        // The same offer told again says nothing of the device.
+        if self
+            .offers
+            .get(&offer.device)
+            .is_none_or(|known| known.issued_at < offer.issued_at)
+        {
+            self.heard_at.insert(offer.device, now);
+        }
         self.offers.insert(offer.device, offer);
         Ok(())
+    }
+
+    /// Whether a device offers something, said so lately, and did not fail just now: one that was killed
+    /// takes nothing back. It may still be asked, after all others.
+    pub fn is_lively(&self, now: Timestamp, device: &DeviceId) -> bool {
+        let heard = self.heard_at.get(device);
+        let rests = self
+            .seen
+            .get(device)
+            .is_some_and(|seen| seen.not_before > now);
+        self.offers.contains_key(device)
+            && heard.is_some_and(|at| now.ms_since(*at) <= LIVELY_MS)
+            && !rests
     }
 
     /// Forgets what has ended.
     pub fn expire(&mut self, now: Timestamp) {
         self.offers.retain(|_, offer| offer.expires_at > now);
+        self.heard_at
+            .retain(|device, _| self.offers.contains_key(device));
     }
 
     /// Forgets a device's offer: it says of itself that it does not serve what it offered.
     pub fn withdraw(&mut self, device: &DeviceId) {
         self.offers.remove(device);
+        self.heard_at.remove(device);
     }
 
     /// The offers that stand.
@@ -201,7 +231,7 @@ impl Market {
 
     /// A device said what cannot be true: its offers are dropped, and it is remembered.
     pub fn distrusted(&mut self, now: Timestamp, device: DeviceId, distrust: Distrust) {
-        self.offers.remove(&device);
+        self.withdraw(&device);
         if let Some(seen) = self.remember(device) {
             seen.distrusted = Some((now, distrust));
         }
@@ -505,6 +535,33 @@ mod tests {
         market.observe(NOW, offer(3, Vec::new(), 50)).unwrap();
         let lied = Some(Passed::Distrusted(Distrust::Garbage));
         assert_eq!(why(&market, &wish(), 3), lied);
+    }
+
+    #[test]
+    fn a_device_that_says_nothing_more_or_fails_is_not_shown_as_being_there() {
+        let mut market = Market::default();
+        let device = DeviceId([1; 32]);
+        let first = offer(1, Vec::new(), 50);
+        assert!(!market.is_lively(NOW, &device));
+        market.observe(NOW, first.clone()).unwrap();
+        assert!(market.is_lively(NOW.plus_ms(LIVELY_MS), &device));
+        // Somebody else tells the same offer again.
+        market
+            .observe(NOW.plus_ms(LIVELY_MS), first.clone())
+            .unwrap();
+        let later = NOW.plus_ms(LIVELY_MS + 1);
+        assert!(!market.is_lively(later, &device), "it was killed");
+        let mut newer = first;
+        newer.issued_at = newer.issued_at.plus_ms(1);
+        market.observe(later, newer).unwrap();
+        assert!(market.is_lively(later, &device), "it is back");
+        market.failed(later, device);
+        assert!(!market.is_lively(later, &device), "it did not answer");
+        assert_eq!(market.offers().count(), 1, "it is asked after all others");
+        market.succeeded(device, 1, 1, 1);
+        assert!(market.is_lively(later, &device));
+        market.withdraw(&device);
+        assert!(!market.is_lively(later, &device));
     }
 
     #[test]

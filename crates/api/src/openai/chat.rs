@@ -28,6 +28,9 @@ pub struct ChatRequest {
     /// 0 to 1: only as many of the likeliest tokens as have this share of the probability.
     #[serde(default)]
     pub top_p: Option<f64>,
+    /// Only this many of the likeliest tokens; not among OpenAI's own fields, as other servers take it.
+    #[serde(default)]
+    pub top_k: Option<i64>,
     /// -2 to 2: taken from a token's logit for each time that it was said.
     #[serde(default)]
     pub frequency_penalty: Option<f64>,
@@ -67,12 +70,58 @@ pub struct ChatRequest {
     /// Whether it may ask for several at once: true unless said otherwise.
     #[serde(default)]
     pub parallel_tool_calls: Option<bool>,
+    /// The older form of `tools`; an answer is then in the older form as well.
+    #[serde(default)]
+    pub functions: Option<Vec<FunctionTool>>,
+    /// The older form of `tool_choice`: `none`, `auto`, or a function.
+    #[serde(default)]
+    pub function_call: Option<FunctionChoice>,
     /// What the answer must look like.
     #[serde(default)]
     pub response_format: Option<ResponseFormat>,
+    /// What the answer is made of: only `text` is supported.
+    #[serde(default)]
+    pub modalities: Option<Vec<String>>,
+    /// Not supported.
+    #[serde(default)]
+    pub audio: Option<Value>,
+    /// Not supported: nothing is looked up in the web.
+    #[serde(default)]
+    pub web_search_options: Option<Value>,
+    /// Passed over: how much a model thinks is its own.
+    #[serde(default)]
+    pub reasoning_effort: Option<Value>,
     /// Passed over.
     #[serde(default)]
-    pub user: Option<String>,
+    pub verbosity: Option<Value>,
+    /// Passed over.
+    #[serde(default)]
+    pub prediction: Option<Value>,
+    /// Passed over: nothing is kept here.
+    #[serde(default)]
+    pub store: Option<Value>,
+    /// Passed over.
+    #[serde(default)]
+    pub metadata: Option<Value>,
+    /// Passed over.
+    #[serde(default)]
+    pub service_tier: Option<Value>,
+    /// Passed over.
+    #[serde(default)]
+    pub user: Option<Value>,
+}
+
+/// A function that must be asked for, in the older form.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(
+    untagged,
+    expecting = "`none`, `auto`, or an object with the name of a function"
+)]
+pub enum FunctionChoice {
+    /// `none` or `auto`.
+    Mode(String),
+    /// This one.
+    Named(FunctionName),
 }
 
 /// Who said a message.
@@ -89,6 +138,8 @@ pub enum Role {
     Assistant,
     /// A tool.
     Tool,
+    /// A tool, by its older name: it answers the call before it.
+    Function,
 }
 
 /// One message.
@@ -105,6 +156,12 @@ pub struct ChatMessage {
     /// Of an assistant's message: the tools that it asked for.
     #[serde(default)]
     pub tool_calls: Option<Vec<ToolCall>>,
+    /// Of an assistant's message: the tool that it asked for, in the older form.
+    #[serde(default)]
+    pub function_call: Option<FunctionCall>,
+    /// Of an assistant's message: why it did not do what was asked.
+    #[serde(default)]
+    pub refusal: Option<String>,
     /// Of a tool's message: the call that it answers.
     #[serde(default)]
     pub tool_call_id: Option<String>,
@@ -140,12 +197,15 @@ pub struct FunctionTool {
 
 /// Whether the model asks for a tool.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "`none`, `auto`, `required`, or an object of type `function` or `allowed_tools`"
+)]
 pub enum ToolChoice {
     /// As it likes, in any case, or not at all.
     Mode(ToolMode),
-    /// For this one.
-    Named(NamedTool),
+    /// For one of these.
+    Of(ChosenTool),
 }
 
 /// Whether the model asks for a tool.
@@ -160,14 +220,27 @@ pub enum ToolMode {
     Required,
 }
 
-/// A tool that must be asked for.
+/// A tool that must be asked for, or those that may be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct NamedTool {
-    /// Always `function`.
+pub struct ChosenTool {
+    /// `function` or `allowed_tools`.
     #[serde(rename = "type")]
     pub kind: String,
-    /// The function.
-    pub function: FunctionName,
+    /// Of a `function`: which.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub function: Option<FunctionName>,
+    /// Of `allowed_tools`: which.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowed_tools: Option<AllowedTools>,
+}
+
+/// Tools that may be asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AllowedTools {
+    /// `auto` or `required`.
+    pub mode: ToolMode,
+    /// The tools.
+    pub tools: Vec<ChosenTool>,
 }
 
 /// A function by its name.
@@ -184,7 +257,11 @@ pub enum ResponseFormat {
     /// Any text.
     Text,
     /// A JSON object.
-    JsonObject,
+    JsonObject {
+        /// A schema that it follows; not among OpenAI's own fields, as other servers take it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        schema: Option<Map<String, Value>>,
+    },
     /// JSON that follows a schema.
     JsonSchema {
         /// The schema.
@@ -243,6 +320,8 @@ pub enum FinishReason {
     Length,
     /// The model asks for tools.
     ToolCalls,
+    /// The model asks for a tool, in the older form.
+    FunctionCall,
 }
 
 /// An answer.
@@ -291,6 +370,9 @@ pub struct AnswerMessage {
     /// The tools that it asks for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tool_calls: Vec<ToolCall>,
+    /// The tool that it asks for, in the older form.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub function_call: Option<FunctionCall>,
 }
 
 /// The log-probabilities of an answer's tokens.
@@ -339,9 +421,9 @@ pub struct ChatChunk<'a> {
     pub model: Cow<'a, str>,
     /// One piece; none in the chunk that tells the usage.
     pub choices: Vec<ChunkChoice>,
-    /// In the last chunk, if it was asked for.
+    /// In the last chunk, if it was asked for; then it is null in the others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub usage: Option<CompletionUsage>,
+    pub usage: Option<Option<CompletionUsage>>,
     /// In the chunk that ends the answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hearth: Option<AnswerNote>,
@@ -373,6 +455,9 @@ pub struct Delta {
     /// Tools that the model asks for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tool_calls: Option<Vec<CallDelta>>,
+    /// A tool that the model asks for, in the older form.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub function_call: Option<FunctionCall>,
 }
 
 /// A tool that the model asks for, complete.

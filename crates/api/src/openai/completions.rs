@@ -16,6 +16,10 @@ pub struct CompletionRequest {
     pub model: String,
     /// The text, several texts, or token ids.
     pub prompt: TextInput,
+    /// Whether the names of control tokens in the text, such as `<|im_start|>`, mean these tokens; otherwise
+    /// they are text like any other. Not where answers are sold.
+    #[serde(default)]
+    pub special_tokens: Option<bool>,
     /// The most tokens of each answer; 16 unless said otherwise.
     #[serde(default)]
     pub max_tokens: Option<u64>,
@@ -37,6 +41,9 @@ pub struct CompletionRequest {
     /// 0 to 1: only as many of the likeliest tokens as have this share of the probability.
     #[serde(default)]
     pub top_p: Option<f64>,
+    /// Only this many of the likeliest tokens; not among OpenAI's own fields, as other servers take it.
+    #[serde(default)]
+    pub top_k: Option<i64>,
     /// -2 to 2: taken from a token's logit for each time that it was said.
     #[serde(default)]
     pub frequency_penalty: Option<f64>,
@@ -63,7 +70,7 @@ pub struct CompletionRequest {
     pub suffix: Option<String>,
     /// Passed over.
     #[serde(default)]
-    pub user: Option<String>,
+    pub user: Option<serde_json::Value>,
 }
 
 /// What came after the texts.
@@ -79,9 +86,9 @@ pub struct Completion<'a> {
     pub model: Cow<'a, str>,
     /// One for each text; in a stream the new piece of one.
     pub choices: Vec<CompletionChoice>,
-    /// How many tokens there were; in a stream in the last piece, if it was asked for.
+    /// How many tokens there were; in a stream in the last piece, if it was asked for, and null in the others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub usage: Option<CompletionUsage>,
+    pub usage: Option<Option<CompletionUsage>>,
     /// Where the answers came from and what they cost; in a stream in the pieces that end them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hearth: Option<AnswerNote>,

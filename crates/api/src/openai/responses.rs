@@ -53,11 +53,38 @@ pub struct ResponsesRequest {
     /// Given back as it came.
     #[serde(default)]
     pub metadata: Option<Map<String, Value>>,
+    /// Not supported: nothing is kept here.
+    #[serde(default)]
+    pub conversation: Option<Value>,
+    /// Not supported: no prompts are kept here.
+    #[serde(default)]
+    pub prompt: Option<Value>,
+    /// Not supported.
+    #[serde(default)]
+    pub top_logprobs: Option<u64>,
+    /// What else is told: `message.output_text.logprobs` is not supported, others are passed over.
+    #[serde(default)]
+    pub include: Option<Vec<String>>,
+    /// Passed over: how much a model thinks is its own.
+    #[serde(default)]
+    pub reasoning: Option<Value>,
+    /// Passed over: what does not fit is refused.
+    #[serde(default)]
+    pub truncation: Option<Value>,
+    /// Passed over.
+    #[serde(default)]
+    pub service_tier: Option<Value>,
+    /// Passed over.
+    #[serde(default)]
+    pub user: Option<Value>,
 }
 
 /// What was said: text, or items.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "text, or a list of items, each an object with the fields of its type"
+)]
 pub enum ResponsesInput {
     /// Text of the user.
     Text(String),
@@ -114,18 +141,32 @@ pub struct ResponsesTool {
 
 /// Whether the model asks for a tool.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "`none`, `auto`, `required`, or an object with a type"
+)]
 pub enum ResponsesToolChoice {
     /// As it likes, in any case, or not at all.
     Mode(ToolMode),
-    /// For this one.
-    Named {
-        /// Always `function`.
-        #[serde(rename = "type")]
-        kind: String,
-        /// The function's name.
-        name: String,
-    },
+    /// For one of these.
+    Of(ResponsesChosenTool),
+}
+
+/// A tool that must be asked for, or those that may be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ResponsesChosenTool {
+    /// `function` or `allowed_tools`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Of a `function`: its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Of `allowed_tools`: `auto` or `required`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<ToolMode>,
+    /// Of `allowed_tools`: the tools.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tools: Option<Vec<ResponsesChosenTool>>,
 }
 
 /// What an answer must look like.

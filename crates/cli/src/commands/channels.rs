@@ -3,7 +3,9 @@
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use hearth_api::payments::{Channel, ChannelTerms, Channels, Claims, Opened, Refunds, Returned};
+use hearth_api::payments::{
+    Channel, ChannelTerms, Channels, Claim, Claims, Opened, Refunds, Returned,
+};
 use hearth_node::home::Home;
 use hearth_node::household::client::{get_if_up, post_if_up};
 use hearth_node::keys::{Keystore, Unlocked};
@@ -278,6 +280,14 @@ impl Show for Returned {
     }
 }
 
+/// What a claim brought, in whole tokens where it is known which.
+fn amount(claim: &Claim) -> String {
+    match &claim.money {
+        Some(money) => format!("{} {}", money.amount, money.symbol),
+        None => format!("{} atomic units", claim.units.as_deref().unwrap_or("0")),
+    }
+}
+
 impl Show for Claims {
     fn show(&self, page: &mut Page) {
         if self.claims.is_empty() {
@@ -286,13 +296,13 @@ impl Show for Claims {
         for claim in &self.claims {
             match (&claim.transaction, &claim.problem) {
                 (Some(hash), _) if claim.channels == 0 => page.line(&format!(
-                    "Transferred {} atomic units that were claimed before on {}, transaction {hash}",
-                    claim.units.as_deref().unwrap_or("0"),
+                    "Transferred {} that were claimed before on {}, transaction {hash}",
+                    amount(claim),
                     claim.chain
                 )),
                 (Some(hash), _) => page.line(&format!(
-                    "Claimed {} atomic units of {} channels on {}, transaction {hash}",
-                    claim.units.as_deref().unwrap_or("0"),
+                    "Claimed {} of {} channels on {}, transaction {hash}",
+                    amount(claim),
                     claim.channels,
                     claim.chain
                 )),

@@ -123,6 +123,7 @@ fn prepare(home: &Home) {
     home.run(&["wallet", "new", "--json"]).json();
     home.run(&["doctor", "--json"]);
     home.edit_config("threads = 0", "threads = 1");
+    home.edit_config("keyless_tier = \"household\"", "keyless_tier = \"network\"");
     home.edit_config("context_tokens = 8192", "context_tokens = 1024");
     home.edit_config("busy_percent = 50", "busy_percent = 100");
 }

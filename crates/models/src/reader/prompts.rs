@@ -21,9 +21,8 @@ use crate::vocabulary::Vocabulary;
 /// The longest reason of a reader that is passed on, in bytes.
 const REASON_BYTES_MAX: usize = 1_024;
 
-/// Why a prompt has no ids.
+/// Why a prompt has no ids. Exhaustive, so that what passes it on decides on each cause.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[non_exhaustive]
 pub enum ReadError {
     /// The model does not take it.
     #[error(transparent)]

@@ -217,6 +217,34 @@ fn a_full_queue_takes_nothing() {
 }
 
 #[test]
+fn one_that_asks_without_end_leaves_room_for_others_who_are_served_in_turn() {
+    let mut world = World::new(capacity(4, 128));
+    let taken = (0..1_000).take_while(|id| world.ask(work(*id, 1, 5, 1)).is_ok());
+    assert_eq!(taken.count(), 4 + 96, "all but the last quarter");
+    for owner in 2..34 {
+        world.ask(work(1_000 + owner, owner, 5, 1)).unwrap();
+        let again = world.ask(work(2_000 + owner, owner, 5, 1));
+        assert!(
+            again.is_err(),
+            "only one who has nothing waiting gets these places"
+        );
+    }
+    assert!(
+        world.ask(work(3_000, 40, 5, 1)).is_err(),
+        "the queue has an end"
+    );
+    // Whoever came last is not behind all that the first had asked before.
+    let others = |world: &World| world.ended.iter().filter(|id| id.0 >= 1_000).count();
+    for _ in 0..400 {
+        if others(&world) < 32 {
+            world.run(1);
+        }
+    }
+    assert_eq!(others(&world), 32, "{:?}", world.ended);
+    assert!(world.ended.len() <= 4 + 32 + 8, "{:?}", world.ended);
+}
+
+#[test]
 fn what_was_read_is_read_once() {
     let mut world = World::new(capacity(2, 4));
     world.ask(work(1, 1, 500, 2)).unwrap();

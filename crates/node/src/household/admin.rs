@@ -202,7 +202,12 @@ async fn offers(State(admin): State<Arc<Admin>>, Query(which): Query<WhichOffers
     let mut views = Vec::new();
     for name in names {
         match admin.payer.weigh(&name, Tier::Network) {
-            Ok(weighed) => views.extend(weighed.iter().map(|one| view(&admin, one))),
+            Ok(weighed) => {
+                let here = weighed
+                    .iter()
+                    .filter(|one| admin.payer.is_lively(&one.device));
+                views.extend(here.map(|one| view(&admin, one)));
+            }
             Err(AskError::NoModel(name)) => {
                 let message = format!("nobody offers {name:?}");
                 return refused(StatusCode::NOT_FOUND, "no_model", &message);
@@ -400,7 +405,7 @@ async fn claim(State(admin): State<Arc<Admin>>) -> Response {
         let message = "no chain answered when this node started; start it again once one does";
         return refused(StatusCode::CONFLICT, "no_chain", message);
     };
-    match trade::claim_all(till).await {
+    match trade::claim_all(till, &admin.config).await {
         Ok(claims) => Json(claims).into_response(),
         Err(error) => not_done(StatusCode::BAD_GATEWAY, &error),
     }

@@ -238,6 +238,7 @@ impl StoredKey {
             hash: self.hash,
             caps: caps.collect::<Result<_, _>>()?,
             tier,
+            answers_at_once: config.api.at_once,
             ..ApiKey::new(&*self.name, "")
         })
     }

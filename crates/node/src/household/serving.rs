@@ -82,6 +82,7 @@ async fn load(
         },
         context_tokens: config.context_tokens,
         sequences_max: config.answers,
+        queue_max: config.waiting,
         ..usual
     };
     let launcher = launcher.clone();

@@ -7,16 +7,19 @@
 //! nothing of what was said (design: answers, "Surfaces of the household's node").
 
 mod answering;
+pub mod bodies;
 mod budget;
 mod chat;
 mod completions;
 mod door;
 mod embeddings;
 mod failure;
+mod forms;
 mod keys;
 mod listing;
 mod messages;
 mod metrics;
+mod names;
 mod openapi;
 mod reader;
 mod request;
@@ -26,14 +29,17 @@ mod sold;
 mod sse;
 mod tools;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use alloy_primitives::U256;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use hearth_api::money::Money;
 use hearth_chain::client::Environment;
 use hearth_protocol::id::AssetId;
 use hearth_protocol::money::Amount;
@@ -41,15 +47,17 @@ use http::StatusCode;
 use tokio::sync::Notify;
 
 use crate::answers::Answerer;
+use crate::wallet::money_of_units;
 use budget::{Budgets, Reservation, TooManyAtOnce};
 use failure::{Failure, Form};
+use forms::Forms;
 use metrics::Metrics;
 
 pub use budget::Spent;
 pub use door::{Door, own_policy, sold_policy};
 pub use keys::{
     ANSWERS_AT_ONCE, ApiKey, BUYER, Cap, KEY_PREFIX, KEYLESS, KEYS_MAX, KeyTable, KeyTableError,
-    hash, secret,
+    OWNER, hash, secret,
 };
 pub use openapi::document as openapi_document;
 pub use request::{REQUEST_BYTES_MAX, REQUEST_DEPTH_MAX};
@@ -76,10 +84,15 @@ const PATHS: [&str; 13] = [
 pub struct Surface {
     answerer: Arc<dyn Answerer>,
     keys: RwLock<Arc<KeyTable>>,
+    /// The owner's own commands, which know a secret of the data folder.
+    owner: RwLock<Option<Arc<ApiKey>>>,
     budgets: Mutex<Budgets>,
     /// Told when what keys have spent may have changed.
     spent_changed: Notify,
     metrics: Metrics,
+    /// What tokens are called, and how many digits they have behind the point.
+    tokens: RwLock<BTreeMap<AssetId, (String, u8)>>,
+    forms: Forms,
     environment: Arc<dyn Environment>,
 }
 
@@ -103,9 +116,12 @@ impl Surface {
         Arc::new(Self {
             answerer,
             keys: RwLock::default(),
+            owner: RwLock::default(),
             budgets: Mutex::default(),
             spent_changed: Notify::new(),
             metrics: Metrics::default(),
+            tokens: RwLock::default(),
+            forms: Forms::default(),
             environment,
         })
     }
@@ -113,6 +129,30 @@ impl Surface {
     /// From now on these keys may ask, and no others. Answers in progress go on.
     pub fn set_keys(&self, keys: KeyTable) {
         *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
+    }
+
+    /// From now on the owner's own commands may ask with this secret, and their prompts may travel as far as
+    /// any.
+    pub fn set_owner(&self, secret: &str) {
+        let owner = Arc::new(ApiKey::new(OWNER, secret));
+        *self.owner.write().unwrap_or_else(PoisonError::into_inner) = Some(owner);
+    }
+
+    /// Says what tokens are called, and how many digits they have behind the point: what buyers are charged is told so.
+    pub fn name_tokens(&self, tokens: impl IntoIterator<Item = (AssetId, String, u8)>) {
+        let tokens = tokens.into_iter();
+        let tokens = tokens.map(|(asset, symbol, decimals)| (asset, (symbol, decimals)));
+        *self.tokens.write().unwrap_or_else(PoisonError::into_inner) = tokens.collect();
+    }
+
+    fn money(&self, asset: AssetId, amount: Amount) -> Money {
+        let tokens = self.tokens.read().unwrap_or_else(PoisonError::into_inner);
+        let (symbol, decimals) = match tokens.get(&asset) {
+            Some((symbol, decimals)) => (symbol.as_str(), *decimals),
+            None => ("units", 0),
+        };
+        let units = U256::from(amount.units());
+        money_of_units(symbol, asset.to_string(), decimals, units)
     }
 
     /// Goes on with what keys have spent today. To be called before anything is asked.
@@ -159,6 +199,14 @@ impl Surface {
     }
 
     fn find_key(&self, secret: &str) -> Option<Arc<ApiKey>> {
+        let owner = self
+            .owner
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        if let Some(owner) = owner.filter(|owner| owner.hash == hash(secret)) {
+            return Some(owner);
+        }
         let keys = Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner));
         keys.find(secret)
     }

@@ -15,13 +15,14 @@ mod text;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use alloy_primitives::Address;
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream};
 use hearth_chain::client::Environment;
 use hearth_models::gguf::Header;
-use hearth_models::reader::ReadError as PromptError;
+use hearth_models::grammar::GrammarError;
 use hearth_net::{Network, PeerAddress};
 use hearth_protocol::answer::payer::{Candidate, Patience};
 use hearth_protocol::answer::request::OUTPUT_TOKENS_MAX;
@@ -34,11 +35,13 @@ use hearth_protocol::spending::Spending;
 use hearth_protocol::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
+use super::causes;
 use super::provider::{IsHousehold, Provider};
 use super::retention::{self, Sum};
 use crate::answers::{
-    Answer, Answerer, AskError, Embedded, Ending, Input, ModelCard, Part, Question, Tier,
+    Answer, Answerer, AskError, Embedded, Ending, Field, Input, ModelCard, Part, Question, Tier,
 };
 use crate::home::Config;
 use crate::payments::purse::Purse;
@@ -48,10 +51,10 @@ use asking::Asking;
 pub use readers::{ModelFile, ReadError, Readers};
 pub(crate) use refund::device_named;
 
+/// How long nobody may have taken a question before whoever asked is answered that it is on its way.
+const TAKEN_WITHIN: Duration = Duration::from_secs(4);
 /// Parts of an answer that wait for whoever reads it.
 const PARTS_MAX: usize = 256;
-/// When to ask again where all that read prompts of a model are at work, in seconds.
-const READER_RETRY_S: u32 = 2;
 
 /// What a payer is made of.
 pub struct PayerParts {
@@ -150,6 +153,11 @@ impl Payer {
         Ok(self.weigh_for(&wish))
     }
 
+    /// Whether a device that offers something is there, as far as is known.
+    pub fn is_lively(&self, device: &DeviceId) -> bool {
+        self.market().is_lively(self.now(), device)
+    }
+
     fn weigh_for(&self, wish: &Wish) -> Vec<Weighed> {
         let is_household = |offer: &Offer| (self.parts().is_household)(&offer.device);
         let now = self.now();
@@ -183,8 +191,8 @@ impl Payer {
             ([weights], _) => Ok((name.to_owned(), *weights)),
             ([], Some(weights)) => Ok((name.to_owned(), weights)),
             ([], None) if all.is_empty() => Err(AskError::NoModel(name.to_owned())),
-            ([], None) => Err(AskError::Senseless(only_offered(name, &all))),
-            (several, _) => Err(AskError::Senseless(format!(
+            ([], None) => Err(unclear(only_offered(name, &all))),
+            (several, _) => Err(unclear(format!(
                 "devices of this household serve different models under the name {name:?}; \
                  name the one you mean by its hash: {}",
                 shown_hashes(several)
@@ -241,7 +249,8 @@ impl Payer {
             seed: seed(question.seed)?,
             logprobs: question.logprobs,
         };
-        request.check().map_err(senseless)?;
+        let checked = request.check();
+        checked.map_err(|error| causes::of_request(error, prompt_tokens))?;
         Ok(Prepared {
             request,
             candidates,
@@ -307,7 +316,7 @@ impl Payer {
             }
         }
         if candidates.is_empty() {
-            return Err(nobody(question, model, &passed));
+            return Err(nobody(question, model, wish.prompt_tokens, &passed));
         }
         Ok((candidates, offers))
     }
@@ -319,10 +328,10 @@ impl Payer {
         }
         match parts.readers.of_weights(*weights).await {
             Err(ReadError::Missing) => self.fetch_head(weights).await?,
-            read => return read.map_err(|error| AskError::NoProvider(error.to_string())),
+            read => return read.map_err(|error| causes::of_read(&error)),
         }
         let reader = parts.readers.of_weights(*weights).await;
-        reader.map_err(|error| AskError::NoProvider(error.to_string()))
+        reader.map_err(|error| causes::of_read(&error))
     }
 
     /// Fetches the head of a model's file from those who serve it, so that prompts can be read
@@ -382,26 +391,28 @@ impl Payer {
         let (parts, mut arriving) = mpsc::channel(PARTS_MAX);
         let asking = Asking::new(self.clone(), prepared, reader, question, parts);
         tokio::spawn(asking.run());
-        // What fails before anything was answered is an error, not an answer.
-        let first = arriving.recv().await;
-        match first {
-            Some(Part::Ended {
+        // What fails before anybody has taken the question is an error, not an answer; whoever waits
+        // longer than that for it, for a deposit or for one provider after the other, is told that it lives.
+        let first = match timeout(TAKEN_WITHIN, arriving.recv()).await {
+            Ok(Some(Part::Ended {
                 stop: Ending::Broken(error),
                 ..
-            }) => Err(error),
-            None => Err(AskError::Failed("the answer was dropped".to_owned())),
-            Some(first) => Ok(Answer {
-                id,
-                model,
-                prompt_tokens,
-                parts: parts_of(first, arriving),
-            }),
-        }
+            })) => return Err(error),
+            Ok(None) => return Err(AskError::Failed("the answer was dropped".to_owned())),
+            Ok(first) => first,
+            Err(_) => None,
+        };
+        Ok(Answer {
+            id,
+            model,
+            prompt_tokens,
+            parts: parts_of(first, arriving),
+        })
     }
 
     async fn ids(&self, reader: &readers::Reader, input: Input) -> Result<Vec<u32>, AskError> {
         let read = reader.ids(input, self.now()).await;
-        read.map_err(unread)
+        read.map_err(|error| causes::of_read(&error))
     }
 
     async fn embed_now(&self, model: String, inputs: Vec<Input>) -> Result<Embedded, AskError> {
@@ -414,7 +425,7 @@ impl Payer {
             let ids = self.ids(&reader, input).await?;
             tokens = tokens.saturating_add(count(ids.len()));
             let vector = served.engine.embed(ids).await;
-            vectors.push(vector.map_err(senseless)?);
+            vectors.push(vector.map_err(|error| causes::of_embed(&error))?);
         }
         Ok(Embedded { vectors, tokens })
     }
@@ -463,6 +474,7 @@ impl Answerer for Payer {
             };
             cards.insert(served.name, card);
         }
+        let now = self.now();
         let market = self.market();
         let is_household = |offer: &Offer| (self.parts().is_household)(&offer.device);
         let answers_us = |(offer, model): &(&Offer, &OfferedModel)| {
@@ -470,6 +482,7 @@ impl Answerer for Payer {
         };
         let offered = market
             .offers()
+            .filter(|offer| market.is_lively(now, &offer.device))
             .flat_map(|offer| offer.models.iter().map(move |model| (offer, model)));
         for (_, model) in offered.filter(answers_us) {
             // A stranger's name for a model is not believed: it is asked by its hash.
@@ -510,6 +523,10 @@ impl Answerer for Payer {
         })
     }
 
+    fn check_schema(&self, schema: String) -> BoxFuture<'_, Result<(), GrammarError>> {
+        Box::pin(self.parts().readers.check_schema(schema))
+    }
+
     fn embed(
         &self,
         model: String,
@@ -527,17 +544,14 @@ impl Answerer for Payer {
     }
 }
 
-fn parts_of(first: Part, arriving: mpsc::Receiver<Part>) -> BoxStream<'static, Part> {
+fn parts_of(first: Option<Part>, arriving: mpsc::Receiver<Part>) -> BoxStream<'static, Part> {
     let rest = stream::unfold(arriving, |mut arriving| async move {
         arriving.recv().await.map(|part| (part, arriving))
     });
-    Box::pin(futures::StreamExt::chain(
-        stream::once(async move { first }),
-        rest,
-    ))
+    Box::pin(futures::StreamExt::chain(stream::iter(first), rest))
 }
 
-fn nobody(question: &Question, model: &str, passed: &[Passed]) -> AskError {
+fn nobody(question: &Question, model: &str, prompt_tokens: u32, passed: &[Passed]) -> AskError {
     let model = model.to_owned();
     if passed.is_empty() || passed.contains(&Passed::BeyondTier) {
         return AskError::BeyondTier {
@@ -548,6 +562,17 @@ fn nobody(question: &Question, model: &str, passed: &[Passed]) -> AskError {
                 Tier::Network => "network",
             }
             .to_owned(),
+        };
+    }
+    let short = |why: &Passed| match why {
+        Passed::Context(tokens) => Some(*tokens),
+        _ => None,
+    };
+    let contexts: Option<Vec<u32>> = passed.iter().map(short).collect();
+    if let Some(context_tokens) = contexts.and_then(|contexts| contexts.into_iter().max()) {
+        return AskError::TooLong {
+            prompt_tokens,
+            context_tokens,
         };
     }
     let reasons: Vec<_> = passed.iter().map(ToString::to_string).collect();
@@ -561,16 +586,11 @@ fn nobody(question: &Question, model: &str, passed: &[Passed]) -> AskError {
     AskError::NoProvider(reasons)
 }
 
-/// Why a prompt was not read: the asker's own fault, unless a reader was not to be had.
-fn unread(error: ReadError) -> AskError {
-    match error {
-        ReadError::Prompt(PromptError::Busy) => AskError::Busy {
-            retry_after_s: READER_RETRY_S,
-        },
-        ReadError::Prompt(error @ PromptError::Unavailable(_)) => {
-            AskError::Failed(error.to_string())
-        }
-        error => senseless(error),
+/// A name that does not say which model is meant.
+fn unclear(reason: String) -> AskError {
+    AskError::Senseless {
+        field: Field::Model,
+        reason,
     }
 }
 
@@ -591,10 +611,6 @@ fn only_offered(name: &str, offered: &[ContentHash]) -> String {
          under [names]: {name:?} = \"the hash\"",
         shown_hashes(offered)
     )
-}
-
-fn senseless(error: impl std::fmt::Display) -> AskError {
-    AskError::Senseless(error.to_string())
 }
 
 fn random<const N: usize>() -> Result<[u8; N], AskError> {

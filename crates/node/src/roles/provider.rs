@@ -18,6 +18,7 @@ use alloy_signer_local::PrivateKeySigner;
 use hearth_chain::client::Environment;
 use hearth_net::IncomingAnswer;
 use hearth_protocol::answer::frame::{REFUSAL_BYTES_MAX, RefusalCode};
+use hearth_protocol::answer::request::RequestField;
 use hearth_protocol::answer::{Refusal, SignedReceipt};
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::id::AssetId;
@@ -226,14 +227,23 @@ impl Provider {
 }
 
 /// A refusal with a sentence, cut to what a frame holds.
-fn refusal(code: RefusalCode, retry_after_ms: Option<u64>, message: &str) -> Refusal {
+pub(super) fn refusal(
+    code: RefusalCode,
+    field: Option<RequestField>,
+    retry_after_ms: Option<u64>,
+    message: &str,
+) -> Refusal {
+    // What stands in a refusal is printable: a reason may quote what a stranger sent.
+    let mut message = message.replace(char::is_control, " ");
     let mut end = message.len().min(REFUSAL_BYTES_MAX);
     while !message.is_char_boundary(end) {
         end -= 1;
     }
+    message.truncate(end);
     Refusal {
         code,
+        field,
         retry_after_ms,
-        message: message[..end].to_owned(),
+        message,
     }
 }

@@ -16,6 +16,7 @@ use crate::payments::purse::StoredPayerChannel;
 use crate::payments::settlement::ClaimReport;
 use crate::payments::till::{Tasks, Till};
 use crate::store::{Store, StoreError, Table};
+use crate::wallet::money;
 
 /// Every channel of this device, on both sides, as the stores have them. A store in use is reported, not waited for.
 ///
@@ -164,6 +165,7 @@ fn earning(config: &Config, key: &[u8], stored: &StoredChannel) -> Channel {
 #[derive(Debug)]
 pub struct Books {
     till: Till,
+    config: Config,
     _tasks: Tasks,
     _lock: HomeLock,
 }
@@ -190,6 +192,7 @@ impl Books {
             let till = open_till(home, config, keys, asset, patient, None, &mut tasks).await?;
             Ok(Self {
                 till,
+                config: config.clone(),
                 _tasks: tasks,
                 _lock: lock,
             })
@@ -201,25 +204,31 @@ impl Books {
     /// # Errors
     /// See [`TradeError`]; what goes wrong on a chain is in its claim.
     pub fn claim<'a>(&'a self) -> BoxFuture<'a, Result<Claims, TradeError>> {
-        Box::pin(async move { claim_all(&self.till).await })
+        Box::pin(async move { claim_all(&self.till, &self.config).await })
     }
 }
 
 /// Claims everything that is due on the channels of `till`.
-pub(crate) async fn claim_all(till: &Till) -> Result<Claims, TradeError> {
+pub(crate) async fn claim_all(till: &Till, config: &Config) -> Result<Claims, TradeError> {
     let reports = till.settlement.claim(true).await?;
     // Who looks at the books next sees what was claimed.
     let written = till.desk.written().await;
     written.map_err(|_| TradeError::Stopped("the payment desk"))?;
     Ok(Claims {
-        claims: reports.iter().map(claim).collect(),
+        claims: reports.iter().map(|report| claim(report, config)).collect(),
     })
 }
 
-fn claim(report: &ClaimReport) -> Claim {
+fn claim(report: &ClaimReport, config: &Config) -> Claim {
     let (transaction, units, problem) = match &report.outcome {
         Ok((hash, amount)) => (Some(hash.to_string()), Some(amount.to_string()), None),
         Err(error) => (None, None, Some(error.to_string())),
+    };
+    let tokens = config.assets.iter();
+    let mut tokens = tokens.filter(|(_, asset)| asset.id.chain == report.chain);
+    let money = match (&report.outcome, tokens.next(), tokens.next()) {
+        (Ok((_, amount)), Some((symbol, asset)), None) => Some(money(symbol, asset, *amount)),
+        _ => None,
     };
     let dropped = |(channel, reason): &(ChannelId, String)| format!("{channel}: {reason}");
     Claim {
@@ -227,6 +236,7 @@ fn claim(report: &ClaimReport) -> Claim {
         channels: report.channels,
         transaction,
         units,
+        money,
         problem,
         dropped: report.dropped.iter().map(dropped).collect(),
     }

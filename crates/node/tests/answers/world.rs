@@ -433,6 +433,7 @@ pub(crate) async fn ask(payer: &Payer, question: Question, mut after: impl FnMut
         while let Some(part) = answer.parts.next().await {
             match part {
                 Part::Source(source) => sources.push(format!("{source:?}")),
+                Part::Read { .. } => {}
                 Part::Text {
                     text: more,
                     tokens: count,

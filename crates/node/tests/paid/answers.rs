@@ -1,11 +1,12 @@
 //! Models sold over HTTP: the ceiling comes from the request, the charge from what was generated.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
 use hearth_chain::client::SystemEnvironment;
-use hearth_node::answers::{Answerer, Tier};
+use hearth_node::answers::{Answerer, AskError, Tier};
 use hearth_node::http::surface::{ForSale, PriceTable, Surface, sold};
 use hearth_node::payments::desk::StoredChannel;
 use hearth_node::payments::gate::Gate;
@@ -111,6 +112,9 @@ async fn a_whole_answer_costs_what_was_read_and_said() {
     assert_eq!(response.status, 200);
     let reply: Value = serde_json::from_slice(&response.bytes().await.unwrap()).unwrap();
     assert_eq!(reply["choices"][0]["message"]["content"], "one two three");
+    assert_eq!(reply["hearth"]["source"], "network", "as the buyer sees it");
+    assert_eq!(reply["hearth"]["charged"][0]["units"], "33");
+    assert_eq!(reply["hearth"]["charged"][0]["asset"], asset().to_string());
     let record = &purse.channels().unwrap()[0].stored.record;
     assert_eq!(record.charged, amount(3 + 30));
     let ceiling = body.to_string().len() as u128 + 256 + 200;
@@ -151,6 +155,15 @@ async fn a_stream_is_charged_as_it_was_delivered_though_it_breaks() {
         receipt.extra["chargedAmount"], "34",
         "four read, three said"
     );
+    // It fails after its stream began, and before a word.
+    let nobody = AskError::NoProvider("asleep".to_owned());
+    *seller.script.fault.lock().unwrap() = Some(nobody);
+    seller.script.late.store(true, Ordering::Relaxed);
+    let mut response = purse.buy(&purchase, |_| true).await.unwrap();
+    let text = response.bytes().await.unwrap();
+    assert!(std::str::from_utf8(&text).unwrap().contains("event: error"));
+    let receipt = response.final_receipt().unwrap();
+    assert_eq!(receipt.extra["chargedAmount"], "0");
 }
 
 #[tokio::test]
@@ -175,6 +188,20 @@ async fn what_cannot_be_served_is_refused_before_anything_is_paid() {
         .unwrap();
     let listed: Value = listed.json().await.unwrap();
     assert_eq!(listed["data"].as_array().unwrap().len(), 3);
+    // What a 404 points to is there.
+    let nowhere = http
+        .get(seller.shop.url("/v1/nowhere"))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(nowhere.status(), 404);
+    assert!(nowhere.text().await.unwrap().contains("/openapi.json"));
+    let document = http
+        .get(seller.shop.url("/openapi.json"))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(document.status(), 200);
     let probe = http
         .get(seller.shop.url("/v1/chat/completions"))
         .send()

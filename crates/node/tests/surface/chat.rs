@@ -239,7 +239,10 @@ async fn what_cannot_be_asked_is_refused_with_the_name_of_its_field() {
         ),
         ("stop", json!({ "stop": ["a", ""] })),
         ("tool_choice", json!({ "tool_choice": "required" })),
-        ("tools[0]", json!({ "tools": [{ "type": "web_search" }] })),
+        (
+            "tools[0].type",
+            json!({ "tools": [{ "type": "web_search" }] }),
+        ),
         ("messages", json!({ "messages": [] })),
         (
             "messages[0].role",

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::io::Write;
 
-use hearth_node::http::surface::{ApiKey, Cap, secret};
+use hearth_node::answers::Tier;
+use hearth_node::http::surface::{ANSWERS_AT_ONCE, ApiKey, Cap, secret};
 use hearth_protocol::money::Amount;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -307,7 +308,14 @@ async fn a_key_has_so_many_answers_at_once() {
     assert!(first.chunk().await.unwrap().is_some());
     let second = served.post(CHAT, &body).await;
     assert_eq!(second.status(), 429);
-    assert_eq!(second.headers()["retry-after"], "1");
+    assert_eq!(
+        second.headers()["retry-after"],
+        "2",
+        "half of what an answer takes"
+    );
+    let said: Value = second.json().await.unwrap();
+    let said = said["error"]["message"].as_str().unwrap();
+    assert!(said.contains("the API key \"child\""), "{said}");
     drop(first);
     let dropped = tokio::time::timeout(PATIENCE, served.script.dropped.notified()).await;
     dropped.expect("the answer's stream is dropped");
@@ -338,4 +346,67 @@ async fn metrics_tell_what_was_asked_and_what_it_cost() {
         assert!(text.lines().any(|l| l == line), "{line} in\n{text}");
     }
     assert!(text.contains(&format!("hearth_spent_units_total{{asset=\"{ASSET}\"}} 3")));
+}
+
+#[tokio::test]
+async fn the_owners_commands_reach_further_than_programs_without_a_key() {
+    let keyless = ApiKey {
+        tier: Tier::Household,
+        ..ApiKey::new("this machine", "nobody has this")
+    };
+    let served = Served::with(ApiKey::new("tester", KEY), Some(keyless)).await;
+    served.surface.set_owner("0123abcd");
+    let ask = |key: Option<&'static str>| {
+        let request = served.http.post(served.url(CHAT)).json(&hello("parrot"));
+        let request = match key {
+            Some(key) => request.bearer_auth(key),
+            None => request,
+        };
+        request.send()
+    };
+    for (key, tier) in [
+        (None, Tier::Household),
+        (Some("any"), Tier::Household),
+        (Some("0123abce"), Tier::Household),
+        (Some("0123abcd"), Tier::Network),
+        (Some(KEY), Tier::Network),
+    ] {
+        assert_eq!(ask(key).await.unwrap().status(), 200);
+        assert_eq!(served.script.last().tier, tier, "{key:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_households_programs_ask_more_at_once_than_a_model_answers() {
+    let keyless = Some(ApiKey::new("this machine", "nobody has this"));
+    let served = Served::with(ApiKey::new("tester", KEY), keyless).await;
+    let mut body = hello("reader");
+    body["stream"] = json!(true);
+    let mut held = Vec::new();
+    for number in 0..ANSWERS_AT_ONCE {
+        let reply = served.http.post(served.url(CHAT)).json(&body).send();
+        let reply = tokio::time::timeout(PATIENCE, reply)
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(reply.status(), 200, "program {number}");
+        held.push(reply);
+    }
+    let reply = served.http.post(served.url(CHAT)).json(&body).send();
+    let reply = reply.await.unwrap();
+    assert_eq!(reply.status(), 429);
+    let retry: u32 = reply.headers()["retry-after"]
+        .to_str()
+        .unwrap()
+        .parse()
+        .unwrap();
+    assert!((2..=60).contains(&retry), "{retry}");
+    let said: Value = reply.json().await.unwrap();
+    let said = said["error"]["message"].as_str().unwrap();
+    assert!(
+        said.contains("programs of this machine") && !said.contains("API key"),
+        "{said}"
+    );
+    // One that shows a key has places of its own.
+    assert_eq!(served.post(CHAT, &hello("parrot")).await.status(), 200);
 }

@@ -4,8 +4,11 @@
 #![allow(clippy::unwrap_used)]
 
 mod apis;
+mod causes;
 mod chat;
 mod doors;
+mod growth;
+mod liveness;
 mod outside;
 #[allow(
     dead_code,

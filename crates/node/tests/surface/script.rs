@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use futures::stream::{self, BoxStream};
 use futures::{FutureExt, StreamExt};
 use hearth_api::money::Money;
 use hearth_chain::client::SystemEnvironment;
+use hearth_models::grammar::{GrammarChecker, GrammarError, GrammarSource};
 use hearth_node::answers::{
     Answer, Answerer, AskError, Embedded, Ending, Input, Logprob, ModelCard, Part, Question,
     Source, Speaker, Usage,
@@ -51,6 +53,10 @@ pub(crate) struct Script {
     /// Told when an answer's stream is dropped before its end.
     pub(crate) dropped: Arc<Notify>,
     pub(crate) receipts: Mutex<BTreeMap<AnswerId, Vec<SignedReceipt>>>,
+    /// Why nothing is answered, where something is said here.
+    pub(crate) fault: Mutex<Option<AskError>>,
+    /// Whether that is found out only after the question was taken.
+    pub(crate) late: AtomicBool,
 }
 
 impl Script {
@@ -215,6 +221,11 @@ fn play(question: &Question) -> Result<(Source, Vec<Part>), AskError> {
 }
 
 impl Answerer for Script {
+    fn check_schema(&self, schema: String) -> BoxFuture<'_, Result<(), GrammarError>> {
+        let found = GrammarChecker::of_bytes().check(&GrammarSource::JsonSchema(schema));
+        Box::pin(async move { found })
+    }
+
     fn models(&self) -> BTreeMap<String, ModelCard> {
         let card = |name: &&str| ModelCard {
             name: (*name).to_owned(),
@@ -232,7 +243,38 @@ impl Answerer for Script {
 
     fn ask(&self, question: Question) -> BoxFuture<'_, Result<Answer, AskError>> {
         self.asked.lock().unwrap().push(question.clone());
-        let parts: Result<BoxStream<'static, Part>, AskError> = if question.model == "endless" {
+        let fault = self.fault.lock().unwrap().clone();
+        let late = self.late.load(Ordering::Relaxed);
+        let parts: Result<BoxStream<'static, Part>, AskError> = if let Some(fault) = fault {
+            let ended = Part::Ended {
+                stop: Ending::Broken(fault.clone()),
+                usage: Usage::default(),
+            };
+            match late {
+                true => Ok(stream::iter([Part::Source(Source::Device), ended]).boxed()),
+                false => Err(fault),
+            }
+        } else if question.model == "reader" {
+            // It has taken the question, and reads.
+            let taken = stream::iter([Part::Source(Source::Device)]);
+            Ok(taken.chain(stream::pending()).boxed())
+        } else if question.model == "cached" {
+            let parts = [
+                Part::Source(Source::Device),
+                Part::Read { cached_tokens: 2 },
+                text("word", None),
+                Part::Ended {
+                    stop: Ending::Model(StopReason::EndOfText),
+                    usage: Usage {
+                        prompt_tokens: prompt_tokens(&question.input),
+                        cached_tokens: 2,
+                        output_tokens: 1,
+                        charged: Vec::new(),
+                    },
+                },
+            ];
+            Ok(stream::iter(parts).boxed())
+        } else if question.model == "endless" {
             let bell = Bell(Arc::clone(&self.dropped));
             let parts = stream::iter([Part::Source(Source::Device), text("word ", None)]);
             let parts = parts.chain(stream::pending()).map(move |part| {
@@ -256,7 +298,10 @@ impl Answerer for Script {
 
     fn count_tokens(&self, model: String, input: Input) -> BoxFuture<'_, Result<u32, AskError>> {
         let known = MODELS.contains(&model.as_str());
-        let count = if known {
+        let fault = self.fault.lock().unwrap().clone();
+        let count = if let Some(fault) = fault {
+            Err(fault)
+        } else if known {
             Ok(prompt_tokens(&input))
         } else {
             Err(AskError::NoModel(model))
@@ -277,7 +322,10 @@ impl Answerer for Script {
                 .collect(),
             tokens: inputs.iter().map(prompt_tokens).sum(),
         };
-        let result = if known {
+        let fault = self.fault.lock().unwrap().clone();
+        let result = if let Some(fault) = fault {
+            Err(fault)
+        } else if known {
             Ok(embedded)
         } else {
             Err(AskError::NoModel(model))

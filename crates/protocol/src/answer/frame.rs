@@ -28,7 +28,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::receipt::SignedReceipt;
-use super::request::AnswerRequest;
+use super::request::{AnswerRequest, RequestField};
 
 /// The longest frame, in bytes.
 pub const FRAME_BYTES_MAX: usize = 1 << 20;
@@ -78,9 +78,8 @@ pub struct TokenLogprobs {
     pub top: Vec<(u32, f32)>,
 }
 
-/// Why a provider does not answer.
+/// Why a provider does not answer. Exhaustive, so that whoever tells it further decides on each cause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
 pub enum RefusalCode {
     /// The model is not served here.
     ModelNotServed,
@@ -107,6 +106,8 @@ pub enum RefusalCode {
 pub struct Refusal {
     /// Why.
     pub code: RefusalCode,
+    /// The part of the question that is at fault, where one is.
+    pub field: Option<RequestField>,
     /// When it may be worth to ask again, in milliseconds.
     pub retry_after_ms: Option<u64>,
     /// A sentence for people, at most [`REFUSAL_BYTES_MAX`] bytes.

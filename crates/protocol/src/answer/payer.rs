@@ -97,6 +97,8 @@ pub enum Event {
     MadeAll(StopReason),
     /// This device's own model does not take the question.
     Refused(Refusal),
+    /// This device found that the question itself is at fault: nobody else could answer it.
+    Faulty(String),
     /// The link broke, or what came over it was no frame.
     Closed {
         /// It was the peer's doing: what came could not be read.
@@ -173,6 +175,8 @@ pub enum Departure {
     Distrusted(Distrust),
     /// It could not be paid.
     NotPaid(String),
+    /// The question itself is at fault, as this device found.
+    Faulty(String),
 }
 
 /// What a provider said that cannot be true.
@@ -286,6 +290,11 @@ impl Answer {
         }
     }
 
+    /// Whether a provider has taken the question and works on it, or this device does.
+    pub fn is_worked_on(&self) -> bool {
+        self.attempt.as_ref().is_some_and(Attempt::is_on)
+    }
+
     /// What was answered so far.
     pub fn ids(&self) -> &[u32] {
         &self.ids
@@ -320,6 +329,7 @@ impl Answer {
             Event::Made(tokens) => self.tokens(now, tokens, out),
             Event::MadeAll(stop) => self.finish(now, stop, out),
             Event::Refused(refusal) => self.refused(now, refusal, out),
+            Event::Faulty(why) => self.faulty(why, out),
             Event::Closed { garbage: true } => self.distrust(now, Distrust::Garbage, out),
             Event::Closed { garbage: false } => self.closed(now, out),
             Event::Unheard => self.unheard(now, out),
@@ -468,6 +478,22 @@ impl Answer {
 
     fn refused(&mut self, now: Timestamp, refusal: Refusal, out: &mut Vec<Effect>) {
         self.leave(now, Departure::Refused(refusal), out);
+    }
+
+    /// Ends the answer: whoever is asked next would find the same fault.
+    fn faulty(&mut self, why: String, out: &mut Vec<Effect>) {
+        let Some(attempt) = self.attempt.as_ref() else {
+            return;
+        };
+        let cancelling = attempt.stage == Stage::Cancelling;
+        self.drop_attempt(Departure::Faulty(why.clone()), out);
+        let end = if cancelling {
+            End::Cancelled
+        } else {
+            let last = Some(Departure::Faulty(why));
+            End::Broken { last }
+        };
+        self.end(end, out);
     }
 
     fn accepted(&mut self, now: Timestamp, waiting: u32, out: &mut Vec<Effect>) {

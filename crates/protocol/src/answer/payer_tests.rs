@@ -324,6 +324,7 @@ impl World {
                 if nature == Nature::Refuses {
                     self.tell(frame(ProviderFrame::Refused(Refusal {
                         code: crate::answer::frame::RefusalCode::Busy,
+                        field: None,
                         retry_after_ms: None,
                         message: String::new(),
                     })));
@@ -522,6 +523,77 @@ fn a_device_that_is_gone_is_left_at_once_where_another_can_go_on() {
     let mut last = World::new(&[Nature::Vanishes(20)]);
     assert!(matches!(last.run(), End::Broken { .. }));
     assert!(last.now.0 >= patience().stall_ms, "{:?}", last.now);
+}
+
+#[test]
+fn a_fault_of_the_question_that_this_device_found_asks_nobody_else() {
+    for numbers in [
+        vec![None],
+        vec![None, Some(2), Some(3)],
+        vec![Some(2), None, Some(3)],
+    ] {
+        let candidates = numbers.iter().map(|number| Candidate {
+            device: number.map(|number| DeviceId([number; 32])),
+            ..candidate(number.unwrap_or(9))
+        });
+        let mut answer = Answer::new(question(), candidates.collect(), patience());
+        let mut out = Vec::new();
+        answer.start(Timestamp(0), &mut out);
+        while !matches!(out.last(), Some(Effect::Make(_))) {
+            answer.handle(Timestamp(0), Event::NotOpened, &mut out);
+        }
+        out.clear();
+        let why = "the grammar cannot be compiled".to_owned();
+        answer.handle(Timestamp(0), Event::Faulty(why.clone()), &mut out);
+        assert!(answer.has_ended());
+        let left = |effect: &Effect| {
+            matches!(
+                effect,
+                Effect::Leave {
+                    why: Departure::Faulty(_),
+                    ..
+                }
+            )
+        };
+        assert!(out.iter().any(left), "{out:?}");
+        let last = Some(Departure::Faulty(why));
+        assert_eq!(out.last(), Some(&Effect::Ended(End::Broken { last })));
+        assert!(
+            !out.iter()
+                .any(|effect| matches!(effect, Effect::Open { .. }))
+        );
+    }
+}
+
+#[test]
+fn a_provider_that_finds_a_fault_with_every_question_is_passed_over() {
+    use crate::answer::frame::RefusalCode;
+    for code in [
+        RefusalCode::BadGrammar,
+        RefusalCode::BadRequest,
+        RefusalCode::TooLong,
+    ] {
+        let mut answer = Answer::new(question(), vec![candidate(1), candidate(2)], patience());
+        let mut out = Vec::new();
+        answer.start(Timestamp(0), &mut out);
+        let payment = Some(Vec::new());
+        let deposits = false;
+        answer.handle(Timestamp(0), Event::Opened { payment, deposits }, &mut out);
+        let refusal = Refusal {
+            code,
+            field: None,
+            retry_after_ms: None,
+            message: "no".to_owned(),
+        };
+        answer.handle(
+            Timestamp(0),
+            frame(ProviderFrame::Refused(refusal)),
+            &mut out,
+        );
+        assert!(!answer.has_ended());
+        let next = matches!(out.last(), Some(Effect::Open { candidate, .. }) if candidate.device == Some(DeviceId([2; 32])));
+        assert!(next, "{code:?}: {out:?}");
+    }
 }
 
 #[test]

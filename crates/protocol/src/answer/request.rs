@@ -99,9 +99,8 @@ pub struct AnswerRequest {
     pub logprobs: Option<u8>,
 }
 
-/// Why a question makes no sense.
+/// Why a question makes no sense. Exhaustive, so that whoever tells it further decides on each cause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[non_exhaustive]
 pub enum RequestError {
     /// No prompt.
     #[error("the prompt is empty")]
@@ -124,6 +123,34 @@ pub enum RequestError {
     /// Too many alternatives.
     #[error("log-probabilities of at most {LOGPROBS_MAX} alternatives are told")]
     Logprobs,
+}
+
+/// The part of a question that is at fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum RequestField {
+    /// The ids that are continued.
+    Prompt,
+    /// What the output must look like.
+    Grammar,
+    /// How the next token is chosen.
+    Sampling,
+    /// How many tokens are asked for.
+    OutputTokens,
+    /// How many alternatives are told.
+    Logprobs,
+}
+
+impl RequestError {
+    /// The part of the question that is at fault.
+    pub fn field(&self) -> RequestField {
+        match self {
+            Self::Empty | Self::PromptTooLong | Self::Answered => RequestField::Prompt,
+            Self::OutputLength => RequestField::OutputTokens,
+            Self::Sampling => RequestField::Sampling,
+            Self::Grammar => RequestField::Grammar,
+            Self::Logprobs => RequestField::Logprobs,
+        }
+    }
 }
 
 impl AnswerRequest {

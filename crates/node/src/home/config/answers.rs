@@ -15,6 +15,8 @@ use toml::Spanned;
 use url::Url;
 
 use super::{AssetConfig, Fault, fault, whole_tokens};
+use crate::answers::Tier;
+use crate::http::surface::ANSWERS_AT_ONCE;
 use crate::trade::AT_ONCE_MAX;
 
 /// The most models in a configuration.
@@ -26,7 +28,7 @@ const RELAYS_MAX: usize = 8;
 /// The most addresses to listen on.
 const LISTEN_MAX: usize = 8;
 /// The most names of this device.
-const NAMES_MAX: usize = 16;
+const HOST_NAMES_MAX: usize = 16;
 /// The longest name of a host, in bytes.
 const HOST_BYTES_MAX: usize = 253;
 /// The longest name of a model, in bytes.
@@ -39,6 +41,14 @@ const CONTEXT_TOKENS: std::ops::RangeInclusive<u32> = 256..=1_048_576;
 const HOURS_MAX: usize = 16;
 /// The most watts that make sense to say.
 const WATTS_MAX: u32 = 100_000;
+/// Answers that wait for their turn, unless it is said.
+const WAITING: u32 = 128;
+/// The most of them.
+const WAITING_MAX: u32 = 4_096;
+/// The longest that one waits, in seconds, unless it is said.
+const WAIT_S: u32 = 300;
+/// The most of that.
+const WAIT_S_MAX: u32 = 86_400;
 /// The minutes of a day.
 const DAY_MINUTES: u16 = 24 * 60;
 /// The most threads.
@@ -83,6 +93,10 @@ pub struct EngineConfig {
     pub answers: u32,
     /// The longest prompt and answer together, in tokens.
     pub context_tokens: u32,
+    /// Answers that wait for their turn.
+    pub waiting: u32,
+    /// The longest that one waits, in seconds.
+    pub wait_s: u32,
 }
 
 /// Where programs ask.
@@ -94,6 +108,10 @@ pub struct ApiConfig {
     pub keyless: bool,
     /// Names, without ports, by which the household's programs know this device beside its addresses.
     pub names: Vec<String>,
+    /// How far the prompts of those may travel.
+    pub keyless_tier: Tier,
+    /// How many answers a key, or all those without one together, may have at once, waiting ones among them.
+    pub at_once: u32,
     /// Where others ask who pay for each answer, if they may.
     pub sold: Option<SoldConfig>,
 }
@@ -229,6 +247,8 @@ pub(super) struct RawEngine {
     threads: Spanned<u32>,
     answers: Spanned<u32>,
     context_tokens: Spanned<u32>,
+    waiting: Option<Spanned<u32>>,
+    wait_s: Option<Spanned<u32>>,
 }
 
 #[derive(Deserialize)]
@@ -237,6 +257,8 @@ pub(super) struct RawApi {
     listen: Spanned<String>,
     keyless: bool,
     names: Option<Spanned<Vec<String>>>,
+    keyless_tier: Option<Spanned<String>>,
+    at_once: Option<Spanned<u32>>,
     sold: Option<RawSold>,
 }
 
@@ -306,6 +328,8 @@ pub(super) fn engine(raw: Option<RawEngine>) -> Result<EngineConfig, Fault> {
             threads: 0,
             answers: 4,
             context_tokens: 8_192,
+            waiting: WAITING,
+            wait_s: WAIT_S,
         });
     };
     if *raw.threads.get_ref() > THREADS_MAX {
@@ -327,7 +351,18 @@ pub(super) fn engine(raw: Option<RawEngine>) -> Result<EngineConfig, Fault> {
         threads: raw.threads.into_inner(),
         answers: raw.answers.into_inner(),
         context_tokens: raw.context_tokens.into_inner(),
+        waiting: within(raw.waiting, WAITING, WAITING_MAX, "answers wait")?,
+        wait_s: within(raw.wait_s, WAIT_S, WAIT_S_MAX, "seconds are waited")?,
     })
+}
+
+/// A number of things from 1 on, or what is usual.
+fn within(raw: Option<Spanned<u32>>, usual: u32, most: u32, what: &str) -> Result<u32, Fault> {
+    match raw {
+        None => Ok(usual),
+        Some(raw) if (1..=most).contains(raw.get_ref()) => Ok(raw.into_inner()),
+        Some(raw) => Err(fault(&raw, format!("1 to {most} {what}"))),
+    }
 }
 
 pub(super) fn api(raw: Option<RawApi>) -> Result<ApiConfig, Fault> {
@@ -335,29 +370,48 @@ pub(super) fn api(raw: Option<RawApi>) -> Result<ApiConfig, Fault> {
         Some(raw) => Ok(ApiConfig {
             listen: address(&raw.listen)?,
             keyless: raw.keyless,
-            names: raw.names.map_or(Ok(Vec::new()), names)?,
+            names: raw.names.map_or(Ok(Vec::new()), host_names)?,
+            keyless_tier: raw
+                .keyless_tier
+                .as_ref()
+                .map_or(Ok(Tier::Household), tier)?,
+            at_once: within(raw.at_once, ANSWERS_AT_ONCE, WAITING_MAX, "answers at once")?,
             sold: raw.sold.map(sold).transpose()?,
         }),
         None => Ok(ApiConfig {
             listen: SocketAddr::from(([127, 0, 0, 1], 4_040)),
             keyless: true,
             names: Vec::new(),
+            keyless_tier: Tier::Household,
+            at_once: ANSWERS_AT_ONCE,
             sold: None,
         }),
     }
 }
 
-fn names(raw: Spanned<Vec<String>>) -> Result<Vec<String>, Fault> {
+fn host_names(raw: Spanned<Vec<String>>) -> Result<Vec<String>, Fault> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     let is_name =
         |name: &String| (1..=HOST_BYTES_MAX).contains(&name.len()) && name.bytes().all(plain);
-    if raw.get_ref().len() > NAMES_MAX || !raw.get_ref().iter().all(is_name) {
+    if raw.get_ref().len() > HOST_NAMES_MAX || !raw.get_ref().iter().all(is_name) {
         let reason = format!(
-            "names has at most {NAMES_MAX} host names such as \"hearth.lan\", without ports"
+            "names has at most {HOST_NAMES_MAX} host names such as \"hearth.lan\", without ports"
         );
         return Err(fault(&raw, reason));
     }
     Ok(raw.into_inner())
+}
+
+fn tier(text: &Spanned<String>) -> Result<Tier, Fault> {
+    match text.get_ref().as_str() {
+        "device" => Ok(Tier::Device),
+        "household" => Ok(Tier::Household),
+        "network" => Ok(Tier::Network),
+        _ => Err(fault(
+            text,
+            "a tier is \"device\", \"household\" or \"network\"",
+        )),
+    }
 }
 
 fn sold(raw: RawSold) -> Result<SoldConfig, Fault> {

@@ -12,11 +12,12 @@ use http::{Extensions, HeaderMap, HeaderName, HeaderValue};
 use super::budget::Reservation;
 use super::failure::Failure;
 use super::keys::ApiKey;
+use super::names::{Names, Schema};
 use super::reader::{Reader, Reading};
 use super::sold::Tariff;
 use super::tools::Tooling;
 use super::{At, Surface, door};
-use crate::answers::{Input, Message, Promises, Question, Tier};
+use crate::answers::{AskError, Field, Input, Message, Promises, Question, Tier};
 use crate::payments::gate::Meter;
 
 /// The answer's name, in every reply of a model.
@@ -42,10 +43,12 @@ pub(super) struct Asking {
 pub(super) struct Asked {
     pub(super) question: Question,
     pub(super) reading: Reading,
+    /// The schemas that the answer must follow.
+    pub(super) schemas: Vec<Schema>,
 }
 
 impl Asked {
-    pub(super) fn new(model: String, input: Input, sampling: Sampling) -> Self {
+    pub(super) fn new(names: Names, model: String, input: Input, sampling: Sampling) -> Self {
         Self {
             question: Question {
                 model,
@@ -61,12 +64,19 @@ impl Asked {
                 asked_by: String::new(),
                 promised: Promises::default(),
             },
-            reading: Reading::default(),
+            reading: Reading {
+                names,
+                streams: false,
+                calls: false,
+                one_call: false,
+            },
+            schemas: Vec::new(),
         }
     }
 
     /// A conversation with tools.
     pub(super) fn chat(
+        names: Names,
         model: String,
         messages: Vec<Message>,
         tooling: Tooling,
@@ -77,18 +87,21 @@ impl Asked {
             grammar,
             calls,
             one_call,
+            schemas,
         } = tooling;
         if messages.is_empty() {
-            let message = "messages is empty; say something";
-            return Err(Failure::invalid("messages", message));
+            let message = format!("{} is empty; say something", names.prompt);
+            return Err(Failure::invalid(names.prompt, message));
         }
         if messages.len() > MESSAGES_MAX {
             let message = format!("a conversation may have at most {MESSAGES_MAX} messages");
-            return Err(Failure::invalid("messages", message));
+            return Err(Failure::invalid(names.prompt, message));
         }
-        let mut asked = Self::new(model, Input::Chat { messages, tools }, sampling);
+        let mut asked = Self::new(names, model, Input::Chat { messages, tools }, sampling);
         asked.question.grammar = grammar;
-        asked.reading = Reading { calls, one_call };
+        asked.reading.calls = calls;
+        asked.reading.one_call = one_call;
+        asked.schemas = schemas;
         Ok(asked)
     }
 }
@@ -125,9 +138,15 @@ impl Asking {
         let Asked {
             mut question,
             reading,
+            schemas,
         } = asked;
         self.check_model(&question.model)?;
         let surface = &self.at.surface;
+        // Buyers are answered by this device's own engine, which checks what strangers send in its own way.
+        if self.at.prices.is_none() {
+            let answerer = &*surface.answerer;
+            surface.forms.check(answerer, &schemas).await?;
+        }
         let tariff = self.tariff(&mut question)?;
         let held = Held::begin(surface, &self.key)?;
         if reading.one_call {
@@ -137,10 +156,10 @@ impl Asking {
         question.asked_by.clone_from(&self.key.name);
         (question.ceilings, question.promised) = held.limits();
         let answer = surface.answerer.ask(question).await;
-        let answer = answer.map_err(|error| {
-            let budget = surface.budgets().describe(&self.key, surface.now_s());
-            Failure::from_ask(error, budget)
-        })?;
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(error) => return Err(self.refused(error, &reading, &schemas).await),
+        };
         let reservation = held.take();
         Ok(Reader::new(
             Arc::clone(surface),
@@ -148,8 +167,25 @@ impl Asking {
             reading,
             reservation,
             tariff,
-            self.asked_at,
+            (Arc::clone(&self.key), self.asked_at),
         ))
+    }
+
+    /// Why a question is not answered, with the field that is at fault.
+    async fn refused(&self, error: AskError, reading: &Reading, schemas: &[Schema]) -> Failure {
+        let surface = &self.at.surface;
+        if let AskError::Senseless {
+            field: Field::Grammar,
+            reason,
+        } = &error
+        {
+            // Each was checked by itself; together, or with this model, they cannot be followed.
+            if let [only] = schemas {
+                return Failure::bad_schema(only.param.clone(), reason);
+            }
+        }
+        let budget = surface.budgets().describe(&self.key, surface.now_s());
+        Failure::from_ask(error, &reading.names, budget)
     }
 
     /// What the answer is charged by, where it is sold.
@@ -177,8 +213,8 @@ struct Held {
 impl Held {
     fn begin(surface: &Arc<Surface>, key: &ApiKey) -> Result<Self, Failure> {
         let reservation = surface.begin(key);
-        let reservation =
-            reservation.map_err(|_| Failure::too_many_at_once(key.answers_at_once))?;
+        let reservation = reservation
+            .map_err(|_| Failure::too_many_at_once(key, surface.metrics.retry_after_s()))?;
         Ok(Self {
             surface: Arc::clone(surface),
             reservation: Some(reservation),

@@ -6,20 +6,21 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use hearth_api::openai::chat::{
     AnswerMessage, CallDelta, ChatChunk, ChatCompletion, ChatMessage, ChatRequest, ChatTool,
-    Choice, ChoiceLogprobs, ChunkChoice, Delta, FinishReason, FunctionCall, ResponseFormat, Role,
-    TokenLogprob, ToolCall, ToolChoice, ToolMode, TopLogprob,
+    Choice, ChoiceLogprobs, ChunkChoice, Delta, FinishReason, FunctionCall, FunctionChoice,
+    FunctionTool, ResponseFormat, Role, TokenLogprob, ToolCall, ToolChoice, TopLogprob,
 };
 use hearth_api::openai::{CompletionUsage, Content, OneOrMany};
 use serde_json::{Value, json};
 
 use super::answering::{self, Asked, Asking};
 use super::failure::{Failure, Form};
+use super::names::Names;
 use super::reader::{Call, End, Piece, Reader, Reason};
 use super::sampling::{self, Figures};
 use super::sse::{self, Frames};
-use super::tools::{self, parameters, tooling};
+use super::tools::{self, Places, parameters, tooling};
 use super::{At, json, replied, request};
-use crate::answers::{AskError, Logprob, Message, Speaker, Tool, Usage};
+use crate::answers::{Logprob, Message, Speaker, Tool, Usage};
 
 /// The route.
 pub(super) async fn chat(State(at): State<At>, request: Request) -> Response {
@@ -33,7 +34,10 @@ async fn answer(at: At, request: Request) -> Result<Response, Failure> {
     let streams = request.stream.unwrap_or(false);
     let options = request.stream_options.unwrap_or_default();
     let logprobs = request.logprobs.unwrap_or(false);
-    let reader = asking.open(question(request)?).await?;
+    let older = request.functions.is_some();
+    let mut asked = question(request)?;
+    asked.reading.streams = streams;
+    let reader = asking.open(asked).await?;
     let created = asking.at.surface.now_s();
     let id = reader.id;
     let head = Head::new("chatcmpl", &reader, created);
@@ -41,10 +45,11 @@ async fn answer(at: At, request: Request) -> Result<Response, Failure> {
         let frames = Chunks {
             head,
             usage: options.include_usage.unwrap_or(false),
+            older,
         };
         sse::reply(sse::frames(reader, frames))
     } else {
-        whole(reader, head, logprobs).await?
+        whole(reader, head, logprobs, older).await?
     };
     Ok(answering::name(response, id))
 }
@@ -69,27 +74,39 @@ impl Head {
 /// The question that a request asks.
 pub(super) fn question(request: ChatRequest) -> Result<Asked, Failure> {
     sampling::only_one("n", request.n)?;
+    text_only(&request)?;
     let figures = Figures {
         temperature: request.temperature,
         top_p: request.top_p,
-        top_k: None,
+        top_k: sampling::top_k(request.top_k)?,
         frequency_penalty: request.frequency_penalty,
         presence_penalty: request.presence_penalty,
         logit_bias: request.logit_bias,
     };
-    let tools = request.tools.unwrap_or_default();
-    let tools = tools.into_iter().enumerate();
-    let tools: Vec<Tool> = tools.map(tool).collect::<Result<_, _>>()?;
-    let has_tools = !tools.is_empty();
-    let parallel = request.parallel_tool_calls.unwrap_or(true);
-    let tooling = tooling(
-        tools,
-        choice(request.tool_choice, has_tools)?,
-        parallel,
-        request.response_format.and_then(schema),
-    )?;
+    let schema = request.response_format.and_then(schema);
+    let tooling = match request.functions {
+        Some(functions) if request.tools.is_none() => {
+            let tools: Vec<Tool> = functions.into_iter().map(function).collect();
+            let choice = older_choice(request.function_call)?;
+            // The older form has room for one call.
+            tooling(&FUNCTIONS, tools, choice, false, schema)?
+        }
+        Some(_) => {
+            let message = "functions is the older name of tools: send one of them";
+            return Err(Failure::invalid("functions", message));
+        }
+        None => {
+            let tools = request.tools.unwrap_or_default();
+            let tools = tools.into_iter().enumerate();
+            let mut tools: Vec<Tool> = tools.map(tool).collect::<Result<_, _>>()?;
+            let choice = choice(request.tool_choice, &mut tools)?;
+            let parallel = request.parallel_tool_calls.unwrap_or(true);
+            tooling(&TOOLS, tools, choice, parallel, schema)?
+        }
+    };
     let messages = messages(request.messages)?;
-    let mut asked = Asked::chat(request.model, messages, tooling, figures.sampling()?)?;
+    let sampling = figures.sampling()?;
+    let mut asked = Asked::chat(Names::CHAT, request.model, messages, tooling, sampling)?;
     let question = &mut asked.question;
     question.output_tokens_max = match request.max_completion_tokens {
         None => sampling::output_tokens("max_tokens", request.max_tokens)?,
@@ -114,35 +131,93 @@ fn logprobs(asked: Option<bool>, top: Option<u64>) -> Result<Option<u8>, Failure
     }
 }
 
+/// Refuses what is more than text.
+fn text_only(request: &ChatRequest) -> Result<(), Failure> {
+    let spoken = |kinds: &Vec<String>| kinds.iter().any(|kind| kind != "text");
+    if request.modalities.as_ref().is_some_and(spoken) {
+        let message = "Invalid value: only 'text' is supported in modalities here";
+        return Err(Failure::unsupported("modalities", message));
+    }
+    if request.audio.as_ref().is_some_and(|audio| !audio.is_null()) {
+        let message = "no sound is made here; leave audio out";
+        return Err(Failure::unsupported("audio", message));
+    }
+    let searches = &request.web_search_options;
+    if searches.as_ref().is_some_and(|search| !search.is_null()) {
+        let message = "nothing is looked up in the web here; leave web_search_options out, or define a \
+                       function that searches";
+        return Err(Failure::unsupported("web_search_options", message));
+    }
+    Ok(())
+}
+
+const TOOLS: Places = Places {
+    names: Names::CHAT,
+    tool: |index, field| format!("tools[{index}].function.{field}"),
+};
+const FUNCTIONS: Places = Places {
+    names: Names::CHAT,
+    tool: |index, field| format!("functions[{index}].{field}"),
+};
+
 fn tool((index, tool): (usize, ChatTool)) -> Result<Tool, Failure> {
-    let function = tool.function.filter(|_| tool.kind == "function");
-    let Some(function) = function else {
-        let message = format!(
-            "a tool of type {:?} is not supported; define it as a function",
-            tool.kind
-        );
-        return Err(Failure::unsupported(format!("tools[{index}]"), message));
-    };
-    Ok(Tool {
+    if tool.kind != "function" {
+        return Err(tools::no_such_kind(
+            format!("tools[{index}].type"),
+            &tool.kind,
+        ));
+    }
+    let lacks = || Failure::missing(format!("tools[{index}].function"));
+    tool.function.map(function).ok_or_else(lacks)
+}
+
+fn function(function: FunctionTool) -> Tool {
+    Tool {
         name: function.name,
         description: function.description.unwrap_or_default(),
         parameters: parameters(function.parameters),
-    })
+    }
 }
 
-fn choice(asked: Option<ToolChoice>, has_tools: bool) -> Result<tools::Choice, Failure> {
+/// The choice; where only some tools may be asked for, the others are dropped.
+fn choice(asked: Option<ToolChoice>, tools: &mut Vec<Tool>) -> Result<tools::Choice, Failure> {
+    let chosen = match asked {
+        None => return Ok(tools::Choice::Auto),
+        Some(ToolChoice::Mode(mode)) => return Ok(tools::of_mode(mode)),
+        Some(ToolChoice::Of(chosen)) => chosen,
+    };
+    match (chosen.kind.as_str(), chosen.function, chosen.allowed_tools) {
+        ("function", Some(function), _) => Ok(tools::Choice::Named(function.name)),
+        ("allowed_tools", _, Some(allowed)) => {
+            let names = allowed.tools.into_iter();
+            let names = names.map(|tool| tool.function.map(|function| function.name));
+            tools::only(tools, names)?;
+            Ok(tools::of_mode(allowed.mode))
+        }
+        ("function" | "allowed_tools", ..) => {
+            Err(Failure::missing(format!("tool_choice.{}", chosen.kind)))
+        }
+        _ => Err(tools::no_such_kind(
+            "tool_choice.type".to_owned(),
+            &chosen.kind,
+        )),
+    }
+}
+
+/// The same in the older form.
+fn older_choice(asked: Option<FunctionChoice>) -> Result<tools::Choice, Failure> {
     match asked {
         None => Ok(tools::Choice::Auto),
-        Some(ToolChoice::Mode(ToolMode::None)) => Ok(tools::Choice::None),
-        Some(ToolChoice::Mode(ToolMode::Auto)) => Ok(tools::Choice::Auto),
-        Some(ToolChoice::Mode(ToolMode::Required)) => Ok(tools::Choice::Required),
-        Some(ToolChoice::Named(named)) if named.kind == "function" && has_tools => {
-            Ok(tools::Choice::Named(named.function.name))
-        }
-        Some(ToolChoice::Named(_)) => {
-            let message = "tool_choice names a function that is not in tools";
-            Err(Failure::invalid("tool_choice", message))
-        }
+        Some(FunctionChoice::Named(function)) => Ok(tools::Choice::Named(function.name)),
+        Some(FunctionChoice::Mode(mode)) => match mode.as_str() {
+            "none" => Ok(tools::Choice::None),
+            "auto" => Ok(tools::Choice::Auto),
+            _ => {
+                let message =
+                    format!("Invalid value: '{mode}'. Supported values are: 'none' and 'auto'.");
+                Err(Failure::invalid("function_call", message))
+            }
+        },
     }
 }
 
@@ -150,7 +225,10 @@ fn choice(asked: Option<ToolChoice>, has_tools: bool) -> Result<tools::Choice, F
 fn schema(format: ResponseFormat) -> Option<Value> {
     match format {
         ResponseFormat::Text => None,
-        ResponseFormat::JsonObject => Some(json!({ "type": "object" })),
+        ResponseFormat::JsonObject { schema: None } => Some(json!({ "type": "object" })),
+        ResponseFormat::JsonObject {
+            schema: Some(schema),
+        } => Some(Value::Object(schema)),
         ResponseFormat::JsonSchema { json_schema } => Some(match json_schema.schema {
             Some(schema) => Value::Object(schema),
             None => json!({ "type": "object" }),
@@ -159,22 +237,44 @@ fn schema(format: ResponseFormat) -> Option<Value> {
 }
 
 fn messages(given: Vec<ChatMessage>) -> Result<Vec<Message>, Failure> {
-    given.into_iter().enumerate().map(message).collect()
+    // In the older form calls have no names: a result belongs to the call before it.
+    let mut older_call = None;
+    let given = given.into_iter().enumerate();
+    given
+        .map(|(index, said)| message(index, said, &mut older_call))
+        .collect()
 }
 
-fn message((index, message): (usize, ChatMessage)) -> Result<Message, Failure> {
+fn message(
+    index: usize,
+    message: ChatMessage,
+    older_call: &mut Option<String>,
+) -> Result<Message, Failure> {
     let place = |field: &str| format!("messages[{index}].{field}");
     let speaker = match message.role {
         Role::System | Role::Developer => Speaker::System,
         Role::User => Speaker::User,
         Role::Assistant => Speaker::Assistant,
-        Role::Tool => Speaker::Tool,
+        Role::Tool | Role::Function => Speaker::Tool,
     };
-    if speaker == Speaker::Tool && message.tool_call_id.is_none() {
+    let call_id = match message.role {
+        Role::Function => older_call.clone(),
+        _ => message.tool_call_id,
+    };
+    if message.role == Role::Tool && call_id.is_none() {
         let message = "a tool's message names the call that it answers";
         return Err(Failure::invalid(place("tool_call_id"), message));
     }
-    let calls = message.tool_calls.unwrap_or_default();
+    let mut calls = message.tool_calls.unwrap_or_default();
+    if let Some(function) = message.function_call {
+        let id = format!("call_{index}");
+        *older_call = Some(id.clone());
+        calls.push(ToolCall {
+            id,
+            kind: "function".to_owned(),
+            function,
+        });
+    }
     if message.content.is_none() && speaker != Speaker::Assistant {
         let message = "a message has content";
         return Err(Failure::invalid(place("content"), message));
@@ -188,14 +288,15 @@ fn message((index, message): (usize, ChatMessage)) -> Result<Message, Failure> {
             || place(&field),
         )
     });
+    let said = message
+        .content
+        .map(|content| text(content, &place("content")));
+    let said = said.transpose()?.filter(|text| !text.is_empty());
     Ok(Message {
         speaker,
-        text: message.content.map_or_else(
-            || Ok(String::new()),
-            |content| text(content, &place("content")),
-        )?,
+        text: said.or(message.refusal).unwrap_or_default(),
         calls: calls.collect::<Result<_, _>>()?,
-        call_id: message.tool_call_id,
+        call_id,
         name: message.name,
     })
 }
@@ -235,9 +336,14 @@ pub(super) fn text(content: Content, place: &str) -> Result<String, Failure> {
             ("text" | "input_text" | "output_text", Some(text), _) | ("refusal", _, Some(text)) => {
                 texts.push(text)
             }
+            // What a model thought is its own; it is not told again.
+            ("thinking" | "redacted_thinking" | "reasoning" | "reasoning_text", ..) => {}
             (kind, ..) => {
                 let place = format!("{place}[{index}]");
-                let message = format!("a part of type {kind:?} is not supported; send text");
+                let message = format!(
+                    "Invalid content type: a part of type '{kind}' is not supported. This model reads text \
+                     only; send parts of type 'text'"
+                );
                 return Err(Failure::unsupported(place, message));
             }
         }
@@ -246,7 +352,12 @@ pub(super) fn text(content: Content, place: &str) -> Result<String, Failure> {
 }
 
 /// A whole answer.
-async fn whole(mut reader: Reader, head: Head, told: bool) -> Result<Response, Failure> {
+async fn whole(
+    mut reader: Reader,
+    head: Head,
+    told: bool,
+    older: bool,
+) -> Result<Response, Failure> {
     let (mut text, mut calls, mut logprobs) = (String::new(), Vec::new(), Vec::new());
     let end = loop {
         match reader.next().await {
@@ -259,11 +370,16 @@ async fn whole(mut reader: Reader, head: Head, told: bool) -> Result<Response, F
             }
             Some(Piece::Call(call)) => calls.push(tool_call(&head, call)),
             Some(Piece::Ended(end)) => break end,
-            None => return Err(unended()),
+            None => return Err(Failure::unended()),
         }
     };
-    let finish_reason = finish(&end)?;
+    let finish_reason = finish_as(&end, older)?;
     let content = (!text.is_empty() || calls.is_empty()).then_some(text);
+    let function_call = if older {
+        calls.drain(..).next().map(|call| call.function)
+    } else {
+        None
+    };
     Ok(json(&ChatCompletion {
         id: head.id,
         object: "chat.completion".to_owned(),
@@ -276,6 +392,7 @@ async fn whole(mut reader: Reader, head: Head, told: bool) -> Result<Response, F
                 content,
                 refusal: None,
                 tool_calls: calls,
+                function_call,
             },
             finish_reason,
             logprobs: told.then_some(ChoiceLogprobs {
@@ -289,15 +406,12 @@ async fn whole(mut reader: Reader, head: Head, told: bool) -> Result<Response, F
     }))
 }
 
-/// An answer's reader ends with an end; this is for one that does not.
-pub(super) fn unended() -> Failure {
-    let error = AskError::Failed("the answer stopped without an end".to_owned());
-    Failure::from_ask(error, None)
-}
-
-/// The error that an answer ended with.
-pub(super) fn broken(error: &AskError, end: &End) -> Failure {
-    Failure::from_ask(error.clone(), None).with_note(end.note.clone())
+/// The error that an answer ended with. What nothing came of may be asked again by itself.
+pub(super) fn broken(failure: &Failure, end: &End) -> Failure {
+    if end.usage.output_tokens == 0 && end.note.charged.is_empty() {
+        return failure.clone();
+    }
+    failure.clone().with_note(end.note.clone())
 }
 
 /// Why an answer ended, in OpenAI's words.
@@ -306,8 +420,16 @@ pub(super) fn finish(end: &End) -> Result<FinishReason, Failure> {
         Reason::Turn | Reason::Stop(_) => Ok(FinishReason::Stop),
         Reason::Length => Ok(FinishReason::Length),
         Reason::Calls => Ok(FinishReason::ToolCalls),
-        Reason::Broken(error) => Err(broken(error, end)),
+        Reason::Broken(failure) => Err(broken(failure, end)),
     }
+}
+
+/// The same, where calls may be told in the older form.
+fn finish_as(end: &End, older: bool) -> Result<FinishReason, Failure> {
+    Ok(match finish(end)? {
+        FinishReason::ToolCalls if older => FinishReason::FunctionCall,
+        reason => reason,
+    })
 }
 
 pub(super) fn usage(usage: &Usage) -> CompletionUsage {
@@ -352,6 +474,8 @@ fn token_logprob(logprob: &Logprob) -> TokenLogprob {
 struct Chunks {
     head: Head,
     usage: bool,
+    /// Whether calls are told in the older form.
+    older: bool,
 }
 
 impl Chunks {
@@ -362,7 +486,7 @@ impl Chunks {
             created: self.head.created,
             model: Cow::Borrowed(&self.head.model),
             choices,
-            usage: None,
+            usage: self.usage.then_some(None),
             hearth: None,
         }
     }
@@ -382,6 +506,16 @@ impl Chunks {
     }
 
     fn call(&self, call: Call, out: &mut Vec<u8>) {
+        if self.older {
+            let delta = Delta {
+                function_call: Some(FunctionCall {
+                    name: call.tool,
+                    arguments: call.arguments,
+                }),
+                ..Delta::default()
+            };
+            return self.delta(delta, &[], out);
+        }
         let call = CallDelta {
             index: call.index,
             id: call_id(&self.head, &call),
@@ -399,7 +533,7 @@ impl Chunks {
     }
 
     fn end(&self, end: End, out: &mut Vec<u8>) {
-        let finish_reason = match finish(&end) {
+        let finish_reason = match finish_as(&end, self.older) {
             Ok(reason) => reason,
             Err(failure) => return sse::data(out, &failure.openai()),
         };
@@ -413,7 +547,7 @@ impl Chunks {
         sse::data(out, &chunk);
         if self.usage {
             let mut chunk = self.chunk(Vec::new());
-            chunk.usage = Some(usage(&end.usage));
+            chunk.usage = Some(Some(usage(&end.usage)));
             sse::data(out, &chunk);
         }
         out.extend_from_slice(sse::DONE);
@@ -425,7 +559,7 @@ impl Frames for Chunks {
         let delta = Delta {
             role: Some(Role::Assistant),
             content: Some(String::new()),
-            tool_calls: None,
+            ..Delta::default()
         };
         self.delta(delta, &[], out);
     }

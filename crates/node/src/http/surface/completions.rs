@@ -14,14 +14,15 @@ use hearth_api::openai::completions::{
 use hearth_api::openai::{CompletionUsage, OneOrMany};
 
 use super::answering::{self, Asked, Asking};
-use super::chat::{Head, finish, unended, usage};
+use super::chat::{Head, finish, usage};
 use super::embeddings::inputs;
 use super::failure::{Failure, Form};
+use super::names::Names;
 use super::reader::{End, Piece, Reader};
 use super::sampling::{self, Figures};
 use super::sse::{self, Frames};
 use super::{At, json, replied, request};
-use crate::answers::{Input, Logprob};
+use crate::answers::{Input, Logprob, Question};
 
 /// The most texts of one request.
 const PROMPTS_MAX: usize = 16;
@@ -37,6 +38,12 @@ async fn answer(at: At, request: Request) -> Result<Response, Failure> {
     let (parts, body) = request.into_parts();
     let asking = Asking::new(at, &parts.headers, &parts.extensions)?;
     let request: CompletionRequest = request::read(body).await?;
+    let special = request.special_tokens.unwrap_or(false);
+    if asking.at.prices.is_some() && special {
+        let message =
+            "the text of who pays is text only; leave special_tokens out, or send token ids";
+        return Err(Failure::unsupported("special_tokens", message));
+    }
     let streams = request.stream.unwrap_or(false);
     let options = request.stream_options.unwrap_or_default();
     let told = request.logprobs.is_some();
@@ -46,11 +53,12 @@ async fn answer(at: At, request: Request) -> Result<Response, Failure> {
         return Err(Failure::unsupported("prompt", message));
     }
     let mut readers = Vec::with_capacity(asked.len());
-    for Prompted { asked, echo } in asked {
+    for Prompted { mut asked, echo } in asked {
+        asked.reading.streams = streams;
         readers.push((asking.open(asked).await?, echo));
     }
     let Some((first, _)) = readers.first() else {
-        return Err(unended());
+        return Err(Failure::unended());
     };
     let (id, model) = (first.id, first.model.clone());
     let head = |reader: &Reader| Head {
@@ -106,7 +114,7 @@ fn questions(request: CompletionRequest) -> Result<Vec<Prompted>, Failure> {
     let figures = Figures {
         temperature: request.temperature,
         top_p: request.top_p,
-        top_k: None,
+        top_k: sampling::top_k(request.top_k)?,
         frequency_penalty: request.frequency_penalty,
         presence_penalty: request.presence_penalty,
         logit_bias: request.logit_bias,
@@ -119,7 +127,8 @@ fn questions(request: CompletionRequest) -> Result<Vec<Prompted>, Failure> {
     let logprobs = request.logprobs;
     let logprobs = logprobs.map(|count| sampling::logprobs("logprobs", count, 5));
     let logprobs = logprobs.transpose()?;
-    let inputs = inputs("prompt", request.prompt, PROMPTS_MAX)?;
+    let special = request.special_tokens.unwrap_or(false);
+    let inputs = inputs("prompt", request.prompt, special, PROMPTS_MAX)?;
     let one = |input: Input| {
         let echo = match &input {
             Input::Text { text, .. } if echo => Some(text.clone()),
@@ -129,7 +138,12 @@ fn questions(request: CompletionRequest) -> Result<Vec<Prompted>, Failure> {
             }
             _ => None,
         };
-        let mut asked = Asked::new(request.model.clone(), input, sampling.clone());
+        let mut asked = Asked::new(
+            Names::COMPLETIONS,
+            request.model.clone(),
+            input,
+            sampling.clone(),
+        );
         asked.question.output_tokens_max = output_tokens_max;
         asked.question.stops.clone_from(&stops);
         asked.question.seed = request.seed.map(i64::cast_unsigned);
@@ -137,6 +151,12 @@ fn questions(request: CompletionRequest) -> Result<Vec<Prompted>, Failure> {
         Ok(Prompted { asked, echo })
     };
     inputs.into_iter().map(one).collect()
+}
+
+/// The questions of a body.
+pub(super) fn read_body(json: &[u8]) -> Result<Vec<Question>, Failure> {
+    let asked = questions(request::parse(json)?)?;
+    Ok(asked.into_iter().map(|one| one.asked.question).collect())
 }
 
 /// Whole answers, one after the other.
@@ -171,7 +191,7 @@ async fn whole(
         created: head.created,
         model: Cow::Owned(head.model),
         choices,
-        usage: Some(sum),
+        usage: Some(Some(sum)),
         hearth: note,
     }))
 }
@@ -193,7 +213,7 @@ async fn read(
             }
             Some(Piece::Call(_)) => {}
             Some(Piece::Ended(end)) => return Ok((text, told, end)),
-            None => return Err(unended()),
+            None => return Err(Failure::unended()),
         }
     }
 }
@@ -247,7 +267,7 @@ impl Pieces {
     fn piece_of(
         &self,
         choices: Vec<CompletionChoice>,
-        usage: Option<CompletionUsage>,
+        told: Option<CompletionUsage>,
         hearth: Option<hearth_api::openai::AnswerNote>,
     ) -> Completion<'_> {
         Completion {
@@ -256,7 +276,7 @@ impl Pieces {
             created: self.head.created,
             model: Cow::Borrowed(&self.head.model),
             choices,
-            usage,
+            usage: self.usage.then_some(told),
             hearth,
         }
     }

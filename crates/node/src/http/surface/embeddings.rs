@@ -11,6 +11,7 @@ use hearth_api::openai::embeddings::{
 
 use super::answering::Asking;
 use super::failure::{Failure, Form};
+use super::names::Names;
 use super::{At, json, replied, request};
 use crate::answers::Input;
 
@@ -27,15 +28,11 @@ async fn answer(at: At, request: Request) -> Result<Response, Failure> {
     let asking = Asking::new(at, &parts.headers, &parts.extensions)?;
     let request: EmbeddingsRequest = request::read(body).await?;
     asking.check_model(&request.model)?;
-    if request.dimensions.is_some() {
-        let message = "embeddings have the length that the model gives them; leave dimensions out";
-        return Err(Failure::unsupported("dimensions", message));
-    }
-    let inputs = inputs("input", request.input, TEXTS_MAX)?;
+    let inputs = texts(request.input, request.dimensions)?;
     let count = inputs.len();
     let answerer = &asking.at.surface.answerer;
     let embedded = answerer.embed(request.model.clone(), inputs).await;
-    let embedded = embedded.map_err(|error| Failure::from_ask(error, None))?;
+    let embedded = embedded.map_err(|error| Failure::from_ask(error, &Names::EMBEDDINGS, None))?;
     debug_assert_eq!(embedded.vectors.len(), count, "one vector for each text");
     let format = request.encoding_format.unwrap_or_default();
     let vectors = embedded.vectors.into_iter().enumerate();
@@ -55,6 +52,20 @@ async fn answer(at: At, request: Request) -> Result<Response, Failure> {
     }))
 }
 
+fn texts(given: TextInput, dimensions: Option<u32>) -> Result<Vec<Input>, Failure> {
+    if dimensions.is_some() {
+        let message = "embeddings have the length that the model gives them; leave dimensions out";
+        return Err(Failure::unsupported("dimensions", message));
+    }
+    inputs("input", given, false, TEXTS_MAX)
+}
+
+/// The texts of a body.
+pub(super) fn read(json: &[u8]) -> Result<Vec<Input>, Failure> {
+    let request: EmbeddingsRequest = request::parse(json)?;
+    texts(request.input, request.dimensions)
+}
+
 fn written(vector: Vec<f32>, format: EncodingFormat) -> Vector {
     match format {
         EncodingFormat::Float => Vector::Floats(vector),
@@ -65,11 +76,18 @@ fn written(vector: Vec<f32>, format: EncodingFormat) -> Vector {
     }
 }
 
-/// The texts or ids of a request, each with something in it.
-pub(super) fn inputs(param: &str, given: TextInput, most: usize) -> Result<Vec<Input>, Failure> {
+/// The texts or ids of a request, each with something in it; `special` says whether names of control tokens
+/// in a text mean these tokens.
+pub(super) fn inputs(
+    param: &str,
+    given: TextInput,
+    special: bool,
+    most: usize,
+) -> Result<Vec<Input>, Failure> {
+    let text = |text| Input::Text { text, special };
     let inputs: Vec<Input> = match given {
-        TextInput::Text(text) => vec![Input::text(text)],
-        TextInput::Texts(texts) => texts.into_iter().map(Input::text).collect(),
+        TextInput::Text(one) => vec![text(one)],
+        TextInput::Texts(texts) => texts.into_iter().map(text).collect(),
         TextInput::Ids(ids) => vec![Input::Ids(ids)],
         TextInput::ManyIds(many) => many.into_iter().map(Input::Ids).collect(),
     };

@@ -10,7 +10,9 @@ use hearth_api::{anthropic, openai};
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, StatusCode};
 
-use crate::answers::AskError;
+use super::keys::{ApiKey, BUYER, KEYLESS};
+use super::names::Names;
+use crate::answers::{AskError, Field};
 
 /// By which the SDKs are told that asking again by themselves would be wrong.
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
@@ -40,6 +42,8 @@ pub(super) struct Failure {
     pub(super) message: String,
     param: Option<String>,
     code: &'static str,
+    /// What Anthropic's programs match on, where that is something else.
+    to_anthropic: Option<String>,
     retry_after_s: Option<u32>,
     note: Option<Box<AnswerNote>>,
 }
@@ -51,6 +55,7 @@ impl Failure {
             message: message.into(),
             param: None,
             code,
+            to_anthropic: None,
             retry_after_s: None,
             note: None,
         }
@@ -60,6 +65,15 @@ impl Failure {
     pub(super) fn invalid(param: impl Into<String>, message: impl Into<String>) -> Self {
         let mut failure = Self::new(StatusCode::BAD_REQUEST, "invalid_value", message);
         failure.param = Some(param.into());
+        failure
+    }
+
+    /// A field of the request is missing.
+    pub(super) fn missing(param: impl Into<String>) -> Self {
+        let param = param.into();
+        let message = format!("Missing required parameter: '{param}'.");
+        let mut failure = Self::invalid(param, message);
+        failure.code = "missing_required_parameter";
         failure
     }
 
@@ -76,13 +90,68 @@ impl Failure {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", message)
     }
 
-    /// As many answers as may be in progress are.
-    pub(super) fn too_many_at_once(answers: u32) -> Self {
+    /// As many answers of one who asks are in progress as may be.
+    pub(super) fn too_many_at_once(key: &ApiKey, retry_after_s: u32) -> Self {
+        let answers = key.answers_at_once;
+        let who = match key.name.as_str() {
+            BUYER => "all who pay here".to_owned(),
+            KEYLESS => "the programs of this machine that show no key".to_owned(),
+            name => format!("the API key {name:?}"),
+        };
         let message = format!(
-            "{answers} answers are in progress for this API key, or for all who pay, as many as may be; \
-             ask again when one has ended"
+            "{answers} answers for {who} are in progress or wait for their turn, as many as may be at once; \
+             ask again in {retry_after_s} s"
         );
-        Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_at_once", message).retry_after(1)
+        let status = StatusCode::TOO_MANY_REQUESTS;
+        Self::new(status, "too_many_at_once", message).retry_after(retry_after_s)
+    }
+
+    /// The prompt is longer than the model reads.
+    fn too_long(names: &Names, context_tokens: Option<(u32, u32)>, limit: &str) -> Self {
+        let prompt = names.prompt;
+        let message = match context_tokens {
+            Some((tokens, context)) => format!(
+                "This model's maximum context length is {context} tokens. However, your {prompt} resulted in \
+                 {tokens} tokens. Please reduce the length of the {prompt}."
+            ),
+            None => format!(
+                "This model's maximum context length is exceeded: your {prompt} has {limit}. Please reduce \
+                 the length of the {prompt}."
+            ),
+        };
+        let mut failure = Self::new(StatusCode::BAD_REQUEST, "context_length_exceeded", message);
+        failure.param = Some(prompt.to_owned());
+        failure.to_anthropic = Some(match context_tokens {
+            // One token of the context is left for the answer.
+            Some((tokens, context)) => format!(
+                "prompt is too long: {tokens} tokens > {} maximum",
+                context.saturating_sub(1)
+            ),
+            None => format!("prompt is too long: {limit}"),
+        });
+        failure
+    }
+
+    /// A schema that the answer must follow cannot be followed.
+    pub(super) fn bad_schema(param: String, reason: &str) -> Self {
+        let message = format!("Invalid schema in {param}: {reason}");
+        let mut failure = Self::invalid(param, message);
+        failure.code = if failure
+            .param
+            .as_ref()
+            .is_some_and(|param| param.contains('['))
+        {
+            "invalid_function_parameters"
+        } else {
+            "invalid_json_schema"
+        };
+        failure
+    }
+
+    /// An answer's reader ends with an end; this is for one that does not.
+    pub(super) fn unended() -> Self {
+        let error = AskError::Failed("the answer stopped without an end".to_owned());
+        Self::from_ask(error, &Names::CHAT, None)
     }
 
     /// When to ask again.
@@ -101,8 +170,9 @@ impl Failure {
         failure
     }
 
-    /// Why a question was not answered. `budget` says what the one who asks may spend.
-    pub(super) fn from_ask(error: AskError, budget: Option<String>) -> Self {
+    /// Why a question was not answered. `names` are those of the API, `budget` says what the one who asks
+    /// may spend.
+    pub(super) fn from_ask(error: AskError, names: &Names, budget: Option<String>) -> Self {
         match error {
             AskError::NoModel(model) => Self::no_model(&model),
             AskError::BeyondTier { .. } => {
@@ -123,16 +193,19 @@ impl Failure {
                 failure.param = Some("model".to_owned());
                 failure
             }
-            AskError::Senseless(message) => {
-                Self::new(StatusCode::BAD_REQUEST, "invalid_request", message)
+            AskError::Senseless {
+                field: Field::Grammar,
+                reason,
+            } => Self::bad_schema(names.form.to_owned(), &reason),
+            AskError::Senseless { field, reason } => Self::invalid(names.of(field), reason),
+            AskError::TextTooLong { bytes_max } => {
+                let limit = format!("more than {bytes_max} bytes");
+                Self::too_long(names, None, &limit)
             }
-            AskError::TooLong { .. } => {
-                let message = format!("{error}; send less of the conversation");
-                let mut failure =
-                    Self::new(StatusCode::BAD_REQUEST, "context_length_exceeded", message);
-                failure.param = Some("messages".to_owned());
-                failure
-            }
+            AskError::TooLong {
+                prompt_tokens,
+                context_tokens,
+            } => Self::too_long(names, Some((prompt_tokens, context_tokens)), ""),
             AskError::Budget(reason) => {
                 let message = match budget {
                     Some(budget) => format!("{reason} ({budget})"),
@@ -180,10 +253,18 @@ impl Failure {
     /// Anthropic's body, which has no room for the field: the message names it.
     pub(super) fn anthropic(&self) -> anthropic::ErrorReply {
         let message = match &self.param {
-            Some(param) if !self.message.contains(param.as_str()) => {
-                format!("{param}: {}", self.message)
+            _ if self.to_anthropic.is_some() => self.to_anthropic.clone().unwrap_or_default(),
+            Some(param) => {
+                // Anthropic counts with points: `messages.0.role`.
+                let dotted = param.replace('[', ".").replace(']', "");
+                let message = self.message.replace(param.as_str(), &dotted);
+                if message.contains(&dotted) {
+                    message
+                } else {
+                    format!("{dotted}: {message}")
+                }
             }
-            _ => self.message.clone(),
+            None => self.message.clone(),
         };
         anthropic::ErrorReply {
             kind: "error".to_owned(),

@@ -21,10 +21,12 @@ pub const KEY_PREFIX: &str = "hearth-";
 pub const KEYLESS: &str = "this machine";
 /// Under which name those ask who pay for each answer.
 pub const BUYER: &str = "sold";
+/// Under which name the owner's own commands ask.
+pub const OWNER: &str = "the owner";
 /// The most keys in a table.
 pub const KEYS_MAX: usize = 1_024;
 /// How many answers a key may have at once, unless it says otherwise.
-pub const ANSWERS_AT_ONCE: u32 = 16;
+pub const ANSWERS_AT_ONCE: u32 = 96;
 /// The longest key that is looked at, in bytes.
 const KEY_BYTES_MAX: usize = 256;
 

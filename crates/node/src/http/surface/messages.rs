@@ -9,12 +9,13 @@ use hearth_api::anthropic::{
 use serde_json::{Value, json};
 
 use super::answering::{self, Asked, Asking, MESSAGES_MAX};
-use super::chat::{broken, unended};
+use super::chat::broken;
 use super::failure::{Failure, Form};
+use super::names::Names;
 use super::reader::{Call, End, Piece, Reader, Reason};
 use super::sampling::{self, Figures};
 use super::sse::{self, Frames};
-use super::tools::{Choice, parameters, tooling};
+use super::tools::{Choice, Places, parameters, tooling};
 use super::{At, json as reply_json, replied, request};
 use crate::answers::{Message, Speaker, Tool, ToolCall, Usage};
 
@@ -36,7 +37,9 @@ async fn answer(at: At, request: Request) -> Result<Response, Failure> {
         return Err(Failure::invalid("max_tokens", "max_tokens: Field required"));
     }
     let streams = request.stream.unwrap_or(false);
-    let reader = asking.open(question(request)?).await?;
+    let mut asked = question(request)?;
+    asked.reading.streams = streams;
+    let reader = asking.open(asked).await?;
     let id = reader.id;
     let response = if streams {
         let frames = Events::new(&reader);
@@ -55,17 +58,33 @@ async fn count(at: At, request: Request) -> Result<Response, Failure> {
     let Asked { question, .. } = question(request)?;
     let answerer = &asking.at.surface.answerer;
     let counted = answerer.count_tokens(question.model, question.input).await;
-    let input_tokens = counted.map_err(|error| Failure::from_ask(error, None))?;
+    let input_tokens = counted.map_err(|error| Failure::from_ask(error, &Names::MESSAGES, None))?;
     Ok(reply_json(&TokenCount { input_tokens }))
 }
 
-fn question(request: MessagesRequest) -> Result<Asked, Failure> {
+pub(super) fn question(request: MessagesRequest) -> Result<Asked, Failure> {
     if request
         .temperature
         .is_some_and(|value| !(0.0..=1.0).contains(&value))
     {
         let message = "temperature must be from 0 to 1";
         return Err(Failure::invalid("temperature", message));
+    }
+    if request
+        .mcp_servers
+        .as_ref()
+        .is_some_and(|servers| !servers.is_empty())
+    {
+        let message = "no servers of tools are asked here; define the tools in tools";
+        return Err(Failure::unsupported("mcp_servers", message));
+    }
+    if request
+        .container
+        .as_ref()
+        .is_some_and(|container| !container.is_null())
+    {
+        let message = "no code is run here; leave container out";
+        return Err(Failure::unsupported("container", message));
     }
     let figures = Figures {
         temperature: request.temperature,
@@ -77,8 +96,13 @@ fn question(request: MessagesRequest) -> Result<Asked, Failure> {
     let tools: Vec<Tool> = tools.map(tool).collect::<Result<_, _>>()?;
     let (choice, parallel) = choice(request.tool_choice);
     let format = request.output_config.and_then(|config| config.format);
+    let places = match format {
+        None if request.output_format.is_some() => &OLDER,
+        _ => &TOOLS,
+    };
+    let format = format.or(request.output_format);
     let schema = format.map(|OutputFormat::JsonSchema { schema }| Value::Object(schema));
-    let tooling = tooling(tools, choice, parallel, schema)?;
+    let tooling = tooling(places, tools, choice, parallel, schema)?;
     if request.messages.is_empty() {
         return Err(Failure::invalid(
             "messages",
@@ -91,12 +115,14 @@ fn question(request: MessagesRequest) -> Result<Asked, Failure> {
     }
     for (index, message) in request.messages.into_iter().enumerate() {
         append(&mut said, index, message)?;
+        join_instructions(&mut said);
         if said.len() > MESSAGES_MAX {
             let message = format!("a conversation may have at most {MESSAGES_MAX} messages");
             return Err(Failure::invalid("messages", message));
         }
     }
-    let mut asked = Asked::chat(request.model, said, tooling, figures.sampling()?)?;
+    let sampling = figures.sampling()?;
+    let mut asked = Asked::chat(places.names, request.model, said, tooling, sampling)?;
     let output = sampling::output_tokens("max_tokens", request.max_tokens)?;
     asked.question.output_tokens_max = output;
     let stops = request.stop_sequences.unwrap_or_default();
@@ -104,16 +130,49 @@ fn question(request: MessagesRequest) -> Result<Asked, Failure> {
     Ok(asked)
 }
 
+const TOOLS: Places = Places {
+    names: Names::MESSAGES,
+    tool: tool_place,
+};
+const OLDER: Places = Places {
+    names: Names {
+        form: "output_format",
+        ..Names::MESSAGES
+    },
+    tool: tool_place,
+};
+
+fn tool_place(index: usize, field: &str) -> String {
+    let field = match field {
+        "parameters" => "input_schema",
+        other => other,
+    };
+    format!("tools.{index}.{field}")
+}
+
+/// Instructions that stand at the beginning, in `system` and in the first turns, are one message: many
+/// templates take one only.
+fn join_instructions(said: &mut Vec<Message>) {
+    if let [first, second] = said.as_mut_slice()
+        && first.speaker == Speaker::System
+        && second.speaker == Speaker::System
+    {
+        let more = std::mem::take(&mut second.text);
+        first.text.push_str("\n\n");
+        first.text.push_str(&more);
+        said.pop();
+    }
+}
+
 fn tool((index, tool): (usize, ToolParam)) -> Result<Tool, Failure> {
     if tool.kind.as_deref().is_some_and(|kind| kind != "custom") {
         let message = format!(
-            "the tool {:?} runs on Anthropic's servers; define a tool of your own",
+            "tools.{index}: Input tag '{}' does not match any of the expected tags: 'custom'. The tool {:?} is \
+             Anthropic's own; define a tool of your own",
+            tool.kind.unwrap_or_default(),
             tool.name
         );
-        return Err(Failure::unsupported(
-            format!("tools[{index}].type"),
-            message,
-        ));
+        return Err(Failure::unsupported(tool_place(index, "type"), message));
     }
     Ok(Tool {
         name: tool.name,
@@ -142,6 +201,7 @@ fn append(said: &mut Vec<Message>, index: usize, message: MessageParam) -> Resul
     let speaker = match message.role {
         Role::User => Speaker::User,
         Role::Assistant => Speaker::Assistant,
+        Role::System => Speaker::System,
     };
     let blocks = match message.content {
         Content::Text(text) => {
@@ -192,7 +252,8 @@ fn read_block(block: BlockParam, place: &str) -> Result<Said, Failure> {
             arguments: block.input.unwrap_or_else(|| json!({})),
         })),
         ("tool_result", _, _, _, Some(call_id)) => {
-            let content = block.content.map(|content| text(*content, place));
+            let place = format!("{place}.content");
+            let content = block.content.map(|content| text(*content, &place));
             let text = content.transpose()?.unwrap_or_default();
             let text = match block.is_error {
                 Some(true) => format!("Error: {text}"),
@@ -200,15 +261,49 @@ fn read_block(block: BlockParam, place: &str) -> Result<Said, Failure> {
             };
             Ok(Said::Result { call_id, text })
         }
+        ("document", ..) => document(block.title, block.source, place),
+        ("search_result", ..) => {
+            let found = block.content.map(|content| text(*content, place));
+            let found = found.transpose()?.unwrap_or_default();
+            let source = block.source.as_ref().and_then(Value::as_str);
+            let head = [block.title.as_deref(), source];
+            let lines = head.into_iter().flatten().chain([found.as_str()]);
+            Ok(Said::Text(lines.collect::<Vec<_>>().join("\n")))
+        }
         // What a model thought is its own; it is not told again.
         ("thinking" | "redacted_thinking", ..) => Ok(Said::Nothing),
         ("text" | "tool_use" | "tool_result", ..) => {
             let message = format!("a block of type {kind:?} lacks a field that it needs");
             Err(Failure::invalid(place, message))
         }
-        _ => {
-            let message = format!("a block of type {kind:?} is not supported; send text");
-            Err(Failure::unsupported(place, message))
+        _ => Err(no_such_block(kind, place)),
+    }
+}
+
+fn no_such_block(kind: &str, place: &str) -> Failure {
+    let message = format!(
+        "{place}: Input tag '{kind}' does not match any of the expected tags: 'text', 'document', \
+         'search_result', 'tool_use', 'tool_result', 'thinking', 'redacted_thinking'. This model reads text only"
+    );
+    Failure::unsupported(place, message)
+}
+
+/// A document whose text is in the request; no other can be read here.
+fn document(title: Option<String>, source: Option<Value>, place: &str) -> Result<Said, Failure> {
+    let kind = source.as_ref().and_then(|source| source["type"].as_str());
+    let data = source.as_ref().and_then(|source| source["data"].as_str());
+    match (kind, data) {
+        (Some("text"), Some(data)) => {
+            let lines = title.as_deref().into_iter().chain([data]);
+            Ok(Said::Text(lines.collect::<Vec<_>>().join("\n")))
+        }
+        (kind, _) => {
+            let message = format!(
+                "{place}.source: a document from '{}' is not supported. This model reads text only: send \
+                 the text itself, as a source of type 'text'",
+                kind.unwrap_or("nowhere")
+            );
+            Err(Failure::unsupported(format!("{place}.source"), message))
         }
     }
 }
@@ -220,9 +315,11 @@ fn text(content: Content, place: &str) -> Result<String, Failure> {
     };
     let texts = blocks.into_iter().enumerate().map(|(index, block)| {
         let place = format!("{place}.{index}");
+        let kind = block.kind.clone();
         match read_block(block, &place)? {
             Said::Text(text) => Ok(text),
-            _ => Err(Failure::unsupported(place, "only text may stand here")),
+            Said::Nothing => Ok(String::new()),
+            Said::Call(_) | Said::Result { .. } => Err(no_such_block(&kind, &place)),
         }
     });
     Ok(texts.collect::<Result<Vec<_>, _>>()?.join("\n"))
@@ -244,7 +341,7 @@ fn stop(end: &End) -> Result<MessageEnd, Failure> {
         Reason::Stop(text) => (StopReason::StopSequence, Some(text.clone())),
         Reason::Length => (StopReason::MaxTokens, None),
         Reason::Calls => (StopReason::ToolUse, None),
-        Reason::Broken(error) => return Err(broken(error, end)),
+        Reason::Broken(failure) => return Err(broken(failure, end)),
     };
     Ok(MessageEnd {
         stop_reason,
@@ -275,7 +372,7 @@ async fn whole(mut reader: Reader) -> Result<Response, Failure> {
                 });
             }
             Some(Piece::Ended(end)) => break end,
-            None => return Err(unended()),
+            None => return Err(Failure::unended()),
         }
     };
     if !said.is_empty() {
@@ -386,7 +483,7 @@ fn write(out: &mut Vec<u8>, event: &Event) {
 }
 
 impl Frames for Events {
-    fn begin(&mut self, out: &mut Vec<u8>) {
+    fn read(&mut self, cached_tokens: u32, out: &mut Vec<u8>) {
         let message = anthropic::Message {
             id: format!("msg_{}", self.id),
             kind: "message".to_owned(),
@@ -395,10 +492,11 @@ impl Frames for Events {
             model: self.model.clone(),
             stop_reason: None,
             stop_sequence: None,
-            usage: anthropic::Usage {
-                input_tokens: self.prompt_tokens,
-                ..anthropic::Usage::default()
-            },
+            usage: usage(&Usage {
+                prompt_tokens: self.prompt_tokens,
+                cached_tokens,
+                ..Usage::default()
+            }),
             hearth: None,
         };
         let message = Box::new(message);

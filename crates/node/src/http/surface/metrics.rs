@@ -16,6 +16,11 @@ const BUCKETS_MS: [u64; 12] = [
 /// The most assets whose spending is counted one by one; all others count together.
 const ASSETS_MAX: usize = 64;
 
+/// How long an answer is taken to last before any has ended, and at least.
+const FIRST_ANSWER_MS: u64 = 4_000;
+/// The longest time after which to come again, in seconds.
+const RETRY_S_MAX: u32 = 60;
+
 /// What was counted since the node began.
 #[derive(Debug, Default)]
 pub(super) struct Metrics(Mutex<Counts>);
@@ -31,6 +36,8 @@ struct Counts {
     first_token_buckets: [u64; BUCKETS_MS.len()],
     first_token_count: u64,
     first_token_us: u64,
+    /// How long answers took lately.
+    answer_ms: u64,
     spent_units: BTreeMap<String, u128>,
 }
 
@@ -43,6 +50,25 @@ impl Metrics {
     /// number is bounded.
     pub(super) fn request(&self, route: &'static str, status: u16) {
         *self.counts().requests.entry((route, status)).or_default() += 1;
+    }
+
+    /// When one of the answers in progress may have ended, in seconds: half of what answers took lately.
+    pub(super) fn retry_after_s(&self) -> u32 {
+        let took_ms = self.counts().answer_ms.max(FIRST_ANSWER_MS);
+        let seconds = (took_ms / 2).div_ceil(1_000);
+        u32::try_from(seconds)
+            .unwrap_or(u32::MAX)
+            .clamp(1, RETRY_S_MAX)
+    }
+
+    /// An answer took so long from the question to its end.
+    pub(super) fn took(&self, duration: Duration) {
+        let took_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let mut counts = self.counts();
+        counts.answer_ms = match counts.answer_ms {
+            0 => took_ms,
+            known => known.saturating_mul(7).saturating_add(took_ms) / 8,
+        };
     }
 
     pub(super) fn began(&self) {

@@ -19,6 +19,9 @@ use hearth_protocol::money::Amount;
 use super::Surface;
 use super::answering::CALL_END;
 use super::budget::Reservation;
+use super::failure::Failure;
+use super::keys::ApiKey;
+use super::names::Names;
 use super::sold::Tariff;
 use crate::answers::{Answer, AskError, Ending, Logprob, Part, Source, Usage};
 
@@ -61,12 +64,16 @@ pub(super) enum Reason {
     Length,
     /// The model asks for tools.
     Calls,
-    Broken(AskError),
+    Broken(Box<Failure>),
 }
 
 /// How an answer's text is read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Reading {
+    /// What the API calls the parts of a question.
+    pub(super) names: Names,
+    /// Whether it goes out in pieces, so that what came before a fault is delivered, and charged.
+    pub(super) streams: bool,
     /// Whether calls are looked for.
     pub(super) calls: bool,
     /// Whether the first call is the last thing that is said.
@@ -79,6 +86,7 @@ struct Books {
     reservation: Option<Reservation>,
     tariff: Option<Tariff>,
     asked_at: Instant,
+    key: Arc<ApiKey>,
     source: Option<Source>,
     prompt_tokens: u32,
     output_tokens: u32,
@@ -92,6 +100,10 @@ pub(super) struct Reader {
     parts: futures::stream::BoxStream<'static, Part>,
     finder: Option<ToolCallStream>,
     one_call: bool,
+    streams: bool,
+    names: Names,
+    /// How many tokens of the prompt were still known.
+    pub(super) cached_tokens: u32,
     calls: u32,
     ready: VecDeque<Piece>,
     over: bool,
@@ -105,9 +117,12 @@ impl Reader {
         reading: Reading,
         reservation: Reservation,
         tariff: Option<Tariff>,
-        asked_at: Instant,
+        (key, asked_at): (Arc<ApiKey>, Instant),
     ) -> Self {
         surface.metrics.began();
+        if let Some(tariff) = &tariff {
+            tariff.begins();
+        }
         let Answer {
             id,
             model,
@@ -121,6 +136,9 @@ impl Reader {
             parts,
             finder: reading.calls.then(ToolCallStream::default),
             one_call: reading.one_call,
+            streams: reading.streams,
+            names: reading.names,
+            cached_tokens: 0,
             calls: 0,
             ready: VecDeque::new(),
             over: false,
@@ -129,6 +147,7 @@ impl Reader {
                 reservation: Some(reservation),
                 tariff,
                 asked_at,
+                key,
                 source: None,
                 prompt_tokens,
                 output_tokens: 0,
@@ -153,6 +172,7 @@ impl Reader {
     fn take(&mut self, part: Option<Part>) {
         match part {
             Some(Part::Source(source)) => self.books.source = Some(source),
+            Some(Part::Read { cached_tokens }) => self.cached_tokens = cached_tokens,
             Some(Part::Text {
                 text,
                 tokens,
@@ -221,13 +241,14 @@ impl Reader {
             }
         }
         let has_calls = self.calls > 0;
+        let broken = |error| Reason::Broken(Box::new(self.books.failure(error, &self.names)));
         let reason = match stop {
-            Ending::Broken(error) => Reason::Broken(error),
+            Ending::Broken(error) => broken(error),
             Ending::Model(StopReason::Length) => Reason::Length,
             Ending::Model(StopReason::Failed | StopReason::Unfinished) => {
-                Reason::Broken(AskError::NoProvider("it could not go on".to_owned()))
+                broken(AskError::NoProvider("it could not go on".to_owned()))
             }
-            Ending::Model(StopReason::Unpaid) => Reason::Broken(AskError::Budget(
+            Ending::Model(StopReason::Unpaid) => broken(AskError::Budget(
                 "what may be spent on this answer is used up".to_owned(),
             )),
             _ if has_calls => Reason::Calls,
@@ -235,9 +256,10 @@ impl Reader {
             Ending::Stop(text) => Reason::Stop(text),
             Ending::Model(_) => Reason::Turn,
         };
-        let broken = matches!(reason, Reason::Broken(_));
-        let note = self.books.note(self.id, usage.charged.clone());
-        self.books.close(Some(&usage), broken);
+        let is_broken = matches!(reason, Reason::Broken(_));
+        let mut note = self.books.note(self.id, usage.charged.clone());
+        self.books.tell_buyer(&mut note, is_broken && !self.streams);
+        self.books.close(Some(&usage), is_broken);
         self.ready.push_back(Piece::Ended(End {
             reason,
             usage,
@@ -247,6 +269,13 @@ impl Reader {
 }
 
 impl Books {
+    /// An error as the API tells it.
+    fn failure(&self, error: AskError, names: &Names) -> Failure {
+        let surface = &self.surface;
+        let budget = surface.budgets().describe(&self.key, surface.now_s());
+        Failure::from_ask(error, names, budget)
+    }
+
     fn delivered(&mut self, tokens: u32) {
         if tokens > 0 && self.output_tokens == 0 {
             self.surface.metrics.first_token(self.asked_at.elapsed());
@@ -278,6 +307,16 @@ impl Books {
         }
     }
 
+    /// Tells one who pays where the answer comes from, seen from there, and what it is charged. What fails as a
+    /// whole costs nothing.
+    fn tell_buyer(&self, note: &mut AnswerNote, failed: bool) {
+        let Some(tariff) = &self.tariff else { return };
+        note.source = Some(AnswerSource::Network);
+        let charged = tariff.charged().filter(|_| !failed);
+        let charged = charged.map(|(asset, amount)| self.surface.money(asset, amount));
+        note.charged = charged.into_iter().collect();
+    }
+
     /// Gives back what was set aside. Without a usage nobody saw the end: only this device's own
     /// answers are known to be free.
     fn close(&mut self, usage: Option<&Usage>, broken: bool) {
@@ -291,6 +330,9 @@ impl Books {
         };
         self.surface.end(reservation, charged.as_deref());
         self.surface.metrics.ended(usage, broken);
+        if usage.is_some() && !broken {
+            self.surface.metrics.took(self.asked_at.elapsed());
+        }
     }
 }
 

@@ -11,12 +11,13 @@ use hearth_api::openai::responses::{
 use serde_json::{Value, json};
 
 use super::answering::{self, Asked, Asking};
-use super::chat::{past_call, text, unended};
+use super::chat::{past_call, text};
 use super::failure::{Failure, Form};
+use super::names::Names;
 use super::reader::{Call, End, Piece, Reader, Reason};
 use super::sampling::{self, Figures};
 use super::sse::{self, Frames};
-use super::tools::{Choice, parameters, tooling};
+use super::tools::{self, Choice, Places, parameters, tooling};
 use super::{At, json as reply_json, replied, request};
 use crate::answers::{Message, Speaker, Tool};
 
@@ -31,7 +32,9 @@ async fn answer(at: At, request: Request) -> Result<Reply, Failure> {
     let request: ResponsesRequest = request::read(body).await?;
     let streams = request.stream.unwrap_or(false);
     let mut response = begun(&request);
-    let reader = asking.open(question(request)?).await?;
+    let mut asked = question(request)?;
+    asked.reading.streams = streams;
+    let reader = asking.open(asked).await?;
     let id = reader.id;
     response.id = format!("resp_{id}");
     response.created_at = asking.at.surface.now_s();
@@ -81,7 +84,7 @@ fn begun(request: &ResponsesRequest) -> Response {
     }
 }
 
-fn question(request: ResponsesRequest) -> Result<Asked, Failure> {
+pub(super) fn question(request: ResponsesRequest) -> Result<Asked, Failure> {
     if request.previous_response_id.is_some() {
         let message = "no answers are kept here; send the whole conversation as input";
         return Err(Failure::unsupported("previous_response_id", message));
@@ -90,51 +93,103 @@ fn question(request: ResponsesRequest) -> Result<Asked, Failure> {
         let message = "answers are given while one waits; leave background out";
         return Err(Failure::unsupported("background", message));
     }
+    not_kept(&request)?;
     let figures = Figures {
         temperature: request.temperature,
         top_p: request.top_p,
         ..Figures::default()
     };
     let tools = request.tools.unwrap_or_default().into_iter().enumerate();
-    let tools: Vec<Tool> = tools.map(tool).collect::<Result<_, _>>()?;
-    let choice = match request.tool_choice {
-        None | Some(ResponsesToolChoice::Mode(ToolMode::Auto)) => Choice::Auto,
-        Some(ResponsesToolChoice::Mode(ToolMode::None)) => Choice::None,
-        Some(ResponsesToolChoice::Mode(ToolMode::Required)) => Choice::Required,
-        Some(ResponsesToolChoice::Named { name, .. }) => Choice::Named(name),
-    };
+    let mut tools: Vec<Tool> = tools.map(tool).collect::<Result<_, _>>()?;
+    let choice = choice(request.tool_choice, &mut tools)?;
     let schema = match request.text.and_then(|text| text.format) {
         None | Some(TextFormat::Text) => None,
         Some(TextFormat::JsonObject) => Some(json!({ "type": "object" })),
         Some(TextFormat::JsonSchema { schema, .. }) => Some(Value::Object(schema)),
     };
     let parallel = request.parallel_tool_calls.unwrap_or(true);
-    let tooling = tooling(tools, choice, parallel, schema)?;
+    let tooling = tooling(&TOOLS, tools, choice, parallel, schema)?;
     let mut messages = Vec::new();
     if let Some(instructions) = request.instructions {
         messages.push(Message::said(Speaker::System, instructions));
     }
     match request.input {
         ResponsesInput::Text(text) => messages.push(Message::said(Speaker::User, text)),
+        ResponsesInput::Items(items) if items.is_empty() => {
+            let message = "input is empty; say something";
+            return Err(Failure::invalid("input", message));
+        }
         ResponsesInput::Items(items) => {
             for (index, item) in items.into_iter().enumerate() {
                 append(&mut messages, index, item)?;
             }
         }
     }
-    let mut asked = Asked::chat(request.model, messages, tooling, figures.sampling()?)?;
+    let sampling = figures.sampling()?;
+    let mut asked = Asked::chat(Names::RESPONSES, request.model, messages, tooling, sampling)?;
     let output = sampling::output_tokens("max_output_tokens", request.max_output_tokens)?;
     asked.question.output_tokens_max = output;
     Ok(asked)
 }
 
+/// Refuses what would need something that is kept between requests, or more than text.
+fn not_kept(request: &ResponsesRequest) -> Result<(), Failure> {
+    let is_set = |value: &Option<Value>| value.as_ref().is_some_and(|value| !value.is_null());
+    if is_set(&request.conversation) {
+        let message = "no conversations are kept here; send the whole conversation as input";
+        return Err(Failure::unsupported("conversation", message));
+    }
+    if is_set(&request.prompt) {
+        let message = "no prompts are kept here; send its text as instructions and input";
+        return Err(Failure::unsupported("prompt", message));
+    }
+    let logprobs = "log-probabilities are told at /v1/chat/completions; ask there";
+    if request.top_logprobs.is_some_and(|count| count > 0) {
+        return Err(Failure::unsupported("top_logprobs", logprobs));
+    }
+    let told = |also: &String| also == "message.output_text.logprobs";
+    if let Some(index) = request.include.iter().flatten().position(|also| told(also)) {
+        return Err(Failure::unsupported(format!("include[{index}]"), logprobs));
+    }
+    Ok(())
+}
+
+const TOOLS: Places = Places {
+    names: Names::RESPONSES,
+    tool: |index, field| format!("tools[{index}].{field}"),
+};
+
+/// The choice; where only some tools may be asked for, the others are dropped.
+fn choice(asked: Option<ResponsesToolChoice>, tools: &mut Vec<Tool>) -> Result<Choice, Failure> {
+    let chosen = match asked {
+        None => return Ok(Choice::Auto),
+        Some(ResponsesToolChoice::Mode(mode)) => return Ok(tools::of_mode(mode)),
+        Some(ResponsesToolChoice::Of(chosen)) => chosen,
+    };
+    match (chosen.kind.as_str(), chosen.name, chosen.tools) {
+        ("function", Some(name), _) => Ok(Choice::Named(name)),
+        ("function", None, _) => Err(Failure::missing("tool_choice.name")),
+        ("allowed_tools", _, Some(allowed)) => {
+            tools::only(tools, allowed.into_iter().map(|tool| tool.name))?;
+            Ok(tools::of_mode(chosen.mode.unwrap_or(ToolMode::Auto)))
+        }
+        ("allowed_tools", ..) => Err(Failure::missing("tool_choice.tools")),
+        _ => Err(tools::no_such_kind(
+            "tool_choice.type".to_owned(),
+            &chosen.kind,
+        )),
+    }
+}
+
 fn tool((index, tool): (usize, ResponsesTool)) -> Result<Tool, Failure> {
-    let Some(name) = tool.name.filter(|_| tool.kind == "function") else {
-        let message = format!(
-            "a tool of type {:?} is not supported; define it as a function",
-            tool.kind
-        );
-        return Err(Failure::unsupported(format!("tools[{index}]"), message));
+    if tool.kind != "function" {
+        return Err(tools::no_such_kind(
+            format!("tools[{index}].type"),
+            &tool.kind,
+        ));
+    }
+    let Some(name) = tool.name else {
+        return Err(Failure::missing(format!("tools[{index}].name")));
     };
     Ok(Tool {
         name,
@@ -145,14 +200,18 @@ fn tool((index, tool): (usize, ResponsesTool)) -> Result<Tool, Failure> {
 
 fn append(messages: &mut Vec<Message>, index: usize, item: InputItem) -> Result<(), Failure> {
     let place = |field: &str| format!("input[{index}].{field}");
-    let lacks = |field: &str| Failure::invalid(place(field), "the item lacks this field");
+    let lacks = |field: &str| Failure::missing(place(field));
     match item.kind.as_deref().unwrap_or("message") {
         "message" => {
             let speaker = match item.role.ok_or_else(|| lacks("role"))? {
                 Role::System | Role::Developer => Speaker::System,
                 Role::User => Speaker::User,
                 Role::Assistant => Speaker::Assistant,
-                Role::Tool => return Err(lacks("call_id")),
+                Role::Tool | Role::Function => {
+                    let message =
+                        "Invalid value: what a tool said is an item of type 'function_call_output'";
+                    return Err(Failure::invalid(place("role"), message));
+                }
             };
             let content = item.content.ok_or_else(|| lacks("content"))?;
             messages.push(Message::said(speaker, text(content, &place("content"))?));
@@ -179,9 +238,17 @@ fn append(messages: &mut Vec<Message>, index: usize, item: InputItem) -> Result<
                 ..Message::said(Speaker::Tool, text(output, &place("output"))?)
             });
         }
+        // What a model thought is its own; it is not told again.
         "reasoning" => {}
+        "item_reference" => {
+            let message = "no items are kept here; send the item itself";
+            return Err(Failure::unsupported(place("type"), message));
+        }
         kind => {
-            let message = format!("an item of type {kind:?} is not supported");
+            let message = format!(
+                "Invalid value: '{kind}'. Supported values are: 'message', 'function_call', \
+                 'function_call_output', and 'reasoning', which is passed over."
+            );
             return Err(Failure::unsupported(place("type"), message));
         }
     }
@@ -202,7 +269,7 @@ async fn whole(mut reader: Reader, mut writer: Writer) -> Result<Reply, Failure>
                 return Ok(reply_json(&writer.response));
             }
             Some(piece) => writer.piece(piece, &mut unread),
-            None => return Err(unended()),
+            None => return Err(Failure::unended()),
         }
     }
 }

@@ -82,6 +82,17 @@ fn bias(given: BTreeMap<String, f64>) -> Result<Vec<(u32, i32)>, Failure> {
     Ok(by_id.into_iter().collect())
 }
 
+/// The likeliest tokens of which one is chosen; other servers write 0 or -1 for all of them.
+pub(super) fn top_k(asked: Option<i64>) -> Result<Option<u64>, Failure> {
+    match asked {
+        None | Some(-1 | 0) => Ok(None),
+        Some(asked) => u64::try_from(asked).map(Some).map_err(|_| {
+            let message = format!("top_k is {asked}; it must be at least 1, or 0 for all tokens");
+            Failure::invalid("top_k", message)
+        }),
+    }
+}
+
 /// The most tokens of an answer. More than any model gives is read as that.
 pub(super) fn output_tokens(param: &str, asked: Option<u64>) -> Result<Option<u32>, Failure> {
     match asked {

@@ -192,10 +192,24 @@ pub(super) struct Tariff {
 }
 
 impl Tariff {
+    /// The question is taken, and nothing is delivered yet: a stream that fails now costs nothing.
+    pub(super) fn begins(&self) {
+        self.meter.set(Amount::ZERO);
+    }
+
     /// So much was delivered.
     pub(super) fn delivered(&self, prompt_tokens: u32, output_tokens: u32) {
         let cost = self.price.cost(prompt_tokens, output_tokens);
         self.meter.set(cost.min(self.meter.ceiling));
+    }
+
+    /// What the answer is charged, as far as it was delivered.
+    pub(super) fn charged(&self) -> Option<(AssetId, Amount)> {
+        let amount = self
+            .meter
+            .reading()
+            .filter(|amount| *amount > Amount::ZERO)?;
+        Some((self.meter.asset, amount))
     }
 }
 
@@ -226,6 +240,7 @@ pub fn sold(
         .layer(middleware::from_fn_with_state(at.clone(), check_first));
     let router = Router::new()
         .route("/health", get(listing::health))
+        .route("/openapi.json", get(listing::openapi))
         .route("/v1/models", get(listing::models))
         .route("/v1/models/{*id}", get(listing::model))
         .merge(paid);

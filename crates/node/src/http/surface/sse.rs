@@ -1,12 +1,15 @@
 //! Server-sent events: an answer's pieces as frames, each sent as soon as it is there.
+//!
+//! A stream begins when its question has been taken, not with the first token: reading a long prompt takes
+//! longer than proxies wait for a byte. Until then, and whenever nothing comes, signs of life are sent.
 
 use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::response::Response;
-use futures::StreamExt;
 use futures::stream::{self, BoxStream};
+use futures::{FutureExt, StreamExt};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderName, HeaderValue};
 use serde::Serialize;
@@ -14,7 +17,7 @@ use serde::Serialize;
 use super::reader::{Piece, Reader};
 
 /// How long a stream may be silent before a sign of life is sent.
-const PING_INTERVAL: Duration = Duration::from_secs(15);
+const PING_INTERVAL: Duration = Duration::from_secs(5);
 /// Tells proxies not to gather the pieces.
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
@@ -23,8 +26,11 @@ pub(super) const DONE: &[u8] = b"data: [DONE]\n\n";
 
 /// How the pieces of an answer are written in one API.
 pub(super) trait Frames: Send + 'static {
-    /// What comes before the first piece.
-    fn begin(&mut self, out: &mut Vec<u8>);
+    /// What is said at once.
+    fn begin(&mut self, _out: &mut Vec<u8>) {}
+
+    /// What comes before the first piece, once it is known how much of the prompt was known before.
+    fn read(&mut self, _cached_tokens: u32, _out: &mut Vec<u8>) {}
 
     /// A piece. After the end of the answer nothing more is asked of it.
     fn piece(&mut self, piece: Piece, out: &mut Vec<u8>);
@@ -56,24 +62,47 @@ pub(super) fn event(out: &mut Vec<u8>, name: &str, value: &impl Serialize) {
 struct Stream<F> {
     reader: Reader,
     frames: F,
-    begun: bool,
+    stage: Stage,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Nothing was sent.
+    New,
+    /// The prompt is being read.
+    Reading,
+    Answering,
 }
 
 impl<F: Frames> Stream<F> {
     async fn next(mut self) -> Option<(Result<Bytes, Infallible>, Self)> {
         let mut out = Vec::with_capacity(512);
-        if !self.begun {
-            self.begun = true;
+        if self.stage == Stage::New {
+            self.stage = Stage::Reading;
             self.frames.begin(&mut out);
+            match self.reader.next().now_or_never() {
+                Some(Some(piece)) => self.piece(piece, &mut out),
+                // A byte makes proxies pass the headers on.
+                _ if out.is_empty() => self.frames.ping(&mut out),
+                _ => {}
+            }
         }
         while out.is_empty() {
             match tokio::time::timeout(PING_INTERVAL, self.reader.next()).await {
-                Ok(Some(piece)) => self.frames.piece(piece, &mut out),
+                Ok(Some(piece)) => self.piece(piece, &mut out),
                 Ok(None) => return None,
                 Err(_) => self.frames.ping(&mut out),
             }
         }
         Some((Ok(Bytes::from(out)), self))
+    }
+
+    fn piece(&mut self, piece: Piece, out: &mut Vec<u8>) {
+        if self.stage != Stage::Answering {
+            self.stage = Stage::Answering;
+            self.frames.read(self.reader.cached_tokens, out);
+        }
+        self.frames.piece(piece, out);
     }
 }
 
@@ -85,7 +114,7 @@ pub(super) fn frames(
     let stream = Stream {
         reader,
         frames,
-        begun: false,
+        stage: Stage::New,
     };
     stream::unfold(stream, Stream::next).boxed()
 }

@@ -1,5 +1,6 @@
 //! Tools and forms of answers, as the APIs name them, and the grammars that they make.
 
+use hearth_api::openai::chat::ToolMode;
 use hearth_models::grammar::{GrammarSource, with_bounds};
 use hearth_models::tools::{self as models, ForcedTool, forced_call_grammar};
 use hearth_protocol::answer::Grammar;
@@ -7,6 +8,7 @@ use hearth_protocol::answer::request::GRAMMAR_BYTES_MAX;
 use serde_json::{Map, Value, json};
 
 use super::failure::Failure;
+use super::names::{Names, Schema};
 use crate::answers::Tool;
 
 /// The most tools of a question.
@@ -23,6 +25,14 @@ pub(super) enum Choice {
     Named(String),
 }
 
+/// Where an API has its tools and schemas.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Places {
+    pub(super) names: Names,
+    /// The field of a tool, by the tool's number: its `name`, or the schema of its `parameters`.
+    pub(super) tool: fn(usize, &str) -> String,
+}
+
 /// What the tools of a question come to.
 #[derive(Debug)]
 pub(super) struct Tooling {
@@ -33,22 +43,26 @@ pub(super) struct Tooling {
     pub(super) calls: bool,
     /// Whether the first call is the last thing that is said.
     pub(super) one_call: bool,
+    /// The schemas that the answer must follow.
+    pub(super) schemas: Vec<Schema>,
 }
 
 /// Checks the tools and makes the grammar of the answer; `schema` is what text must look like.
 pub(super) fn tooling(
+    places: &Places,
     tools: Vec<Tool>,
     choice: Choice,
     parallel: bool,
     schema: Option<Value>,
 ) -> Result<Tooling, Failure> {
-    check(&tools)?;
+    check(places, &tools)?;
     let named = match &choice {
         Choice::Named(name) => Some(name.as_str()),
         _ => None,
     };
     let must_call = matches!(choice, Choice::Required | Choice::Named(_));
     let may_call = choice != Choice::None && !tools.is_empty();
+    let schemas = schemas(places, &tools, &choice, schema.as_ref());
     let grammar = if must_call {
         // A named tool is called once.
         let several = parallel && choice == Choice::Required;
@@ -69,7 +83,7 @@ pub(super) fn tooling(
         let param = if must_call {
             "tools"
         } else {
-            "response_format"
+            places.names.form
         };
         let message = format!(
             "the schemas that the answer must follow are longer than {GRAMMAR_BYTES_MAX} bytes; \
@@ -87,10 +101,65 @@ pub(super) fn tooling(
         grammar,
         calls: may_call,
         one_call: !parallel && may_call && !must_call,
+        schemas,
     })
 }
 
-fn check(tools: &[Tool]) -> Result<(), Failure> {
+/// The schemas that the answer must follow, each with its field.
+fn schemas(places: &Places, tools: &[Tool], choice: &Choice, form: Option<&Value>) -> Vec<Schema> {
+    let of_tool = |(index, tool): (usize, &Tool)| Schema {
+        param: (places.tool)(index, "parameters"),
+        schema: tool.parameters.clone(),
+    };
+    let must_follow = |(_, tool): &(usize, &Tool)| match choice {
+        Choice::None => false,
+        Choice::Auto => form.is_some(),
+        Choice::Required => true,
+        Choice::Named(name) => tool.name == *name,
+    };
+    let of_form = form
+        .filter(|_| matches!(choice, Choice::None | Choice::Auto))
+        .map(|schema| Schema {
+            param: places.names.form.to_owned(),
+            schema: schema.clone(),
+        });
+    let of_tools = tools.iter().enumerate().filter(must_follow).map(of_tool);
+    of_form.into_iter().chain(of_tools).collect()
+}
+
+/// A kind of tool that is not there.
+pub(super) fn no_such_kind(param: String, kind: &str) -> Failure {
+    let message = format!(
+        "Invalid value: '{kind}'. Supported values are: 'function'. What runs on OpenAI's servers is not there; \
+         define a function of your own"
+    );
+    Failure::unsupported(param, message)
+}
+
+pub(super) fn of_mode(mode: ToolMode) -> Choice {
+    match mode {
+        ToolMode::None => Choice::None,
+        ToolMode::Auto => Choice::Auto,
+        ToolMode::Required => Choice::Required,
+    }
+}
+
+/// Drops all tools but those that may be asked for.
+pub(super) fn only(
+    tools: &mut Vec<Tool>,
+    allowed: impl Iterator<Item = Option<String>>,
+) -> Result<(), Failure> {
+    let allowed: Vec<String> = allowed.flatten().collect();
+    let unknown = |name: &&String| tools.iter().all(|tool| tool.name != **name);
+    if let Some(name) = allowed.iter().find(unknown) {
+        let message = format!("tool_choice allows {name:?}, which is not in tools");
+        return Err(Failure::invalid("tool_choice", message));
+    }
+    tools.retain(|tool| allowed.contains(&tool.name));
+    Ok(())
+}
+
+fn check(places: &Places, tools: &[Tool]) -> Result<(), Failure> {
     if tools.len() > TOOLS_MAX {
         let message = format!("there may be at most {TOOLS_MAX} tools");
         return Err(Failure::invalid("tools", message));
@@ -103,11 +172,11 @@ fn check(tools: &[Tool]) -> Result<(), Failure> {
                 "{name:?} is no name for a tool: use up to {NAME_BYTES_MAX} letters, digits, \
                  underscores and dashes"
             );
-            return Err(Failure::invalid(format!("tools[{index}].name"), message));
+            return Err(Failure::invalid((places.tool)(index, "name"), message));
         }
         if tools[..index].iter().any(|other| other.name == *name) {
             let message = format!("two tools are named {name:?}");
-            return Err(Failure::invalid(format!("tools[{index}].name"), message));
+            return Err(Failure::invalid((places.tool)(index, "name"), message));
         }
     }
     Ok(())
@@ -156,9 +225,16 @@ mod tests {
         }
     }
 
+    const PLACES: Places = Places {
+        names: Names::CHAT,
+        tool: |index, field| format!("tools[{index}].function.{field}"),
+    };
+
     fn grammar(choice: Choice, parallel: bool, schema: Option<Value>) -> Option<Grammar> {
         let tools = vec![tool("a"), tool("b")];
-        tooling(tools, choice, parallel, schema).unwrap().grammar
+        tooling(&PLACES, tools, choice, parallel, schema)
+            .unwrap()
+            .grammar
     }
 
     #[test]
@@ -186,12 +262,15 @@ mod tests {
     #[test]
     fn tools_that_cannot_be_meant_are_named() {
         let param = |tools: Vec<Tool>, choice| {
-            let failure = tooling(tools, choice, true, None).unwrap_err();
+            let failure = tooling(&PLACES, tools, choice, true, None).unwrap_err();
             failure.openai().error.param.unwrap_or_default()
         };
         let twice = vec![tool("a"), tool("a")];
-        assert_eq!(param(twice, Choice::Auto), "tools[1].name");
-        assert_eq!(param(vec![tool("a b")], Choice::Auto), "tools[0].name");
+        assert_eq!(param(twice, Choice::Auto), "tools[1].function.name");
+        assert_eq!(
+            param(vec![tool("a b")], Choice::Auto),
+            "tools[0].function.name"
+        );
         let unknown = Choice::Named("x".to_owned());
         assert_eq!(param(vec![tool("a")], unknown), "tool_choice");
         assert_eq!(param(Vec::new(), Choice::Required), "tool_choice");
@@ -201,7 +280,7 @@ mod tests {
 
     #[test]
     fn who_must_not_call_is_not_told_of_tools() {
-        let tooling = tooling(vec![tool("a")], Choice::None, true, None).unwrap();
+        let tooling = tooling(&PLACES, vec![tool("a")], Choice::None, true, None).unwrap();
         assert!(tooling.tools.is_empty() && !tooling.calls);
     }
 }

@@ -26,12 +26,16 @@ use super::text;
 use super::{Payer, Prepared, StoredPurchase, count};
 use crate::answers::{AskError, Ending, Logprob, Part, Promises, Question, Source, Usage};
 use crate::payments::purse::{PayError, Tab};
+use crate::roles::causes::{self, Verdict};
 use crate::roles::served::{Gathered, stop_reason};
 use crate::store::{Batch, Table};
 use crate::wallet::money;
 
 /// How long a payment may take, as it is promised, in seconds.
 const MAX_TIMEOUT_S: u64 = 120;
+
+/// When to come again after a question has waited in vain, in seconds.
+const RETRY_S: u32 = 60;
 
 /// Where the answer comes from now.
 enum Link {
@@ -79,8 +83,14 @@ pub(super) struct Asking {
     pace: Pace,
     /// Whom the text comes from that was handed on last.
     source: Option<Option<DeviceId>>,
+    /// Until when this device's own engine may keep the question waiting for its turn.
+    turn_by: Option<Timestamp>,
+    /// Whether the prompt has been read, and whoever asked knows it.
+    read: bool,
     current: Option<Candidate>,
     attempts: usize,
+    /// Why nobody has answered so far.
+    cause: Option<AskError>,
     stopped_by: Option<String>,
     parts: mpsc::Sender<Part>,
     cancelled: bool,
@@ -119,8 +129,11 @@ impl Asking {
             risked: BTreeMap::new(),
             pace: Pace::default(),
             source: None,
+            turn_by: None,
+            read: false,
             current: None,
             attempts: 0,
+            cause: None,
             stopped_by: None,
             parts,
             cancelled: false,
@@ -141,7 +154,11 @@ impl Asking {
                 return;
             }
             let event = self.next().await;
+            let accepted = matches!(&event, Event::Frame(frame) if matches!(**frame, ProviderFrame::Accepted { .. }));
             self.tell(event);
+            if accepted && self.machine.is_worked_on() {
+                self.say_source().await;
+            }
         }
     }
 
@@ -154,6 +171,7 @@ impl Asking {
     /// What happens next.
     async fn next(&mut self) -> Event {
         let wake = self.machine.wake_at().filter(|at| at.0 != u64::MAX);
+        let wake = self.turn_by.or(wake);
         let wait_ms = wake.map(|at| at.ms_since(self.payer.now()));
         let tick = async {
             match wait_ms {
@@ -170,13 +188,32 @@ impl Asking {
         let position = count(self.machine.ids().len());
         tokio::select! {
             biased;
-            event = heard(&mut self.link, position, &mut self.cached_tokens) => event,
+            event = heard(&mut self.link, position, &mut self.cached_tokens, &mut self.turn_by) => event,
             () = gone => {
                 self.cancelled = true;
                 Event::Cancel
             }
-            () = tick => Event::Tick,
+            () = tick => self.waited(),
         }
+    }
+
+    /// Time passed: the engine of this device may have kept the question waiting for too long.
+    fn waited(&mut self) -> Event {
+        if self.turn_by.take_if(|by| *by <= self.payer.now()).is_none() {
+            return Event::Tick;
+        }
+        // Dropping it takes the question out of the queue.
+        self.link = Link::Nobody;
+        self.note(AskError::Busy {
+            retry_after_s: RETRY_S,
+        });
+        let message = "the question has waited for its turn as long as it may".to_owned();
+        Event::Refused(Refusal {
+            code: RefusalCode::Busy,
+            field: None,
+            retry_after_ms: Some(u64::from(RETRY_S) * 1_000),
+            message,
+        })
     }
 
     async fn perform(&mut self, effect: Effect) {
@@ -235,6 +272,10 @@ impl Asking {
             liveness,
         }));
         self.current = Some(candidate.clone());
+        if self.source.is_some() {
+            // From now on it may cost something, whoever took the question before: budgets go by that.
+            self.say_source().await;
+        }
         let Some(amount) = promise else {
             return Event::Opened {
                 payment: None,
@@ -335,17 +376,32 @@ impl Asking {
         let owner = owner(&self.question.asked_by);
         let job = served.job(request, owner, request.output_tokens_max);
         match served.engine.submit(job).await {
-            Ok(generation) => self.link = Link::Here(generation),
+            Ok(generation) => {
+                self.link = Link::Here(generation);
+                let wait_s = self.payer.parts().config.engine.wait_s;
+                self.turn_by = Some(self.payer.now().plus_ms(u64::from(wait_s) * 1_000));
+                self.say_source().await;
+            }
             Err(error) => {
-                // Somebody else may have room, or a longer context.
                 info!(%error, "this device does not answer");
-                self.tell(Event::Refused(Refusal {
-                    code: RefusalCode::Busy,
-                    retry_after_ms: None,
-                    message: error.to_string(),
-                }));
+                let (cause, verdict) = causes::of_submit(&error);
+                self.refuse(cause, verdict, causes::to_refusal(&error));
             }
         }
+    }
+
+    /// Keeps why this device does not answer, and goes on with the next where another could.
+    fn refuse(&mut self, cause: AskError, verdict: Verdict, refusal: Refusal) {
+        self.note(cause);
+        self.tell(match verdict {
+            Verdict::Faulty => Event::Faulty(refusal.message),
+            Verdict::Elsewhere => Event::Refused(refusal),
+        });
+    }
+
+    /// Keeps why somebody does not answer, to be told if nobody does.
+    fn note(&mut self, cause: AskError) {
+        self.cause = Some(causes::worthier(self.cause.take(), cause));
     }
 
     async fn send(&mut self, frame: &PayerFrame) {
@@ -423,11 +479,12 @@ impl Asking {
         self.pace.first_at.get_or_insert(now);
         self.pace.last_at = now;
         self.pace.tokens = self.pace.tokens.saturating_add(count(tokens.ids.len()));
-        let from = self.current.as_ref().and_then(|one| one.device);
-        if self.source != Some(from) {
-            self.source = Some(from);
-            let source = self.source_of(from);
-            self.hand_on(Part::Source(source)).await;
+        // Who answers now can go on: what kept others from it does not matter any more.
+        self.cause = None;
+        self.say_source().await;
+        if !std::mem::replace(&mut self.read, true) {
+            let cached_tokens = self.cached_tokens;
+            self.hand_on(Part::Read { cached_tokens }).await;
         }
         let Some(text) = &mut self.text else {
             return;
@@ -450,6 +507,16 @@ impl Asking {
             self.text = None;
             self.stopped_by = shown.stopped_by;
             self.tell(Event::Cancel);
+        }
+    }
+
+    /// Says who works on the answer, where that is another than before.
+    async fn say_source(&mut self) {
+        let from = self.current.as_ref().and_then(|one| one.device);
+        if self.source != Some(from) {
+            self.source = Some(from);
+            let source = self.source_of(from);
+            self.hand_on(Part::Source(source)).await;
         }
     }
 
@@ -499,8 +566,16 @@ impl Asking {
         }
         self.promised = false;
         let Some(device) = candidate.device else {
+            // Why this device does not take a question is known better than a refusal tells it.
+            if why == Departure::Lost {
+                self.note(causes::of_departure(&why));
+            }
             return;
         };
+        match why {
+            Departure::Done | Departure::Cancelled | Departure::Faulty(_) => {}
+            _ => self.note(causes::of_departure(&why)),
+        }
         if why == Departure::Lost
             && let Some(network) = &self.payer.parts().network
         {
@@ -522,12 +597,17 @@ impl Asking {
                 code: RefusalCode::ModelNotServed | RefusalCode::SpecDiffers,
                 ..
             }) => market.withdraw(&device),
+            // It had room for the prompt, and not for what others answered to it.
+            Departure::Refused(Refusal {
+                code: RefusalCode::TooLong,
+                ..
+            }) if !self.machine.ids().is_empty() => {}
             Departure::Distrusted(distrust) => {
                 warn!(%device, %distrust, "a provider is not asked again");
                 market.distrusted(now, device, distrust);
             }
             Departure::Lost | Departure::Refused(_) => market.failed(now, device),
-            Departure::NotPaid(_) => {}
+            Departure::NotPaid(_) | Departure::Faulty(_) => {}
         }
     }
 
@@ -547,7 +627,11 @@ impl Asking {
             (Some(stop), _) => Ending::Stop(stop),
             (None, End::Stopped(reason)) => Ending::Model(reason),
             (None, End::Cancelled) => Ending::Model(hearth_protocol::answer::StopReason::Cancelled),
-            (None, End::Broken { last }) => Ending::Broken(broken(last)),
+            (None, End::Broken { .. }) => {
+                Ending::Broken(self.cause.take().unwrap_or_else(|| {
+                    AskError::NoProvider("nobody serves the model now".to_owned())
+                }))
+            }
         };
         let config = &self.payer.parts().config;
         let charged = self.charged.iter().filter_map(|(asset, amount)| {
@@ -600,7 +684,12 @@ pub(super) fn receipt_key(answer: AnswerId, number: usize) -> [u8; 17] {
 }
 
 /// What comes from whoever answers.
-async fn heard(link: &mut Link, position: u32, cached_tokens: &mut u32) -> Event {
+async fn heard(
+    link: &mut Link,
+    position: u32,
+    cached_tokens: &mut u32,
+    turn_by: &mut Option<Timestamp>,
+) -> Event {
     match link {
         Link::Nobody => pending().await,
         Link::Peer(peer) => {
@@ -619,11 +708,20 @@ async fn heard(link: &mut Link, position: u32, cached_tokens: &mut u32) -> Event
                 }
             }
         }
-        Link::Here(generation) => made(generation, position, cached_tokens).await,
+        Link::Here(generation) => {
+            let event = made(generation, position, cached_tokens, turn_by).await;
+            *turn_by = None;
+            event
+        }
     }
 }
 
-async fn made(generation: &mut Generation, position: u32, cached_tokens: &mut u32) -> Event {
+async fn made(
+    generation: &mut Generation,
+    position: u32,
+    cached_tokens: &mut u32,
+    turn_by: &mut Option<Timestamp>,
+) -> Event {
     loop {
         match generation.next().await {
             Some(Made::Token { id, logprobs }) => {
@@ -633,36 +731,13 @@ async fn made(generation: &mut Generation, position: u32, cached_tokens: &mut u3
                     return Event::Made(tokens);
                 }
             }
-            Some(Made::Prompt { cached, .. }) => *cached_tokens = cached,
+            Some(Made::Prompt { cached, .. }) => {
+                *cached_tokens = cached;
+                *turn_by = None;
+            }
             Some(Made::Ended(reason)) => return Event::MadeAll(stop_reason(&reason)),
             Some(_) => {}
             None => return Event::Closed { garbage: false },
         }
-    }
-}
-
-fn broken(last: Option<Departure>) -> AskError {
-    match last {
-        None => AskError::NoProvider("nobody serves the model now".to_owned()),
-        Some(Departure::NotPaid(why)) => AskError::Budget(why),
-        Some(Departure::Refused(Refusal {
-            code: RefusalCode::Busy,
-            retry_after_ms,
-            ..
-        })) => AskError::Busy {
-            retry_after_s: u32::try_from(retry_after_ms.unwrap_or(1_000).div_ceil(1_000))
-                .unwrap_or(1),
-        },
-        Some(Departure::Refused(Refusal {
-            code: RefusalCode::BadGrammar | RefusalCode::BadRequest | RefusalCode::TooLong,
-            message,
-            ..
-        })) => AskError::Senseless(message),
-        Some(Departure::Refused(refusal)) => AskError::NoProvider(refusal.message),
-        Some(Departure::Distrusted(distrust)) => AskError::NoProvider(distrust.to_string()),
-        Some(_) => AskError::NoProvider(
-            "the last provider fell silent or broke off, and nobody else serves the model"
-                .to_owned(),
-        ),
     }
 }

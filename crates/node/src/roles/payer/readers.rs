@@ -10,7 +10,8 @@ use std::sync::{Mutex, PoisonError};
 
 use hearth_models::engine::Engine;
 use hearth_models::prompt::PromptInput;
-use hearth_models::reader::{self, Launcher, Prompts};
+use hearth_models::grammar::GrammarError;
+use hearth_models::reader::{self, Launcher, Prompts, SchemaChecker};
 use hearth_models::template::Message;
 use hearth_models::tools::{Tool, ToolCall};
 use hearth_models::vocabulary::Vocabulary;
@@ -23,9 +24,8 @@ use crate::answers::{Input, Speaker};
 /// Models whose readers are kept.
 const READERS_MAX: usize = 16;
 
-/// Why a prompt cannot be read.
+/// Why a prompt cannot be read. Exhaustive, so that what passes it on decides on each cause.
 #[derive(Debug, Error)]
-#[non_exhaustive]
 pub enum ReadError {
     /// Nothing of the model is here.
     #[error("the model's tokenizer is not here; get the model with `hearth models get`")]
@@ -58,6 +58,7 @@ pub struct ModelFile {
 /// The readers of the models that were used lately.
 #[derive(Debug)]
 pub struct Readers {
+    schemas: SchemaChecker,
     launcher: Launcher,
     files: Mutex<Vec<ModelFile>>,
     ready: Mutex<BTreeMap<ContentHash, Reader>>,
@@ -67,10 +68,19 @@ impl Readers {
     /// Readers for these files, in processes that `launcher` starts.
     pub fn new(files: Vec<ModelFile>, launcher: Launcher) -> Self {
         Self {
+            schemas: SchemaChecker::new(&launcher),
             launcher,
             files: Mutex::new(files),
             ready: Mutex::default(),
         }
+    }
+
+    /// Checks whether any model can follow a JSON Schema.
+    ///
+    /// # Errors
+    /// When none can.
+    pub async fn check_schema(&self, schema: String) -> Result<(), GrammarError> {
+        self.schemas.check(schema).await
     }
 
     /// Adds a file, or the head of one.

@@ -3,7 +3,7 @@
 use std::future::pending;
 use std::time::Duration;
 
-use hearth_models::engine::{Event as Made, Generation, SubmitError};
+use hearth_models::engine::{Event as Made, Generation};
 use hearth_net::{FrameReceiver, FrameSender, IncomingAnswer, RecvError, SendError};
 use hearth_protocol::answer::frame::{FRAME_TOKENS_MAX, RefusalCode};
 use hearth_protocol::answer::{
@@ -23,6 +23,7 @@ use super::till::{self, Admitting, Outcome, Promised, Tab};
 use super::{Openness, Provider, refusal};
 use crate::payments::desk::DeskStopped;
 use crate::payments::signing::sign;
+use crate::roles::causes;
 use crate::roles::served::{Gathered, Served, stop_reason};
 
 /// How long a payer may take to ask, and to promise more once nothing is covered any more.
@@ -157,9 +158,7 @@ impl<'a> Conversation<'a> {
 
     /// The model that the question is for, and the spec that it is answered with.
     fn find(&self, request: &AnswerRequest) -> Result<(Served, ContentHash), Refusal> {
-        request
-            .check()
-            .map_err(|error| refusal(RefusalCode::BadRequest, None, &error.to_string()))?;
+        request.check().map_err(causes::request_refusal)?;
         let is_household = (self.provider.parts().is_household)(&self.device);
         let open = *self.provider.opened().borrow();
         if !open.admits(is_household) {
@@ -167,15 +166,15 @@ impl<'a> Conversation<'a> {
                 Openness::Nobody => "the owner shares this device with nobody",
                 _ => "the owner keeps this device to the household now",
             };
-            return Err(refusal(RefusalCode::NotNow, None, message));
+            return Err(refusal(RefusalCode::NotNow, None, None, message));
         }
         let served = self.provider.find(&request.weights).ok_or_else(|| {
             let message = "the model is not served here";
-            refusal(RefusalCode::ModelNotServed, None, message)
+            refusal(RefusalCode::ModelNotServed, None, None, message)
         })?;
         if served.audience == Audience::Household && !is_household {
             let message = "the model answers its own household only";
-            return Err(refusal(RefusalCode::ModelNotServed, None, message));
+            return Err(refusal(RefusalCode::ModelNotServed, None, None, message));
         }
         let spec = Spec {
             sampling: request.sampling.clone(),
@@ -184,7 +183,7 @@ impl<'a> Conversation<'a> {
         .hash();
         if spec != request.spec {
             let message = "the model is served with another spec: take the newest offer";
-            return Err(refusal(RefusalCode::SpecDiffers, None, message));
+            return Err(refusal(RefusalCode::SpecDiffers, None, None, message));
         }
         Ok((served, spec))
     }
@@ -205,7 +204,8 @@ impl<'a> Conversation<'a> {
             .map_or(request.output_tokens_max, Tab::covered_tokens);
         let job = served.job(&request, owner(&self.device), allowance);
         let generation = served.engine.submit(job).await;
-        let generation = generation.map_err(|error| Unanswered::Refused(not_taken(&error)))?;
+        let generation =
+            generation.map_err(|error| Unanswered::Refused(causes::to_refusal(&error)))?;
         let mut work = Work {
             request,
             served,
@@ -234,7 +234,7 @@ impl<'a> Conversation<'a> {
     /// Returns what is left in a channel, whoever may use the device now: it is the payer's.
     async fn refund(&mut self, payment: &[u8]) -> Result<(), Unanswered> {
         let refused = |message: &str| {
-            Unanswered::Refused(refusal(RefusalCode::PaymentRefused, None, message))
+            Unanswered::Refused(refusal(RefusalCode::PaymentRefused, None, None, message))
         };
         let sales = self.provider.parts().sales.as_ref();
         let sales = sales.ok_or_else(|| refused("no chain can be reached here now"))?;
@@ -263,7 +263,7 @@ impl<'a> Conversation<'a> {
             return Ok(None);
         }
         let refused = |message: &str| {
-            Unanswered::Refused(refusal(RefusalCode::PaymentRefused, None, message))
+            Unanswered::Refused(refusal(RefusalCode::PaymentRefused, None, None, message))
         };
         let sales = parts.sales.as_ref();
         let sales = sales.ok_or_else(|| refused("no payments can be taken here now"))?;
@@ -653,16 +653,4 @@ fn owner(device: &DeviceId) -> u64 {
 
 fn count(tokens: usize) -> u32 {
     u32::try_from(tokens).unwrap_or(u32::MAX)
-}
-
-/// Why the engine does not take a question, as the payer is told.
-fn not_taken(error: &SubmitError) -> Refusal {
-    let (code, retry_after_ms) = match error {
-        SubmitError::Busy { retry_after_ms } => (RefusalCode::Busy, Some(*retry_after_ms)),
-        SubmitError::TooLong { .. } => (RefusalCode::TooLong, None),
-        SubmitError::Grammar(_) => (RefusalCode::BadGrammar, None),
-        SubmitError::Stopped => (RefusalCode::Failed, None),
-        _ => (RefusalCode::BadRequest, None),
-    };
-    refusal(code, retry_after_ms, &error.to_string())
 }
