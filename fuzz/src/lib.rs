@@ -5,10 +5,10 @@
 //! seed in `corpus/`, so that an input that once broke something is tried again in every run of the
 //! tests. Nothing here knows libFuzzer.
 
+mod paths;
 mod quotes;
 pub mod readers;
 mod tickets;
-mod paths;
 
 use std::fmt::{Debug, Display};
 use std::fs;
@@ -49,9 +49,9 @@ use hearth_protocol::x402::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use paths::paths;
 pub use quotes::quotes;
 pub use tickets::tickets;
-pub use paths::paths;
 mod bodies;
 
 pub use bodies::{chat, completions, embeddings, messages, responses};

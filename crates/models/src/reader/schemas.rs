@@ -4,8 +4,8 @@
 //! another device is asked, and a provider that calls a good schema bad is not believed. The tokens of a
 //! model do not matter for that, so tokens are single bytes here.
 
-use super::grammars::{CompileError, Grammars};
 use super::Launcher;
+use super::grammars::{CompileError, Grammars};
 use crate::grammar::{GrammarError, GrammarSource};
 use crate::vocabulary::Vocabulary;
 

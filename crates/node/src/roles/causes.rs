@@ -187,9 +187,10 @@ fn of_prompt(error: &PromptError) -> AskError {
             TemplateError::Missing | TemplateError::TooLong | TemplateError::Unreadable(_) => {
                 senseless(Field::Model, error)
             }
-            TemplateError::Refused(_) | TemplateError::OutOfFuel | TemplateError::Failed(_) => {
-                senseless(Field::Prompt, error)
-            }
+            TemplateError::Refused(_)
+            | TemplateError::NotContinued
+            | TemplateError::OutOfFuel
+            | TemplateError::Failed(_) => senseless(Field::Prompt, error),
         },
     }
 }

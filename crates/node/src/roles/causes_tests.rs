@@ -225,7 +225,10 @@ fn what_a_prompt_cannot_be_read_for_is_told_of_prompt_or_model() {
         template(TemplateError::Failed(String::new())),
         Some(Field::Prompt)
     );
-    assert_eq!(field(prompt(PromptError::UnknownToken(7))), Some(Field::Prompt));
+    assert_eq!(
+        field(prompt(PromptError::UnknownToken(7))),
+        Some(Field::Prompt)
+    );
     for heavy in [PromptReadError::TooSlow, PromptReadError::TooMuch] {
         assert_eq!(field(ReadError::Prompt(heavy)), Some(Field::Prompt));
     }

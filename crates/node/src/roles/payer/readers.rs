@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use hearth_models::engine::Engine;
-use hearth_models::prompt::PromptInput;
 use hearth_models::grammar::GrammarError;
+use hearth_models::prompt::PromptInput;
 use hearth_models::reader::{self, Launcher, Prompts, SchemaChecker};
 use hearth_models::template::Message;
 use hearth_models::tools::{Tool, ToolCall};
