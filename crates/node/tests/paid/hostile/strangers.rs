@@ -112,8 +112,18 @@ async fn a_voucher_that_a_claim_made_public_is_worth_nothing_to_those_who_read_i
         "the lowest voucher that covers it: {max}"
     );
     try_everything(&forger, &claims[0], "after a claim").await;
+    // A payer whose next voucher would be that very one is told a figure from which it is another.
+    let ceiling = max - forger.charged;
+    let reply = forger
+        .send("/hello", &forger.voucher_payment(ceiling))
+        .await;
+    let code = ErrorCode::CumulativeMismatch.as_str();
+    assert_eq!((reply.status, &*reply.code), (UNPAID, code));
+    let payment = forger.voucher_payment_of(max + 1, ceiling);
+    assert_eq!(forger.send("/hello", &payment).await.status, OK);
+    forger.charged += 100;
     // The payer, who signs anew, goes on; and so does the next claim.
-    for ceiling in [1_000, 500] {
+    for ceiling in [1_000, 750] {
         let payment = forger.voucher_payment(ceiling);
         assert_eq!(forger.send("/hello", &payment).await.status, OK);
         forger.charged += 100;
