@@ -11,8 +11,7 @@ fn submit_cases() -> Vec<(SubmitError, Option<Field>, RefusalCode)> {
         | SubmitError::Grammar(_)
         | SubmitError::Stopped => (),
     };
-    let refused = GrammarError::Refused("not: unsupported".to_owned());
-    let cases = vec![
+    let mut cases = vec![
         (
             SubmitError::Busy {
                 retry_after_ms: 7_001,
@@ -58,6 +57,17 @@ fn submit_cases() -> Vec<(SubmitError, Option<Field>, RefusalCode)> {
             Some(Field::Prompt),
             RefusalCode::BadRequest,
         ),
+        (SubmitError::Stopped, None, RefusalCode::Failed),
+    ];
+    cases.extend(grammar_cases());
+    cases.iter().for_each(|(error, ..)| covered(error));
+    cases
+}
+
+/// The same for each cause of a grammar.
+fn grammar_cases() -> Vec<(SubmitError, Option<Field>, RefusalCode)> {
+    let refused = GrammarError::Refused("not: unsupported".to_owned());
+    vec![
         (
             SubmitError::Grammar(GrammarError::TooLong),
             Some(Field::Grammar),
@@ -83,10 +93,7 @@ fn submit_cases() -> Vec<(SubmitError, Option<Field>, RefusalCode)> {
             None,
             RefusalCode::Failed,
         ),
-        (SubmitError::Stopped, None, RefusalCode::Failed),
-    ];
-    cases.iter().for_each(|(error, ..)| covered(error));
-    cases
+    ]
 }
 
 #[test]

@@ -43,6 +43,39 @@ fn told(
     }
 }
 
+/// The same for a question that is at fault.
+fn senseless(field: &Field) -> Told {
+    let params = match field {
+        Field::Model => ["model"; 4],
+        Field::Prompt => ["messages", "prompt", "input", "messages"],
+        Field::Grammar => [
+            "response_format",
+            "prompt",
+            "text.format",
+            "output_config.format",
+        ],
+        Field::Sampling => ["logit_bias"; 4],
+        Field::OutputTokens => [
+            "max_completion_tokens",
+            "max_tokens",
+            "max_output_tokens",
+            "max_tokens",
+        ],
+        Field::Logprobs => ["top_logprobs", "logprobs", "top_logprobs", "messages"],
+    };
+    let code = match field {
+        Field::Grammar => "invalid_json_schema",
+        _ => "invalid_value",
+    };
+    told(
+        400,
+        code,
+        Some(params),
+        "invalid_request_error",
+        ["it is wrong so"; 2],
+    )
+}
+
 /// What each cause must become. A new cause does not compile before it is decided here.
 fn expected(error: &AskError) -> Told {
     let model = Some(["model"; 4]);
@@ -70,31 +103,7 @@ fn expected(error: &AskError) -> Told {
             "not_found_error",
             ["this device"; 2],
         ),
-        AskError::Senseless { field, .. } => {
-            let params = match field {
-                Field::Model => ["model"; 4],
-                Field::Prompt => ["messages", "prompt", "input", "messages"],
-                Field::Grammar => [
-                    "response_format",
-                    "prompt",
-                    "text.format",
-                    "output_config.format",
-                ],
-                Field::Sampling => ["logit_bias"; 4],
-                Field::OutputTokens => [
-                    "max_completion_tokens",
-                    "max_tokens",
-                    "max_output_tokens",
-                    "max_tokens",
-                ],
-                Field::Logprobs => ["top_logprobs", "logprobs", "top_logprobs", "messages"],
-            };
-            let code = match field {
-                Field::Grammar => "invalid_json_schema",
-                _ => "invalid_value",
-            };
-            told(400, code, Some(params), wrong, ["it is wrong so"; 2])
-        }
+        AskError::Senseless { field, .. } => senseless(field),
         AskError::TextTooLong { .. } => {
             let says = [
                 "maximum context length is",
@@ -301,16 +310,15 @@ fn impossible() -> Value {
     })
 }
 
-#[tokio::test]
-async fn a_schema_that_cannot_be_followed_is_told_where_it_stands_and_nobody_is_asked() {
-    let served = Served::start().await;
+/// Requests with that schema, and the field in which it stands.
+fn impossible_requests() -> Vec<(&'static str, &'static str, Value)> {
     let good = json!({ "type": "object", "properties": {} });
     let function = |name: &str, schema: &Value| json!({ "type": "function", "function": { "name": name, "parameters": schema } });
     let flat = |name: &str, schema: &Value| json!({ "type": "function", "name": name, "parameters": schema });
     let tool = |name: &str, schema: &Value| json!({ "name": name, "input_schema": schema });
     let bad = impossible();
     let form = json!({ "type": "json_schema", "schema": bad });
-    let cases = [
+    vec![
         (
             APIS[0],
             "response_format",
@@ -365,8 +373,13 @@ async fn a_schema_that_cannot_be_followed_is_told_where_it_stands_and_nobody_is_
             json!({
             "tools": [tool("a", &good), tool("b", &bad)], "tool_choice": { "type": "any" } }),
         ),
-    ];
-    for (path, param, change) in cases {
+    ]
+}
+
+#[tokio::test]
+async fn a_schema_that_cannot_be_followed_is_told_where_it_stands_and_nobody_is_asked() {
+    let served = Served::start().await;
+    for (path, param, change) in impossible_requests() {
         let mut body = body(path);
         for (field, value) in change.as_object().unwrap() {
             body[field] = value.clone();
@@ -387,7 +400,8 @@ async fn a_schema_that_cannot_be_followed_is_told_where_it_stands_and_nobody_is_
         "nobody was asked"
     );
     let mut sound = body(APIS[0]);
-    sound["tools"] = json!([function("b", &bad)]);
+    sound["tools"] =
+        json!([{ "type": "function", "function": { "name": "b", "parameters": impossible() } }]);
     sound["tool_choice"] = json!("none");
     served.ask(APIS[0], &sound).await;
 }

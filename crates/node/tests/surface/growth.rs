@@ -250,12 +250,27 @@ async fn what_only_others_understand_is_passed_over() {
     }
 }
 
-#[tokio::test]
-async fn what_would_silently_mean_something_else_is_refused_by_its_name() {
+/// Refuses each with a sentence about its field, and asks nobody.
+async fn refuses(cases: &[(&str, &str, Value)]) {
     let served = Served::start().await;
+    for (path, param, change) in cases {
+        let body = with(path, change);
+        let (status, reply) = served.fail(path, &body).await;
+        assert_eq!(status, 400, "{body}");
+        let message = reply["error"]["message"].as_str().unwrap();
+        if *path == MESSAGES {
+            assert!(message.contains(param), "{param}: {message}");
+        } else {
+            assert_eq!(reply["error"]["param"], *param, "{body}");
+        }
+    }
+    assert!(served.script.asked.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn what_chats_would_silently_take_otherwise_is_refused_by_its_name() {
     let user = |content: Value| json!({ "messages": [{ "role": "user", "content": content }] });
-    let item = |item: Value| json!({ "input": [item] });
-    let cases = [
+    refuses(&[
         (
             CHAT,
             "modalities",
@@ -302,6 +317,14 @@ async fn what_would_silently_mean_something_else_is_refused_by_its_name() {
             "messages[0].content[0]",
             user(json!([{ "type": "file", "file": {} }])),
         ),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn what_responses_would_silently_take_otherwise_is_refused_by_its_name() {
+    let item = |item: Value| json!({ "input": [item] });
+    refuses(&[
         (
             RESPONSES,
             "tools[0].type",
@@ -365,6 +388,14 @@ async fn what_would_silently_mean_something_else_is_refused_by_its_name() {
             "input[0].role",
             item(json!({ "role": "tool", "content": "x" })),
         ),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn what_messages_would_silently_take_otherwise_is_refused_by_its_name() {
+    let user = |content: Value| json!({ "messages": [{ "role": "user", "content": content }] });
+    refuses(&[
         (
             MESSAGES,
             "mcp_servers",
@@ -403,19 +434,8 @@ async fn what_would_silently_mean_something_else_is_refused_by_its_name() {
             "messages.0.content.0",
             user(json!([{ "type": "server_tool_use", "id": "a", "name": "b" }])),
         ),
-    ];
-    for (path, param, change) in cases {
-        let body = with(path, &change);
-        let (status, reply) = served.fail(path, &body).await;
-        assert_eq!(status, 400, "{body}");
-        let message = reply["error"]["message"].as_str().unwrap();
-        if path == MESSAGES {
-            assert!(message.contains(param), "{param}: {message}");
-        } else {
-            assert_eq!(reply["error"]["param"], param, "{body}");
-        }
-    }
-    assert!(served.script.asked.lock().unwrap().is_empty());
+    ])
+    .await;
 }
 
 #[tokio::test]
