@@ -89,7 +89,8 @@ fn every_address_in_the_repository_is_one_that_a_wallet_takes() {
         };
         let shown = path.strip_prefix(&root).unwrap().display().to_string();
         // What people copy and what programs write have the checksum; a test of a reader may not.
-        let is_shown = !shown.ends_with(".rs") && !shown.ends_with("_bad.json");
+        // and vectors hold the bytes that a program signs.
+        let is_shown = !shown.ends_with(".rs") && !shown.starts_with("vectors/");
         for address in addresses(&text) {
             let right: Address = address.parse().unwrap();
             let is_right = right.to_checksum(None) == address;

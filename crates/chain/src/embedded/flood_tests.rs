@@ -138,15 +138,14 @@ fn accounts_without_a_history_leave_room_in_a_chain_on_a_timer() {
     let mut refused = 0;
     for from in UNFUNDED..UNFUNDED + 5 {
         for nonce in 0..1_000 {
-            let sent = send(&chain, &idle(&account(from), nonce, 0));
-            if let Err(error) = sent {
-                assert_eq!(error.code, RpcError::LIMIT_EXCEEDED);
+            if let Err(error) = send(&chain, &idle(&account(from), nonce, 0)) {
+                assert_eq!(error.code, RpcError::LIMIT_EXCEEDED, "{error}");
                 refused += 1;
+                break;
             }
         }
     }
-    assert_eq!(waiting(&chain), MAX_UNKNOWN_TRANSACTIONS);
-    assert_eq!(refused, 5_000 - MAX_UNKNOWN_TRANSACTIONS);
+    assert_eq!((waiting(&chain), refused), (MAX_UNKNOWN_TRANSACTIONS, 1));
     let to = Address::repeat_byte(0x77);
     send(&chain, &payment(&account(0), 0, to, 1).1).unwrap();
     chain.request("evm_mine", json!([])).unwrap();
