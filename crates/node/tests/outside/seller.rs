@@ -13,7 +13,7 @@ use alloy_signer_local::PrivateKeySigner;
 use hearth_chain::client::{ChainClient, Environment, HttpOptions, SystemEnvironment};
 use hearth_chain::sender::SenderConfig;
 use hearth_node::http::proxy::Upstream as Proxied;
-use hearth_node::payments::gate::{Gate, PaidLayer};
+use hearth_node::payments::gate::Gate;
 use hearth_node::payments::offer::{AcceptedAsset, FixedPrice, Price};
 use hearth_node::payments::settlement::Settlement;
 use hearth_node::payments::till::{ChainAccess, Tasks, Till, TillKeys, open_escrows};
@@ -164,9 +164,7 @@ impl Seller {
         };
         let http = hearth_node::http::client().expect("an HTTP client");
         // The service behind it counts in atomic units, as a token without decimals has them.
-        let router = Proxied::new(self.upstream.clone(), http, 0)
-            .router()
-            .layer(PaidLayer(Arc::new(gate)));
+        let router = Proxied::new(self.upstream.clone(), http, 0).router(gate);
         let listener = TcpListener::bind(self.address)
             .await
             .expect("the port is free again");
