@@ -2,6 +2,7 @@
 
 use hearth_models::engine::{EndReason, SubmitError};
 use hearth_models::grammar::{GrammarError, GrammarSource};
+use hearth_models::prompt::PromptInput;
 use hearth_models::tools::{ForcedTool, OutputPart, Tool, ToolCallStream, forced_call_grammar};
 use serde_json::{Value, json};
 
@@ -114,7 +115,11 @@ async fn a_forced_call_is_a_call() {
 #[ignore = "needs outside programs"]
 async fn a_model_that_wants_line_feeds_still_ends_its_json() {
     let engine = engine(|_| {});
-    let line_feed = engine.vocabulary().encode("\n", false).unwrap()[0];
+    let line_feed = PromptInput::Text {
+        text: "\n".to_owned(),
+        special: false,
+    };
+    let line_feed = engine.prompts().ids(line_feed, 0).await.unwrap()[0];
     let schema = json!({
         "type": "object",
         "properties": {"a": {"type": "integer"}, "b": {"type": "boolean"}},

@@ -127,7 +127,7 @@ fn what_is_no_model_is_refused() {
 #[test]
 #[ignore = "needs outside programs"]
 fn a_message_that_spells_turns_is_words() {
-    let vocabulary = Vocabulary::load(&model_path()).unwrap();
+    let vocabulary = Encoder::load(&model_path()).unwrap();
     let reader = PromptReader::new(vocabulary.clone()).unwrap();
     let ids = |messages: &[(&str, &str)], continue_last| {
         let messages = messages.iter().map(|(role, content)| Message {
