@@ -20,7 +20,7 @@ fn list_f32(values: &[f32]) -> Vec<u8> {
     array_value(6, values.len() as u64, &bytes)
 }
 
-fn hostile_heads() -> Vec<(&'static str, Sample)> {
+fn hostile_tokenizers() -> Vec<(&'static str, Sample)> {
     let sound = || sound("{{ messages[0].content }}");
     let spm = |words: &[&str]| {
         sound()
@@ -61,6 +61,12 @@ fn hostile_heads() -> Vec<(&'static str, Sample)> {
         }),
         ("rwkv", kind("rwkv")),
         ("plamo2", kind("plamo2")),
+    ]
+}
+
+fn hostile_lists() -> Vec<(&'static str, Sample)> {
+    let sound = || sound("{{ messages[0].content }}");
+    vec![
         ("no merges", sound().without("tokenizer.ggml.merges")),
         ("merges of nothing", {
             sound().with(
@@ -99,6 +105,12 @@ fn hostile_heads() -> Vec<(&'static str, Sample)> {
             "a pre-tokenizer that is unknown",
             sound().with("tokenizer.ggml.pre", text_value("stranger")),
         ),
+    ]
+}
+
+fn hostile_texts_and_counts() -> Vec<(&'static str, Sample)> {
+    let sound = || sound("{{ messages[0].content }}");
+    vec![
         ("a template that is not one", {
             sound().with("tokenizer.chat_template", text_value("{% for %}"))
         }),
@@ -135,7 +147,10 @@ fn hostile_heads() -> Vec<(&'static str, Sample)> {
 #[test]
 fn a_head_that_breaks_its_reader_breaks_nothing_else() {
     let other = load(&sound("{{ messages[0].content }}"));
-    for (what, sample) in hostile_heads() {
+    let mut heads = hostile_tokenizers();
+    heads.extend(hostile_lists());
+    heads.extend(hostile_texts_and_counts());
+    for (what, sample) in heads {
         let file = file(&sample);
         let loaded = bounded(what, || {
             let loaded = Prompts::load(&launcher(), &file.path);

@@ -152,6 +152,12 @@ fn what_makes_no_sense_is_not_believed() {
             "{what}: {error}"
         );
     }
+}
+
+#[test]
+fn a_reader_that_says_too_much_or_nothing_is_given_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = super::file(&sound("{{ messages[0].content }}"));
     let endless = saying(folder.path(), PREAMBLE, "exec cat /dev/zero");
     let loaded = bounded("no end", || Prompts::load(&endless, &file.path));
     assert!(matches!(loaded, Err(OpenError::Broken { .. })));
