@@ -254,8 +254,7 @@ impl Device {
         building.offering(&network, &provider).await?;
         building.join(&network, &members, &options.join);
         let (surface, ledger) = building.surface(&payer)?;
-        let sell_at = options.sell_at;
-        let shop = building.shop(sell_at, till.as_ref(), &provider, &surface);
+        let shop = building.shop(options.sell_at, till.as_ref(), &provider, &surface);
         let shop = shop.await?;
         let node_file = NodeFile::write(home, address)?;
         surface.set_owner(&node_file.token);
