@@ -256,85 +256,62 @@ fn tokenizers_that_nobody_knows_are_refused() {
     refused(cases);
 }
 
+/// What each token is.
+fn types(kinds: &[i32]) -> Vec<u8> {
+    let bytes: Vec<u8> = kinds.iter().flat_map(|kind| kind.to_le_bytes()).collect();
+    array_value(5, kinds.len() as u64, &bytes)
+}
+
 #[test]
 fn vocabularies_that_llama_cpp_would_not_survive_are_refused() {
-    let types = |kinds: &[i32]| {
-        let bytes: Vec<u8> = kinds.iter().flat_map(|kind| kind.to_le_bytes()).collect();
-        array_value(5, kinds.len() as u64, &bytes)
-    };
-    let scores = |scores: &[f32]| {
-        let bytes: Vec<u8> = scores
-            .iter()
-            .flat_map(|score| score.to_le_bytes())
-            .collect();
-        array_value(6, scores.len() as u64, &bytes)
-    };
-    let tokens = |tokens: &[&str]| texts_value(tokens);
     let long = "a".repeat(vocabulary::TOKEN_BYTES_MAX + 1);
     let strange: Vec<String> = (0..40)
         .map(|number| format!("{number}{}", " ".repeat(2_000)))
         .collect();
     let strange: Vec<&str> = strange.iter().map(|token| &**token).collect();
-    let merges = "tokenizer.ggml.merges";
+    let strange = Sample::model()
+        .without("tokenizer.ggml.token_type")
+        .with(TOKENS, texts_value(&strange));
+    let no_score = [0.0f32, f32::NAN, 1.0].map(f32::to_le_bytes).concat();
+    let kinds = "tokenizer.ggml.token_type";
     refused(vec![
         key(TOKENS, texts_value(&[]), "is empty"),
-        key(TOKENS, tokens(&["a", "b", &long]), "a token of more than"),
-        (
-            Sample::model()
-                .without("tokenizer.ggml.token_type")
-                .with(TOKENS, tokens(&strange)),
-            "more text than any",
-        ),
-        key(
-            "tokenizer.ggml.token_type",
-            types(&[1, 1, 99]),
-            "kind of token",
-        ),
-        key(
-            "tokenizer.ggml.token_type",
-            types(&[1, -1, 1]),
-            "kind of token",
-        ),
+        key(TOKENS, texts_value(&["a", "b", &long]), "more than"),
+        (strange, "more text than any"),
+        key(kinds, types(&[1, 1, 99]), "kind of token"),
+        key(kinds, types(&[1, -1, 1]), "kind of token"),
         key(
             "tokenizer.ggml.scores",
-            scores(&[0.0, f32::NAN, 1.0]),
+            array_value(6, 3, &no_score),
             "no number for token 1",
         ),
-        key(merges, texts_value(&["a b", "ab"]), "at 1"),
-        key(merges, texts_value(&[""]), "at 0"),
-        key(merges, texts_value(&["a "]), "at 0"),
-        key(merges, texts_value(&[" a"]), "at 0"),
-        key(merges, u32_value(1), "no list of texts"),
-        key(merges, array_value(4, 1, &[0; 4]), "no list of texts"),
-        number(
-            "tokenizer.ggml.eos_token_id",
-            3,
-            "no token of the vocabulary",
-        ),
-        number(
-            "tokenizer.ggml.bos_token_id",
-            u32::MAX,
-            "no token of the vocabulary",
-        ),
-        key(
-            "tokenizer.ggml.unknown_token_id",
-            text_value("a"),
-            "no token of the vocabulary",
-        ),
-        // Words of bytes without a token for each byte.
-        key(
-            "tokenizer.ggml.model",
-            text_value("llama"),
-            "no token for the byte",
-        ),
+        // Words of characters without a token for each byte.
+        key("tokenizer.ggml.model", text_value("llama"), "for the byte"),
         // Nothing stands for a word that is not known.
         key("tokenizer.ggml.model", text_value("bert"), "no key"),
     ]);
     let bytes = Sample::model()
         .with("tokenizer.ggml.model", text_value("bert"))
         .with("tokenizer.ggml.unknown_token_id", u32_value(0))
-        .with("tokenizer.ggml.token_type", types(&[1, 6, 1]));
+        .with(kinds, types(&[1, 6, 1]));
     assert!(refusal(&bytes.file()).contains("tokens for bytes"));
+}
+
+#[test]
+fn merges_and_special_tokens_are_of_the_vocabulary() {
+    let merges = "tokenizer.ggml.merges";
+    let outside = "no token of the vocabulary";
+    refused(vec![
+        key(merges, texts_value(&["a b", "ab"]), "at 1"),
+        key(merges, texts_value(&[""]), "at 0"),
+        key(merges, texts_value(&["a "]), "at 0"),
+        key(merges, texts_value(&[" a"]), "at 0"),
+        key(merges, u32_value(1), "no list of texts"),
+        key(merges, array_value(4, 1, &[0; 4]), "no list of texts"),
+        number("tokenizer.ggml.eos_token_id", 3, outside),
+        number("tokenizer.ggml.bos_token_id", u32::MAX, outside),
+        key("tokenizer.ggml.unknown_token_id", text_value("a"), outside),
+    ]);
 }
 
 #[test]

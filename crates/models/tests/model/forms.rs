@@ -112,6 +112,38 @@ async fn a_forced_call_is_a_call() {
 
 #[tokio::test]
 #[ignore = "needs outside programs"]
+async fn a_model_that_wants_line_feeds_still_ends_its_json() {
+    let engine = engine(|_| {});
+    let line_feed = engine.vocabulary().encode("\n", false).unwrap()[0];
+    let schema = json!({
+        "type": "object",
+        "properties": {"a": {"type": "integer"}, "b": {"type": "boolean"}},
+        "required": ["a", "b"],
+        "additionalProperties": false,
+    });
+    let tool = Tool {
+        name: "look".to_owned(),
+        description: None,
+        parameters: schema.clone(),
+    };
+    let sources = [
+        GrammarSource::JsonSchema(schema.to_string()),
+        forced_call_grammar(&[tool], ForcedTool::Any, false).unwrap(),
+    ];
+    for source in sources {
+        let mut job = job(&engine, "Answer as JSON.", 400);
+        job.rule.logit_bias_millionths = vec![(line_feed, 100_000_000)];
+        job.rule.temperature_millionths = 0;
+        job.grammar = Some(source);
+        let (ids, reason) = answer(&engine, job).await;
+        let said = text(&engine, &ids);
+        assert_ne!(reason, EndReason::Length, "{said}");
+        assert!(said.contains("\"b\""), "{said}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs outside programs"]
 async fn hostile_grammars_are_refused_or_bounded() {
     let engine = engine(|_| {});
     let deep_schema = format!("{}1{}", "{\"items\":".repeat(60), "}".repeat(60));

@@ -726,6 +726,19 @@ mod tests {
     }
 
     #[test]
+    fn a_name_of_a_model_stands_for_the_hash_of_its_file() {
+        assert!(parsed(DEFAULT_CONFIG).unwrap().names.is_empty());
+        let shown = DEFAULT_CONFIG.replacen("# \"a-model\" =", "\"a-model\" =", 1);
+        let names = parsed(&shown).unwrap().names;
+        let hash = names["a-model"].to_string();
+        assert!(hash.starts_with("0123456789abcdef"), "{hash}");
+        for bad in [hash[1..].to_owned(), hash.replace('0', "g"), String::new()] {
+            let refused = parsed(&shown.replacen(&hash, &bad, 1)).unwrap_err();
+            assert!(refused.contains("64 hexadecimal digits"), "{refused}");
+        }
+    }
+
+    #[test]
     fn a_limit_of_sharing_that_makes_no_sense_is_refused() {
         assert_all_refused(&[
             ("busy_percent = 50", "busy_percent = 101", "0 to 100"),
