@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use thiserror::Error;
 
-use super::pool::{Pool, TakeError};
+use super::pool::{Open, Pool, TakeError};
 use super::process::{ExchangeError, Patience, Process};
 use super::wire::{IDS_BYTES_MAX, Reply, Request, VOCABULARY_BYTES_MAX};
 use super::{ASKING_MAX, Launcher, REQUEST_MAX, Role};
@@ -224,9 +224,7 @@ fn open(
 }
 
 /// Opens the same file in a further process.
-fn reopen(
-    path: PathBuf,
-) -> Box<dyn Fn(&mut Process, Patience<'_>) -> Result<(), ExchangeError> + Send + Sync> {
+fn reopen(path: PathBuf) -> Open {
     Box::new(move |process, patience| {
         let opened = open(process, &path, false, patience)?;
         opened.map(drop).map_err(|_| ExchangeError::Senseless)

@@ -94,7 +94,7 @@ pub(super) fn bind(environment: &mut Environment<'_>) {
     }
     environment.remove_global("debug");
     environment.remove_global("dict");
-    environment.set_formatter(|out, state, value| emit(out, state, value));
+    environment.set_formatter(emit);
     environment.add_filter(KEPT, kept);
     environment.add_filter(STORED, stored);
     environment.add_filter(SCALAR, scalar);
