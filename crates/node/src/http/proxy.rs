@@ -8,10 +8,12 @@
 
 pub mod path;
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -25,7 +27,7 @@ use http::header::{
 };
 use http::uri::PathAndQuery;
 use http::{HeaderMap, StatusCode, Uri};
-use http_body_util::BodyExt;
+use http_body::{Frame, SizeHint};
 use thiserror::Error;
 use tracing::warn;
 use url::Url;
@@ -209,10 +211,35 @@ fn receive(reply: reqwest::Response, meter: Option<&Meter>, decimals: u8) -> Res
     }
     strip(&mut head.headers);
     head.headers.remove(&CHARGE);
-    // The service's trailers could be taken for a statement of what was charged.
-    let body =
-        body.map_frame(|frame| http_body::Frame::data(frame.into_data().unwrap_or_default()));
-    Response::from_parts(head, Body::new(body))
+    Response::from_parts(head, Body::new(WithoutTrailers(body)))
+}
+
+/// The body of a service's reply, whose trailers could be taken for a statement of what was charged.
+struct WithoutTrailers(reqwest::Body);
+
+impl http_body::Body for WithoutTrailers {
+    type Data = Bytes;
+    type Error = reqwest::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, reqwest::Error>>> {
+        loop {
+            match ready!(Pin::new(&mut self.0).poll_frame(context)) {
+                Some(Ok(frame)) if frame.is_trailers() => {}
+                frame => return Poll::Ready(frame),
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.size_hint()
+    }
 }
 
 /// What the service says that the request cost; `None` where it says nothing.
