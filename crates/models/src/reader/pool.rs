@@ -26,7 +26,8 @@ pub(super) enum TakeError {
 }
 
 /// Tells a new reader what it is for.
-pub(super) type Open = Box<dyn Fn(&mut Process, Patience<'_>) -> Result<(), ExchangeError> + Send + Sync>;
+pub(super) type Open =
+    Box<dyn Fn(&mut Process, Patience<'_>) -> Result<(), ExchangeError> + Send + Sync>;
 
 /// Readers that were all told the same.
 pub(super) struct Pool {
