@@ -35,7 +35,7 @@ const HANDED_BYTES_MAX: usize = 4_096;
 pub(crate) fn settle() {
     let is_set = |name: &&str| std::env::var_os(name).is_some();
     // Elsewhere other libraries wait, which need no setting.
-    let waits = !cfg!(target_os = "linux") || WAITING.iter().any(|name| is_set(&name));
+    let waits = !cfg!(target_os = "linux") || WAITING.iter().any(is_set);
     let passphrase = std::env::var(PASSPHRASE_VARIABLE).ok().map(Zeroizing::new);
     if waits && passphrase.is_none() && is_set(&NO_DEBUGGER) {
         return;

@@ -489,7 +489,7 @@ impl Asking {
         let Some(text) = &mut self.text else {
             return;
         };
-        let shown = text.push(&self.reader.vocabulary(), &tokens.ids);
+        let shown = text.push(self.reader.vocabulary(), &tokens.ids);
         let logprobs = tokens
             .ids
             .iter()
