@@ -84,8 +84,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("responses", responses),
     ("rpc", rpc),
     ("template", readers::template),
-    ("vocabulary", readers::vocabulary),
     ("tickets", tickets),
+    ("vocabulary", readers::vocabulary),
 ];
 
 /// The most decimals a token can state: `decimals()` is a `uint8`.

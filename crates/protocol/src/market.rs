@@ -541,7 +541,8 @@ mod tests {
     fn a_device_that_says_nothing_more_or_fails_is_not_shown_as_being_there() {
         let mut market = Market::default();
         let device = DeviceId([1; 32]);
-        let first = offer(1, Vec::new(), 50);
+        let mut first = offer(1, Vec::new(), 50);
+        first.expires_at = NOW.plus_ms(2 * LIVELY_MS);
         assert!(!market.is_lively(NOW, &device));
         market.observe(NOW, first.clone()).unwrap();
         assert!(market.is_lively(NOW.plus_ms(LIVELY_MS), &device));

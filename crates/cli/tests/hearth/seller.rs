@@ -267,7 +267,7 @@ fn a_facilitator_says_what_it_supports_and_is_for_this_device_alone() {
     assert_eq!(supported["kinds"][0]["network"], "eip155:402402");
     let authorizer = &supported["kinds"][1]["extra"]["receiverAuthorizer"];
     let ours = service.ready["receiver_authorizer"].as_str().unwrap();
-    assert_eq!(*authorizer, ours.to_lowercase());
+    assert_eq!(*authorizer, ours);
     service.stop("TERM");
 
     let to = ["serve-paid", "--price", "1", "--to", "http://127.0.0.1:1"];

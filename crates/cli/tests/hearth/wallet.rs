@@ -186,10 +186,7 @@ fn statements_for_session_keys_name_device_and_chain() {
     let shown = home.run(&arguments).json();
     let session = &shown["sessions"][0];
     let statement = &session["authorizations"][0];
-    assert_eq!(
-        statement["household"],
-        shown["household"].as_str().unwrap().to_lowercase()
-    );
+    assert_eq!(statement["household"], shown["household"]);
     assert_eq!(statement["chain"], "eip155:402402");
     assert_eq!(statement["device"], "this device");
     assert_eq!(statement["signature"].as_str().unwrap().len(), 132);

@@ -124,8 +124,10 @@ impl Pool {
         }
         drop(state);
         drop(dead);
+        let process = found?;
         let mut lease = Lease {
-            process: found?,
+            was_kept: process.is_some(),
+            process,
             pool: Arc::clone(self),
         };
         if lease.process.is_none() {
@@ -151,6 +153,7 @@ impl Pool {
         state.out += 1;
         drop(state);
         let lease = Lease {
+            was_kept: false,
             process: None,
             pool: Arc::clone(self),
         };
@@ -172,6 +175,8 @@ impl Pool {
 /// A reader that one asker has. Dropping it kills the reader: what it read may have broken it.
 #[derive(Debug)]
 pub(super) struct Lease {
+    /// Whether the reader was there before the asker came: what ends it then may have nothing to do with the asker.
+    pub(super) was_kept: bool,
     /// Always there while the asker has it.
     process: Option<Process>,
     pool: Arc<Pool>,

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use thiserror::Error;
 
-use super::pool::{Open, Pool, TakeError};
+use super::pool::{Lease, Open, Pool, TakeError};
 use super::process::{ExchangeError, Patience, Process};
 use super::wire::{IDS_BYTES_MAX, Reply, Request, VOCABULARY_BYTES_MAX};
 use super::{ASKING_MAX, Launcher, REQUEST_MAX, Role};
@@ -162,23 +162,11 @@ impl Prompts {
         let input = serde_json::to_vec(input)
             .map_err(|error| TemplateError::Failed(error.to_string()))
             .map_err(PromptError::from)?;
-        let mut lease = self
-            .inner
-            .pool
-            .take(patience)
-            .map_err(|error| match error {
-                TakeError::Busy => ReadError::Busy,
-                TakeError::Begin(error) => ReadError::Unavailable(error.to_string()),
-            })?;
         let request = Request::Prompt {
             input: Packed(input),
             now_s,
         };
-        let patience = patience.at_most(REQUEST_MAX);
-        let reply = lease
-            .process()
-            .and_then(|process| process.exchange(&request, IDS_BYTES_MAX, patience))
-            .map_err(|error| failure(&error))?;
+        let (lease, reply) = self.exchange(&request, patience)?;
         let Reply::Ids(ids) = reply else {
             return Err(ReadError::TooMuch);
         };
@@ -189,6 +177,33 @@ impl Prompts {
         }
         lease.give_back();
         ids.map_err(|error| bounded(error).into())
+    }
+
+    /// Sends a request to a reader. A reader that was kept may have been ended by the system meanwhile, so another one is
+    /// asked once.
+    fn exchange(
+        &self,
+        request: &Request<'_>,
+        patience: Patience<'_>,
+    ) -> Result<(Lease, Reply), ReadError> {
+        let mut may_try_again = true;
+        loop {
+            let taken = self.inner.pool.take(patience);
+            let mut lease = taken.map_err(|error| match error {
+                TakeError::Busy => ReadError::Busy,
+                TakeError::Begin(error) => ReadError::Unavailable(error.to_string()),
+            })?;
+            let reply = lease.process().and_then(|process| {
+                process.exchange(request, IDS_BYTES_MAX, patience.at_most(REQUEST_MAX))
+            });
+            match reply {
+                Ok(reply) => return Ok((lease, reply)),
+                Err(ExchangeError::Died) if lease.was_kept && may_try_again => {
+                    may_try_again = false;
+                }
+                Err(error) => return Err(failure(&error)),
+            }
+        }
     }
 
     fn known(&self, ids: &[u32]) -> Result<(), PromptError> {

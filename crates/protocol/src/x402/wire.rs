@@ -326,13 +326,13 @@ mod tests {
                 "network": "eip155:8453",
                 "amount": "10",
                 "asset": asset,
-                "payTo": "0x15D34aaf54267db7d7c367839aaf71a00a2c6a65",
+                "payTo": "0x15d34aaf54267db7d7c367839aaf71a00a2c6a65",
                 "maxTimeoutSeconds": 60,
                 "extra": { "name": "USDC", "version": "2" },
                 "fieldOfTheFuture": [1, null],
             })
         };
-        let wanted = entry("0xF39FD6e51aad88f6f4ce6ab8827279cfffb92266");
+        let wanted = entry("0xf39fd6e51aad88f6f4ce6ab8827279cfffb92266");
         let solana = json!({ "scheme": "exact", "network": "solana:mainnet" });
         let other = entry("0x70997970C51812dc3A010C7d01b50e0d17dc79C8");
         let quoted = json!({ "accepts": [solana, other, wanted] });
