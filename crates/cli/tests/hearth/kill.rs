@@ -129,7 +129,7 @@ impl World {
         for home in &homes[1..] {
             home.point_config_at(&rpc);
             // Small deposits make many of them: the chain has something to do all the time.
-            home.edit_config("per_deposit = \"5\"", "per_deposit = \"0.02\"");
+            home.edit_config("per_deposit = \"5\"", "per_deposit = \"0.1\"");
         }
         let (upstream, answered) = goods();
         let (sender, events) = channel();

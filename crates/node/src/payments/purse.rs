@@ -732,8 +732,8 @@ fn begin_promise(
     held: &mut Held,
     limit: &AssetLimit,
 ) -> Result<Promise, PayError> {
-    let wanted = extra
-        .min_deposit
+    let least = extra.min_deposit;
+    let wanted = least
         .unwrap_or(requirements.amount.saturating_mul(DEPOSIT_CEILINGS))
         // A channel that was worth so much before is worth as much again: the number of
         // deposits grows with the logarithm of what is spent.
@@ -741,8 +741,11 @@ fn begin_promise(
         .max(requirements.amount)
         .min(limit.per_deposit);
     let promise = held.channel().prepare(requirements.amount, wanted)?;
-    let beyond = |deposit: &Amount| *deposit > limit.per_deposit;
-    if let Some(asked) = promise.deposit.filter(beyond) {
+    // A service refuses a deposit below its least one, so none that the limit cuts is signed.
+    let asked = promise
+        .deposit
+        .map(|deposit| deposit.max(least.unwrap_or_default()));
+    if let Some(asked) = asked.filter(|asked| *asked > limit.per_deposit) {
         held.channel().finish(Outcome::NotCharged)?;
         let limit = limit.per_deposit;
         return Err(PayError::Declined(vec![Declined::PerDeposit {
