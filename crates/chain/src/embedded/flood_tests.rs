@@ -79,7 +79,7 @@ fn unfunded_accounts_with_missing_nonces_keep_no_payer_out_not_even_after_a_rest
         let taken = sent.iter().filter(|(_, outcome)| outcome.is_ok()).count();
         let others = usize::from(from - UNFUNDED) * MAX_SENDER_GAPPED;
         if others + MAX_SENDER_GAPPED > MAX_GAPPED_TRANSACTIONS {
-            // Whoever comes now displaces, its own among others.
+            // The pool is full: a newcomer displaces what waits, its own included.
             assert!(taken >= MAX_SENDER_GAPPED, "account {from}");
             continue;
         }

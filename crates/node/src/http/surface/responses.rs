@@ -148,7 +148,7 @@ fn not_kept(request: &ResponsesRequest) -> Result<(), Failure> {
         return Err(Failure::unsupported("top_logprobs", logprobs));
     }
     let told = |also: &String| also == "message.output_text.logprobs";
-    if let Some(index) = request.include.iter().flatten().position(|also| told(also)) {
+    if let Some(index) = request.include.iter().flatten().position(told) {
         return Err(Failure::unsupported(format!("include[{index}]"), logprobs));
     }
     Ok(())
