@@ -1,5 +1,7 @@
 //! What strangers do to a door by raw sockets, and what an honest client notices of it.
 
+#![allow(clippy::unwrap_used)]
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
