@@ -518,7 +518,7 @@ async fn the_head_of_a_strangers_file_is_read_defensively() {
             .payer_of(&format!("reader {number}"), &sellers, 16)
             .await;
         let mut asked = question("Tell me of the sea.", 20);
-        asked.model.clone_from(&offer.models[0].name);
+        asked.model = shared.hash.to_string();
         let refused = soon("a refusal", payer.ask(asked)).await;
         let refused = refused
             .err()

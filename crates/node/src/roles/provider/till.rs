@@ -176,7 +176,6 @@ impl<'a> Tab<'a> {
             desk: self.sales.desk.clone(),
             chain: paying.asset.chain(),
             ceiling: accepted.amount,
-            least_deposit: paying.asset.least_deposit(paying.meter.least()),
             checked,
         };
         Ok(Box::pin(async move {
@@ -312,7 +311,6 @@ struct Payment {
     desk: Desk,
     chain: ChainId,
     ceiling: Amount,
-    least_deposit: Amount,
     checked: CheckedPayment,
 }
 
@@ -330,7 +328,8 @@ impl Payment {
         let quote = Quote {
             ceiling: self.ceiling,
             need: rest,
-            least_deposit: self.least_deposit,
+            // An offer names no least deposit: the gas of one decides whether it is worth sending.
+            least_deposit: Amount::ZERO,
         };
         let admission = self.desk.pay(self.chain, self.checked, quote).await?;
         let mut ticket = match admission {
