@@ -42,8 +42,8 @@ const GAS_CAP: u64 = 1_000_000;
 const GAS_CAP_ROW: u64 = 100_000;
 /// The share of what a deposit or a refund moves that its gas may cost, in millionths: 1%.
 const GAS_SHARE_PPM: u32 = 10_000;
-/// Deposits and refunds of one payer that are under way at once.
-const PAYER_TRANSACTIONS_MAX: usize = 4;
+/// Deposits and refunds of one payer that are under way at once: as many as it may have channels with one provider.
+const PAYER_TRANSACTIONS_MAX: usize = 8;
 /// How long a transaction may wait before it is signed for the first time, in milliseconds.
 const SIGN_WITHIN_MS: u64 = 60_000;
 
