@@ -1,4 +1,4 @@
-//! How the program begins anew with the environment that a node needs.
+//! How the program starts itself again with the environment that a node needs.
 //!
 //! What is read from the environment before the first line, and what everybody can read there afterwards, is settled
 //! by running the same program again in the same process:

@@ -294,7 +294,7 @@ impl Pool {
         dropped
     }
 
-    /// Looks at everything anew after blocks were mined or the chain was opened: what can no longer be mined, waited
+    /// Rechecks everything after blocks were mined or the chain was opened: what can no longer be mined, waited
     /// for too long or has no room is dropped and returned. `accounts` are those of all senders.
     pub(crate) fn tidy(
         &mut self,
@@ -436,7 +436,7 @@ impl Pool {
         self.bytes
     }
 
-    /// Counts everything anew and compares.
+    /// Recounts everything, and compares.
     pub(crate) fn check_counts(&self) {
         let all = || self.senders.values().flat_map(BTreeMap::values);
         assert_eq!(all().count(), self.by_hash.len());

@@ -197,7 +197,7 @@ impl Sequencer {
         Ok(hash)
     }
 
-    /// Looks at the pool anew: what can no longer be mined or waited for too long is dropped.
+    /// Rechecks the pool, and drops transactions that can no longer be mined or have waited too long.
     fn tidy(&mut self) -> Result<(), StoreError> {
         let Ok(head) = self.shared.head() else {
             return Ok(());

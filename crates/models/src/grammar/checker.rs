@@ -1,4 +1,5 @@
-//! Whether a grammar compiles, for a vocabulary of single bytes: what the fuzzer asks, and whoever has no model.
+//! Whether a grammar compiles, for a vocabulary of single bytes, in this very process: for the fuzzer and for tests. A node
+//! asks a process of its own (`crate::reader::SchemaChecker`).
 
 use llguidance::{Matcher, ParserFactory};
 use toktrie::ApproximateTokEnv;

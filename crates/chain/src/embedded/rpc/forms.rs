@@ -2,7 +2,7 @@
 //!
 //! Libraries that parse are lenient: they take numbers with leading zeros, bytes without `0x`, and more parameters
 //! than a method has. A client that is wrong in such a way meets a public client one day that means something else,
-//! so it is told here. Each method has its list; what is no list's is for [`super::dispatch`].
+//! so it is told here. Each method has its list; a method without one is left to [`super::dispatch`].
 
 use alloy_primitives::U256;
 use serde_json::Value;
@@ -187,7 +187,7 @@ fn overrides(accounts: &Fields) -> Checked {
             "movePrecompileToAddress",
         ];
         if let Some(name) = fields.keys().find(|name| !known.contains(&name.as_str())) {
-            return Err(format!("{} is no override of an account", short(name)));
+            return Err(format!("{} is not an override of an account", short(name)));
         }
     }
     Ok(())
@@ -250,7 +250,7 @@ fn digits(value: &Value) -> Result<&str, String> {
 fn quantity(value: &Value, bits_max: usize) -> Checked {
     let digits = digits(value)?;
     if digits.is_empty() {
-        return Err("hex string \"0x\" is no number; zero is \"0x0\"".to_owned());
+        return Err("hex string \"0x\" is not a number; zero is \"0x0\"".to_owned());
     }
     if digits.len() > 1 && digits.starts_with('0') {
         return Err(format!(
