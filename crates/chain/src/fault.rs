@@ -42,6 +42,11 @@ struct Image {
     synced: Vec<u8>,
     written: Vec<u8>,
     pending: Vec<Pending>,
+}
+
+/// What stops all files of a machine at once.
+#[derive(Debug, Default)]
+struct Power {
     operations: u64,
     stop_at: Option<u64>,
 }
@@ -51,6 +56,7 @@ struct Image {
 #[derive(Clone, Debug, Default)]
 pub struct FaultyBackend {
     image: Arc<Mutex<Image>>,
+    power: Arc<Mutex<Power>>,
 }
 
 impl FaultyBackend {
@@ -69,30 +75,39 @@ impl FaultyBackend {
         backend
     }
 
+    /// An empty file of the same machine: operations on both are counted together, and both stop at once.
+    #[must_use]
+    pub fn beside(&self) -> Self {
+        Self {
+            image: Arc::default(),
+            power: Arc::clone(&self.power),
+        }
+    }
+
     /// Makes the `operation`-th operation (counted from the backend's start) fail, and all later ones.
     pub fn stop_at(&self, operation: u64) {
-        self.lock().stop_at = Some(operation);
+        lock(&self.power).stop_at = Some(operation);
     }
 
     /// How many writes, changes of length and syncs were asked for so far.
     #[must_use]
     pub fn operations(&self) -> u64 {
-        self.lock().operations
+        lock(&self.power).operations
     }
 
     /// Whether the chosen operation has been reached.
     #[must_use]
     pub fn stopped(&self) -> bool {
-        let image = self.lock();
-        image
+        let power = lock(&self.power);
+        power
             .stop_at
-            .is_some_and(|stop_at| image.operations >= stop_at)
+            .is_some_and(|stop_at| power.operations >= stop_at)
     }
 
     /// The file that a process started after the crash finds: a new backend that does not fail.
     #[must_use]
     pub fn survivor(&self, unsynced: Unsynced) -> Self {
-        let image = self.lock();
+        let image = lock(&self.image);
         let mut bytes = image.synced.clone();
         let mut state = match unsynced {
             Unsynced::Torn(seed) => seed,
@@ -111,30 +126,41 @@ impl FaultyBackend {
         let survivor = Image {
             synced: bytes.clone(),
             written: bytes,
-            ..Image::default()
+            pending: Vec::new(),
         };
         Self {
             image: Arc::new(Mutex::new(survivor)),
+            power: Arc::default(),
+        }
+    }
+
+    /// The same for a file of the machine that `survivor` is on by now.
+    #[must_use]
+    pub fn survivor_beside(&self, survivor: &Self, unsynced: Unsynced) -> Self {
+        Self {
+            power: Arc::clone(&survivor.power),
+            ..self.survivor(unsynced)
         }
     }
 
     /// Counts one operation and fails once the chosen one is reached.
     fn begin(&self) -> io::Result<MutexGuard<'_, Image>> {
-        let mut image = self.lock();
-        image.operations += 1;
-        if image
+        let mut power = lock(&self.power);
+        power.operations += 1;
+        if power
             .stop_at
-            .is_some_and(|stop_at| image.operations >= stop_at)
+            .is_some_and(|stop_at| power.operations >= stop_at)
         {
             return Err(io::Error::other("the process was stopped here by the test"));
         }
-        Ok(image)
+        drop(power);
+        Ok(lock(&self.image))
     }
+}
 
-    fn lock(&self) -> MutexGuard<'_, Image> {
-        // A test that panicked elsewhere must still be able to read what survived.
-        self.image.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A test that panicked elsewhere must still be able to read what survived.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Applies one operation to an image; a write that was kept while its change of length was lost grows
@@ -179,13 +205,13 @@ fn check_bound(end: u64) -> io::Result<()> {
 
 impl StorageBackend for FaultyBackend {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.lock().written.len() as u64)
+        Ok(lock(&self.image).written.len() as u64)
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let end = offset.saturating_add(out.len() as u64);
         check_bound(end)?;
-        let image = self.lock();
+        let image = lock(&self.image);
         let bytes = image
             .written
             .get(to_index(offset)..to_index(end))
@@ -260,6 +286,22 @@ mod tests {
             .map(|seed| read(&backend.survivor(Unsynced::Torn(seed))))
             .collect();
         assert_eq!(torn.len(), 2, "sixteen seeds must show both outcomes");
+    }
+
+    #[test]
+    fn files_of_one_machine_stop_together_and_what_each_synced_survives() {
+        let first = FaultyBackend::new();
+        let second = first.beside();
+        first.write(0, b"one").unwrap();
+        first.sync_data().unwrap();
+        second.write(0, b"two").unwrap();
+        first.stop_at(4);
+        assert!(second.sync_data().is_err() && first.write(0, b"!").is_err());
+        let revived = first.survivor(Unsynced::Lost);
+        let beside = second.survivor_beside(&revived, Unsynced::Lost);
+        assert_eq!((revived.len().unwrap(), beside.len().unwrap()), (3, 0));
+        revived.stop_at(1);
+        assert!(beside.write(0, b"two").is_err());
     }
 
     #[test]

@@ -1,32 +1,47 @@
-//! The node's durable store: one redb file, one writer thread, many promises per commit.
+//! The node's durable store: a redb database with a journal in front of it.
 //!
-//! A commit costs a sync of the disk, whatever its size. So writers hand their batches to one
-//! thread, which puts all that wait into one transaction and answers them together: under load the
-//! disk is synced once for many vouchers, and at rest once for one. When a commit fails, nothing
-//! can be promised any more: every later commit is refused until the process starts again.
+//! A commit costs a sync of the disk, whatever its size. So writers hand their batches to one thread, which puts all
+//! that wait into one record of the journal, syncs it and answers them together: under load the disk is synced once for
+//! many vouchers, and at rest once for one. The database takes the rows a moment later; it is synced when half of the
+//! journal is full, or when nothing was written for a second. A crash in between loses nothing: what the database lacks
+//! is read from the journal when the store is opened.
+//!
+//! When a commit fails, nothing can be promised any more: every later commit is refused until the process starts again.
 //!
 //! Values are opaque bytes here; what they mean is known where they are written. The first byte of
 //! a value is its format's number (see [`encode`]).
+
+#[cfg(test)]
+mod crash_tests;
+mod journal;
+mod writer;
 
 use std::fs::Permissions;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
-use std::thread;
 
+use redb::backends::FileBackend;
 use redb::{
-    Database, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata,
-    TableDefinition,
+    Database, Durability, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata,
+    StorageBackend, TableDefinition,
 };
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, oneshot};
 
-/// Batches that may wait for the writer; senders wait beyond.
+pub use journal::JournalError;
+use journal::{Journal, StoreId};
+use writer::{Applier, Job, Progress, Queue, Writer};
+
+/// Batches of [`Store::commit`] that may wait for the writer; senders wait beyond.
 const QUEUE_BATCHES_MAX: usize = 4_096;
-/// Batches that share one commit at most.
-const GROUP_BATCHES_MAX: usize = 1_024;
+/// Which store this is, and up to which number it has the records of its journal.
+const JOURNAL_STATE: TableDefinition<'static, &'static [u8], &'static [u8]> =
+    TableDefinition::new("journal");
+/// The one key of [`JOURNAL_STATE`].
+const JOURNAL_STATE_KEY: &[u8] = b"applied";
 /// The longest value that is written, in bytes.
 pub const VALUE_BYTES_MAX: usize = 1 << 20;
 /// The permissions of a store: what was answered and paid is for nobody else to read.
@@ -98,7 +113,12 @@ impl Table {
     ];
 
     const fn definition(self) -> TableDefinition<'static, &'static [u8], &'static [u8]> {
-        TableDefinition::new(match self {
+        TableDefinition::new(self.name())
+    }
+
+    /// The table's name in the file.
+    const fn name(self) -> &'static str {
+        match self {
             Self::ProviderChannels => "provider_channels",
             Self::PayerChannels => "payer_channels",
             Self::Spent => "spent",
@@ -117,7 +137,21 @@ impl Table {
             Self::SoldSums => "sold_sums",
             Self::BoughtSums => "bought_sums",
             Self::Facilitated => "facilitated",
-        })
+        }
+    }
+}
+
+impl Serialize for Table {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+impl<'de> Deserialize<'de> for Table {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = <&str>::deserialize(deserializer)?;
+        let table = Self::ALL.into_iter().find(|table| table.name() == name);
+        table.ok_or_else(|| D::Error::custom(format!("no table is called {name}")))
     }
 }
 
@@ -139,6 +173,21 @@ pub enum OpenError {
     /// The tables cannot be made.
     #[error("the store cannot be prepared")]
     Prepare(#[source] Box<redb::Error>),
+    /// Its journal cannot be used.
+    #[error("the store's journal at {path} cannot be used")]
+    Journal {
+        /// Where it is.
+        path: String,
+        /// Why.
+        #[source]
+        source: JournalError,
+    },
+    /// What the journal has could not be brought into the store.
+    #[error("what the store's journal has cannot be brought into the store")]
+    Recover(#[source] StoreError),
+    /// The system gave no random bytes.
+    #[error("the system gave no random bytes; the store was not opened")]
+    Randomness,
     /// The writer thread cannot be started.
     #[error("the store's writer cannot be started")]
     Thread(#[source] std::io::Error),
@@ -174,8 +223,9 @@ impl<E: Into<redb::Error>> From<E> for StoreError {
     }
 }
 
-#[derive(Debug)]
-struct Write {
+/// One write: a value for a key, or that there is none any more.
+#[derive(Debug, Serialize, Deserialize)]
+struct Row {
     table: Table,
     key: Vec<u8>,
     value: Option<Vec<u8>>,
@@ -183,9 +233,21 @@ struct Write {
     is_new_only: bool,
 }
 
+impl Row {
+    /// The most bytes that it takes in a record.
+    fn bytes_max(&self) -> usize {
+        let value_bytes = self.value.as_ref().map_or(0, Vec::len);
+        // Lengths and flags take a few bytes each.
+        self.table.name().len() + self.key.len() + value_bytes + 16
+    }
+}
+
 /// Writes that become durable together or not at all.
 #[derive(Debug, Default)]
-pub struct Batch(Vec<Write>);
+pub struct Batch(Vec<Row>);
+
+/// Hears what became of a batch, on the writer's thread: it must neither block nor take long.
+pub type Done = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
 impl Batch {
     /// Puts a value.
@@ -217,7 +279,7 @@ impl Batch {
     }
 
     fn push(&mut self, table: Table, key: &[u8], value: Option<Vec<u8>>, is_new_only: bool) {
-        self.0.push(Write {
+        self.0.push(Row {
             table,
             key: key.to_vec(),
             value,
@@ -241,24 +303,35 @@ impl Batch {
     }
 }
 
-#[derive(Debug)]
-struct Job {
-    batch: Batch,
-    done: oneshot::Sender<Result<(), StoreError>>,
-}
-
 /// A handle to the store. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Store {
     database: Arc<Database>,
-    jobs: mpsc::Sender<Job>,
+    queue: Arc<OpenQueue>,
+    places: Arc<Semaphore>,
+    progress: Arc<Progress>,
+}
+
+/// A queue that is closed when the last handle is gone.
+struct OpenQueue(Arc<Queue>);
+
+impl std::fmt::Debug for OpenQueue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OpenQueue").finish_non_exhaustive()
+    }
+}
+
+impl Drop for OpenQueue {
+    fn drop(&mut self) {
+        self.0.close();
+    }
 }
 
 impl Store {
-    /// Opens the store at `path`, or makes it.
+    /// Opens the store at `path`, or makes it, with its journal beside it.
     ///
     /// # Errors
-    /// When the file is not a store, is in use, or cannot be written.
+    /// When a file is not a store or its journal, is in use, or cannot be written.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         let named = |source| OpenError::Database {
             path: path.display().to_string(),
@@ -271,23 +344,69 @@ impl Store {
         make_private(path).map_err(|error| named(io(error)))?;
         let mut database = Database::open(path).map_err(named)?;
         shed(&mut database).map_err(|error| OpenError::Prepare(Box::new(error)))?;
-        Self::with_database(database)
+        let journal = path.with_added_extension("journal");
+        let unusable = |source| OpenError::Journal {
+            path: journal.display().to_string(),
+            source,
+        };
+        let file = open_journal(&journal).map_err(|error| unusable(error.into()))?;
+        Self::recover(database, Box::new(file), unusable)
     }
 
-    /// Takes an open database, of which this store becomes the main user.
+    /// Takes an open database, which is synced at each commit, and of which this store becomes the main user.
     ///
     /// # Errors
     /// When the tables cannot be made.
     pub fn with_database(database: Database) -> Result<Self, OpenError> {
-        prepare(&database).map_err(|error| OpenError::Prepare(Box::new(error)))?;
-        let database = Arc::new(database);
-        let (jobs, queue) = mpsc::channel(QUEUE_BATCHES_MAX);
-        let writer = Arc::clone(&database);
-        thread::Builder::new()
-            .name("store".to_owned())
-            .spawn(move || write_all(&writer, queue))
-            .map_err(OpenError::Thread)?;
-        Ok(Self { database, jobs })
+        let applier = prepare(database)?;
+        Self::start(
+            Arc::clone(&applier.database),
+            Writer::without_journal(applier),
+        )
+    }
+
+    /// Takes an open database and the file of its journal.
+    ///
+    /// # Errors
+    /// When the tables cannot be made, or the journal is not this database's.
+    pub fn with_journal(
+        database: Database,
+        journal: impl StorageBackend,
+    ) -> Result<Self, OpenError> {
+        let unusable = |source| OpenError::Journal {
+            path: "the file that was handed over".to_owned(),
+            source,
+        };
+        Self::recover(database, Box::new(journal), unusable)
+    }
+
+    fn recover(
+        database: Database,
+        journal: Box<dyn StorageBackend>,
+        unusable: impl FnOnce(JournalError) -> OpenError,
+    ) -> Result<Self, OpenError> {
+        let mut applier = prepare(database)?;
+        let (journal, missing) =
+            Journal::open(journal, applier.id, applier.applied).map_err(unusable)?;
+        if let Some(last) = missing.last() {
+            let rows = missing.iter().flat_map(|record| &record.rows);
+            let written = applier.write(rows, Some(last.number), Durability::Immediate);
+            written.map_err(OpenError::Recover)?;
+        }
+        let database = Arc::clone(&applier.database);
+        let writer = Writer::with_journal(journal, applier).map_err(OpenError::Thread)?;
+        Self::start(database, writer)
+    }
+
+    fn start(database: Arc<Database>, writer: Writer) -> Result<Self, OpenError> {
+        let progress = writer.progress();
+        let queue = Queue::start(writer).map_err(OpenError::Thread)?;
+        Ok(Self {
+            database,
+            queue: Arc::new(OpenQueue(queue)),
+            places: Arc::new(Semaphore::new(QUEUE_BATCHES_MAX)),
+            progress,
+        })
     }
 
     /// The database, for parts that keep their own tables in the same file.
@@ -303,12 +422,46 @@ impl Store {
         if batch.is_empty() {
             return Ok(());
         }
+        let place = Arc::clone(&self.places).acquire_owned().await;
+        let place = place.map_err(|_| StoreError::Stopped)?;
         let (done, wait) = oneshot::channel();
-        self.jobs
-            .send(Job { batch, done })
-            .await
+        let answer = move |outcome| {
+            drop(place);
+            // Who waits no more has lost interest in the answer, not in the write.
+            let _ = done.send(outcome);
+        };
+        self.submit(batch, Box::new(answer))
             .map_err(|_| StoreError::Stopped)?;
+        self.write();
         wait.await.map_err(|_| StoreError::Stopped)?
+    }
+
+    /// Queues a batch, to be made durable after all that were queued before it; `done` hears of it. An empty batch is
+    /// done when those are. Nothing happens before [`Store::write`] or [`Store::write_here`]. The caller bounds how many
+    /// it has under way.
+    ///
+    /// # Errors
+    /// Gives `done` back when the store has stopped.
+    pub fn submit(&self, batch: Batch, done: Done) -> Result<(), Done> {
+        let rows = batch.0;
+        self.queue.0.add(Job { rows, done })
+    }
+
+    /// Has what is queued made durable.
+    pub fn write(&self) {
+        self.queue.0.wake();
+    }
+
+    /// Makes durable what is queued before it returns, where the disk is quick and nobody else is writing; otherwise the
+    /// same as [`Store::write`]. For a caller beside which nothing else waits for this thread.
+    pub fn write_here(&self) {
+        self.queue.0.write_here();
+    }
+
+    /// A transaction that sees everything that was committed.
+    fn begin_read(&self) -> Result<ReadTransaction, StoreError> {
+        self.progress.settle()?;
+        Ok(self.database.begin_read()?)
     }
 
     /// Reads a value.
@@ -320,7 +473,7 @@ impl Store {
         table: Table,
         key: &[u8],
     ) -> Result<Option<T>, StoreError> {
-        let read = self.database.begin_read()?;
+        let read = self.begin_read()?;
         let table = read.open_table(table.definition())?;
         let Some(value) = table.get(key)? else {
             return Ok(None);
@@ -351,7 +504,7 @@ impl Store {
         most: usize,
         mut visit: impl FnMut(&[u8], T),
     ) -> Result<(), StoreError> {
-        let read = self.database.begin_read()?;
+        let read = self.begin_read()?;
         let table = match read.open_table(table.definition()) {
             Err(redb::TableError::TableDoesNotExist(_)) => return Ok(()),
             opened => opened?,
@@ -368,7 +521,7 @@ impl Store {
     /// # Errors
     /// When the disk fails.
     pub fn view(&self) -> Result<View, StoreError> {
-        Ok(View(self.database.begin_read()?))
+        Ok(View(self.begin_read()?))
     }
 }
 
@@ -438,7 +591,23 @@ fn create_file(path: &Path) -> Result<(), redb::DatabaseError> {
     Ok(())
 }
 
-fn prepare(database: &Database) -> Result<(), redb::Error> {
+/// Makes the tables, and reads up to where the database has its journal; a new one draws its id.
+fn prepare(database: Database) -> Result<Applier, OpenError> {
+    let mut id = StoreId::default();
+    getrandom::fill(&mut id).map_err(|_| OpenError::Randomness)?;
+    let fresh = encode(&(id, 0_u64)).map_err(OpenError::Recover)?;
+    let state =
+        prepare_tables(&database, fresh).map_err(|error| OpenError::Prepare(Box::new(error)))?;
+    let (id, applied) = decode(&state).map_err(OpenError::Recover)?;
+    Ok(Applier {
+        database: Arc::new(database),
+        id,
+        applied,
+        progress: Arc::default(),
+    })
+}
+
+fn prepare_tables(database: &Database, fresh: Vec<u8>) -> Result<Vec<u8>, redb::Error> {
     let write = database.begin_write()?;
     for table in Table::ALL {
         // What is empty of it is gone, and is not made again.
@@ -446,8 +615,29 @@ fn prepare(database: &Database) -> Result<(), redb::Error> {
             write.open_table(table.definition())?;
         }
     }
+    let state = {
+        let mut table = write.open_table(JOURNAL_STATE)?;
+        let kept = table
+            .get(JOURNAL_STATE_KEY)?
+            .map(|kept| kept.value().to_vec());
+        let state = kept.unwrap_or(fresh);
+        table.insert(JOURNAL_STATE_KEY, state.as_slice())?;
+        state
+    };
     write.commit()?;
-    Ok(())
+    Ok(state)
+}
+
+/// Opens the file of a journal, or makes it.
+fn open_journal(path: &Path) -> std::io::Result<FileBackend> {
+    let file = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(FILE_MODE)
+        .open(path)?;
+    FileBackend::new(file).map_err(std::io::Error::other)
 }
 
 /// Takes from others the permission to read a file that an earlier version made.
@@ -472,52 +662,6 @@ fn shed(database: &mut Database) -> Result<(), redb::Error> {
         write.commit()?;
         database.compact()?;
     }
-    Ok(())
-}
-
-/// Commits what waits, group by group, until every handle is gone or the disk fails.
-fn write_all(database: &Database, mut queue: mpsc::Receiver<Job>) {
-    let mut group = Vec::new();
-    while queue.blocking_recv_many(&mut group, GROUP_BATCHES_MAX) > 0 {
-        let outcome = write_group(database, &group);
-        let failed = outcome.is_err();
-        for job in group.drain(..) {
-            // Whoever no longer waits has lost interest in the answer, not in the write.
-            let _ = job.done.send(outcome.clone());
-        }
-        if failed {
-            return;
-        }
-    }
-}
-
-fn write_group(database: &Database, group: &[Job]) -> Result<(), StoreError> {
-    let write = database.begin_write()?;
-    let writes = || group.iter().flat_map(|job| &job.batch.0);
-    // Each table is opened once, because to open one costs more than to write a row.
-    for table in Table::ALL {
-        let mut rows = writes().filter(|row| row.table == table).peekable();
-        if rows.peek().is_none() {
-            continue;
-        }
-        let mut table = write.open_table(table.definition())?;
-        for Write {
-            key,
-            value,
-            is_new_only,
-            ..
-        } in rows
-        {
-            if *is_new_only && table.get(key.as_slice())?.is_some() {
-                continue;
-            }
-            match value {
-                Some(value) => table.insert(key.as_slice(), value.as_slice())?,
-                None => table.remove(key.as_slice())?,
-            };
-        }
-    }
-    write.commit()?;
     Ok(())
 }
 
@@ -555,7 +699,7 @@ mod tests {
                 return store;
             }
             tokio::task::yield_now().await;
-            thread::yield_now();
+            std::thread::yield_now();
         }
         panic!("the store stays locked");
     }

@@ -1,47 +1,39 @@
 //! The desk: the one owner of the channels on which this node is paid.
 //!
-//! Requests reach it as messages; it feeds them to the channels' machines, makes what must not be
-//! forgotten durable in one commit for all that wait, and only then lets the other effects out.
-//! While a commit runs, further messages gather, so that the disk is synced once for many.
+//! Requests feed the channels' machines one at a time, under one lock, on their own threads. What must not be forgotten
+//! goes to the store in that order, and only when it is durable are the other effects let out, by the store's thread.
+//! Nothing waits while the lock is held but a read of the store. Transactions and readings of the chain are errands of
+//! the desk's task, which also looks at those who wait.
 //!
 //! A channel is taken up only together with the way to its chain: one whose chain this node does not
 //! use cannot wait for a reading or a transaction that never comes.
 
+mod channels;
 mod stored;
+mod task;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
-use std::time::Duration;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 
-use alloy_primitives::B256;
 use hearth_chain::client::Environment;
 use hearth_protocol::channel::provider::{
-    Channel, Correction, Effect, Event, Moment, Quote, Record, RequestId, Sight, Statement,
+    Correction, Event, Quote, Record, RequestId, Sight, Statement,
 };
-use hearth_protocol::channel::{CheckedDeposit, CheckedPayment, OnchainState};
-use hearth_protocol::eip712::{ChannelConfig, deposit_nonce};
-use hearth_protocol::id::{AssetId, ChainId, ChannelId};
+use hearth_protocol::channel::{CheckedPayment, OnchainState};
+use hearth_protocol::id::{ChainId, ChannelId};
 use hearth_protocol::money::Amount;
-use hearth_protocol::time::Timestamp;
 use hearth_protocol::x402::ErrorCode;
 use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
-use tokio::task::{JoinError, JoinSet};
-use tokio::time::MissedTickBehavior;
-use tracing::{error, warn};
 
-use super::escrow::{Escrow, Escrows};
-use crate::store::{Batch, Store, StoreError, Table};
+use super::escrow::Escrows;
+use crate::store::{Batch, Store, StoreError};
+use channels::{Channels, Releases, Waiter};
 pub use stored::StoredChannel;
+pub use task::DeskTask;
+use task::Errand;
 
-/// Messages that are taken up together at most.
-const TURN_MESSAGES_MAX: usize = 512;
-/// Channels that are kept in memory while nothing happens on them.
-const IDLE_CHANNELS_MAX: usize = 4_096;
-/// How often those who wait are looked at, in milliseconds.
-const TICK_MS: u64 = 1_000;
-/// Requests that are waited for or worked on at once; more are told that the desk is busy. Each has
-/// few messages under way, so this bounds the queue.
+/// Requests that are waited for or worked on at once; more are told that the desk is busy.
 const REQUESTS_MAX: usize = 8_192;
 
 /// Why the desk does not answer.
@@ -81,73 +73,12 @@ pub struct Charged {
 /// What else must become durable with a charge, made from what the charge states.
 pub type Alongside = Box<dyn FnOnce(&Charged) -> Result<Batch, StoreError> + Send>;
 
-enum Message {
-    Pay {
-        chain: ChainId,
-        payment: Box<CheckedPayment>,
-        quote: Quote,
-        answer: oneshot::Sender<Admission>,
-        place: Arc<OwnedSemaphorePermit>,
-    },
-    Split {
-        channel: ChannelId,
-        request: RequestId,
-        need: Amount,
-        answer: oneshot::Sender<RequestId>,
-    },
-    StateEarly {
-        channel: ChannelId,
-        request: RequestId,
-        answer: oneshot::Sender<Statement>,
-    },
-    Charge {
-        channel: ChannelId,
-        request: RequestId,
-        amount: Amount,
-        answer: Option<ChargeWaiter>,
-    },
-    Abort {
-        channel: ChannelId,
-        request: RequestId,
-    },
-    Onchain {
-        channel: ChannelId,
-        state: OnchainState,
-        sight: Sight,
-    },
-    Heard {
-        chain: ChainId,
-        sight: Option<Sight>,
-    },
-    Missed {
-        chain: ChainId,
-    },
-    Known {
-        channels: BTreeSet<ChannelId>,
-        answer: oneshot::Sender<BTreeSet<ChannelId>>,
-    },
-    Publish {
-        channel: ChannelId,
-        max_claimable: Amount,
-        answer: oneshot::Sender<()>,
-    },
-    Written {
-        answer: oneshot::Sender<()>,
-    },
-}
-
-/// A message, and its place in the queue until it is taken.
-struct Sent {
-    message: Message,
-    _place: Option<OwnedSemaphorePermit>,
-}
-
 /// A handle to the desk. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Desk {
-    // A ticket must be able to say its last word while it is dropped, when it cannot wait. So the
-    // places bound the queue: a message has one until it is taken, a request until it has ended.
-    messages: mpsc::UnboundedSender<Sent>,
+    channels: Arc<Mutex<Channels>>,
+    errands: mpsc::UnboundedSender<Errand>,
+    /// A request has a place until it has ended. It bounds what is waited for.
     places: Arc<Semaphore>,
 }
 
@@ -173,24 +104,14 @@ impl Desk {
         environment: Arc<dyn Environment>,
         run: u64,
     ) -> (Self, DeskTask) {
-        let (messages, inbox) = mpsc::unbounded_channel();
-        let places = Arc::new(Semaphore::new(REQUESTS_MAX));
-        let desk = Self { messages, places };
-        let task = DeskTask {
-            desk: desk.clone(),
-            inbox,
-            store,
-            escrows,
-            environment,
-            run,
-            channels: BTreeMap::new(),
-            waiting: BTreeMap::new(),
-            next_request: 0,
-            jobs: JoinSet::new(),
-            failures: HashMap::new(),
-            heard: BTreeMap::new(),
-            sent: BTreeMap::new(),
+        let (errands, inbox) = mpsc::unbounded_channel();
+        let channels = Channels::new(store, escrows, environment, run);
+        let desk = Self {
+            channels: Arc::new(Mutex::new(channels)),
+            errands,
+            places: Arc::new(Semaphore::new(REQUESTS_MAX)),
         };
+        let task = DeskTask::new(desk.clone(), inbox);
         (desk, task)
     }
 
@@ -212,12 +133,21 @@ impl Desk {
         };
         let (answer, wait) = oneshot::channel();
         let payment = Box::new(payment);
-        self.send(Message::Pay {
-            chain,
-            payment,
-            quote,
-            answer,
-            place: Arc::new(place),
+        self.turn(|channels, releases| {
+            let waiter = Waiter::Admission(answer, Arc::new(place));
+            let request = channels.expect(waiter);
+            let channel = payment.channel;
+            if channels.open(chain, channel, || Record::new(payment.config))? {
+                let pay = Event::Pay {
+                    request,
+                    payment,
+                    quote,
+                };
+                channels.feed(channel, pay, releases)
+            } else {
+                channels.refuse(request, ErrorCode::InvalidNetwork, releases);
+                Ok(())
+            }
         })?;
         wait.await.map_err(|_| DeskStopped)
     }
@@ -226,17 +156,17 @@ impl Desk {
     ///
     /// # Errors
     /// When the desk has stopped.
-    pub async fn observe(
+    pub fn observe(
         &self,
         channel: ChannelId,
         (state, sight): (OnchainState, Sight),
     ) -> Result<(), DeskStopped> {
-        self.send_in_turn(Message::Onchain {
-            channel,
-            state,
-            sight,
+        self.turn(|channels, releases| {
+            if channels.open_stored(channel)? {
+                channels.feed(channel, Event::Onchain { state, sight }, releases)?;
+            }
+            Ok(())
         })
-        .await
     }
 
     /// Says up to when everything that happened on a chain was told by [`Desk::observe`]; nothing
@@ -244,30 +174,42 @@ impl Desk {
     ///
     /// # Errors
     /// When the desk has stopped.
-    pub async fn hear(&self, chain: ChainId, sight: Option<Sight>) -> Result<(), DeskStopped> {
-        self.send_in_turn(Message::Heard { chain, sight }).await
+    pub fn hear(&self, chain: ChainId, sight: Option<Sight>) -> Result<(), DeskStopped> {
+        self.turn(|channels, _| {
+            channels.hear(chain, sight);
+            Ok(())
+        })
     }
 
     /// Says that nobody knows which channels of a chain changed: each is read before it counts again.
     ///
     /// # Errors
     /// When the desk has stopped.
-    pub async fn miss(&self, chain: ChainId) -> Result<(), DeskStopped> {
-        self.send_in_turn(Message::Missed { chain }).await
+    pub fn miss(&self, chain: ChainId) -> Result<(), DeskStopped> {
+        self.turn(|channels, _| {
+            channels.miss(chain);
+            Ok(())
+        })
     }
 
     /// Those of `channels` on which this node is or may be paid.
     ///
     /// # Errors
     /// When the desk has stopped.
-    pub async fn known(
+    pub fn known(
         &self,
-        channels: BTreeSet<ChannelId>,
+        mut channels: BTreeSet<ChannelId>,
     ) -> Result<BTreeSet<ChannelId>, DeskStopped> {
-        let (answer, wait) = oneshot::channel();
-        self.send_in_turn(Message::Known { channels, answer })
-            .await?;
-        wait.await.map_err(|_| DeskStopped)
+        let mut failure = None;
+        channels.retain(|channel| {
+            // Each on its own, so that no request waits for all of them.
+            let known = self.turn(|channels, _| channels.open_stored(*channel));
+            known.unwrap_or_else(|stopped| {
+                failure = Some(stopped);
+                false
+            })
+        });
+        failure.map_or(Ok(channels), Err)
     }
 
     /// Notes that the voucher with this maximum leaves this node. When this returns the note is
@@ -281,12 +223,13 @@ impl Desk {
         max_claimable: Amount,
     ) -> Result<(), DeskStopped> {
         let (answer, wait) = oneshot::channel();
-        self.send_in_turn(Message::Publish {
-            channel,
-            max_claimable,
-            answer,
-        })
-        .await?;
+        self.turn(|channels, releases| {
+            if channels.open_stored(channel)? {
+                channels.feed(channel, Event::Publish { max_claimable }, releases)?;
+            }
+            channels.after_all(answer, releases);
+            Ok(())
+        })?;
         wait.await.map_err(|_| DeskStopped)
     }
 
@@ -296,28 +239,46 @@ impl Desk {
     /// When the desk has stopped.
     pub async fn written(&self) -> Result<(), DeskStopped> {
         let (answer, wait) = oneshot::channel();
-        self.send_in_turn(Message::Written { answer }).await?;
+        self.turn(|channels, releases| {
+            channels.after_all(answer, releases);
+            Ok(())
+        })?;
         wait.await.map_err(|_| DeskStopped)
     }
 
-    /// Sends a message once there is a place for it.
-    async fn send_in_turn(&self, message: Message) -> Result<(), DeskStopped> {
-        let place = Arc::clone(&self.places).acquire_owned().await;
-        let place = place.map_err(|_| DeskStopped)?;
-        let sent = Sent {
-            message,
-            _place: Some(place),
+    /// Works on the channels, and lets out what need not wait for the store once the lock is free: a ticket that
+    /// nobody takes any more comes back to this function.
+    fn turn<T>(
+        &self,
+        work: impl FnOnce(&mut Channels, &mut Releases) -> Result<T, StoreError>,
+    ) -> Result<T, DeskStopped> {
+        let mut releases = Releases::new(self.clone());
+        let (outcome, forsaken) = {
+            // A panic in the middle of a turn leaves channels of which nothing is certain.
+            let mut channels = self.channels.lock().map_err(|_| DeskStopped)?;
+            if channels.is_stopped() {
+                return Err(DeskStopped);
+            }
+            let outcome = work(&mut channels, &mut releases);
+            let forsaken = outcome.is_err().then(|| channels.stop());
+            (outcome, forsaken)
         };
-        self.messages.send(sent).map_err(|_| DeskStopped)
+        drop(forsaken);
+        releases.let_out();
+        outcome.map_err(|error| {
+            self.run_errand(Errand::Stop(error));
+            DeskStopped
+        })
     }
 
-    /// Sends a message of a request, which has its place.
-    fn send(&self, message: Message) -> Result<(), DeskStopped> {
-        let sent = Sent {
-            message,
-            _place: None,
-        };
-        self.messages.send(sent).map_err(|_| DeskStopped)
+    /// How many requests are waited for or worked on.
+    fn requests(&self) -> usize {
+        REQUESTS_MAX - self.places.available_permits()
+    }
+
+    fn run_errand(&self, errand: Errand) {
+        // A desk without its task has stopped, and whoever waits for the errand is told so.
+        let _ = self.errands.send(errand);
     }
 }
 
@@ -328,11 +289,10 @@ impl Ticket {
     /// When the desk has stopped.
     pub async fn state_early(&self) -> Result<Statement, DeskStopped> {
         let (answer, wait) = oneshot::channel();
-        let (channel, request) = (self.channel, self.request);
-        self.desk.send(Message::StateEarly {
-            channel,
-            request,
-            answer,
+        let request = self.request;
+        self.desk.turn(|channels, releases| {
+            channels.wait_for(request, Waiter::Early(answer));
+            channels.feed(self.channel, Event::StateEarly { request }, releases)
         })?;
         wait.await.map_err(|_| DeskStopped)
     }
@@ -349,13 +309,10 @@ impl Ticket {
     ) -> Result<Charged, DeskStopped> {
         self.spent = true;
         let (answer, wait) = oneshot::channel();
-        let (channel, request) = (self.channel, self.request);
-        let answer = Some(ChargeWaiter { answer, alongside });
-        self.desk.send(Message::Charge {
-            channel,
-            request,
-            amount,
-            answer,
+        let request = self.request;
+        self.desk.turn(|channels, releases| {
+            channels.wait_for(request, Waiter::Charge(answer, alongside));
+            channels.feed(self.channel, Event::Charge { request, amount }, releases)
         })?;
         wait.await.map_err(|_| DeskStopped)
     }
@@ -364,20 +321,22 @@ impl Ticket {
     ///
     /// # Errors
     /// When the desk has stopped.
-    pub async fn split(&self, need: Amount) -> Result<Self, DeskStopped> {
-        let (answer, wait) = oneshot::channel();
-        let (channel, request) = (self.channel, self.request);
-        self.desk.send(Message::Split {
-            channel,
-            request,
-            need,
-            answer,
+    pub fn split(&self, need: Amount) -> Result<Self, DeskStopped> {
+        let request = self.request;
+        let rest = self.desk.turn(|channels, releases| {
+            let rest = channels.next_request();
+            let split = Event::Split {
+                request,
+                rest,
+                need,
+            };
+            channels.feed(self.channel, split, releases)?;
+            Ok(rest)
         })?;
-        let request = wait.await.map_err(|_| DeskStopped)?;
         Ok(Self {
             desk: self.desk.clone(),
-            channel,
-            request,
+            channel: self.channel,
+            request: rest,
             on_drop: None,
             spent: false,
             place: Arc::clone(&self.place),
@@ -395,582 +354,14 @@ impl Drop for Ticket {
         if self.spent {
             return;
         }
-        let (channel, request) = (self.channel, self.request);
-        let message = match self.on_drop {
-            Some(amount) => Message::Charge {
-                channel,
-                request,
-                amount,
-                answer: None,
-            },
-            None => Message::Abort { channel, request },
+        let request = self.request;
+        let event = match self.on_drop {
+            Some(amount) => Event::Charge { request, amount },
+            None => Event::Abort { request },
         };
         // A desk that has stopped has forgotten the request anyway.
-        let _ = self.desk.send(message);
-    }
-}
-
-struct ChargeWaiter {
-    answer: oneshot::Sender<Charged>,
-    alongside: Option<Alongside>,
-}
-
-enum Waiter {
-    Admission(oneshot::Sender<Admission>, Arc<OwnedSemaphorePermit>),
-    Early(oneshot::Sender<Statement>),
-    Charge(ChargeWaiter),
-}
-
-struct Open {
-    chain: ChainId,
-    escrow: Arc<Escrow>,
-    machine: Channel,
-}
-
-/// The desk's task.
-pub struct DeskTask {
-    desk: Desk,
-    inbox: mpsc::UnboundedReceiver<Sent>,
-    store: Store,
-    escrows: Escrows,
-    environment: Arc<dyn Environment>,
-    run: u64,
-    channels: BTreeMap<ChannelId, Open>,
-    waiting: BTreeMap<RequestId, Waiter>,
-    next_request: u64,
-    jobs: JoinSet<(ChannelId, Event)>,
-    /// What a channel is told if its job ends without an answer.
-    failures: HashMap<tokio::task::Id, (ChannelId, Event)>,
-    /// Up to when each chain is followed.
-    heard: BTreeMap<ChainId, Sight>,
-    /// Deposits under way.
-    sent: BTreeMap<RequestId, SentDeposit>,
-}
-
-impl std::fmt::Debug for DeskTask {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("DeskTask")
-            .field("channels", &self.channels.len())
-            .finish_non_exhaustive()
-    }
-}
-
-/// A deposit that was sent: the contract, and the authorization's nonce.
-type SentDeposit = (Arc<Escrow>, B256);
-
-/// What one turn of the desk brought about.
-#[derive(Default)]
-struct Turn {
-    /// The newest record of each channel that changed.
-    records: BTreeMap<ChannelId, StoredChannel>,
-    /// What may happen once they are durable.
-    effects: Vec<(ChannelId, Effect)>,
-    /// Deposits whose outcome the records have.
-    deposits: Vec<SentDeposit>,
-    /// Who waits for that alone.
-    written: Vec<oneshot::Sender<()>>,
-}
-
-impl DeskTask {
-    /// Runs until the store fails or the future is dropped.
-    ///
-    /// # Errors
-    /// When the store fails. Whoever waits for an answer is told that the desk has stopped.
-    pub async fn run(mut self) -> Result<(), StoreError> {
-        let mut tick = tokio::time::interval(Duration::from_millis(TICK_MS));
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut inbox = Vec::new();
-        loop {
-            let mut turn = Turn::default();
-            tokio::select! {
-                count = self.inbox.recv_many(&mut inbox, TURN_MESSAGES_MAX) => {
-                    if count == 0 {
-                        return Ok(());
-                    }
-                    // Whoever is ready to speak does so before the commit, and so shares it.
-                    tokio::task::yield_now().await;
-                    while inbox.len() < TURN_MESSAGES_MAX
-                        && let Ok(message) = self.inbox.try_recv()
-                    {
-                        inbox.push(message);
-                    }
-                    for sent in inbox.drain(..) {
-                        self.take(sent.message, &mut turn)?;
-                    }
-                }
-                Some(job) = self.jobs.join_next_with_id() => self.end_job(job, &mut turn),
-                _ = tick.tick() => self.tick(&mut turn),
-            }
-            self.finish(turn).await?;
-        }
-    }
-
-    fn now(&self) -> Timestamp {
-        Timestamp(self.environment.now_ms())
-    }
-
-    fn end_job(
-        &mut self,
-        job: Result<(tokio::task::Id, (ChannelId, Event)), JoinError>,
-        turn: &mut Turn,
-    ) {
-        let (channel, event) = match job {
-            Ok((id, done)) => {
-                self.failures.remove(&id);
-                done
-            }
-            Err(error) => {
-                error!(%error, "a payment's transaction task failed");
-                let Some(failure) = self.failures.remove(&error.id()) else {
-                    return;
-                };
-                failure
-            }
-        };
-        if let Event::Done { request, outcome } = &event
-            && let Some(sent) = self.sent.remove(request)
-            && outcome.is_ok()
-        {
-            turn.deposits.push(sent);
-        }
-        self.feed(channel, event, turn);
-    }
-
-    /// Runs a job of a channel, which is told `failure` if it ends without an answer.
-    fn spawn(
-        &mut self,
-        channel: ChannelId,
-        failure: Event,
-        job: impl Future<Output = Event> + Send + 'static,
-    ) {
-        let handle = self.jobs.spawn(async move { (channel, job.await) });
-        self.failures.insert(handle.id(), (channel, failure));
-    }
-
-    fn take(&mut self, message: Message, turn: &mut Turn) -> Result<(), StoreError> {
-        match message {
-            Message::Pay {
-                chain,
-                payment,
-                quote,
-                answer,
-                place,
-            } => {
-                let request = self.next_request();
-                let waiter = Waiter::Admission(answer, place);
-                self.waiting.insert(request, waiter);
-                if self.open(chain, payment.channel, || Record::new(payment.config))? {
-                    let channel = payment.channel;
-                    let pay = Event::Pay {
-                        request,
-                        payment,
-                        quote,
-                    };
-                    self.feed(channel, pay, turn);
-                } else {
-                    self.refuse(request, ErrorCode::InvalidNetwork, None);
-                }
-            }
-            Message::Split {
-                channel,
-                request,
-                need,
-                answer,
-            } => {
-                let rest = self.next_request();
-                let split = Event::Split {
-                    request,
-                    rest,
-                    need,
-                };
-                self.feed(channel, split, turn);
-                let _ = answer.send(rest);
-            }
-            Message::StateEarly {
-                channel,
-                request,
-                answer,
-            } => {
-                self.waiting.insert(request, Waiter::Early(answer));
-                self.feed(channel, Event::StateEarly { request }, turn);
-            }
-            Message::Charge {
-                channel,
-                request,
-                amount,
-                answer,
-            } => {
-                if let Some(answer) = answer {
-                    self.waiting.insert(request, Waiter::Charge(answer));
-                }
-                self.feed(channel, Event::Charge { request, amount }, turn);
-            }
-            Message::Abort { channel, request } => {
-                self.feed(channel, Event::Abort { request }, turn);
-            }
-            other => self.take_news(other, turn)?,
-        }
-        Ok(())
-    }
-
-    /// Takes what others than requests say.
-    fn take_news(&mut self, message: Message, turn: &mut Turn) -> Result<(), StoreError> {
-        match message {
-            Message::Onchain {
-                channel,
-                state,
-                sight,
-            } => {
-                if self.open_stored(channel)? {
-                    self.feed(channel, Event::Onchain { state, sight }, turn);
-                }
-            }
-            Message::Heard { chain, sight } => {
-                match sight {
-                    Some(sight) => self.heard.insert(chain, sight),
-                    None => self.heard.remove(&chain),
-                };
-            }
-            Message::Missed { chain } => {
-                self.heard.remove(&chain);
-                // What this run wrote so far counts no more than what an earlier one did.
-                self.run = self.run.wrapping_add(1);
-                let on_chain = self
-                    .channels
-                    .values_mut()
-                    .filter(|open| open.chain == chain);
-                on_chain.for_each(|open| open.machine.doubt());
-            }
-            Message::Known { channels, answer } => {
-                let mut known = BTreeSet::new();
-                for channel in channels {
-                    if self.open_stored(channel)? {
-                        known.insert(channel);
-                    }
-                }
-                let _ = answer.send(known);
-            }
-            Message::Publish {
-                channel,
-                max_claimable,
-                answer,
-            } => {
-                if self.open_stored(channel)? {
-                    self.feed(channel, Event::Publish { max_claimable }, turn);
-                }
-                turn.written.push(answer);
-            }
-            Message::Written { answer } => turn.written.push(answer),
-            Message::Pay { .. }
-            | Message::Split { .. }
-            | Message::StateEarly { .. }
-            | Message::Charge { .. }
-            | Message::Abort { .. } => unreachable!("requests are taken apart"),
-        }
-        Ok(())
-    }
-
-    fn next_request(&mut self) -> RequestId {
-        self.next_request += 1;
-        RequestId(self.next_request)
-    }
-
-    fn tick(&mut self, turn: &mut Turn) {
-        let busy: Vec<_> = self
-            .channels
-            .iter()
-            .filter(|(_, open)| !open.machine.is_idle())
-            .map(|(channel, _)| *channel)
-            .collect();
-        for channel in busy {
-            self.feed(channel, Event::Tick, turn);
-        }
-    }
-
-    /// Makes sure that the channel's machine is in memory; `unknown` is its record if it is new.
-    /// `false` if this node does not use its chain.
-    fn open(
-        &mut self,
-        chain: ChainId,
-        channel: ChannelId,
-        unknown: impl FnOnce() -> Record,
-    ) -> Result<bool, StoreError> {
-        if self.open_stored(channel)? {
-            return Ok(true);
-        }
-        let Some(escrow) = self.escrows.get(chain) else {
-            return Ok(false);
-        };
-        let machine = Channel::restored(channel, unknown());
-        let open = Open {
-            chain,
-            escrow,
-            machine,
-        };
-        self.channels.insert(channel, open);
-        Ok(true)
-    }
-
-    /// The same for a channel that this node knows; `false` if it does not.
-    fn open_stored(&mut self, channel: ChannelId) -> Result<bool, StoreError> {
-        if self.channels.contains_key(&channel) {
-            return Ok(true);
-        }
-        let stored: Option<StoredChannel> = self
-            .store
-            .get(Table::ProviderChannels, channel.0.as_slice())?;
-        let Some(stored) = stored else {
-            return Ok(false);
-        };
-        let Some(escrow) = self.escrows.get(stored.chain) else {
-            return Ok(false);
-        };
-        let machine = if stored.saved_by == self.run {
-            Channel::resumed(channel, stored.record)
-        } else {
-            Channel::restored(channel, stored.record)
-        };
-        let open = Open {
-            chain: stored.chain,
-            escrow,
-            machine,
-        };
-        self.channels.insert(channel, open);
-        Ok(true)
-    }
-
-    fn feed(&mut self, channel: ChannelId, event: Event, turn: &mut Turn) {
-        let now = self.now();
-        let Some(open) = self.channels.get_mut(&channel) else {
-            return;
-        };
-        let heard = self.heard.get(&open.chain).copied();
-        let mut effects = Vec::new();
-        open.machine
-            .handle(Moment { now, heard }, event, &mut effects);
-        let (chain, saved_by) = (open.chain, self.run);
-        for effect in effects {
-            if let Effect::Persist(record) = effect {
-                turn.records.insert(
-                    channel,
-                    StoredChannel {
-                        chain,
-                        record: *record,
-                        saved_by,
-                    },
-                );
-            } else {
-                turn.effects.push((channel, effect));
-            }
-        }
-    }
-
-    async fn finish(&mut self, mut turn: Turn) -> Result<(), StoreError> {
-        // Nothing becomes durable for these: they need not wait for others.
-        let is_free = |channel: &ChannelId| !turn.records.contains_key(channel);
-        let free = turn.effects.extract_if(.., |(channel, _)| is_free(channel));
-        for (channel, effect) in free.collect::<Vec<_>>() {
-            self.perform(channel, effect);
-        }
-        let mut batch = Batch::default();
-        for (channel, stored) in &turn.records {
-            batch.put(Table::ProviderChannels, channel.0.as_slice(), stored)?;
-        }
-        for (_, effect) in &turn.effects {
-            self.add_alongside(effect, &mut batch)?;
-        }
-        self.store.commit(batch).await?;
-        for (channel, effect) in turn.effects {
-            self.perform(channel, effect);
-        }
-        for (escrow, nonce) in turn.deposits {
-            // Until now the same deposit was answered with the same transaction, so that a crash loses none. From now
-            // on it is one that was used before.
-            tokio::spawn(async move {
-                if let Err(error) = escrow.forget_deposit(nonce).await {
-                    warn!(%error, "a deposit that is on record stays in the journal");
-                }
-            });
-        }
-        for answer in turn.written {
-            // Who does not wait any more need not hear it.
-            let _ = answer.send(());
-        }
-        if self.channels.len() > IDLE_CHANNELS_MAX {
-            self.channels.retain(|_, open| !open.machine.is_idle());
-        } else {
-            // A channel that never paid is anyone's invention: it is not kept for a moment.
-            let touched = turn.records.into_keys();
-            for channel in touched {
-                self.forget_stranger(channel);
-            }
-        }
-        Ok(())
-    }
-
-    /// Adds what must become durable together with a charge.
-    fn add_alongside(&mut self, effect: &Effect, batch: &mut Batch) -> Result<(), StoreError> {
-        let Effect::Charged {
-            request,
-            amount,
-            statement,
-        } = effect
-        else {
-            return Ok(());
-        };
-        let Some(Waiter::Charge(waiter)) = self.waiting.get_mut(request) else {
-            return Ok(());
-        };
-        if let Some(alongside) = waiter.alongside.take() {
-            let (amount, statement) = (*amount, statement.clone());
-            batch.append(alongside(&Charged { amount, statement })?);
-        }
-        Ok(())
-    }
-
-    fn forget_stranger(&mut self, channel: ChannelId) {
-        let stranger = self
-            .channels
-            .get(&channel)
-            .is_some_and(|open| open.machine.is_idle() && !open.machine.has_paid());
-        if stranger {
-            self.channels.remove(&channel);
-        }
-    }
-
-    fn perform(&mut self, channel: ChannelId, effect: Effect) {
-        match effect {
-            Effect::Persist(_) => {
-                unreachable!("records are taken out before effects are performed")
-            }
-            Effect::ReadChain => self.read_chain(channel),
-            Effect::SendDeposit { request, deposit } => {
-                self.send_deposit(channel, request, deposit);
-            }
-            Effect::SendRefund {
-                request,
-                claim,
-                amount,
-                nonce,
-            } => {
-                let Some((escrow, config)) = self.escrow(channel) else {
-                    return;
-                };
-                let worth = self.coin_worth(channel);
-                self.spawn(channel, unsettled(request), async move {
-                    let claim = claim.map(|row| *row);
-                    let refund = escrow.refund(&config, channel, claim, amount, nonce, worth);
-                    let outcome = refund.await;
-                    Event::Done { request, outcome }
-                });
-            }
-            Effect::Admit { request } => self.admit(channel, request),
-            Effect::StateEarly { request, statement } => {
-                if let Some(Waiter::Early(answer)) = self.waiting.remove(&request) {
-                    let _ = answer.send(statement);
-                }
-            }
-            Effect::Charged {
-                request,
-                amount,
-                statement,
-            } => {
-                if let Some(Waiter::Charge(waiter)) = self.waiting.remove(&request) {
-                    let _ = waiter.answer.send(Charged { amount, statement });
-                }
-            }
-            Effect::Refunded { request, statement } => {
-                self.answer(request, |_| Admission::Refunded(statement));
-            }
-            Effect::Refuse {
-                request,
-                code,
-                correction,
-            } => {
-                self.refuse(request, code, correction);
-                self.forget_stranger(channel);
-            }
-        }
-    }
-
-    fn send_deposit(&mut self, channel: ChannelId, request: RequestId, deposit: CheckedDeposit) {
-        let Some((escrow, config)) = self.escrow(channel) else {
-            return;
-        };
-        let worth = self.coin_worth(channel);
-        let nonce = deposit_nonce(channel, deposit.authorization.salt);
-        self.sent.insert(request, (Arc::clone(&escrow), nonce));
-        self.spawn(channel, unsettled(request), async move {
-            let outcome = escrow.deposit(&config, channel, &deposit, worth).await;
-            Event::Done { request, outcome }
-        });
-    }
-
-    /// What a coin of the channel's chain is worth in its token.
-    fn coin_worth(&self, channel: ChannelId) -> Option<Amount> {
-        let open = self.channels.get(&channel)?;
-        let token = open.machine.record().config.token;
-        let chain = open.chain;
-        self.escrows.coin_worth(AssetId { chain, token })
-    }
-
-    fn refuse(&mut self, request: RequestId, code: ErrorCode, correction: Option<Box<Correction>>) {
-        self.answer(request, |_| {
-            Admission::Refused(Refusal { code, correction })
-        });
-    }
-
-    fn admit(&mut self, channel: ChannelId, request: RequestId) {
-        let desk = self.desk.clone();
-        // A ticket that nobody takes is dropped, and so aborts the request.
-        self.answer(request, |place| {
-            Admission::Admitted(Ticket {
-                desk,
-                channel,
-                request,
-                on_drop: None,
-                spent: false,
-                place,
-            })
-        });
-    }
-
-    fn answer(
-        &mut self,
-        request: RequestId,
-        admission: impl FnOnce(Arc<OwnedSemaphorePermit>) -> Admission,
-    ) {
-        if let Some(Waiter::Admission(answer, place)) = self.waiting.remove(&request) {
-            let _ = answer.send(admission(place));
-        }
-    }
-
-    /// A channel that is taken up has its way to the chain; it stays while it waits for anything.
-    fn escrow(&self, channel: ChannelId) -> Option<(Arc<Escrow>, ChannelConfig)> {
-        let open = self.channels.get(&channel)?;
-        Some((Arc::clone(&open.escrow), open.machine.record().config))
-    }
-
-    fn read_chain(&mut self, channel: ChannelId) {
-        let Some((escrow, _)) = self.escrow(channel) else {
-            return;
-        };
-        self.spawn(channel, Event::ReadFailed, async move {
-            match escrow.look(channel).await {
-                Ok((state, sight)) => Event::Onchain { state, sight },
-                Err(error) => {
-                    warn!(%error, %channel, "a channel could not be read");
-                    Event::ReadFailed
-                }
-            }
-        });
-    }
-}
-
-/// What a channel is told where the task of its transaction failed.
-fn unsettled(request: RequestId) -> Event {
-    Event::Done {
-        request,
-        outcome: Err(ErrorCode::UnexpectedSettle),
+        let _ = self
+            .desk
+            .turn(|channels, releases| channels.feed(self.channel, event, releases));
     }
 }

@@ -242,7 +242,7 @@ impl Follower {
             let Err(error) = self.follow().await;
             self.followed.set_live(self.chain(), false);
             // A desk that has stopped admits nothing anyway.
-            let _ = self.desk.hear(self.chain(), None).await;
+            let _ = self.desk.hear(self.chain(), None);
             warn!(chain = %self.chain(), %error, "events cannot be followed; channels are read one by one");
             environment.sleep(RETRY).await;
         }
@@ -311,12 +311,12 @@ impl Follower {
     async fn reach(&self, hints: &Hints, level: Level) -> Result<(), FollowError> {
         let hinted = hints.take();
         if hinted.overflowed {
-            self.desk.miss(self.chain()).await?;
+            self.desk.miss(self.chain())?;
         }
         let known = if hinted.channels.is_empty() {
             hinted.channels
         } else {
-            self.desk.known(hinted.channels).await?
+            self.desk.known(hinted.channels)?
         };
         let from = level.number;
         let mut reads = futures::stream::iter(known)
@@ -325,7 +325,7 @@ impl Follower {
         let mut unread = Vec::new();
         while let Some((channel, read)) = reads.next().await {
             match read {
-                Ok(reading) => self.desk.observe(channel, reading).await?,
+                Ok(reading) => self.desk.observe(channel, reading)?,
                 Err(error) => {
                     warn!(%error, %channel, "a channel could not be read");
                     unread.push(channel);
@@ -339,7 +339,7 @@ impl Follower {
             let asked_at = Timestamp(level.asked_at_ms);
             self.escrow.sight(asked_at, level.timestamp_s)
         });
-        Ok(self.desk.hear(self.chain(), sight).await?)
+        Ok(self.desk.hear(self.chain(), sight)?)
     }
 }
 

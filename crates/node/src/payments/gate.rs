@@ -179,19 +179,19 @@ impl Gate {
         F: FnOnce(Request) -> R,
         R: Future<Output = Response>,
     {
-        let has_payment = request.headers().contains_key(PAYMENT_SIGNATURE);
         // What cannot be read as a payment is refused before a body is read for it.
-        if has_payment && let Err(problem) = header_payment(request.headers()) {
-            return problem.into_response();
-        }
-        let priced = match self.price(request, has_payment).await {
+        let payment = match header_payment(request.headers()) {
+            Ok(payment) => payment,
+            Err(problem) => return problem.into_response(),
+        };
+        let priced = match self.price(request, payment.is_some()).await {
             Ok(priced) => priced,
             Err(problem) => return problem.into_response(),
         };
-        if !has_payment {
+        let Some(payment) = payment else {
             return self.ask(&priced, None).into_response();
-        }
-        match self.admit(priced, serve).await {
+        };
+        match self.admit(priced, payment, serve).await {
             Ok(response) => response,
             Err(problem) => problem.into_response(),
         }
@@ -264,12 +264,16 @@ impl Gate {
         Problem::payment_required(resource, accepts, error)
     }
 
-    async fn admit<F, R>(&self, priced: Priced, serve: F) -> Result<Response, Problem>
+    async fn admit<F, R>(
+        &self,
+        priced: Priced,
+        payment: PaymentPayload,
+        serve: F,
+    ) -> Result<Response, Problem>
     where
         F: FnOnce(Request) -> R,
         R: Future<Output = Response>,
     {
-        let payment: PaymentPayload = header_payment(&priced.parts.headers)?;
         let slot = match self.recall(&priced, &payment)? {
             Ok(slot) => slot,
             Err(kept) => return Ok(*kept),
@@ -594,19 +598,21 @@ async fn read_bounded(body: Body, bytes_max: usize) -> Result<Bytes, Problem> {
     }
 }
 
-fn header_payment(headers: &http::HeaderMap) -> Result<PaymentPayload, Problem> {
+/// The payment that a request brings, if it brings one.
+fn header_payment(headers: &http::HeaderMap) -> Result<Option<PaymentPayload>, Problem> {
     let mut values = headers.get_all(PAYMENT_SIGNATURE).iter();
-    let value = values
-        .next()
-        .map(http::HeaderValue::as_bytes)
-        .unwrap_or_default();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
     if values.next().is_some() {
         return Err(Problem::status(
             StatusCode::BAD_REQUEST,
             "the request has more than one PAYMENT-SIGNATURE header",
         ));
     }
-    decode_header(value).map_err(|error| Problem::malformed(ErrorCode::InvalidPayload, &error))
+    decode_header(value.as_bytes())
+        .map(Some)
+        .map_err(|error| Problem::malformed(ErrorCode::InvalidPayload, &error))
 }
 
 fn scheme_payload<T: DeserializeOwned>(payload: &Value, code: ErrorCode) -> Result<T, Problem> {

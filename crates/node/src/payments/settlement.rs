@@ -314,7 +314,7 @@ impl Settlement {
                         record.onchain = Some(reading.0);
                     }
                     // A desk that has stopped hears it when it starts again.
-                    let _ = self.desk.observe(channel, reading).await;
+                    let _ = self.desk.observe(channel, reading);
                 }
                 Err(error) => warn!(%error, %channel, "a channel could not be read"),
             }
@@ -350,7 +350,7 @@ impl Settlement {
                 .filter(|(channel, _)| !left.contains(channel))
             {
                 if let Ok(reading) = escrow.look(*channel).await {
-                    let _ = self.desk.observe(*channel, reading).await;
+                    let _ = self.desk.observe(*channel, reading);
                 }
             }
         }

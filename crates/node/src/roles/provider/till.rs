@@ -340,7 +340,7 @@ impl Payment {
         let mut tickets = Vec::new();
         for need in &needs[..needs.len() - 1] {
             rest = rest.saturating_sub(*need);
-            let further = ticket.split(rest).await?;
+            let further = ticket.split(rest)?;
             tickets.push(std::mem::replace(&mut ticket, further));
         }
         tickets.push(ticket);

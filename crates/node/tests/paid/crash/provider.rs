@@ -11,7 +11,6 @@ use axum::response::Response;
 use axum::routing::get;
 use axum::{Extension, Router};
 use hearth_chain::client::{Environment, SystemEnvironment};
-use hearth_chain::fault::FaultyBackend;
 use hearth_node::payments::gate::{Gate, Meter, PaidLayer};
 use hearth_node::payments::offer::{AcceptedAsset, FixedPrice, Price};
 use hearth_node::payments::till::{Tasks, Till, TillKeys, open_escrows};
@@ -20,12 +19,12 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use url::Url;
 
-use super::{CEILING, Case, access, numbered, open_store, receiver, runtime};
+use super::{CEILING, Case, Disk, access, numbered, receiver, runtime};
 use crate::world::{accepted, amount, asset, policy, stream};
 
 /// A provider that runs.
 pub(super) struct Provider {
-    pub(super) disk: FaultyBackend,
+    pub(super) disk: Disk,
     pub(super) store: Store,
     pub(super) till: Till,
     base: Url,
@@ -37,14 +36,14 @@ pub(super) struct Provider {
 /// When the process ends.
 #[derive(Clone)]
 struct Life {
-    disk: FaultyBackend,
+    disk: Disk,
     ended: Arc<Notify>,
 }
 
 impl Provider {
     /// `None` if the disk stopped while it opened.
-    pub(super) fn open(case: &Case, disk: FaultyBackend, run: u64) -> Option<Self> {
-        let store = open_store(&disk)?;
+    pub(super) fn open(case: &Case, disk: Disk, run: u64) -> Option<Self> {
+        let store = disk.open()?;
         let life = Life {
             disk: disk.clone(),
             ended: Arc::default(),
@@ -91,7 +90,7 @@ impl Provider {
     }
 
     /// Ends the process wherever it is, and leaves its disk.
-    pub(super) fn kill(mut self) -> FaultyBackend {
+    pub(super) fn kill(mut self) -> Disk {
         self.end();
         self.disk.clone()
     }
