@@ -8,6 +8,8 @@
 //! Values are opaque bytes here; what they mean is known where they are written. The first byte of
 //! a value is its format's number (see [`encode`]).
 
+mod wiping;
+
 use std::fs::Permissions;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
@@ -270,7 +272,7 @@ impl Store {
         }
         make_private(path).map_err(|error| named(io(error)))?;
         let mut database = Database::open(path).map_err(named)?;
-        shed(&mut database).map_err(|error| OpenError::Prepare(Box::new(error)))?;
+        shed(&mut database, path).map_err(|error| OpenError::Prepare(Box::new(error)))?;
         Self::with_database(database)
     }
 
@@ -459,14 +461,16 @@ fn make_private(path: &Path) -> std::io::Result<()> {
     std::fs::set_permissions(path, Permissions::from_mode(found & 0o700))
 }
 
-/// Drops the table of replies in clear once nothing is in it, and with it the pages that held them.
-fn shed(database: &mut Database) -> Result<(), redb::Error> {
+/// Drops the table of replies in clear once nothing is in it, and writes over the pages that held them.
+fn shed(database: &mut Database, path: &Path) -> Result<(), redb::Error> {
     let old = Table::OldReplies.definition();
     let is_empty = match database.begin_read()?.open_table(old) {
         Err(redb::TableError::TableDoesNotExist(_)) => return Ok(()),
         table => table?.is_empty()?,
     };
     if is_empty {
+        // Before the table goes, so that a crash meanwhile has it done again.
+        wiping::overwrite_free(database, path)?;
         let write = database.begin_write()?;
         write.delete_table(old)?;
         write.commit()?;

@@ -208,3 +208,91 @@ fn a_wrong_configuration_is_named_by_line() {
         "{message}"
     );
 }
+
+#[test]
+fn a_passphrase_is_changed_and_a_kill_meanwhile_leaves_one_that_opens() {
+    let home = Home::with_wallet();
+    let folder = home.path().with_file_name("passphrases");
+    std::fs::create_dir(&folder).unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (old, new) = (
+        file("old", PASSPHRASE),
+        file("new", "another passphrase 1\n"),
+    );
+    let short = file("short", "short");
+    let change = |from: &str, to: &str| {
+        home.command(&[
+            "wallet",
+            "passphrase",
+            "--json",
+            "--passphrase-file",
+            from,
+            "--new-passphrase-file",
+            to,
+        ])
+    };
+    let opens = |with: &str| {
+        let export = [
+            "wallet",
+            "export",
+            "phrase",
+            "--yes",
+            "--json",
+            "--passphrase-file",
+            with,
+        ];
+        let outcome = home.run(&export);
+        (outcome.code == 0).then(|| {
+            outcome.json()["recovery_phrase"]
+                .as_str()
+                .unwrap()
+                .to_owned()
+        })
+    };
+    let phrase = opens(&old).unwrap();
+    let refused = finish(change(&new, &new), "");
+    assert_eq!(refused.error_code(1), "wrong_passphrase");
+    assert_eq!(
+        finish(change(&old, &short), "").error_code(1),
+        "bad_passphrase"
+    );
+    let unasked = home.run(&["wallet", "passphrase", "--json"]);
+    assert_eq!(unasked.error_code(1), "no_passphrase");
+
+    let changed = finish(change(&old, &new), "").json();
+    assert_eq!(changed["household"], home.household());
+    assert_eq!((opens(&old), opens(&new)), (None, Some(phrase.clone())));
+    assert_eq!(mode(&home.keystore()), 0o600);
+
+    // Killed as soon as the file beside the keystore is seen, or as it is replaced: one of the two opens it.
+    let (mut from, mut to) = (&new, &old);
+    for _ in 0..3 {
+        let entries = || std::fs::read_dir(home.path()).unwrap().flatten();
+        let count = || {
+            let is_fresh = |entry: &std::fs::DirEntry| {
+                entry
+                    .file_name()
+                    .to_string_lossy()
+                    .starts_with(".keystore-")
+            };
+            entries().filter(is_fresh).count()
+        };
+        let before = count();
+        let mut child = change(from, to).spawn().unwrap();
+        while count() == before && child.try_wait().unwrap().is_none() {
+            std::thread::yield_now();
+        }
+        drop(child.kill());
+        child.wait().unwrap();
+        let opened = [opens(from), opens(to)];
+        let found: Vec<_> = opened.iter().flatten().collect();
+        assert_eq!(found, [&phrase], "exactly one passphrase opens it");
+        if opened[1].is_some() {
+            std::mem::swap(&mut from, &mut to);
+        }
+    }
+}
