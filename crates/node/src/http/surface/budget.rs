@@ -303,6 +303,25 @@ mod tests {
         assert_eq!(budgets.spent(NOON_S + DAY_S)[0].amount, Amount::new(40));
     }
 
+    #[tokio::test]
+    async fn a_promise_after_midnight_waits_until_its_day_is_on_disk() {
+        let keeping = Keeping::default();
+        keeping.begin();
+        let mut budgets = Budgets::restore([], NOON_S, keeping.clone());
+        let held = budgets.begin(&key(60, 100), NOON_S).unwrap();
+        keeping.reached(budgets.newest(NOON_S));
+        let today = held.promised.kept(Timestamp::from_secs(NOON_S));
+        assert_eq!(today.await, Ok(()));
+        let tomorrow_s = NOON_S + DAY_S;
+        let mut waiting = Box::pin(held.promised.kept(Timestamp::from_secs(tomorrow_s)));
+        assert!(futures::poll!(&mut waiting).is_pending());
+        keeping.asked().await;
+        keeping.reached(budgets.newest(tomorrow_s));
+        assert_eq!(waiting.await, Ok(()));
+        assert_eq!(budgets.spent(tomorrow_s)[0].amount, Amount::new(60));
+        budgets.end(held, Some(&[]), tomorrow_s);
+    }
+
     #[test]
     fn a_clock_that_goes_back_gives_no_budget_anew() {
         let (mut budgets, key) = (Budgets::default(), key(60, 60));
