@@ -254,8 +254,9 @@ impl Network {
     }
 
     /// Dials a device anew for the next question, because the connection that is kept for it
-    /// seems dead. Streams that are open live on.
+    /// seems dead. Streams that are open live on, unless nothing comes from the device any more.
     pub fn disconnect(&self, device: DeviceId) {
+        self.inner.hub.admission.doubt(device);
         self.inner.asker.disconnect(device);
     }
 

@@ -6,6 +6,7 @@
 
 mod files;
 mod hostile;
+mod moved;
 mod places;
 
 use std::future::Future;
