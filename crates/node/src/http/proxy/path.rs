@@ -214,29 +214,6 @@ mod tests {
             ("/.../secret", Dots),
             ("/%ef%bc%8e%ef%bc%8e/secret", Dots),
             ("/%e2%80%a5/secret", Dots),
-            ("/..%3f/secret", Dots),
-            ("/..%3Fx=1/secret", Dots),
-            ("/..%23/secret", Dots),
-            ("/%2e%2e%23x/secret", Dots),
-            ("/%3f/secret", Dots),
-            ("/..%e2%80%8b/secret", Dots),
-            ("/.%e2%81%a0./secret", Dots),
-            ("/.%c2%ad./secret", Dots),
-            ("/%ef%bd%a1%ef%bd%a1/secret", Dots),
-            ("/..%c2%a0/secret", Dots),
-            ("/..%c2%a5secret", Dots),
-            ("/a%e2%82%a9..%e2%82%a9secret", Dots),
-            ("/a%ef%bf%a5..", Dots),
-            ("/..\u{2216}secret", Separator),
-            ("/..%e2%a7%b8secret", Separator),
-            ("/..%e2%a7%b9secret", Separator),
-            ("/%ed%a0%80", NotText),
-            ("/%f8%80%80%80%ae", NotText),
-            ("/%f0%80%80%ae", NotText),
-            ("/a%7f", NotText),
-            ("/%u2215secret", Escape),
-            ("/%25%35%63", Escape),
-            ("/%ef%bc%85%32%65", Escape),
             ("//secret", Empty),
             ("/a//b", Empty),
             ("///", Empty),
@@ -261,6 +238,38 @@ mod tests {
             ("/%e0%80%ae", NotText),
             ("/%ff", NotText),
             ("/%c2%85", NotText),
+        ] {
+            assert_eq!(canonical(path), Err(fault), "{path}");
+        }
+    }
+
+    #[test]
+    fn what_only_some_programs_take_for_another_path_is_refused_too() {
+        use PathFault::*;
+        for (path, fault) in [
+            ("/..%3f/secret", Dots),
+            ("/..%3Fx=1/secret", Dots),
+            ("/..%23/secret", Dots),
+            ("/%2e%2e%23x/secret", Dots),
+            ("/%3f/secret", Dots),
+            ("/..%e2%80%8b/secret", Dots),
+            ("/.%e2%81%a0./secret", Dots),
+            ("/.%c2%ad./secret", Dots),
+            ("/%ef%bd%a1%ef%bd%a1/secret", Dots),
+            ("/..%c2%a0/secret", Dots),
+            ("/..%c2%a5secret", Dots),
+            ("/a%e2%82%a9..%e2%82%a9secret", Dots),
+            ("/a%ef%bf%a5..", Dots),
+            ("/..\u{2216}secret", Separator),
+            ("/..%e2%a7%b8secret", Separator),
+            ("/..%e2%a7%b9secret", Separator),
+            ("/%ed%a0%80", NotText),
+            ("/%f8%80%80%80%ae", NotText),
+            ("/%f0%80%80%ae", NotText),
+            ("/a%7f", NotText),
+            ("/%u2215secret", Escape),
+            ("/%25%35%63", Escape),
+            ("/%ef%bc%85%32%65", Escape),
         ] {
             assert_eq!(canonical(path), Err(fault), "{path}");
         }
