@@ -3,7 +3,7 @@
 //! It is a hook of the endpoint, so it sees every connection, whichever protocol it speaks and
 //! whichever side began it. It holds no connection open: it knows them by weak handles.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hearth_protocol::offer::DeviceId;
@@ -14,20 +14,17 @@ use iroh::endpoint::{
     WeakConnectionHandle,
 };
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 use tracing::debug;
 
 use crate::gate::{Gate, Knock, Newcomer, Refusal, Slot};
 use crate::household::Desk;
-use crate::limits::GONE_SILENCE_MAX;
 use crate::origin::Origin;
 
 /// The code a connection is closed with when there are too many.
 const TOO_MANY: u32 = 10;
 /// The code a connection is closed with when its device is shut out.
 const SHUT_OUT: u32 = 11;
-/// The code a connection is closed with when its device is gone.
-const GONE: u32 = 12;
 
 /// Who may have a connection. Clones are the same.
 #[derive(Debug, Clone)]
@@ -43,8 +40,6 @@ struct State {
     handles: BTreeMap<Slot, WeakConnectionHandle>,
     /// Tells a handshake that it gives way.
     handshakes: BTreeMap<Slot, oneshot::Sender<()>>,
-    /// Devices that are listened for, because they seem gone.
-    doubted: BTreeSet<DeviceId>,
 }
 
 impl State {
@@ -143,51 +138,6 @@ impl Admission {
         }
     }
 
-    /// Closes the connections of a device that seems gone, unless something comes on them soon. As long as one stands,
-    /// all that is sent to the device goes to where it was, its new address or not.
-    pub(crate) fn doubt(&self, device: DeviceId) {
-        if !self.state().doubted.insert(device) {
-            return;
-        }
-        let (admission, before) = (self.clone(), self.heard(device));
-        // Ends by itself; there is one for a device at most.
-        tokio::spawn(async move {
-            sleep(GONE_SILENCE_MAX).await;
-            let now = admission.heard(device);
-            let silent: Vec<Slot> = before
-                .into_iter()
-                .filter(|(slot, datagrams)| now.get(slot) == Some(datagrams))
-                .map(|(slot, _)| slot)
-                .collect();
-            let gone = {
-                let mut state = admission.state();
-                state.doubted.remove(&device);
-                silent.iter().for_each(|slot| state.gate.forget(*slot));
-                state.take(&silent)
-            };
-            for connection in gone {
-                debug!(%device, "nothing comes any more");
-                connection.close(VarInt::from_u32(GONE), b"gone");
-            }
-        });
-    }
-
-    /// How many datagrams came on each connection of a device.
-    fn heard(&self, device: DeviceId) -> BTreeMap<Slot, u64> {
-        let handles: Vec<_> = {
-            let state = self.state();
-            let slots = state.gate.of_device(device).into_iter();
-            slots
-                .filter_map(|slot| Some((slot, state.handles.get(&slot)?.clone())))
-                .collect()
-        };
-        let heard = handles.into_iter().filter_map(|(slot, handle)| {
-            let connection = handle.upgrade()?;
-            Some((slot, connection.stats().udp_rx.datagrams))
-        });
-        heard.collect()
-    }
-
     /// Whether a device is shut out.
     pub(crate) fn is_banned(&self, device: DeviceId) -> bool {
         self.state().gate.is_banned(self.now_ms(), device)
@@ -259,22 +209,16 @@ impl Admission {
             dialed: connection.side() == Side::Client,
         };
         let is_member = |device: &DeviceId| self.desk.is_member(device);
-        let device = newcomer.device;
-        let (slot, closed, has_others) = {
+        let (slot, closed) = {
             let mut state = self.state();
             let admitted = state.gate.admit(self.now_ms(), newcomer, &is_member)?;
             state
                 .handles
                 .insert(admitted.slot, connection.weak_handle());
-            let has_others = state.gate.of_device(device).len() > 1;
-            (admitted.slot, state.take(&admitted.closed), has_others)
+            (admitted.slot, state.take(&admitted.closed))
         };
         for connection in closed {
             connection.close(VarInt::from_u32(TOO_MANY), b"gives way to another");
-        }
-        // It may have begun anew elsewhere, without a word on the connections that it had.
-        if has_others {
-            self.doubt(device);
         }
         Ok(slot)
     }

@@ -172,13 +172,10 @@ impl Gate {
         {
             self.banned.remove(&first);
         }
-        self.of_device(device)
-    }
-
-    /// The connections of a device.
-    pub(crate) fn of_device(&self, device: DeviceId) -> Vec<Slot> {
-        let open = self.open.iter();
-        let of_device = open.filter(|(_, open)| open.who.device == device);
+        let of_device = self
+            .open
+            .iter()
+            .filter(|(_, open)| open.who.device == device);
         of_device.map(|(slot, _)| *slot).collect()
     }
 

@@ -56,9 +56,6 @@ pub const CONNECT_TIME_MAX: Duration = Duration::from_secs(8);
 pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(3);
 /// How long a connection may be silent before it counts as broken.
 pub const CONNECTION_SILENCE_MAX: Duration = Duration::from_secs(10);
-/// How long nothing at all may come on a connection of a device that seems gone: two signs of life and their answers
-/// may be lost.
-pub const GONE_SILENCE_MAX: Duration = Duration::from_millis(6_500);
 /// How often a connection to a provider shows that it is alive, so that its end is noticed soon.
 pub const ANSWER_KEEP_ALIVE_INTERVAL: Duration = Duration::from_millis(300);
 /// How long nothing at all may come from a provider's device before it counts as gone: two signs of

@@ -254,9 +254,8 @@ impl Network {
     }
 
     /// Dials a device anew for the next question, because the connection that is kept for it
-    /// seems dead. Streams that are open live on, unless nothing comes from the device any more.
+    /// seems dead. Streams that are open live on.
     pub fn disconnect(&self, device: DeviceId) {
-        self.inner.hub.admission.doubt(device);
         self.inner.asker.disconnect(device);
     }
 

@@ -6,7 +6,6 @@
 
 mod files;
 mod hostile;
-mod moved;
 mod places;
 
 use std::future::Future;
