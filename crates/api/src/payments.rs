@@ -80,6 +80,9 @@ pub struct WatchedClaim {
     pub channel: String,
     /// What is claimed of the channel in all once it is sent, in atomic units.
     pub units: String,
+    /// The same in whole tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub money: Option<Money>,
     /// The transaction that claimed it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub transaction: Option<String>,
@@ -308,6 +311,9 @@ pub struct Returned {
     /// What came back, in atomic units, where that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub units: Option<String>,
+    /// The same in whole tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub money: Option<Money>,
     /// When a withdrawal can be finished, in seconds since the Unix epoch.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ends_at_s: Option<u64>,
@@ -333,7 +339,7 @@ pub struct Claim {
     /// What it brought to the household's account, in atomic units.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub units: Option<String>,
-    /// The same in whole tokens, where the chain has one token only that is configured.
+    /// The same in whole tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub money: Option<Money>,
     /// Why it did not succeed.
@@ -354,4 +360,7 @@ pub struct PaidSums {
     pub status: u16,
     /// What they were charged in all, in atomic units.
     pub charged_units: String,
+    /// The same in whole tokens, by asset.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub charged: Vec<Money>,
 }

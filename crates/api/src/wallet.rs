@@ -75,6 +75,15 @@ pub struct Sent {
     pub fee: Money,
 }
 
+/// A keystore that was sealed with another passphrase.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PassphraseChanged {
+    /// The household's account.
+    pub household: String,
+    /// The file that holds the phrase, encrypted.
+    pub keystore: String,
+}
+
 /// A secret that was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exported {

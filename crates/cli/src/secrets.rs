@@ -32,6 +32,23 @@ pub(crate) fn new_passphrase(global: &Global) -> Result<Passphrase, Failure> {
     if let Some(text) = prepared(global)? {
         return Ok(Passphrase::chosen(text)?);
     }
+    chosen()
+}
+
+/// The passphrase that takes the place of another: from a file, or asked for twice.
+pub(crate) fn replacing_passphrase(file: Option<&Path>) -> Result<Passphrase, Failure> {
+    match file {
+        Some(path) => Ok(Passphrase::chosen(from_file(path)?)?),
+        None if std::io::stdin().is_terminal() => chosen(),
+        None => Err(Failure::new(
+            "no_passphrase",
+            "there is no terminal to ask for the new passphrase",
+            "Name a file with --new-passphrase-file",
+        )),
+    }
+}
+
+fn chosen() -> Result<Passphrase, Failure> {
     let first = ask("Choose a passphrase (it seals the wallet on this device): ")?;
     let chosen = Passphrase::chosen(Zeroizing::new(first.to_string()))?;
     let second = ask("The same again: ")?;

@@ -4,6 +4,8 @@
 //! this device's own models and the providers of the network. Text is here; token ids, payments
 //! and providers are not: whoever asks sees one answer, wherever it comes from.
 
+mod keeping;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,8 +18,12 @@ use hearth_protocol::answer::request::RequestField;
 use hearth_protocol::answer::{AnswerId, Grammar, Sampling, SignedReceipt, StopReason};
 use hearth_protocol::id::AssetId;
 use hearth_protocol::money::Amount;
+use hearth_protocol::spending::day;
+use hearth_protocol::time::Timestamp;
 use serde_json::Value;
 use thiserror::Error;
+
+pub use keeping::{Keeping, Kept, NotKept};
 
 /// How far a prompt may travel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -159,7 +165,11 @@ pub struct Question {
 /// What was promised for an answer: whoever holds a promise can claim it, whatever it states. Clones share it: the one
 /// who answers counts, the one who keeps budgets reads, whatever became of the answer.
 #[derive(Debug, Clone, Default)]
-pub struct Promises(Arc<Mutex<Counted>>);
+pub struct Promises {
+    counted: Arc<Mutex<Counted>>,
+    /// What must be on disk first, and the number of the reservation there.
+    reserved: Option<(Keeping, u64)>,
+}
 
 #[derive(Debug, Default)]
 struct Counted {
@@ -168,9 +178,28 @@ struct Counted {
 }
 
 impl Promises {
+    /// Those that count on the reservation of this number, once it is on disk.
+    pub fn on(keeping: Keeping, number: u64) -> Self {
+        Self {
+            counted: Arc::default(),
+            reserved: Some((keeping, number)),
+        }
+    }
+
+    /// Waits until a crash would count what may be promised at `now`. Nothing may be promised before.
+    ///
+    /// # Errors
+    /// When the disk does not take it.
+    pub async fn kept(&self, now: Timestamp) -> Result<(), NotKept> {
+        match &self.reserved {
+            Some((keeping, number)) => keeping.wait(*number, day(now)).await,
+            None => Ok(()),
+        }
+    }
+
     fn counted(&self) -> MutexGuard<'_, Counted> {
         // A map of sums is whole after any panic.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.counted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts a promise. Returns whether it may leave: it may not once the sums were read for the last time.
@@ -195,7 +224,7 @@ impl Promises {
 
 impl PartialEq for Promises {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
+        Arc::ptr_eq(&self.counted, &other.counted)
     }
 }
 

@@ -125,7 +125,9 @@ impl Advice for HomeError {
                     .to_owned()
             }
             Self::Busy { pid, .. } => {
-                format!("Stop process {pid}, or use another data folder with --home")
+                format!(
+                    "Wait until process {pid} has ended, stop it, or use another data folder with --home"
+                )
             }
         }
     }

@@ -14,6 +14,7 @@
 #[cfg(test)]
 mod crash_tests;
 mod journal;
+mod wiping;
 mod writer;
 
 use std::fs::Permissions;
@@ -343,7 +344,7 @@ impl Store {
         }
         make_private(path).map_err(|error| named(io(error)))?;
         let mut database = Database::open(path).map_err(named)?;
-        shed(&mut database).map_err(|error| OpenError::Prepare(Box::new(error)))?;
+        shed(&mut database, path).map_err(|error| OpenError::Prepare(Box::new(error)))?;
         let journal = path.with_added_extension("journal");
         let unusable = |source| OpenError::Journal {
             path: journal.display().to_string(),
@@ -649,14 +650,16 @@ fn make_private(path: &Path) -> std::io::Result<()> {
     std::fs::set_permissions(path, Permissions::from_mode(found & 0o700))
 }
 
-/// Drops the table of replies in clear once nothing is in it, and with it the pages that held them.
-fn shed(database: &mut Database) -> Result<(), redb::Error> {
+/// Drops the table of replies in clear once nothing is in it, and writes over the pages that held them.
+fn shed(database: &mut Database, path: &Path) -> Result<(), redb::Error> {
     let old = Table::OldReplies.definition();
     let is_empty = match database.begin_read()?.open_table(old) {
         Err(redb::TableError::TableDoesNotExist(_)) => return Ok(()),
         table => table?.is_empty()?,
     };
     if is_empty {
+        // Before the table goes, so that a crash meanwhile has it done again.
+        wiping::overwrite_free(database, path)?;
         let write = database.begin_write()?;
         write.delete_table(old)?;
         write.commit()?;

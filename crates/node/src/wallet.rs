@@ -35,6 +35,18 @@ pub fn money(symbol: &str, asset: &AssetConfig, amount: Amount) -> Money {
     )
 }
 
+/// Adds an amount to the sums of each asset.
+pub fn add(sums: &mut Vec<Money>, more: &Money) {
+    let units = |money: &Money| money.units.parse::<U256>().unwrap_or_default();
+    match sums.iter_mut().find(|sum| sum.asset == more.asset) {
+        Some(sum) => {
+            let all = units(sum).saturating_add(units(more));
+            *sum = money_of_units(&more.symbol, more.asset.clone(), more.decimals, all);
+        }
+        None => sums.push(more.clone()),
+    }
+}
+
 /// An amount of a chain's own coin.
 pub fn coin(chain: ChainId, wei: U256) -> Money {
     money_of_units("coin", format!("{chain}/slip44:60"), COIN_DECIMALS, wei)

@@ -3,9 +3,8 @@
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use hearth_api::payments::{
-    Channel, ChannelTerms, Channels, Claim, Claims, Opened, Refunds, Returned,
-};
+use hearth_api::money::Money;
+use hearth_api::payments::{Channel, ChannelTerms, Channels, Claims, Opened, Refunds, Returned};
 use hearth_node::home::Home;
 use hearth_node::household::client::{get_if_up, post_if_up};
 use hearth_node::keys::{Keystore, Unlocked};
@@ -262,7 +261,12 @@ impl Show for Returned {
         let mut rows = vec![("outcome", self.outcome.clone())];
         let optional = [
             ("transaction", self.transaction.clone()),
-            ("atomic units", self.units.clone()),
+            (
+                "came back",
+                self.units
+                    .as_deref()
+                    .map(|units| amount(self.money.as_ref(), units)),
+            ),
             (
                 "ends at (unix time)",
                 self.ends_at_s.map(|seconds| seconds.to_string()),
@@ -280,11 +284,11 @@ impl Show for Returned {
     }
 }
 
-/// What a claim brought, in whole tokens where it is known which.
-fn amount(claim: &Claim) -> String {
-    match &claim.money {
+/// An amount in whole tokens where it is known which.
+pub(crate) fn amount(money: Option<&Money>, units: &str) -> String {
+    match money {
         Some(money) => format!("{} {}", money.amount, money.symbol),
-        None => format!("{} atomic units", claim.units.as_deref().unwrap_or("0")),
+        None => format!("{units} atomic units"),
     }
 }
 
@@ -294,17 +298,16 @@ impl Show for Claims {
             page.line("Nothing is due.");
         }
         for claim in &self.claims {
+            let units = claim.units.as_deref().unwrap_or("0");
+            let amount = amount(claim.money.as_ref(), units);
             match (&claim.transaction, &claim.problem) {
                 (Some(hash), _) if claim.channels == 0 => page.line(&format!(
                     "Transferred {} that were claimed before on {}, transaction {hash}",
-                    amount(claim),
-                    claim.chain
+                    amount, claim.chain
                 )),
                 (Some(hash), _) => page.line(&format!(
                     "Claimed {} of {} channels on {}, transaction {hash}",
-                    amount(claim),
-                    claim.channels,
-                    claim.chain
+                    amount, claim.channels, claim.chain
                 )),
                 (None, problem) => page.line(&format!(
                     "Not claimed on {}: {}",

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::Args;
 use hearth_api::payments::{Paid, PaidSums, Payment};
 use hearth_node::trade::{Answer, Request};
+use hearth_node::wallet;
 
 use crate::args::Global;
 use crate::failure::Failure;
@@ -84,6 +85,7 @@ async fn repeat(
         requests: 0,
         status: 0,
         charged_units: "0".to_owned(),
+        charged: Vec::new(),
     };
     let mut charged = 0_u128;
     let mut failure = None;
@@ -99,10 +101,11 @@ async fn repeat(
         if answer.status >= 400 {
             break;
         }
-        let units = answer
-            .payment
-            .and_then(|paid| paid.charged.units.parse::<u128>().ok());
-        charged = charged.saturating_add(units.unwrap_or(0));
+        if let Some(paid) = answer.payment {
+            let units = paid.charged.units.parse::<u128>();
+            charged = charged.saturating_add(units.unwrap_or(0));
+            wallet::add(&mut sums.charged, &paid.charged);
+        }
         sums.requests += 1;
         bar.inc(1);
     }
@@ -118,9 +121,17 @@ async fn repeat(
 
 impl crate::screen::Show for PaidSums {
     fn show(&self, page: &mut crate::screen::Page) {
+        let charged = self.charged.iter();
+        let charged: Vec<_> = charged
+            .map(|money| format!("{} {}", money.amount, money.symbol))
+            .collect();
+        let charged = match charged.as_slice() {
+            [] => "nothing was charged".to_owned(),
+            sums => format!("charged {}", sums.join(" and ")),
+        };
         page.line(&format!(
-            "{} requests were answered, the last with HTTP {}; {} atomic units were charged.",
-            self.requests, self.status, self.charged_units
+            "{} requests were answered, the last with HTTP {}; {charged}.",
+            self.requests, self.status
         ));
     }
 }

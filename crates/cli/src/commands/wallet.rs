@@ -3,6 +3,7 @@
 mod create;
 mod export;
 mod money;
+mod passphrase;
 mod sessions;
 
 use std::process::ExitCode;
@@ -61,6 +62,17 @@ Examples:
   hearth wallet export private-key")]
     Export(export::ExportArguments),
 
+    /// Seal the wallet on this device with another passphrase
+    #[command(after_help = "\
+The recovery phrase stays the same. A node that runs goes on; one that is started by a service needs the new passphrase
+in its file. Wallets on other devices keep their own passphrases. Give the same passphrase twice to bring an old
+keystore into today's form.
+
+Examples:
+  hearth wallet passphrase
+  hearth wallet passphrase --passphrase-file old.txt --new-passphrase-file new.txt")]
+    Passphrase(passphrase::PassphraseArguments),
+
     /// Show the session keys of the household's devices, and sign statements for them
     #[command(after_help = "\
 Examples:
@@ -79,6 +91,7 @@ pub(crate) async fn run(global: &Global, command: WalletCommand) -> Result<ExitC
         WalletCommand::Balances => money::balances(global).await?,
         WalletCommand::Send(arguments) => money::send(global, arguments).await?,
         WalletCommand::Export(arguments) => export::run(global, &arguments)?,
+        WalletCommand::Passphrase(arguments) => passphrase::run(global, &arguments)?,
         WalletCommand::Sessions(arguments) => sessions::run(global, &arguments)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -9,6 +9,7 @@ use hearth_node::keys::Keystore;
 use hearth_node::trade::{WatchOptions, WatchService};
 
 use crate::args::Global;
+use crate::commands::channels::amount;
 use crate::failure::Failure;
 use crate::screen::{Page, Show, Style, print, print_line};
 use crate::{secrets, wait};
@@ -91,15 +92,11 @@ impl Show for WatchReady {
 
 impl Show for WatchedClaim {
     fn show(&self, page: &mut Page) {
-        let Self {
-            chain,
-            channel,
-            units,
-            ..
-        } = self;
+        let Self { chain, channel, .. } = self;
+        let amount = amount(self.money.as_ref(), &self.units);
         match (&self.transaction, &self.problem) {
             (Some(hash), _) => page.line(&format!(
-                "Claimed {units} atomic units of channel {channel} on {chain}, transaction {hash}"
+                "Claimed {amount} of channel {channel} on {chain}, transaction {hash}"
             )),
             (None, Some(problem)) => {
                 let text = format!("The claim of channel {channel} on {chain} failed: {problem}");
@@ -107,7 +104,7 @@ impl Show for WatchedClaim {
                 page.line(&text);
             }
             (None, None) => page.line(&format!(
-                "Watching channel {channel} on {chain}, {units} atomic units claimed in all"
+                "Watching channel {channel} on {chain}, {amount} claimed in all"
             )),
         }
     }

@@ -12,6 +12,7 @@ mod buying;
 mod chain_command;
 mod channels;
 mod doctor;
+mod exact;
 mod first_run;
 mod from_peers;
 mod help;

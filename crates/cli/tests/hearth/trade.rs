@@ -200,3 +200,56 @@ fn nothing_is_paid_beyond_the_limits_or_without_consent() {
     ];
     assert_eq!(market.seller.run(&second).error_code(1), "home_busy");
 }
+
+#[test]
+fn payers_at_once_keep_one_limit_and_who_must_wait_is_told() {
+    let market = Market::open();
+    for (usual, here) in [
+        ("per_payment = \"0.10\"", "per_payment = \"0.01\""),
+        ("per_deposit = \"5\"", "per_deposit = \"0.1\""),
+        ("# deposits_per_day = \"20\"", "deposits_per_day = \"1\""),
+        ("per_day = \"20\"", "per_day = \"0.10\""),
+    ] {
+        market.buyer.edit_config(usual, here);
+    }
+    let service = market.serve();
+    let url = format!("{}/weather", service.url());
+    let pay = ["pay", &url, "--yes", "--times", "8", "--json"];
+    let (mut answered, mut codes) = (0, Vec::new());
+    // Each would be within the limit by itself; together they are not, whoever is killed in between.
+    for round in 0..3 {
+        let mut payers: Vec<_> = (0..3)
+            .map(|_| market.buyer.command(&pay).spawn().unwrap())
+            .collect();
+        if round == 1 {
+            drop(payers[0].kill());
+        }
+        for payer in payers {
+            let ended = payer.wait_with_output().unwrap();
+            let sums: Value = serde_json::from_slice(&ended.stdout).unwrap_or_default();
+            answered += sums["requests"].as_u64().unwrap_or(0);
+            if let Ok(error) = serde_json::from_slice::<Value>(&ended.stderr) {
+                codes.push(error["error"]["code"].as_str().unwrap_or("").to_owned());
+                let next = error["error"]["next"].as_str().unwrap_or("");
+                assert!(!next.is_empty(), "{error}");
+            }
+        }
+    }
+    assert!((1..=10).contains(&answered), "{answered} of 10: {codes:?}");
+    let known = ["home_busy", "beyond_limits"];
+    assert!(
+        codes.iter().all(|code| known.contains(&&**code)),
+        "{codes:?}"
+    );
+    assert!(
+        codes.iter().any(|code| code == "beyond_limits"),
+        "{codes:?}"
+    );
+    let channels = market.buyer.run(&["channels", "look", "--json"]).json();
+    let paying = channels["paying"].as_array().unwrap();
+    let promised: u128 = paying
+        .iter()
+        .map(|channel| units(&channel["charged"]) + units(&channel["reserved"]))
+        .sum();
+    assert!(promised <= 100_000, "{promised}: {channels}");
+}

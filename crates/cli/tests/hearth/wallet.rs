@@ -208,3 +208,104 @@ fn a_wrong_configuration_is_named_by_line() {
         "{message}"
     );
 }
+
+/// A home whose passphrase is changed from file to file.
+struct Changing {
+    home: Home,
+    old: String,
+    new: String,
+    short: String,
+}
+
+impl Changing {
+    fn open() -> Self {
+        let home = Home::with_wallet();
+        let folder = home.path().with_file_name("passphrases");
+        std::fs::create_dir(&folder).unwrap();
+        let file = |name: &str, text: &str| {
+            let path = folder.join(name);
+            std::fs::write(&path, text).unwrap();
+            path.to_str().unwrap().to_owned()
+        };
+        Self {
+            old: file("old", PASSPHRASE),
+            new: file("new", "another passphrase 1\n"),
+            short: file("short", "short"),
+            home,
+        }
+    }
+
+    fn change(&self, from: &str, to: &str) -> std::process::Command {
+        let change = ["wallet", "passphrase", "--json", "--passphrase-file", from];
+        let to = ["--new-passphrase-file", to];
+        self.home.command(&[&change[..], &to].concat())
+    }
+
+    /// The recovery phrase, if this passphrase opens the wallet.
+    fn opened(&self, with: &str) -> Option<String> {
+        let export = ["wallet", "export", "phrase", "--yes", "--json"];
+        let export = [&export[..], &["--passphrase-file", with]].concat();
+        let outcome = self.home.run(&export);
+        let phrase = || {
+            outcome.json()["recovery_phrase"]
+                .as_str()
+                .unwrap()
+                .to_owned()
+        };
+        (outcome.code == 0).then(phrase)
+    }
+
+    /// Files that were written to take the keystore's place.
+    fn fresh(&self) -> usize {
+        let entries = std::fs::read_dir(self.home.path()).unwrap().flatten();
+        let is_fresh = |entry: &std::fs::DirEntry| {
+            entry
+                .file_name()
+                .to_string_lossy()
+                .starts_with(".keystore-")
+        };
+        entries.filter(is_fresh).count()
+    }
+}
+
+#[test]
+fn a_passphrase_is_changed_by_who_knows_the_old_one() {
+    let it = Changing::open();
+    let (old, new) = (&it.old, &it.new);
+    let phrase = it.opened(old).unwrap();
+    let refused = finish(it.change(new, new), "");
+    assert_eq!(refused.error_code(1), "wrong_passphrase");
+    let short = finish(it.change(old, &it.short), "");
+    assert_eq!(short.error_code(1), "bad_passphrase");
+    let unasked = it.home.run(&["wallet", "passphrase", "--json"]);
+    assert_eq!(unasked.error_code(1), "no_passphrase");
+    assert_eq!(it.opened(old).as_ref(), Some(&phrase), "nothing changed");
+
+    let changed = finish(it.change(old, new), "").json();
+    assert_eq!(changed["household"], it.home.household());
+    assert_eq!((it.opened(old), it.opened(new)), (None, Some(phrase)));
+    assert_eq!(mode(&it.home.keystore()), 0o600);
+}
+
+#[test]
+fn a_kill_while_a_passphrase_is_changed_leaves_one_that_opens() {
+    let it = Changing::open();
+    let phrase = it.opened(&it.old).unwrap();
+    let (mut from, mut to) = (&it.old, &it.new);
+    for _ in 0..3 {
+        // Killed as soon as the file beside the keystore is seen, or as it takes its place.
+        let before = it.fresh();
+        let mut child = it.change(from, to).spawn().unwrap();
+        while it.fresh() == before && child.try_wait().unwrap().is_none() {
+            std::thread::yield_now();
+        }
+        drop(child.kill());
+        child.wait().unwrap();
+        let opened = [it.opened(from), it.opened(to)];
+        let found: Vec<_> = opened.iter().flatten().collect();
+        assert_eq!(found, [&phrase], "exactly one passphrase opens it");
+        if opened[1].is_some() {
+            std::mem::swap(&mut from, &mut to);
+        }
+    }
+}

@@ -22,8 +22,8 @@ use hearth_api::error::ErrorBody;
 use hearth_protocol::money::{Amount, AmountError};
 use hearth_protocol::x402::PAYMENT_SIGNATURE;
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION,
-    TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, HeaderName, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use http::uri::PathAndQuery;
 use http::{HeaderMap, StatusCode, Uri};
@@ -54,20 +54,24 @@ const HOP_BY_HOP: [HeaderName; 10] = [
 ];
 
 /// Headers by which a client could have the service answer for another address than the one that was
-/// priced, or speak for the service or for this door.
-const NOT_FOR_SERVICES: [HeaderName; 11] = [
+/// priced, take it for another client, or speak for the service or for this door.
+const NOT_FOR_SERVICES: [HeaderName; 13] = [
     CHARGE,
     CONTENT_LENGTH,
     EXPECT,
+    FORWARDED,
     HOST,
-    HeaderName::from_static("x-forwarded-host"),
-    HeaderName::from_static("x-forwarded-path"),
-    HeaderName::from_static("x-forwarded-prefix"),
-    HeaderName::from_static("x-forwarded-uri"),
-    HeaderName::from_static("x-original-uri"),
-    HeaderName::from_static("x-original-url"),
-    HeaderName::from_static("x-rewrite-url"),
+    HeaderName::from_static("cf-connecting-ip"),
+    HeaderName::from_static("fastly-client-ip"),
+    HeaderName::from_static("true-client-ip"),
+    HeaderName::from_static("x-client-ip"),
+    HeaderName::from_static("x-cluster-client-ip"),
+    HeaderName::from_static("x-host"),
+    HeaderName::from_static("x-http-host-override"),
+    HeaderName::from_static("x-real-ip"),
 ];
+/// What further headers of that kind begin with.
+const NOT_FOR_SERVICES_FROM: [&str; 4] = ["x-envoy-", "x-forwarded-", "x-original-", "x-rewrite-"];
 /// How long a body may take that the gate has read already.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -137,6 +141,28 @@ fn strip(headers: &mut HeaderMap) {
     }
 }
 
+/// Drops what a client may not tell the service.
+fn for_service(mut headers: HeaderMap) -> HeaderMap {
+    // Some services read an underscore as a hyphen.
+    let is_meant = |name: &HeaderName| {
+        let name = name.as_str().replace('_', "-");
+        let is_one = NOT_FOR_SERVICES.iter().any(|known| known.as_str() == name);
+        is_one
+            || NOT_FOR_SERVICES_FROM
+                .iter()
+                .any(|start| name.starts_with(start))
+    };
+    let named: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| is_meant(name))
+        .cloned()
+        .collect();
+    for name in named {
+        headers.remove(name);
+    }
+    headers
+}
+
 /// Brings the target of a request into its one form, before it is priced. One that could be read in
 /// two ways is refused.
 async fn plain(mut request: Request, next: Next) -> Response {
@@ -173,10 +199,8 @@ async fn forward(State(upstream): State<Upstream>, request: Request) -> Response
     };
     let mut headers = parts.headers;
     strip(&mut headers);
-    for name in &NOT_FOR_SERVICES {
-        headers.remove(name);
-    }
     headers.remove(PAYMENT_SIGNATURE);
+    let headers = for_service(headers);
     // Whole, so that its length is stated by this side, whatever the client stated.
     let Ok(body) = read_body(body, REQUEST_BYTES_MAX, BODY_TIMEOUT).await else {
         return (StatusCode::BAD_REQUEST, "the request's body broke off").into_response();

@@ -46,7 +46,7 @@ use hearth_protocol::money::Amount;
 use http::StatusCode;
 use tokio::sync::Notify;
 
-use crate::answers::Answerer;
+use crate::answers::{Answerer, Keeping, Kept};
 use crate::wallet::money_of_units;
 use budget::{Budgets, Reservation, TooManyAtOnce};
 use failure::{Failure, Form};
@@ -156,8 +156,29 @@ impl Surface {
     }
 
     /// Goes on with what keys have spent today. To be called before anything is asked.
+    /// From now on nothing is promised for a key with limits before what [`Surface::to_keep`] says is on disk, and
+    /// [`Surface::kept`] was told so.
     pub fn restore_spent(&self, spent: impl IntoIterator<Item = Spent>) {
-        *self.budgets() = Budgets::restore(spent, self.now_s());
+        let keeping = Keeping::default();
+        keeping.begin();
+        *self.budgets() = Budgets::restore(spent, self.now_s(), keeping);
+    }
+
+    /// What must be written, and what to say once it is.
+    pub fn to_keep(&self) -> (Vec<Spent>, Kept) {
+        let (mut budgets, now_s) = (self.budgets(), self.now_s());
+        (budgets.spent(now_s), budgets.newest(now_s))
+    }
+
+    /// Says what is on disk.
+    pub fn kept(&self, kept: Kept) {
+        self.budgets().keeping().reached(kept);
+    }
+
+    /// Resolves when a promise waits for what must be written.
+    pub async fn keeping_asked(&self) {
+        let keeping = self.budgets().keeping().clone();
+        keeping.asked().await;
     }
 
     /// What keys have spent today, to be kept on disk; answers in progress count with all that was set aside for them.

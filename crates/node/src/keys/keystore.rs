@@ -5,7 +5,8 @@
 //! damaged by accident is told apart from a wrong passphrase; somebody who changes the file on purpose and mends the
 //! checksum is still stopped by the seal, and then the message says "passphrase".
 //!
-//! The file is written once, whole, readable by its owner only, and never over another one. Implements
+//! The file is written whole, readable by its owner only, and never over another one, except where the same phrase is
+//! sealed again with another passphrase ([`Keystore::reseal`]). Implements
 //! docs/spec/04-keys.md, section 4.
 
 use std::io::{ErrorKind, Read, Write};
@@ -17,6 +18,7 @@ use argon2::{Algorithm, Argon2, Params, Version};
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use serde::{Deserialize, Serialize};
+use tempfile::NamedTempFile;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
@@ -379,6 +381,44 @@ impl Keystore {
         Ok(unlocked)
     }
 
+    /// Seals what `current` opens with `new` instead, at today's cost and in today's form of a passphrase; they may be the
+    /// same. What was written is read back before it takes the old one's place, so a crash leaves one of the two, whole.
+    ///
+    /// # Errors
+    /// As [`Keystore::unlock`], and what writing meets; the old keystore stays then.
+    pub fn reseal(&self, current: &Passphrase, new: &Passphrase) -> Result<Self, KeystoreError> {
+        self.reseal_at_cost(current, new, KdfCost::STRONG)
+    }
+
+    fn reseal_at_cost(
+        &self,
+        current: &Passphrase,
+        new: &Passphrase,
+        cost: KdfCost,
+    ) -> Result<Self, KeystoreError> {
+        let failed = |source| KeystoreError::Io {
+            path: self.path.clone(),
+            source,
+        };
+        let unlocked = self.unlock(current)?;
+        // Where the path is a link, the file that it names is replaced, and the link stays.
+        let path = self.path.canonicalize().map_err(failed)?;
+        let folder = path.parent().unwrap_or(Path::new("."));
+        let document = seal(&unlocked, new.as_bytes(), cost)?;
+        let file = write_beside(folder, &document).map_err(failed)?;
+        let written = Self::read(file.path())?;
+        if written.unlock(new)?.address() != self.household {
+            return Err(KeystoreError::Damaged {
+                path: file.path().to_owned(),
+                reason: "it does not hold what was sealed",
+            });
+        }
+        file.persist(&path).map_err(|error| failed(error.error))?;
+        sync_folder(folder).map_err(failed)?;
+        tracing::info!(household = %self.household, "sealed the keystore anew");
+        Self::read(&self.path)
+    }
+
     /// What is sealed, if these bytes open it.
     fn opened_with(&self, passphrase: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
         let key = derive_key(passphrase, &self.salt, self.cost);
@@ -453,15 +493,7 @@ fn write_new(path: &Path, document: &Document) -> Result<(), KeystoreError> {
         source,
     };
     let folder = path.parent().unwrap_or(Path::new("."));
-    let mut text = serde_json::to_string_pretty(document).expect("strings and numbers serialise");
-    text.push('\n');
-    // A temporary file is made with the permissions 0600.
-    let mut file = tempfile::Builder::new()
-        .prefix(".keystore-")
-        .tempfile_in(folder)
-        .map_err(failed)?;
-    file.write_all(text.as_bytes()).map_err(failed)?;
-    file.as_file().sync_all().map_err(failed)?;
+    let file = write_beside(folder, document).map_err(failed)?;
     file.persist_noclobber(path).map_err(|error| {
         if error.error.kind() == ErrorKind::AlreadyExists {
             KeystoreError::Exists {
@@ -471,10 +503,25 @@ fn write_new(path: &Path, document: &Document) -> Result<(), KeystoreError> {
             failed(error.error)
         }
     })?;
-    // The new name is durable only when its folder is.
-    std::fs::File::open(folder)
-        .and_then(|folder| folder.sync_all())
-        .map_err(failed)
+    sync_folder(folder).map_err(failed)
+}
+
+/// Writes a document under a name of its own, durably.
+fn write_beside(folder: &Path, document: &Document) -> std::io::Result<NamedTempFile> {
+    let mut text = serde_json::to_string_pretty(document).expect("strings and numbers serialise");
+    text.push('\n');
+    // A temporary file is made with the permissions 0600.
+    let mut file = tempfile::Builder::new()
+        .prefix(".keystore-")
+        .tempfile_in(folder)?;
+    file.write_all(text.as_bytes())?;
+    file.as_file().sync_all()?;
+    Ok(file)
+}
+
+/// A new name is durable only when its folder is.
+fn sync_folder(folder: &Path) -> std::io::Result<()> {
+    std::fs::File::open(folder)?.sync_all()
 }
 
 fn read_bounded(path: &Path) -> Result<String, KeystoreError> {
@@ -611,6 +658,46 @@ mod tests {
         }
         let names: Vec<_> = std::fs::read_dir(folder.path()).unwrap().collect();
         assert_eq!(names.len(), 1, "nothing but the keystore stays behind");
+    }
+
+    #[test]
+    fn a_keystore_takes_another_passphrase_and_an_old_form_is_rewritten() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keystore.json");
+        let typed = "Ka\u{308}se\u{a0}alt";
+        let cost = KdfCost::WEAK_FOR_TESTS;
+        let unlocked = Unlocked::new(RecoveryPhrase::parse(KNOWN).unwrap());
+        let document = seal(&unlocked, typed.as_bytes(), cost).unwrap();
+        write_new(&path, &document).unwrap();
+        let link = folder.path().join("link.json");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+
+        let old = Keystore::read(&link).unwrap();
+        let normal = passphrase("K\u{e4}se alt");
+        assert!(
+            old.unlock(&normal).is_err(),
+            "it was sealed with other bytes"
+        );
+        let before = std::fs::read(&path).unwrap();
+        let wrong = old.reseal_at_cost(&normal, &passphrase("new one!"), cost);
+        assert_eq!(wrong.unwrap_err().code(), "wrong_passphrase");
+        assert_eq!(std::fs::read(&path).unwrap(), before);
+
+        let same = old.reseal_at_cost(&passphrase(typed), &passphrase(typed), cost);
+        assert!(same.unwrap().unlock(&normal).is_ok(), "in the one form now");
+        let again = Keystore::read(&path).unwrap();
+        again
+            .reseal_at_cost(&normal, &passphrase("new one!"), cost)
+            .unwrap();
+        let now = Keystore::read(&link).unwrap();
+        assert_eq!(now.unlock(&normal).unwrap_err().code(), "wrong_passphrase");
+        let opened = now.unlock(&passphrase("new one!")).unwrap();
+        assert_eq!(opened.phrase().words(), KNOWN);
+        assert!(link.is_symlink(), "only what it names was replaced");
+        let names = std::fs::read_dir(folder.path()).unwrap().count();
+        assert_eq!(names, 2, "nothing else stays behind");
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600);
     }
 
     #[test]

@@ -45,6 +45,7 @@ use url::Url;
 
 use super::escrow::{EscrowError, Escrows};
 use super::signing::sign;
+use crate::answers::NotKept;
 use crate::store::{Store, StoreError};
 pub use channels::{CHANNELS_PER_PROVIDER_MAX, ChannelView, StoredPayerChannel};
 use channels::{Channels, Held};
@@ -197,6 +198,9 @@ pub enum PayError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The budget of the API key was not on disk.
+    #[error(transparent)]
+    NotKept(#[from] NotKept),
     /// The header would be too long.
     #[error("the payment does not fit into a header")]
     TooLong(#[source] HeaderError),

@@ -8,7 +8,7 @@
 //! What was sold is nobody else's to read. A kept reply is sealed under a key made of a secret of
 //! this device and of the request with its payment, which is not on disk: it takes both to open it.
 //! It is dropped after [`REPLY_KEPT_MS`]; what the file still has of it then, in pages that were not
-//! written over, is sealed too.
+//! written over, is sealed too. What earlier versions kept in clear is written over at the next start.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -456,27 +456,39 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let slot = keccak256([keccak256("/a"), keccak256("id")].concat());
         let fingerprint = B256::repeat_byte(1);
-        let old = |at| Old {
+        let old = |at, times| Old {
             fingerprint,
             at,
             reply: Some(KeptReply {
                 status: 200,
                 headers: Vec::new(),
-                body: ANSWER.to_vec(),
+                body: ANSWER.repeat(times),
             }),
         };
         let replies = open(folder.path());
         let mut batch = Batch::default();
         let long_ago = Timestamp(START.0 - REPLY_KEPT_MS);
         for (key, at) in [(slot.as_slice(), START), (&[9; 32], long_ago)] {
-            batch.put(Table::OldReplies, key, &old(at)).unwrap();
+            batch.put(Table::OldReplies, key, &old(at, 1)).unwrap();
+        }
+        // Of all lengths, so that they lie in pages of all sizes.
+        for number in 0..3 * STEP_REPLIES {
+            let key = keccak256(number.to_be_bytes());
+            let long = old(START, number * number / 8);
+            batch.put(Table::OldReplies, key.as_slice(), &long).unwrap();
         }
         replies.store.commit(batch).await.unwrap();
         assert!(is_on_disk(folder.path(), ANSWER));
         replies.seal_old(START).await.unwrap();
-        assert_eq!(count(&replies), (1, 1));
+        let sealed = 3 * STEP_REPLIES + 1;
+        assert_eq!(count(&replies), (sealed, sealed));
         drop(replies);
         let again = open(folder.path());
+        assert!(
+            !is_on_disk(folder.path(), ANSWER),
+            "nothing of it is left in clear, in pages that nothing uses either"
+        );
+        assert_eq!(count(&again), (sealed, sealed));
         let known = again.look_up("/a", "id", fingerprint, START).unwrap();
         assert!(matches!(known, Known::Reply(_)));
     }

@@ -75,8 +75,8 @@ struct Ledger {
 /// What became of one claim.
 #[derive(Debug)]
 pub struct ClaimReport {
-    /// On which chain.
-    pub chain: ChainId,
+    /// In which token.
+    pub asset: AssetId,
     /// How many channels; 0 where only what was claimed before was transferred to the receiver.
     pub channels: usize,
     /// Why now.
@@ -273,7 +273,7 @@ impl Settlement {
             Err(error) => Err(error),
         };
         Some(ClaimReport {
-            chain: asset.chain,
+            asset,
             channels: 0,
             reason,
             outcome,
@@ -354,8 +354,9 @@ impl Settlement {
                 }
             }
         }
+        let token = batch.token;
         ClaimReport {
-            chain,
+            asset: AssetId { chain, token },
             channels: batch.rows.len(),
             reason: batch.reason,
             outcome,
@@ -407,7 +408,7 @@ impl Settlement {
 
 fn log_report(report: &ClaimReport) {
     let ClaimReport {
-        chain,
+        asset,
         channels,
         reason,
         outcome,
@@ -415,8 +416,8 @@ fn log_report(report: &ClaimReport) {
     } = report;
     match outcome {
         Ok((transaction, settled)) => {
-            info!(%chain, channels, ?reason, %transaction, %settled, "claimed");
+            info!(%asset, channels, ?reason, %transaction, %settled, "claimed");
         }
-        Err(error) => warn!(%chain, channels, ?reason, %error, "a claim failed"),
+        Err(error) => warn!(%asset, channels, ?reason, %error, "a claim failed"),
     }
 }

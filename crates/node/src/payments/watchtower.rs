@@ -19,7 +19,7 @@ use hearth_chain::client::Environment;
 use hearth_protocol::channel::OnchainState;
 use hearth_protocol::claim::row_channel;
 use hearth_protocol::eip712::SettlementDomain;
-use hearth_protocol::id::{ChainId, ChannelId};
+use hearth_protocol::id::{AssetId, ChainId, ChannelId};
 use hearth_protocol::money::Amount;
 use hearth_protocol::signature::Signature;
 use hearth_protocol::x402::ClaimRow;
@@ -81,6 +81,14 @@ pub enum HandoverError {
 }
 
 impl Handover {
+    /// In which token the channel pays.
+    fn asset(&self) -> AssetId {
+        AssetId {
+            chain: self.network,
+            token: self.claim.voucher.channel.token,
+        }
+    }
+
     /// The claim of one row, signed by the escrow's authorizer.
     pub fn new(network: ChainId, escrow: &Escrow, claim: ClaimRow) -> Self {
         let entry = row_channel(escrow.domain(), &claim);
@@ -117,8 +125,8 @@ impl Handover {
 pub enum WatchReport {
     /// It took a claim that is higher than what it had, durably.
     Taken {
-        /// The chain.
-        chain: ChainId,
+        /// In which token it pays.
+        asset: AssetId,
         /// The channel.
         channel: ChannelId,
         /// The claim, cumulative.
@@ -126,8 +134,8 @@ pub enum WatchReport {
     },
     /// A payer withdraws, so the claim was sent.
     Claimed {
-        /// The chain.
-        chain: ChainId,
+        /// In which token it pays.
+        asset: AssetId,
         /// The channel.
         channel: ChannelId,
         /// The claim, cumulative.
@@ -227,7 +235,7 @@ impl Watchtower {
         batch.put(Table::Watched, channel.0.as_slice(), &handover)?;
         self.store.commit(batch).await?;
         self.report(WatchReport::Taken {
-            chain: handover.network,
+            asset: handover.asset(),
             channel,
             total_claimed: handover.claim.total_claimed,
         });
@@ -302,7 +310,7 @@ impl Watchtower {
         }
         let is_sent = outcome.is_ok();
         self.report(WatchReport::Claimed {
-            chain: handover.network,
+            asset: handover.asset(),
             channel,
             total_claimed: row.total_claimed,
             outcome: outcome.map_err(|error| error.to_string()),

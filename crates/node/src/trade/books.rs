@@ -4,7 +4,7 @@ use alloy_primitives::B256;
 use futures::future::BoxFuture;
 use hearth_api::payments::{Channel, Channels, Claim, Claims};
 use hearth_protocol::channel::payer::Status;
-use hearth_protocol::id::ChannelId;
+use hearth_protocol::id::{AssetId, ChannelId};
 use hearth_protocol::money::Amount;
 
 use super::service::{open_till, policy};
@@ -16,7 +16,6 @@ use crate::payments::purse::StoredPayerChannel;
 use crate::payments::settlement::ClaimReport;
 use crate::payments::till::{Tasks, Till};
 use crate::store::{Store, StoreError, Table};
-use crate::wallet::money;
 
 /// Every channel of this device, on both sides, as the stores have them. A store in use is reported, not waited for.
 ///
@@ -224,15 +223,12 @@ fn claim(report: &ClaimReport, config: &Config) -> Claim {
         Ok((hash, amount)) => (Some(hash.to_string()), Some(amount.to_string()), None),
         Err(error) => (None, None, Some(error.to_string())),
     };
-    let tokens = config.assets.iter();
-    let mut tokens = tokens.filter(|(_, asset)| asset.id.chain == report.chain);
-    let money = match (&report.outcome, tokens.next(), tokens.next()) {
-        (Ok((_, amount)), Some((symbol, asset)), None) => Some(money(symbol, asset, *amount)),
-        _ => None,
-    };
+    let AssetId { chain, token } = report.asset;
+    let money = report.outcome.as_ref().ok();
+    let money = money.map(|(_, amount)| money_of(config, chain, token, *amount));
     let dropped = |(channel, reason): &(ChannelId, String)| format!("{channel}: {reason}");
     Claim {
-        chain: report.chain.to_string(),
+        chain: chain.to_string(),
         channels: report.channels,
         transaction,
         units,

@@ -369,7 +369,7 @@ impl Payer {
             let channel: ChannelId = channel
                 .parse()
                 .map_err(|error| TradeError::Asked(format!("{channel:?}: {error}")))?;
-            let (outcome, transaction, units, ends_at_s) =
+            let (outcome, transaction, returned, ends_at_s) =
                 match self.purse.withdraw(channel).await? {
                     Withdrawal::Begun {
                         transaction,
@@ -381,17 +381,16 @@ impl Payer {
                     Withdrawal::Finished {
                         transaction,
                         amount,
-                    } => (
-                        "withdrawn",
-                        Some(transaction),
-                        Some(amount.to_string()),
-                        None,
-                    ),
+                        asset,
+                    } => ("withdrawn", Some(transaction), Some((asset, amount)), None),
                 };
             Ok(Returned {
                 outcome: outcome.to_owned(),
                 transaction,
-                units,
+                units: returned.map(|(_, amount)| amount.to_string()),
+                money: returned.map(|(asset, amount)| {
+                    money_of(&self.config, asset.chain, asset.token, amount)
+                }),
                 ends_at_s,
             })
         })

@@ -11,9 +11,10 @@ use std::time::Duration;
 use alloy_primitives::Address;
 use futures::future::BoxFuture;
 use hearth_api::payments::{WatchEvent, WatchReady, WatchedClaim};
+use hearth_protocol::id::AssetId;
 use tokio::sync::mpsc;
 
-use super::{TradeError, bind, chain_access, environment};
+use super::{TradeError, bind, chain_access, environment, money_of};
 use crate::home::{Config, Home, HomeLock, Part};
 use crate::http::{self, Budget, Listener, Policy, Shutdown};
 use crate::keys::{DeviceIndex, Unlocked};
@@ -39,6 +40,7 @@ pub struct WatchOptions {
 /// A watchtower that listens, and answers once it is served.
 #[derive(Debug)]
 pub struct WatchService {
+    config: Config,
     ready: WatchReady,
     tower: Watchtower,
     every: Duration,
@@ -93,6 +95,7 @@ impl WatchService {
             let tower =
                 Watchtower::new(store, escrows, authorizers, environment()).reporting(sender);
             Ok(Self {
+                config: config.clone(),
                 ready,
                 tower,
                 every: Duration::from_secs(options.every_s),
@@ -141,7 +144,7 @@ impl WatchService {
                     let part = ended.and_then(Result::ok).unwrap_or("a part of the watchtower");
                     return Err(TradeError::Stopped(part));
                 }
-                Some(report) = self.reports.recv() => tell(event(report)),
+                Some(report) = self.reports.recv() => tell(event(&self.config, report)),
             }
         }
     }
@@ -200,21 +203,23 @@ async fn without_gas(escrows: &Escrows) -> Result<Vec<String>, TradeError> {
     Ok(warnings)
 }
 
-fn event(report: WatchReport) -> WatchEvent {
+fn event(config: &Config, report: WatchReport) -> WatchEvent {
+    let money = |asset: AssetId, amount| money_of(config, asset.chain, asset.token, amount);
     match report {
         WatchReport::Taken {
-            chain,
+            asset,
             channel,
             total_claimed,
         } => WatchEvent::Watching(WatchedClaim {
-            chain: chain.to_string(),
+            chain: asset.chain.to_string(),
             channel: channel.to_string(),
             units: total_claimed.to_string(),
+            money: Some(money(asset, total_claimed)),
             transaction: None,
             problem: None,
         }),
         WatchReport::Claimed {
-            chain,
+            asset,
             channel,
             total_claimed,
             outcome,
@@ -224,9 +229,10 @@ fn event(report: WatchReport) -> WatchEvent {
                 Err(problem) => (None, Some(problem)),
             };
             WatchEvent::Claimed(WatchedClaim {
-                chain: chain.to_string(),
+                chain: asset.chain.to_string(),
                 channel: channel.to_string(),
                 units: total_claimed.to_string(),
+                money: Some(money(asset, total_claimed)),
                 transaction,
                 problem,
             })

@@ -3,10 +3,13 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use hearth_node::http::{Budget, Listener, Policy, serve};
 use hearth_node::payments::purse::Withdrawal;
 use hearth_node::payments::till::{Tasks, TillKeys, open_escrows};
-use hearth_node::payments::watchtower::{Handover, HandoverError, Watchtower};
+use hearth_node::payments::watchtower::{Handover, HandoverError, WatchReport, Watchtower};
 use hearth_protocol::id::ChainId;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use super::world::{CHAIN, World, amount, key};
 
@@ -55,4 +58,163 @@ async fn a_sleeping_provider_is_paid_when_the_payer_begins_to_withdraw() {
     assert_eq!(tower.look().await.unwrap(), 1);
     assert_eq!(world.balance(key(3).address()).await, amount(300));
     assert_eq!(tower.look().await.unwrap(), 0, "claimed once");
+}
+
+/// Sends bytes to a door, and reads what comes back; a message that is half is broken off.
+async fn raw(host: &str, bytes: &[u8], is_half: bool) -> String {
+    let mut stream = TcpStream::connect(host).await.unwrap();
+    // The door may close before all was sent.
+    let _ = stream.write_all(bytes).await;
+    if is_half {
+        let _ = stream.shutdown().await;
+    }
+    let mut reply = Vec::new();
+    let _ = stream.read_to_end(&mut reply).await;
+    String::from_utf8_lossy(&reply).into_owned()
+}
+
+fn post(target: &str, headers: &[(&str, &str)], body: &str) -> String {
+    let headers: String = headers
+        .iter()
+        .map(|(name, value)| format!("{name}: {value}\r\n"))
+        .collect();
+    format!(
+        "POST {target} HTTP/1.1\r\n{headers}connection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+/// A watchtower behind its door, and a claim that it would take.
+struct Tower {
+    host: String,
+    good: String,
+    reported: tokio::sync::mpsc::Receiver<WatchReport>,
+    _tasks: Tasks,
+}
+
+impl Tower {
+    async fn open(world: &World) -> Self {
+        let shop = world.shop(amount(100), amount(100)).await;
+        let purse = world.purse("payer").await;
+        purse.buy(&shop.get("/hello"), |_| true).await.unwrap();
+        let channel = purse.channels().unwrap()[0].channel;
+        let mut tasks = Tasks::new();
+        let keys = TillKeys {
+            account: key(5),
+            session: key(6),
+        };
+        let store = world.store("tower");
+        let escrows = open_escrows(world.access(), &keys, &store, &mut tasks).unwrap();
+        let served = BTreeSet::from([key(4).address()]);
+        let (reports, reported) = tokio::sync::mpsc::channel(16);
+        let tower = Watchtower::new(store, escrows, served, Arc::clone(&world.environment));
+        let router = tower.reporting(reports).router();
+        let listener = Listener::bind("127.0.0.1:0").await.unwrap();
+        let host = listener.address().to_string();
+        let policy = Policy::household(listener.address(), &[], Budget::of_process());
+        tasks.spawn(async move {
+            serve(listener, router, policy, Box::pin(std::future::pending())).await;
+            "the watchtower"
+        });
+        let escrow = shop.till.escrows.get(ChainId(CHAIN)).unwrap();
+        let handover = Handover::new(ChainId(CHAIN), &escrow, shop.claim_row(channel));
+        Self {
+            host,
+            good: serde_json::to_string(&handover).unwrap(),
+            reported,
+            _tasks: tasks,
+        }
+    }
+
+    async fn takes_the_good_one_only_now(mut self) {
+        assert!(
+            self.reported.try_recv().is_err(),
+            "nothing was taken until now"
+        );
+        let own = ("host", self.host.as_str());
+        let whole = post("/watch", &[own], &self.good);
+        let reply = raw(&self.host, whole.as_bytes(), false).await;
+        assert!(reply.starts_with("HTTP/1.1 204"), "{reply}");
+        assert!(self.reported.try_recv().is_ok());
+    }
+}
+
+#[tokio::test]
+async fn a_watchtower_takes_nothing_from_a_page_or_under_another_name() {
+    let world = World::start().await;
+    let tower = Tower::open(&world).await;
+    let (host, good) = (&tower.host, &tower.good);
+    let own = ("host", host.as_str());
+    let port = host.rsplit_once(':').unwrap().1;
+    let rebound = format!("evil.example:{port}");
+    let rebound = ("host", rebound.as_str());
+    let unspecified = format!("[::ffff:0.0.0.0]:{port}");
+    let zone = format!("[fe80::1%25lo]:{port}");
+    for (headers, status) in [
+        (vec![], 400),
+        (vec![own, own], 400),
+        (vec![("host", zone.as_str())], 400),
+        (vec![("host", "127.0.0.1:70000")], 400),
+        (vec![("host", "localhost:")], 400),
+        (vec![rebound], 421),
+        (vec![("host", unspecified.as_str())], 421),
+        (vec![("host", "127.0.0.1.nip.io")], 421),
+        (vec![("host", "localhost..")], 421),
+        (vec![("host", "0177.0.0.1")], 421),
+        (vec![rebound, ("x-forwarded-host", host.as_str())], 421),
+        (vec![rebound, ("forwarded", "host=127.0.0.1")], 421),
+        (vec![own, ("origin", "http://evil.example")], 403),
+        (vec![own, ("origin", "null")], 403),
+        (vec![own, ("origin", "chrome-extension://abc")], 403),
+        (vec![own, ("origin", "http://localhost:1")], 403),
+        (vec![own, ("sec-fetch-site", "cross-site")], 403),
+        (vec![own, ("sec-fetch-site", "same-site")], 403),
+        (vec![own, ("transfer-encoding", "chunked")], 400),
+        (vec![own, ("content-encoding", "br")], 415),
+    ] {
+        let reply = raw(host, post("/watch", &headers, good).as_bytes(), false).await;
+        let expected = format!("HTTP/1.1 {status}");
+        assert!(reply.starts_with(&expected), "{headers:?}: {reply}");
+    }
+    tower.takes_the_good_one_only_now().await;
+}
+
+#[tokio::test]
+async fn a_watchtower_takes_nothing_at_another_path_or_in_half_a_message() {
+    let world = World::start().await;
+    let tower = Tower::open(&world).await;
+    let (host, good) = (&tower.host, &tower.good);
+    let own = ("host", host.as_str());
+    for target in [
+        "/watch/",
+        "//watch",
+        "/%77atch",
+        "/./watch",
+        "/x/../watch",
+        "/watch;x",
+        "/watch%00",
+        "/WATCH",
+        "/watch%2f",
+        "\\watch",
+        "http://evil.example/watch",
+    ] {
+        let reply = raw(host, post(target, &[own], good).as_bytes(), false).await;
+        assert!(reply.starts_with("HTTP/1.1 4"), "{target}: {reply}");
+    }
+    // Bodies that are half, too long, or nothing.
+    let whole = post("/watch", &[own], good);
+    for cut in [1, good.len() / 2, good.len() - 1, good.len()] {
+        let reply = raw(host, &whole.as_bytes()[..whole.len() - cut], true).await;
+        assert!(!reply.starts_with("HTTP/1.1 2"), "{cut}: {reply}");
+    }
+    let twice = format!("{good}{good}");
+    for body in ["", "{}", "[]", "\u{0}", &good[1..], &twice] {
+        let reply = raw(host, post("/watch", &[own], body).as_bytes(), false).await;
+        assert!(reply.starts_with("HTTP/1.1 4"), "{}: {reply}", body.len());
+    }
+    // Its door may close before all of it was sent.
+    let long = format!("{good}{}", " ".repeat(1 << 20));
+    let reply = raw(host, post("/watch", &[own], &long).as_bytes(), false).await;
+    assert!(!reply.starts_with("HTTP/1.1 2"), "{reply}");
+    tower.takes_the_good_one_only_now().await;
 }

@@ -6,6 +6,7 @@
 //! written, separators that are coded or look alike, codings of codings, bytes that are no text.
 //! Pure; fuzzed as `paths`.
 
+use hearth_protocol::text::is_invisible;
 use thiserror::Error;
 
 /// Why a path is not forwarded.
@@ -96,6 +97,10 @@ fn hex(digit: u8) -> Option<u8> {
         .and_then(|value| u8::try_from(value).ok())
 }
 
+/// What is a separator, or looks like one: some programs bring a text into a form in which it is one.
+const SEPARATORS: &str =
+    "/\\\u{2044}\u{2215}\u{2216}\u{29f5}\u{29f8}\u{29f9}\u{fe68}\u{ff0f}\u{ff3c}";
+
 /// Whether some program could take the segment for more than a name.
 fn judge(bytes: &[Byte]) -> Result<(), PathFault> {
     let plain: Vec<u8> = bytes.iter().map(|byte| byte.value).collect();
@@ -112,22 +117,37 @@ fn judge(bytes: &[Byte]) -> Result<(), PathFault> {
         return Err(PathFault::Escape);
     }
     let text = std::str::from_utf8(&plain).map_err(|_| PathFault::NotText)?;
+    if text.contains(['\u{ff05}', '\u{fe6a}']) {
+        // Percent signs that are wide or small: some programs narrow them.
+        return Err(PathFault::Escape);
+    }
     if text.chars().any(char::is_control) {
         return Err(PathFault::NotText);
     }
-    let is_separator = |c: char| "/\\\u{2044}\u{2215}\u{ff0f}\u{ff3c}\u{29f5}\u{fe68}".contains(c);
+    let is_separator = |c: char| SEPARATORS.contains(c);
     if text.chars().any(is_separator) {
         return Err(PathFault::Separator);
     }
-    // Some programs cut what follows a semicolon off, and some drop blanks at the end.
-    let name = text.split_once(';').map_or(text, |(name, _)| name);
-    let is_dot = |c: char| {
-        c.is_whitespace() || ".\u{2024}\u{2025}\u{2026}\u{ff0e}\u{fe52}\u{3002}".contains(c)
-    };
-    if name.chars().all(is_dot) {
+    if is_dots(text) {
         return Err(PathFault::Dots);
     }
     Ok(())
+}
+
+/// Whether some program could read nothing but dots.
+fn is_dots(text: &str) -> bool {
+    // Some programs cut off what follows a semicolon, or, where they decode before they look for a query, a question or
+    // number sign; some drop blanks and what is not seen.
+    let name = text.split([';', '?', '#']).next().unwrap_or_default();
+    let is_dot = |c: char| {
+        c.is_whitespace()
+            || is_invisible(c)
+            || ".\u{2024}\u{2025}\u{2026}\u{ff0e}\u{fe52}\u{ff61}\u{3002}".contains(c)
+    };
+    // Where the system's letters are Japanese or Korean ones, their signs of currency are backslashes.
+    let mut pieces = name.split(['\u{a5}', '\u{20a9}', '\u{ffe5}', '\u{ffe6}']);
+    let is_plain = pieces.clone().nth(1).is_none();
+    pieces.any(|piece| piece.chars().all(is_dot) && (is_plain || !piece.is_empty()))
 }
 
 fn encode(bytes: &[Byte], form: &mut String) {
@@ -163,6 +183,9 @@ mod tests {
             ("/x;v=1/y", "/x;v=1/y"),
             ("/x%3Bv/y", "/x%3Bv/y"),
             ("/a:b@c", "/a:b@c"),
+            ("/why%3f", "/why%3F"),
+            ("/c%23", "/c%23"),
+            ("/100%c2%a5", "/100%C2%A5"),
             ("/{x}|\"", "/%7Bx%7D%7C%22"),
         ] {
             assert_eq!(canonical(path).as_deref(), Ok(form), "{path}");
@@ -215,6 +238,38 @@ mod tests {
             ("/%e0%80%ae", NotText),
             ("/%ff", NotText),
             ("/%c2%85", NotText),
+        ] {
+            assert_eq!(canonical(path), Err(fault), "{path}");
+        }
+    }
+
+    #[test]
+    fn what_only_some_programs_take_for_another_path_is_refused_too() {
+        use PathFault::*;
+        for (path, fault) in [
+            ("/..%3f/secret", Dots),
+            ("/..%3Fx=1/secret", Dots),
+            ("/..%23/secret", Dots),
+            ("/%2e%2e%23x/secret", Dots),
+            ("/%3f/secret", Dots),
+            ("/..%e2%80%8b/secret", Dots),
+            ("/.%e2%81%a0./secret", Dots),
+            ("/.%c2%ad./secret", Dots),
+            ("/%ef%bd%a1%ef%bd%a1/secret", Dots),
+            ("/..%c2%a0/secret", Dots),
+            ("/..%c2%a5secret", Dots),
+            ("/a%e2%82%a9..%e2%82%a9secret", Dots),
+            ("/a%ef%bf%a5..", Dots),
+            ("/..\u{2216}secret", Separator),
+            ("/..%e2%a7%b8secret", Separator),
+            ("/..%e2%a7%b9secret", Separator),
+            ("/%ed%a0%80", NotText),
+            ("/%f8%80%80%80%ae", NotText),
+            ("/%f0%80%80%ae", NotText),
+            ("/a%7f", NotText),
+            ("/%u2215secret", Escape),
+            ("/%25%35%63", Escape),
+            ("/%ef%bc%85%32%65", Escape),
         ] {
             assert_eq!(canonical(path), Err(fault), "{path}");
         }

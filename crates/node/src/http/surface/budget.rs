@@ -3,7 +3,8 @@
 //! Before an answer begins, the most that it may cost is set aside; when it has ended, what was
 //! promised for it or charged takes its place, whichever is more. So a key cannot exceed its budget by asking several things at once. An
 //! answer whose end nobody saw counts with all that was set aside: a budget may be stricter than
-//! the truth, never looser. A day runs from midnight to midnight UTC, and what was charged counts
+//! the truth, never looser. What is set aside is on disk before anything is promised on it
+//! ([`Keeping`]). A day runs from midnight to midnight UTC, and what was charged counts
 //! on the day on which the answer ended.
 
 use std::collections::BTreeMap;
@@ -15,7 +16,7 @@ use hearth_protocol::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::keys::{ApiKey, Cap};
-use crate::answers::Promises;
+use crate::answers::{Keeping, Kept, Promises};
 
 /// What a key has spent on one day in one asset.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +39,9 @@ type Account = (String, AssetId);
 pub(super) struct Budgets {
     book: Book<Account>,
     in_progress: BTreeMap<String, u32>,
+    /// The number of the newest reservation.
+    begun: u64,
+    keeping: Keeping,
 }
 
 /// What is set aside for one answer. It must come back to [`Budgets::end`].
@@ -59,7 +63,11 @@ pub(super) struct TooManyAtOnce;
 impl Budgets {
     /// Goes on with what was spent before on the day of `now_s`, or on a later one where the clock has gone back since;
     /// other days count no more.
-    pub(super) fn restore(spent: impl IntoIterator<Item = Spent>, now_s: u64) -> Self {
+    pub(super) fn restore(
+        spent: impl IntoIterator<Item = Spent>,
+        now_s: u64,
+        keeping: Keeping,
+    ) -> Self {
         let spent: Vec<_> = spent.into_iter().collect();
         let latest = spent.iter().map(|spent| spent.day).max();
         let day = day(Timestamp::from_secs(now_s)).max(latest.unwrap_or_default());
@@ -68,6 +76,8 @@ impl Budgets {
         Self {
             book: Book::restore(day, counted),
             in_progress: BTreeMap::new(),
+            begun: 0,
+            keeping,
         }
     }
 
@@ -84,6 +94,19 @@ impl Budgets {
             amount,
         })
         .collect()
+    }
+
+    /// What is on disk once [`Budgets::spent`] of the same moment is.
+    pub(super) fn newest(&mut self, now_s: u64) -> Kept {
+        Kept {
+            number: self.begun,
+            day: self.book.day(Timestamp::from_secs(now_s)),
+        }
+    }
+
+    /// Where it is said what is on disk.
+    pub(super) fn keeping(&self) -> &Keeping {
+        &self.keeping
     }
 
     /// Sets aside what an answer may cost: the cap for one request, or what is left of the day.
@@ -115,6 +138,10 @@ impl Budgets {
             reservation.held.push(held);
         }
         self.in_progress.insert(key.name.clone(), in_progress + 1);
+        if !reservation.held.is_empty() {
+            self.begun = self.begun.saturating_add(1);
+            reservation.promised = Promises::on(self.keeping.clone(), self.begun);
+        }
         Ok(reservation)
     }
 
@@ -225,6 +252,10 @@ mod tests {
         }
     }
 
+    fn restored(spent: Vec<Spent>, now_s: u64) -> Budgets {
+        Budgets::restore(spent, now_s, Keeping::default())
+    }
+
     fn ceiling(reservation: &Reservation) -> u128 {
         reservation.ceilings[0].1.units()
     }
@@ -272,6 +303,25 @@ mod tests {
         assert_eq!(budgets.spent(NOON_S + DAY_S)[0].amount, Amount::new(40));
     }
 
+    #[tokio::test]
+    async fn a_promise_after_midnight_waits_until_its_day_is_on_disk() {
+        let keeping = Keeping::default();
+        keeping.begin();
+        let mut budgets = Budgets::restore([], NOON_S, keeping.clone());
+        let held = budgets.begin(&key(60, 100), NOON_S).unwrap();
+        keeping.reached(budgets.newest(NOON_S));
+        let today = held.promised.kept(Timestamp::from_secs(NOON_S));
+        assert_eq!(today.await, Ok(()));
+        let tomorrow_s = NOON_S + DAY_S;
+        let mut waiting = Box::pin(held.promised.kept(Timestamp::from_secs(tomorrow_s)));
+        assert!(futures::poll!(&mut waiting).is_pending());
+        keeping.asked().await;
+        keeping.reached(budgets.newest(tomorrow_s));
+        assert_eq!(waiting.await, Ok(()));
+        assert_eq!(budgets.spent(tomorrow_s)[0].amount, Amount::new(60));
+        budgets.end(held, Some(&[]), tomorrow_s);
+    }
+
     #[test]
     fn a_clock_that_goes_back_gives_no_budget_anew() {
         let (mut budgets, key) = (Budgets::default(), key(60, 60));
@@ -281,7 +331,7 @@ mod tests {
             let next = budgets.begin(&key, clock_s).unwrap();
             assert_eq!(ceiling(&next), 0, "{clock_s}");
             budgets.end(next, Some(&[]), clock_s);
-            let mut again = Budgets::restore(budgets.spent(clock_s), clock_s);
+            let mut again = restored(budgets.spent(clock_s), clock_s);
             let next = again.begin(&key, clock_s).unwrap();
             assert_eq!(ceiling(&next), 0, "{clock_s}, after a restart");
         }
@@ -320,7 +370,7 @@ mod tests {
         let (mut budgets, key) = (Budgets::default(), key(60, 100));
         let first = budgets.begin(&key, NOON_S).unwrap();
         budgets.end(first, None, NOON_S);
-        let mut again = Budgets::restore(budgets.spent(NOON_S), NOON_S + 1);
+        let mut again = restored(budgets.spent(NOON_S), NOON_S + 1);
         let next = again.begin(&key, NOON_S + 1).unwrap();
         assert_eq!(ceiling(&next), 40);
         let said = again.describe(&key, NOON_S + 1).unwrap();
@@ -330,7 +380,7 @@ mod tests {
         let crashed = again.spent(NOON_S + 1);
         assert_eq!(crashed[0].amount, Amount::new(100), "nobody saw its end");
         again.end(next, Some(&[]), NOON_S + 1);
-        let tomorrow = Budgets::restore(crashed, NOON_S + DAY_S).spent(NOON_S + DAY_S);
+        let tomorrow = restored(crashed, NOON_S + DAY_S).spent(NOON_S + DAY_S);
         assert_eq!(tomorrow, []);
     }
 }

@@ -1,7 +1,7 @@
 //! What a payer can do about its channels without the provider: look, and take the rest back.
 
 use hearth_protocol::channel::OnchainState;
-use hearth_protocol::id::{ChainId, ChannelId};
+use hearth_protocol::id::{AssetId, ChainId, ChannelId};
 use hearth_protocol::money::Amount;
 use tracing::debug;
 
@@ -38,6 +38,8 @@ pub enum Withdrawal {
         transaction: String,
         /// What came back.
         amount: Amount,
+        /// In which token.
+        asset: AssetId,
     },
 }
 
@@ -187,6 +189,10 @@ impl Purse {
         Ok(Withdrawal::Finished {
             transaction: transaction.to_string(),
             amount,
+            asset: AssetId {
+                chain: stored.chain,
+                token: config.token,
+            },
         })
     }
 }

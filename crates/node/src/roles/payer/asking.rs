@@ -325,7 +325,8 @@ impl Asking {
             tab.cap(*most);
         }
         tab.go_on_after(self.risked.get(&price.asset).copied().unwrap_or_default());
-        let payment = promise_on(&mut tab, amount, &self.question.promised).await?;
+        let payment =
+            promise_on(&mut tab, amount, &self.question.promised, self.payer.now()).await?;
         let deposits = tab.deposits();
         self.tab = Some(tab);
         self.promised = true;
@@ -415,10 +416,11 @@ impl Asking {
     }
 
     async fn promise(&mut self, amount: Amount) -> Event {
+        let now = self.payer.now();
         let Some(tab) = &mut self.tab else {
             return Event::NotPaid("no payment is open with the provider".to_owned());
         };
-        match promise_on(tab, amount, &self.question.promised).await {
+        match promise_on(tab, amount, &self.question.promised, now).await {
             Ok(payment) => {
                 self.promised = true;
                 let deposits = tab.deposits();
@@ -659,7 +661,9 @@ async fn promise_on(
     tab: &mut Tab,
     amount: Amount,
     promised: &Promises,
+    now: Timestamp,
 ) -> Result<Vec<u8>, PayError> {
+    promised.kept(now).await?;
     let payment = tab.promise(amount).await?;
     if promised.add(tab.asset(), tab.newly_counted()) {
         return Ok(payment);
