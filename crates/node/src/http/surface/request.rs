@@ -143,6 +143,7 @@ fn wrong_field(path: &str, reason: &str) -> Failure {
     };
     let mut failure = match found.strip_prefix("invalid type: ") {
         Some(found) => {
+            let found = found.replace('`', "");
             let message = format!(
                 "Invalid type for {of_field}: expected {expected}, but got {found} instead."
             );
@@ -153,6 +154,7 @@ fn wrong_field(path: &str, reason: &str) -> Failure {
             Failure::wrong_type(path, message)
         }
         None => {
+            let found = found.replace('`', "");
             let message = format!("Invalid value for {of_field}: {found}, expected {expected}.");
             Failure::invalid(path, message)
         }
