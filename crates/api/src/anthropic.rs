@@ -3,9 +3,10 @@
 //! Requests are read leniently, as those of [`crate::openai`]. Replies have one more field, `hearth`.
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
+use crate::one_or_list;
 use crate::openai::AnswerNote;
 
 /// An error: `{"type":"error","error":{"type":…,"message":…}}`.
@@ -121,17 +122,21 @@ pub struct MessageParam {
 }
 
 /// What was said: text, or blocks of it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[schemars(rename = "AnthropicContent")]
-#[serde(
-    untagged,
-    expecting = "a text, or a list of blocks, each an object with a type"
-)]
+#[serde(untagged)]
 pub enum Content {
     /// Text.
     Text(String),
     /// Blocks that are read one after the other.
     Blocks(Vec<BlockParam>),
+}
+
+impl<'de> Deserialize<'de> for Content {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let expected = "a text, or a list of blocks, each an object with a type";
+        one_or_list::read(deserializer, expected, Self::Text, Self::Blocks)
+    }
 }
 
 /// A block of a message: text (also of a document or a search result), a call of a tool, or its result.

@@ -12,9 +12,10 @@ pub mod models;
 pub mod responses;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::money::Money;
+use crate::one_or_list;
 
 /// One value, or several.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -37,16 +38,20 @@ impl OneOrMany {
 }
 
 /// What was said: text, or parts of it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(
-    untagged,
-    expecting = "a text, or a list of parts, each an object with a type"
-)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[serde(untagged)]
 pub enum Content {
     /// Text.
     Text(String),
     /// Parts that are read one after the other.
     Parts(Vec<ContentPart>),
+}
+
+impl<'de> Deserialize<'de> for Content {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let expected = "a text, or a list of parts, each an object with a type";
+        one_or_list::read(deserializer, expected, Self::Text, Self::Parts)
+    }
 }
 
 /// A part of what was said. Only text is supported.

@@ -74,6 +74,11 @@ pub enum Refusal {
     /// Two programs could read the message in two ways.
     #[error("the request has both Content-Length and Transfer-Encoding; send one of them")]
     BadFraming,
+    /// The body is in a transfer coding that is not understood.
+    #[error(
+        "only chunked is understood as Transfer-Encoding; name another coding of the body in Content-Encoding"
+    )]
+    TransferCoding,
     /// A method that no door takes.
     #[error("{0} is not taken here")]
     Method(Method),
@@ -100,6 +105,7 @@ impl Refusal {
             Self::ForeignOrigin => StatusCode::FORBIDDEN,
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::Expectation => StatusCode::EXPECTATION_FAILED,
+            Self::TransferCoding => StatusCode::NOT_IMPLEMENTED,
             Self::Coding(_) | Self::Charset(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         }
     }
@@ -113,6 +119,7 @@ impl Refusal {
             Self::BadFraming => "bad_framing",
             Self::Method(_) => "wrong_method",
             Self::Expectation => "unknown_expectation",
+            Self::TransferCoding => "unsupported_transfer_encoding",
             Self::Coding(_) => "unsupported_encoding",
             Self::Charset(_) => "unsupported_charset",
         }
@@ -239,6 +246,10 @@ impl Guard {
         let headers = &parts.headers;
         if headers.contains_key(TRANSFER_ENCODING) && headers.contains_key(CONTENT_LENGTH) {
             return Err(Refusal::BadFraming);
+        }
+        let chunked = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"chunked");
+        if !headers.get_all(TRANSFER_ENCODING).iter().all(chunked) {
+            return Err(Refusal::TransferCoding);
         }
         let expected = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
         if !headers.get_all(EXPECT).iter().all(expected) {
@@ -391,6 +402,23 @@ mod tests {
             ".",
         ] {
             assert_eq!(status(&loopback(), "/", &[("host", host)]), 400, "{host}");
+        }
+    }
+
+    #[test]
+    fn a_body_is_not_read_in_a_transfer_coding_that_nobody_takes_apart() {
+        let host = ("host", "localhost");
+        let coded = |value| status(&loopback(), "/", &[host, ("transfer-encoding", value)]);
+        assert_eq!(coded("chunked"), 200);
+        assert_eq!(coded("Chunked"), 200);
+        for other in [
+            "gzip, chunked",
+            "identity",
+            "deflate",
+            "chunked, chunked",
+            "",
+        ] {
+            assert_eq!(coded(other), 501, "{other}");
         }
     }
 

@@ -4,7 +4,8 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use super::{AnswerNote, CompletionUsage, Content, OneOrMany, StreamOptions};
@@ -251,7 +252,7 @@ pub struct FunctionName {
 }
 
 /// What an answer must look like.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ResponseFormat {
     /// Any text.
@@ -267,6 +268,42 @@ pub enum ResponseFormat {
         /// The schema.
         json_schema: NamedSchema,
     },
+}
+
+impl<'de> Deserialize<'de> for ResponseFormat {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // Read as an object with all fields, so that an error knows the field within.
+        let format = FormatFields::deserialize(deserializer)?;
+        Ok(match format.kind {
+            FormatKind::Text => Self::Text,
+            FormatKind::JsonObject => Self::JsonObject {
+                schema: format.schema,
+            },
+            FormatKind::JsonSchema => Self::JsonSchema {
+                json_schema: format
+                    .json_schema
+                    .ok_or_else(|| D::Error::missing_field("json_schema"))?,
+            },
+        })
+    }
+}
+
+#[derive(Deserialize)]
+struct FormatFields {
+    #[serde(rename = "type")]
+    kind: FormatKind,
+    #[serde(default)]
+    schema: Option<Map<String, Value>>,
+    #[serde(default)]
+    json_schema: Option<NamedSchema>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum FormatKind {
+    Text,
+    JsonObject,
+    JsonSchema,
 }
 
 /// A JSON Schema with a name.

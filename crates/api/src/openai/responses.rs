@@ -1,11 +1,12 @@
 //! `/v1/responses`, without anything kept between requests.
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use super::chat::{TokenLogprob, ToolMode};
 use super::{AnswerNote, Content, ErrorDetail};
+use crate::one_or_list;
 
 /// A conversation that shall go on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -59,10 +60,10 @@ pub struct ResponsesRequest {
     /// Not supported: no prompts are kept here.
     #[serde(default)]
     pub prompt: Option<Value>,
-    /// Not supported.
+    /// How many alternatives to each token are told, 0 to 20.
     #[serde(default)]
     pub top_logprobs: Option<u64>,
-    /// What else is told: `message.output_text.logprobs` is not supported, others are passed over.
+    /// What else is told: `message.output_text.logprobs`; others are passed over.
     #[serde(default)]
     pub include: Option<Vec<String>>,
     /// Passed over: how much a model thinks is its own.
@@ -80,16 +81,20 @@ pub struct ResponsesRequest {
 }
 
 /// What was said: text, or items.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(
-    untagged,
-    expecting = "text, or a list of items, each an object with the fields of its type"
-)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[serde(untagged)]
 pub enum ResponsesInput {
     /// Text of the user.
     Text(String),
     /// Messages, calls of tools and what came of them, the oldest first.
     Items(Vec<InputItem>),
+}
+
+impl<'de> Deserialize<'de> for ResponsesInput {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let expected = "a text, or a list of items, each an object with the fields of its type";
+        one_or_list::read(deserializer, expected, Self::Text, Self::Items)
+    }
 }
 
 /// A message, a call of a tool, or what came of one.
@@ -323,7 +328,7 @@ pub enum OutputPart {
         text: String,
         /// Always empty.
         annotations: Vec<Value>,
-        /// Always empty.
+        /// One entry a token, if they were asked for.
         logprobs: Vec<TokenLogprob>,
     },
 }

@@ -239,6 +239,12 @@ fn refuse_rest(raw: &RawValue) -> Option<Vec<u8>> {
 }
 
 fn answer_one(chain: &Embedded, raw: &RawValue) -> Option<Vec<u8>> {
+    // A list of the fields' values would be read as well, and is never meant.
+    if !raw.get().starts_with('{') {
+        let reason = "invalid request: an object with `jsonrpc`, `id` and `method` is expected";
+        let error = RpcError::new(RpcError::INVALID_REQUEST, reason);
+        return Some(reply_bytes(null(), Err(error)));
+    }
     let call = match serde_json::from_str::<Call<'_>>(raw.get()) {
         Ok(call) => call,
         Err(error) => {
@@ -246,21 +252,34 @@ fn answer_one(chain: &Embedded, raw: &RawValue) -> Option<Vec<u8>> {
                 RpcError::INVALID_REQUEST,
                 format!("invalid request: {error}"),
             );
-            return Some(reply_bytes(null(), Err(error)));
+            return Some(reply_bytes(id_of(raw), Err(error)));
         }
     };
-    let scalar = call
-        .id
-        .is_none_or(|id| !id.get().starts_with(['[', '{', 't', 'f']));
-    if call.jsonrpc.as_deref() != Some("2.0") || !scalar {
+    if call.jsonrpc.as_deref() != Some("2.0") || !call.id.is_none_or(is_scalar) {
         let reason = "invalid request: `jsonrpc` must be \"2.0\" and `id` a string or a number";
         return Some(reply_bytes(
-            null(),
+            id_of(raw),
             Err(RpcError::new(RpcError::INVALID_REQUEST, reason)),
         ));
     }
     let outcome = chain.request(&call.method, call.params);
     Some(reply_bytes(call.id?, outcome))
+}
+
+/// Of a call that is at fault: its id if it has a sound one, so that the client knows which call failed.
+fn id_of(raw: &RawValue) -> &RawValue {
+    #[derive(Deserialize)]
+    struct Named<'a> {
+        #[serde(borrow, default, deserialize_with = "present")]
+        id: Option<&'a RawValue>,
+    }
+    let named = serde_json::from_str::<Named<'_>>(raw.get());
+    let id = named.ok().and_then(|named| named.id);
+    id.filter(|id| is_scalar(id)).unwrap_or_else(|| null())
+}
+
+fn is_scalar(id: &RawValue) -> bool {
+    !id.get().starts_with(['[', '{', 't', 'f'])
 }
 
 fn null() -> &'static RawValue {

@@ -215,7 +215,7 @@ fn row(model: &HomeModel) -> Vec<String> {
 
 impl Show for HomeModels {
     fn show(&self, page: &mut Page) {
-        let headings = ["model", "size", "context", "licence", ""];
+        let headings = ["model", "size", "context", "license", ""];
         let right = [false, true, true, false, false];
         if self.here.is_empty() {
             page.line("No model is here yet: `hearth models get` fetches the best that fits.");
@@ -240,7 +240,7 @@ impl Show for HomeModel {
         page.line(&title);
         page.pairs(&[
             ("title", self.title.clone()),
-            ("licence", self.licence.clone()),
+            ("license", self.licence.clone()),
             ("size", size(self.bytes)),
             ("weights", self.weights.clone().unwrap_or_default()),
             ("from", self.source.clone()),

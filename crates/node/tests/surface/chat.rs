@@ -238,6 +238,14 @@ async fn what_cannot_be_asked_is_refused_with_the_name_of_its_field() {
             json!({ "logprobs": true, "top_logprobs": 21 }),
         ),
         ("stop", json!({ "stop": ["a", ""] })),
+        (
+            "function_call",
+            json!({ "function_call": { "name": "look" } }),
+        ),
+        (
+            "function_call",
+            json!({ "functions": [{ "name": "look" }], "function_call": { "name": "hear" } }),
+        ),
         ("tool_choice", json!({ "tool_choice": "required" })),
         (
             "tools[0].type",

@@ -356,11 +356,16 @@ async fn what_responses_would_silently_take_otherwise_is_refused_by_its_name() {
             json!({ "conversation": "conv_1" }),
         ),
         (RESPONSES, "prompt", json!({ "prompt": { "id": "pmpt_1" } })),
-        (RESPONSES, "top_logprobs", json!({ "top_logprobs": 2 })),
+        (RESPONSES, "top_logprobs", json!({ "top_logprobs": 21 })),
         (
             RESPONSES,
-            "include[1]",
-            json!({ "include": ["x", "message.output_text.logprobs"] }),
+            "input[0].content[0].text",
+            item(json!({ "role": "user", "content": [{ "type": "input_text" }] })),
+        ),
+        (
+            RESPONSES,
+            "input[0].role",
+            item(json!({ "role": 5, "content": "x" })),
         ),
         (RESPONSES, "background", json!({ "background": true })),
         (

@@ -284,7 +284,11 @@ pub(super) fn fee_history(chain: &Embedded, params: &Params) -> Result<Value, Rp
     let (head, newest) = found(chain, BlockId::Number(newest))?;
     let newest = newest
         .ok_or_else(|| RpcError::rejected("header not found: the chain has no such block"))?;
-    let oldest = newest.saturating_add(1).saturating_sub(count);
+    // Of no blocks there is no oldest one.
+    let oldest = match count {
+        0 => 0,
+        _ => newest.saturating_add(1).saturating_sub(count),
+    };
     let mut gas_used_ratio = Vec::new();
     if count > 0 {
         for number in oldest..=newest {

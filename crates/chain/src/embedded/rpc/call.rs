@@ -74,6 +74,7 @@ impl Simulation {
         env.gas_limit = CALL_GAS_CAP;
         let mut state = CacheDB::new(StateAt::new(Arc::clone(&head), number));
         apply_overrides(&mut state, overrides)?;
+        check_chain(&request, chain.chain_id())?;
         let transaction = call_env(&request, &state)?;
         Ok(Self {
             chain_id: chain.chain_id(),
@@ -187,13 +188,25 @@ fn is_plain_transfer(simulation: &Simulation) -> Result<bool, RpcError> {
 }
 
 /// What the EVM needs of a call; fees are left at zero, as for transactions.
+/// Refuses a call that is meant for another chain: its answer would be about this one.
+fn check_chain(request: &TransactionRequest, chain_id: u64) -> Result<(), RpcError> {
+    match request.chain_id {
+        Some(meant) if meant != chain_id => Err(RpcError::invalid_params(format!(
+            "chainId does not match node's (have={meant}, want={chain_id})"
+        ))),
+        _ => Ok(()),
+    }
+}
+
 fn call_env(request: &TransactionRequest, state: &CacheDB<StateAt>) -> Result<TxEnv, RpcError> {
     if request.blob_versioned_hashes.is_some() || request.max_fee_per_blob_gas.is_some() {
         return Err(RpcError::invalid_params(
             "blob transactions are not supported: this chain has no blobs",
         ));
     }
-    if request.gas_price.is_some() && request.max_fee_per_gas.is_some() {
+    let has_newer_fees =
+        request.max_fee_per_gas.is_some() || request.max_priority_fee_per_gas.is_some();
+    if request.gas_price.is_some() && has_newer_fees {
         return Err(RpcError::invalid_params(
             "both gasPrice and (maxFeePerGas or maxPriorityFeePerGas) specified",
         ));

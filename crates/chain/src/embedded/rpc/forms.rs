@@ -206,9 +206,10 @@ fn filter(fields: &Fields) -> Checked {
                 .to_owned(),
         );
     }
+    // A topic may be left open within its list; an address may not.
     let one_or_more = |value: &Value, length: usize| match value {
         Value::Array(values) => values.iter().try_for_each(|one| match one {
-            Value::Null => Ok(()),
+            Value::Null if length == 32 => Ok(()),
             one => data(one, Some(length)),
         }),
         Value::Null => Ok(()),

@@ -96,6 +96,11 @@ pub(super) fn question(request: ChatRequest) -> Result<Asked, Failure> {
             return Err(Failure::invalid("functions", message));
         }
         None => {
+            if let Some(FunctionChoice::Named(_)) = request.function_call {
+                let message = "Invalid value: 'function_call' is only allowed when 'functions' are \
+                               specified; with tools, send tool_choice.";
+                return Err(Failure::invalid("function_call", message));
+            }
             let tools = request.tools.unwrap_or_default();
             let tools = tools.into_iter().enumerate();
             let mut tools: Vec<Tool> = tools.map(tool).collect::<Result<_, _>>()?;
@@ -154,10 +159,14 @@ fn text_only(request: &ChatRequest) -> Result<(), Failure> {
 const TOOLS: Places = Places {
     names: Names::CHAT,
     tool: |index, field| format!("tools[{index}].function.{field}"),
+    tools: "tools",
+    choice: "tool_choice",
 };
 const FUNCTIONS: Places = Places {
     names: Names::CHAT,
     tool: |index, field| format!("functions[{index}].{field}"),
+    tools: "functions",
+    choice: "function_call",
 };
 
 fn tool((index, tool): (usize, ChatTool)) -> Result<Tool, Failure> {
@@ -336,6 +345,10 @@ pub(super) fn text(content: Content, place: &str) -> Result<String, Failure> {
             ("text" | "input_text" | "output_text", Some(text), _) | ("refusal", _, Some(text)) => {
                 texts.push(text)
             }
+            ("text" | "input_text" | "output_text", ..) => {
+                return Err(Failure::missing(format!("{place}[{index}].text")));
+            }
+            ("refusal", ..) => return Err(Failure::missing(format!("{place}[{index}].refusal"))),
             // What a model thought is its own; it is not told again.
             ("thinking" | "redacted_thinking" | "reasoning" | "reasoning_text", ..) => {}
             (kind, ..) => {
@@ -456,7 +469,7 @@ fn tool_call(head: &Head, call: Call) -> ToolCall {
     }
 }
 
-fn token_logprob(logprob: &Logprob) -> TokenLogprob {
+pub(super) fn token_logprob(logprob: &Logprob) -> TokenLogprob {
     let top = logprob.top.iter().map(|(bytes, logprob)| TopLogprob {
         token: String::from_utf8_lossy(bytes).into_owned(),
         logprob: *logprob,

@@ -40,7 +40,7 @@ impl Form {
 pub(super) struct Failure {
     pub(super) status: StatusCode,
     pub(super) message: String,
-    param: Option<String>,
+    pub(super) param: Option<String>,
     code: &'static str,
     /// What Anthropic's programs match on, where that is something else.
     to_anthropic: Option<String>,
@@ -72,8 +72,17 @@ impl Failure {
     pub(super) fn missing(param: impl Into<String>) -> Self {
         let param = param.into();
         let message = format!("Missing required parameter: '{param}'.");
+        let to_anthropic = format!("{}: Field required", dotted(&param));
         let mut failure = Self::invalid(param, message);
         failure.code = "missing_required_parameter";
+        failure.to_anthropic = Some(to_anthropic);
+        failure
+    }
+
+    /// A field of the request is of another type.
+    pub(super) fn wrong_type(param: impl Into<String>, message: impl Into<String>) -> Self {
+        let mut failure = Self::invalid(param, message);
+        failure.code = "invalid_type";
         failure
     }
 
@@ -255,8 +264,7 @@ impl Failure {
         let message = match &self.param {
             _ if self.to_anthropic.is_some() => self.to_anthropic.clone().unwrap_or_default(),
             Some(param) => {
-                // Anthropic counts with points: `messages.0.role`.
-                let dotted = param.replace('[', ".").replace(']', "");
+                let dotted = dotted(param);
                 let message = self.message.replace(param.as_str(), &dotted);
                 if message.contains(&dotted) {
                     message
@@ -322,6 +330,11 @@ impl Failure {
         }
         response
     }
+}
+
+/// A field as Anthropic writes it, which counts with points: `messages.0.role`.
+fn dotted(param: &str) -> String {
+    param.replace('[', ".").replace(']', "")
 }
 
 impl IntoResponse for Failure {

@@ -133,6 +133,8 @@ pub(super) fn question(request: MessagesRequest) -> Result<Asked, Failure> {
 const TOOLS: Places = Places {
     names: Names::MESSAGES,
     tool: tool_place,
+    tools: "tools",
+    choice: "tool_choice",
 };
 const OLDER: Places = Places {
     names: Names {
@@ -140,6 +142,8 @@ const OLDER: Places = Places {
         ..Names::MESSAGES
     },
     tool: tool_place,
+    tools: "tools",
+    choice: "tool_choice",
 };
 
 fn tool_place(index: usize, field: &str) -> String {
@@ -272,10 +276,10 @@ fn read_block(block: BlockParam, place: &str) -> Result<Said, Failure> {
         }
         // What a model thought is its own; it is not told again.
         ("thinking" | "redacted_thinking", ..) => Ok(Said::Nothing),
-        ("text" | "tool_use" | "tool_result", ..) => {
-            let message = format!("a block of type {kind:?} lacks a field that it needs");
-            Err(Failure::invalid(place, message))
-        }
+        ("text", ..) => Err(Failure::missing(format!("{place}.text"))),
+        ("tool_use", _, None, ..) => Err(Failure::missing(format!("{place}.id"))),
+        ("tool_use", ..) => Err(Failure::missing(format!("{place}.name"))),
+        ("tool_result", ..) => Err(Failure::missing(format!("{place}.tool_use_id"))),
         _ => Err(no_such_block(kind, place)),
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use http::StatusCode;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 
 use super::failure::Failure;
 use crate::http::{BodyError, read_body};
@@ -71,9 +71,12 @@ pub(super) fn parse<T: DeserializeOwned>(json: &[u8]) -> Result<T, Failure> {
     let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let path = error.path().to_string();
         let error = error.into_inner();
+        // Where a word is expected and a number comes, serde calls it a fault of the JSON.
+        let is_json = || serde_json::from_slice::<IgnoredAny>(json).is_ok();
         if error.is_data() {
-            let field = missing_field(&error.to_string(), &path);
-            Failure::invalid(field, reason(&error))
+            wrong_field(&path, &reason(&error))
+        } else if error.is_syntax() && is_json() {
+            wrong_field(&path, "a text")
         } else {
             not_json(&error)
         }
@@ -106,16 +109,73 @@ fn reason(error: &serde_json::Error) -> String {
     }
 }
 
-/// The path of a wrong field: where one is missing serde names the object around it.
-fn missing_field(error: &str, path: &str) -> String {
-    let missing = error
-        .strip_prefix("missing field `")
-        .and_then(|rest| rest.split_once('`'))
-        .map(|(name, _)| name);
-    match missing {
-        Some(name) if path == "." => name.to_owned(),
-        Some(name) => format!("{path}.{name}"),
-        None => path.to_owned(),
+/// What is wrong with a field, in the words of the APIs instead of serde's.
+fn wrong_field(path: &str, reason: &str) -> Failure {
+    // Where one is missing or stands twice, serde names the object around it.
+    let within = |name: &str| match path {
+        "." => name.to_owned(),
+        _ => format!("{path}.{name}"),
+    };
+    let named = |prefix: &str| {
+        let rest = reason.strip_prefix(prefix)?;
+        rest.split_once('`')
+    };
+    if let Some((name, _)) = named("missing field `") {
+        return Failure::missing(within(name));
+    }
+    if let Some((name, _)) = named("duplicate field `") {
+        let message = format!("the field '{name}' stands there twice");
+        return Failure::invalid(within(name), message);
+    }
+    if let Some((value, expected)) = named("unknown variant `") {
+        let expected = expected.trim_start_matches(", expected ");
+        let expected = expected.trim_start_matches("one of ").replace('`', "'");
+        let message = format!("Invalid value: '{value}'. Supported values are: {expected}.");
+        return Failure::invalid(path, message);
+    }
+    let of_field = match path {
+        "." => "the request".to_owned(),
+        _ => format!("'{path}'"),
+    };
+    let (found, expected) = match reason.split_once(", expected ") {
+        Some((found, expected)) => (found, plain_type(expected)),
+        None => ("", reason),
+    };
+    let mut failure = match found.strip_prefix("invalid type: ") {
+        Some(found) => {
+            let found = found.replace('`', "");
+            let message = format!(
+                "Invalid type for {of_field}: expected {expected}, but got {found} instead."
+            );
+            Failure::wrong_type(path, message)
+        }
+        None if found.is_empty() => {
+            let message = format!("Invalid type for {of_field}: expected {expected}.");
+            Failure::wrong_type(path, message)
+        }
+        None => {
+            let found = found.replace('`', "");
+            let message = format!("Invalid value for {of_field}: {found}, expected {expected}.");
+            Failure::invalid(path, message)
+        }
+    };
+    if path == "." {
+        failure.param = None;
+    }
+    failure
+}
+
+/// A type as people call it.
+fn plain_type(serde: &str) -> &str {
+    match serde {
+        "u8" | "u16" | "u32" | "u64" | "usize" => "an integer of at least 0",
+        "i32" | "i64" => "an integer",
+        "f32" | "f64" => "a number",
+        "a sequence" => "a list",
+        "a map" => "an object",
+        _ if serde.starts_with("struct ") => "an object",
+        _ if serde.starts_with("internally tagged enum ") => "an object with a type",
+        _ => serde,
     }
 }
 
@@ -154,7 +214,8 @@ mod tests {
     fn a_wrong_field_is_named() {
         let (field, message) = param(r#"{"model":"m","messages":[{"role":"robot"}]}"#);
         assert_eq!(field, "messages[0].role");
-        assert!(message.contains("unknown variant `robot`"), "{message}");
+        assert!(message.contains("Invalid value: 'robot'."), "{message}");
+        assert!(message.contains("'assistant'"), "{message}");
         assert!(!message.contains("line"), "{message}");
         let (field, _) = param(r#"{"messages":[]}"#);
         assert_eq!(field, "model");
@@ -162,6 +223,61 @@ mod tests {
         assert_eq!(field, "messages[0].role");
         let (field, _) = param(r#"{"model":"m","messages":[],"max_tokens":-1}"#);
         assert_eq!(field, "max_tokens");
+    }
+
+    #[test]
+    fn a_wrong_type_is_named_down_to_its_field() {
+        let chat = |rest: &str| format!(r#"{{"model":"m","messages":[],{rest}}}"#);
+        let said = |message: &str| format!(r#"{{"model":"m","messages":[{message}]}}"#);
+        let cases = [
+            (said(r#"{"role":5}"#), "messages[0].role"),
+            (said(r#"{"role":null}"#), "messages[0].role"),
+            (
+                said(r#"{"role":"user","content":5}"#),
+                "messages[0].content",
+            ),
+            (
+                said(r#"{"role":"user","content":["x"]}"#),
+                "messages[0].content[0]",
+            ),
+            (
+                said(r#"{"role":"user","content":[{"text":"x"}]}"#),
+                "messages[0].content[0].type",
+            ),
+            (
+                said(r#"{"role":"user","content":[{"type":"text","text":5}]}"#),
+                "messages[0].content[0].text",
+            ),
+            (
+                chat(r#""response_format":{"type":"json_schema"}"#),
+                "response_format.json_schema",
+            ),
+            (
+                chat(r#""response_format":{"type":"json_schema","json_schema":{}}"#),
+                "response_format.json_schema.name",
+            ),
+            (
+                chat(
+                    r#""response_format":{"type":"json_schema","json_schema":{"name":"a","schema":true}}"#,
+                ),
+                "response_format.json_schema.schema",
+            ),
+            (
+                chat(r#""response_format":{"type":5}"#),
+                "response_format.type",
+            ),
+            (chat(r#""stop":5"#), "stop"),
+            (chat(r#""n":1.5"#), "n"),
+            (chat(r#""model":"x""#), "model"),
+            ("null".to_owned(), ""),
+        ];
+        for (json, expected) in cases {
+            let (field, message) = param(&json);
+            assert_eq!(field, expected, "{json}: {message}");
+            for jargon in ["u64", "struct", "enum", "no JSON", "`"] {
+                assert!(!message.contains(jargon), "{json}: {message}");
+            }
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use axum::extract::{Request, State};
 use axum::response::Response as Reply;
-use hearth_api::openai::chat::{Role, ToolMode};
+use hearth_api::openai::chat::{Role, TokenLogprob, ToolMode};
 use hearth_api::openai::responses::{
     IncompleteDetails, InputItem, OutputItem, OutputPart, Response, ResponseEvent,
     ResponseEventKind as Kind, ResponseUsage, ResponsesInput, ResponsesRequest, ResponsesTool,
@@ -11,7 +11,7 @@ use hearth_api::openai::responses::{
 use serde_json::{Value, json};
 
 use super::answering::{self, Asked, Asking};
-use super::chat::{past_call, text};
+use super::chat::{past_call, text, token_logprob};
 use super::failure::{Failure, Form};
 use super::names::Names;
 use super::reader::{Call, End, Piece, Reader, Reason};
@@ -44,6 +44,7 @@ async fn answer(at: At, request: Request) -> Result<Reply, Failure> {
         response,
         sequence: 0,
         text: None,
+        logprobs: Vec::new(),
     };
     let reply = if streams {
         sse::reply(sse::frames(reader, writer))
@@ -94,6 +95,7 @@ pub(super) fn question(request: ResponsesRequest) -> Result<Asked, Failure> {
         return Err(Failure::unsupported("background", message));
     }
     not_kept(&request)?;
+    let logprobs = logprobs(&request)?;
     let figures = Figures {
         temperature: request.temperature,
         top_p: request.top_p,
@@ -129,6 +131,7 @@ pub(super) fn question(request: ResponsesRequest) -> Result<Asked, Failure> {
     let mut asked = Asked::chat(Names::RESPONSES, request.model, messages, tooling, sampling)?;
     let output = sampling::output_tokens("max_output_tokens", request.max_output_tokens)?;
     asked.question.output_tokens_max = output;
+    asked.question.logprobs = logprobs;
     Ok(asked)
 }
 
@@ -143,20 +146,24 @@ fn not_kept(request: &ResponsesRequest) -> Result<(), Failure> {
         let message = "no prompts are kept here; send its text as instructions and input";
         return Err(Failure::unsupported("prompt", message));
     }
-    let logprobs = "log-probabilities are told at /v1/chat/completions; ask there";
-    if request.top_logprobs.is_some_and(|count| count > 0) {
-        return Err(Failure::unsupported("top_logprobs", logprobs));
-    }
-    let told = |also: &String| also == "message.output_text.logprobs";
-    if let Some(index) = request.include.iter().flatten().position(told) {
-        return Err(Failure::unsupported(format!("include[{index}]"), logprobs));
-    }
     Ok(())
+}
+
+/// How many alternatives to each token are told, if the tokens are told at all.
+fn logprobs(request: &ResponsesRequest) -> Result<Option<u8>, Failure> {
+    let told = |also: &String| also == "message.output_text.logprobs";
+    let is_told = request.include.iter().flatten().any(told);
+    match request.top_logprobs {
+        None | Some(0) if !is_told => Ok(None),
+        top => sampling::logprobs("top_logprobs", top.unwrap_or(0), 20).map(Some),
+    }
 }
 
 const TOOLS: Places = Places {
     names: Names::RESPONSES,
     tool: |index, field| format!("tools[{index}].{field}"),
+    tools: "tools",
+    choice: "tool_choice",
 };
 
 /// The choice; where only some tools may be asked for, the others are dropped.
@@ -281,6 +288,8 @@ struct Writer {
     sequence: u64,
     /// The text of the message that is open: the next item.
     text: Option<String>,
+    /// Of the tokens of that message, if they are told.
+    logprobs: Vec<TokenLogprob>,
 }
 
 impl Writer {
@@ -299,8 +308,8 @@ impl Writer {
         (format!("msg_{}{index}", self.answer), index)
     }
 
-    fn text(&mut self, delta: String, out: &mut Vec<u8>) {
-        if delta.is_empty() {
+    fn text(&mut self, delta: String, logprobs: Vec<TokenLogprob>, out: &mut Vec<u8>) {
+        if delta.is_empty() && logprobs.is_empty() {
             return;
         }
         let (item_id, output_index) = self.place();
@@ -312,42 +321,44 @@ impl Writer {
                 item_id: item_id.clone(),
                 output_index,
                 content_index: 0,
-                part: part(String::new()),
+                part: part(String::new(), Vec::new()),
             };
             self.event(added, out);
         }
         if let Some(text) = &mut self.text {
             text.push_str(&delta);
         }
+        self.logprobs.extend_from_slice(&logprobs);
         let delta = Kind::TextDelta {
             item_id,
             output_index,
             content_index: 0,
             delta,
-            logprobs: Vec::new(),
+            logprobs,
         };
         self.event(delta, out);
     }
 
     fn close_text(&mut self, status: Status, out: &mut Vec<u8>) {
         let Some(text) = self.text.take() else { return };
+        let logprobs = std::mem::take(&mut self.logprobs);
         let (item_id, output_index) = self.place();
         let done = Kind::TextDone {
             item_id: item_id.clone(),
             output_index,
             content_index: 0,
             text: text.clone(),
-            logprobs: Vec::new(),
+            logprobs: logprobs.clone(),
         };
         self.event(done, out);
         let done = Kind::PartDone {
             item_id: item_id.clone(),
             output_index,
             content_index: 0,
-            part: part(text.clone()),
+            part: part(text.clone(), logprobs.clone()),
         };
         self.event(done, out);
-        self.finish(message(&item_id, status, vec![part(text)]), out);
+        self.finish(message(&item_id, status, vec![part(text, logprobs)]), out);
     }
 
     fn finish(&mut self, item: OutputItem, out: &mut Vec<u8>) {
@@ -449,11 +460,11 @@ fn message(id: &str, status: Status, content: Vec<OutputPart>) -> OutputItem {
     }
 }
 
-fn part(text: String) -> OutputPart {
+fn part(text: String, logprobs: Vec<TokenLogprob>) -> OutputPart {
     OutputPart::OutputText {
         text,
         annotations: Vec::new(),
-        logprobs: Vec::new(),
+        logprobs,
     }
 }
 
@@ -467,7 +478,10 @@ impl Frames for Writer {
 
     fn piece(&mut self, piece: Piece, out: &mut Vec<u8>) {
         match piece {
-            Piece::Text { text, .. } => self.text(text, out),
+            Piece::Text { text, logprobs } => {
+                let logprobs = logprobs.iter().map(token_logprob).collect();
+                self.text(text, logprobs, out);
+            }
             Piece::Call(call) => self.call(call, out),
             Piece::Ended(end) => self.end(end, out),
         }

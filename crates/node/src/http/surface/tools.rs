@@ -31,6 +31,10 @@ pub(super) struct Places {
     pub(super) names: Names,
     /// The field of a tool, by the tool's number: its `name`, or the schema of its `parameters`.
     pub(super) tool: fn(usize, &str) -> String,
+    /// The field of all tools.
+    pub(super) tools: &'static str,
+    /// The field that says whether one is asked for.
+    pub(super) choice: &'static str,
 }
 
 /// What the tools of a question come to.
@@ -67,8 +71,9 @@ pub(super) fn tooling(
         // A named tool is called once.
         let several = parallel && choice == Choice::Required;
         let Some(text) = calls(&tools, named, several) else {
-            let message = "tool_choice asks for a tool that is not in tools";
-            return Err(Failure::invalid("tool_choice", message));
+            let Places { tools, choice, .. } = places;
+            let message = format!("{choice} asks for a tool that is not in {tools}");
+            return Err(Failure::invalid(*choice, message));
         };
         Some(Grammar::Lark(text))
     } else {
@@ -81,7 +86,7 @@ pub(super) fn tooling(
     let too_long = |grammar: &Grammar| grammar.text().len() > GRAMMAR_BYTES_MAX;
     if grammar.as_ref().is_some_and(too_long) {
         let param = if must_call {
-            "tools"
+            places.tools
         } else {
             places.names.form
         };
@@ -162,7 +167,7 @@ pub(super) fn only(
 fn check(places: &Places, tools: &[Tool]) -> Result<(), Failure> {
     if tools.len() > TOOLS_MAX {
         let message = format!("there may be at most {TOOLS_MAX} tools");
-        return Err(Failure::invalid("tools", message));
+        return Err(Failure::invalid(places.tools, message));
     }
     for (index, tool) in tools.iter().enumerate() {
         let sound = |c: char| c.is_ascii_alphanumeric() || "_-.:".contains(c);
@@ -228,6 +233,8 @@ mod tests {
     const PLACES: Places = Places {
         names: Names::CHAT,
         tool: |index, field| format!("tools[{index}].function.{field}"),
+        tools: "tools",
+        choice: "tool_choice",
     };
 
     fn grammar(choice: Choice, parallel: bool, schema: Option<Value>) -> Option<Grammar> {
