@@ -316,7 +316,7 @@ impl Scheduler {
         }
         let free = free.min(self.strangers_free());
         let places = queue - queue / KEPT_SHARE;
-        counts.strangers < shared(places) + free && counts.site < places.div_ceil(2) + free
+        counts.strangers < shared(places) + free && counts.site < shared(places.div_ceil(2)) + free
     }
 
     /// Slots that strangers may have beside those that they have.
