@@ -81,6 +81,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("paths", paths),
     ("payloads", payloads),
     ("quotes", quotes),
+    ("replies", readers::replies),
     ("responses", responses),
     ("rpc", rpc),
     ("template", readers::template),

@@ -7,6 +7,7 @@ use hearth_models::catalogue::Catalogue;
 use hearth_models::gguf::Header;
 use hearth_models::grammar::{GrammarChecker, GrammarSource};
 use hearth_models::prompt::{PromptInput, PromptReader};
+use hearth_models::reader::is_sound_reply;
 use hearth_models::template::{ChatTemplate, Conversation, Message};
 use hearth_models::tools::{OutputPart, Tool, ToolCall, ToolCallStream};
 use hearth_models::vocabulary::Encoder;
@@ -173,4 +174,9 @@ pub fn catalogue(input: &[u8]) -> bool {
         assert_eq!(found, model, "a name stands for one model");
     }
     true
+}
+
+/// What a reader process says, which may have been taken over: it is decoded and checked within bounds.
+pub fn replies(input: &[u8]) -> bool {
+    is_sound_reply(input)
 }

@@ -287,7 +287,7 @@ impl Run for HearthSide {
                     noise_key: NoiseKey([stream as u8; 32]),
                     grammar: None,
                     logprobs: None,
-                    owner: stream,
+                    asker: hearth_models::asker::Asker::Household { name: stream },
                     allowance: u32::MAX,
                 };
                 running.spawn(listen(engine.submit(job).await?, started));

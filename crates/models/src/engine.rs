@@ -18,6 +18,7 @@ use std::thread::JoinHandle;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::asker::Asker;
 use crate::backend::OpenError;
 use crate::grammar::{GrammarError, GrammarSource};
 use crate::reader::{CompileError, GrammarSession, Grammars, Launcher, Prompts};
@@ -59,8 +60,8 @@ pub struct Job {
     /// How many alternatives to tell the log-probabilities of, with that of the chosen token;
     /// nothing means none at all.
     pub logprobs: Option<u8>,
-    /// Who asks: owners take turns.
-    pub owner: u64,
+    /// Who asks: askers take turns.
+    pub asker: Asker,
     /// Tokens that may be chosen before [`Generation::allow`] raises the figure. An answer that
     /// may not go on keeps its place and computes nothing.
     pub allowance: u32,
@@ -374,7 +375,7 @@ impl Engine {
             Sampler::new(job.rule, job.noise_key).map_err(|_| SubmitError::Figure(Figure::Rule))?;
         answered.iter().for_each(|id| sampler.accept(*id));
         let grammar = match job.grammar {
-            Some(source) => Some(self.follow(source, answered.to_vec()).await?),
+            Some(source) => Some(self.follow(job.asker, source, answered.to_vec()).await?),
             None => None,
         };
         let room = self.inner.description.context_tokens - job.ids.len() as u32;
@@ -391,7 +392,7 @@ impl Engine {
         }));
         let work = Work {
             id: WorkId(0),
-            owner: job.owner,
+            asker: job.asker,
             prompt: job.ids,
             output_max: job.output_tokens_max.min(room),
             allowance: job.allowance,
@@ -404,6 +405,7 @@ impl Engine {
     /// Begins to follow a grammar.
     async fn follow(
         &self,
+        asker: Asker,
         source: GrammarSource,
         answered: Vec<u32>,
     ) -> Result<GrammarSession, SubmitError> {
@@ -413,7 +415,11 @@ impl Engine {
             drop(shared.lock());
             shared.wake();
         };
-        let compiled = self.inner.grammars.compile(source, answered, wake).await;
+        let compiled = self
+            .inner
+            .grammars
+            .compile(asker, source, answered, wake)
+            .await;
         compiled.map_err(|error| match error {
             CompileError::Grammar(error) => SubmitError::Grammar(error),
             CompileError::Busy => SubmitError::Busy {
@@ -430,7 +436,7 @@ impl Engine {
     /// When the ids make no sense, a position is none of theirs, or too much waits already.
     pub async fn logits(
         &self,
-        owner: u64,
+        asker: Asker,
         ids: Vec<u32>,
         mut positions: Vec<u32>,
         visit: VisitLogits,
@@ -452,7 +458,7 @@ impl Engine {
         });
         let work = Work {
             id: WorkId(0),
-            owner,
+            asker,
             prompt: ids,
             output_max: 0,
             allowance: 0,

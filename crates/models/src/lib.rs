@@ -1,5 +1,6 @@
 //! What runs a model: its file, where it comes from, and the engine that answers with it.
 
+pub mod asker;
 mod backend;
 pub mod catalogue;
 pub mod digest;

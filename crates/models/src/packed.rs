@@ -1,12 +1,15 @@
-//! Bytes that are serialized in one piece.
+//! Bytes that are serialized in one piece, and lists that end.
 //!
 //! `Vec<u8>` is serialized one element at a time, which takes a tenth of a second for the words of a
 //! large vocabulary.
 
 use std::fmt;
+use std::marker::PhantomData;
 
-use serde::de::{Error, Visitor};
+use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::gguf::VOCABULARY_MAX;
 
 /// Bytes that are serialized in one piece.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -36,4 +39,36 @@ impl<'de> Deserialize<'de> for Packed {
 
         deserializer.deserialize_bytes(Bytes)
     }
+}
+
+/// A list with an entry for each token, of a vocabulary that is no larger than any may be.
+///
+/// An entry may take more memory than bytes in a frame, so a bound on the frame is none on the memory.
+pub(crate) fn tokens<'de, T, D>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    struct Tokens<T>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Tokens<T> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(formatter, "at most {VOCABULARY_MAX} tokens")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<Vec<T>, A::Error> {
+            let mut list = Vec::new();
+            while let Some(entry) = entries.next_element()? {
+                if list.len() as u64 >= u64::from(VOCABULARY_MAX) {
+                    return Err(A::Error::custom("too many tokens"));
+                }
+                list.push(entry);
+            }
+            Ok(list)
+        }
+    }
+
+    deserializer.deserialize_seq(Tokens(PhantomData))
 }

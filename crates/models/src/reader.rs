@@ -17,6 +17,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::vocabulary::Vocabulary;
+
 mod confine;
 mod grammars;
 mod pool;
@@ -40,6 +42,9 @@ const ROLE_VARIABLE: &str = "HEARTH_READER";
 const REQUEST_MAX: Duration = Duration::from_secs(6);
 /// How long whoever asks waits at most: for a reader that is free, its start, and its answer.
 const ASKING_MAX: Duration = Duration::from_secs(9);
+/// How long a reader is kept while nobody asks: its memory is the device's, and another is there within
+/// a fraction of a second.
+const IDLE_TIME_MAX: Duration = Duration::from_secs(300);
 /// How long a reader of grammars may take for one token.
 const TOKEN_MAX: Duration = Duration::from_secs(2);
 
@@ -74,6 +79,16 @@ impl Launcher {
     }
 }
 
+/// Whether what a reader says makes sense, by all that is checked before it is used: it may have been
+/// taken over by what it read. For fuzzing.
+pub fn is_sound_reply(bytes: &[u8]) -> bool {
+    match wire::reply(bytes) {
+        None => false,
+        Some(wire::Reply::Opened(Ok(Some(parts)))) => Vocabulary::try_from(parts).is_ok(),
+        Some(_) => true,
+    }
+}
+
 /// What a reader reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Role {
@@ -102,8 +117,16 @@ impl Role {
     /// How many processes may do this for one model at the same time.
     fn processes_max(self) -> usize {
         match self {
-            Self::Prompts => 2,
+            Self::Prompts => 3,
             Self::Grammars => 8,
+        }
+    }
+
+    /// How many of them read for strangers: the others are for the household.
+    fn strangers_max(self) -> usize {
+        match self {
+            Self::Prompts => 2,
+            Self::Grammars => 6,
         }
     }
 

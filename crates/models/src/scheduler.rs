@@ -1,7 +1,8 @@
 //! Who is computed next: a pure state machine over slots, a queue and batches.
 //!
-//! A slot is one sequence of the engine's context. Work waits in a bounded queue; owners take
-//! turns, so that whoever asks a hundred things at once does not push back whoever asks one. A
+//! A slot is one sequence of the engine's context. Work waits in a bounded queue; askers take
+//! turns, so that whoever asks a hundred things at once does not push back whoever asks one, and
+//! the household has places that no stranger gets. A
 //! batch carries one token of every answer that is being written, and fills up with a part of one
 //! prompt, so that a long prompt slows the others down but never stops them.
 //!
@@ -23,21 +24,24 @@
 //!
 //! Nothing here computes, waits, or knows what a token means.
 
-use std::collections::{BTreeMap, VecDeque};
+use crate::asker::Asker;
 
 mod admission;
 mod batch;
 mod piece;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
 pub(crate) use piece::{GRID_TOKENS, PIECE_TOKENS_MIN};
 use piece::{grid_end, piece_tokens};
+use waiting::{Counts, Waiting};
 
 /// Tokens of a prompt that are read beside answers that are being written, in one batch.
 const BESIDE_TOKENS: u32 = 128;
 
-/// Of the places in the queue, one in so many is kept for owners that have nothing waiting.
+/// Of the places in the queue, one in so many is kept for askers that have nothing waiting; of the
+/// places and the slots, one in so many for the household.
 const KEPT_SHARE: u32 = 4;
 
 /// Work's name inside the engine.
@@ -64,8 +68,7 @@ pub(crate) struct Capacity {
 #[derive(Debug, Clone)]
 pub(crate) struct Work {
     pub(crate) id: WorkId,
-    /// Who asked.
-    pub(crate) owner: u64,
+    pub(crate) asker: Asker,
     /// What is read first.
     pub(crate) prompt: Vec<u32>,
     /// Tokens that may be written; none means that only the prompt is read.
@@ -243,10 +246,7 @@ impl Slot {
 pub(crate) struct Scheduler {
     capacity: Capacity,
     slots: Vec<Slot>,
-    /// What waits, by owner, each in the order of asking.
-    queues: BTreeMap<u64, VecDeque<Progress>>,
-    /// Owners with something waiting, in the order of their turns.
-    turns: VecDeque<u64>,
+    waiting: Waiting,
     /// Done to the cache before the next step.
     prepare: Vec<Prepare>,
     clock: u64,
@@ -259,8 +259,7 @@ impl Scheduler {
         Self {
             slots: (0..capacity.slots).map(|_| Slot::Free).collect(),
             capacity,
-            queues: BTreeMap::new(),
-            turns: VecDeque::new(),
+            waiting: Waiting::default(),
             prepare: Vec::new(),
             clock: 0,
             first_reader: 0,
@@ -269,7 +268,7 @@ impl Scheduler {
 
     /// How much work waits for a slot.
     pub(crate) fn waiting(&self) -> u32 {
-        self.queues.values().map(VecDeque::len).sum::<usize>() as u32
+        self.waiting.len()
     }
 
     /// How many slots are at work.
@@ -287,29 +286,44 @@ impl Scheduler {
     /// Takes work on, and says how much of it is before this one.
     ///
     /// # Errors
-    /// When the queue is full.
+    /// When the queue is full, or full for whoever asks.
     pub(crate) fn enqueue(&mut self, work: Work) -> Result<u32, Full> {
-        let before = self.waiting();
+        let counts = self.waiting.counts(work.asker);
         let free = self.capacity.slots - self.busy();
-        let owner = work.owner;
-        let is_new = !self.queues.contains_key(&owner);
-        // An owner that asks without end leaves room for those who have nothing waiting.
-        let kept = if is_new {
-            0
-        } else {
-            self.capacity.queue / KEPT_SHARE
-        };
-        if before >= self.capacity.queue - kept + free {
+        if !self.has_place(work.asker, counts, free) {
             return Err(Full {
-                before: before + self.busy(),
+                before: counts.all + self.busy(),
             });
         }
-        let queue = self.queues.entry(owner).or_default();
-        if queue.is_empty() {
-            self.turns.push_back(owner);
+        self.waiting.push(Progress::new(work));
+        Ok((counts.all + 1).saturating_sub(free))
+    }
+
+    /// Whether one more may wait. Whoever asks without end leaves room for those who have nothing
+    /// waiting, all strangers together for the household, and a site for other sites.
+    fn has_place(&self, asker: Asker, counts: Counts, free: u32) -> bool {
+        let queue = self.capacity.queue;
+        // What remains to one who has something waiting already.
+        let shared = |places: u32| match counts.asker {
+            0 => places,
+            _ => places - places / KEPT_SHARE,
+        };
+        if counts.all >= shared(queue) + free {
+            return false;
         }
-        queue.push_back(Progress::new(work));
-        Ok((before + 1).saturating_sub(free))
+        if !asker.is_stranger() {
+            return true;
+        }
+        let free = free.min(self.strangers_free());
+        let places = queue - queue / KEPT_SHARE;
+        counts.strangers < shared(places) + free && counts.site < shared(places.div_ceil(2)) + free
+    }
+
+    /// Slots that strangers may have beside those that they have.
+    fn strangers_free(&self) -> u32 {
+        let slots = self.capacity.slots;
+        let theirs = self.running().filter(|one| one.work.asker.is_stranger());
+        (slots - slots / KEPT_SHARE).saturating_sub(theirs.count() as u32)
     }
 
     /// Lets work write up to this many tokens in all; a lower figure than before changes nothing.
@@ -321,11 +335,7 @@ impl Scheduler {
 
     /// Ends work wherever it is. What it read is remembered if it had a slot.
     pub(crate) fn end(&mut self, id: WorkId) {
-        for queue in self.queues.values_mut() {
-            queue.retain(|progress| progress.work.id != id);
-        }
-        self.queues.retain(|_, queue| !queue.is_empty());
-        self.turns.retain(|owner| self.queues.contains_key(owner));
+        self.waiting.remove(id);
         if let Some(slot) = self.slot_of(id) {
             self.release(slot);
         }
@@ -337,12 +347,12 @@ impl Scheduler {
     }
 
     fn find(&mut self, id: WorkId) -> Option<&mut Progress> {
-        let busy = self.slots.iter_mut().filter_map(|slot| match slot {
+        let mut busy = self.slots.iter_mut().filter_map(|slot| match slot {
             Slot::Busy(progress) => Some(&mut **progress),
             _ => None,
         });
-        let queued = self.queues.values_mut().flatten();
-        busy.chain(queued).find(|progress| progress.work.id == id)
+        let running = busy.find(|progress| progress.work.id == id);
+        running.or_else(|| self.waiting.find(id))
     }
 
     /// Ends work that could not be computed; nothing of it is remembered.

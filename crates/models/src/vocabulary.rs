@@ -79,8 +79,10 @@ pub(crate) struct VocabularyParts {
     /// The bytes of all tokens, one after the other.
     pub(crate) bytes: Packed,
     /// Where each token ends in `bytes`; it begins where the one before ends.
+    #[serde(deserialize_with = "crate::packed::tokens")]
     pub(crate) ends: Vec<u32>,
     /// What each token is, by its id.
+    #[serde(deserialize_with = "crate::packed::tokens")]
     pub(crate) kinds: Vec<Kind>,
     pub(crate) special: SpecialTokens,
     pub(crate) template: Option<String>,

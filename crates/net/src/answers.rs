@@ -17,13 +17,14 @@ use thiserror::Error;
 use tokio::sync::{OnceCell, mpsc};
 use tokio::time::{Instant, timeout};
 
-use crate::admission::device_of;
+use crate::admission::{device_of, origin_of};
 use crate::endpoint::transport;
 use crate::limits::{
     ANSWER_KEEP_ALIVE_INTERVAL, CONNECT_TIME_MAX, CONNECTION_STREAMS_MAX, KEPT_CONNECTION_IDLE,
     KEPT_CONNECTIONS_MAX,
 };
 use crate::options::Patience;
+use crate::origin::Origin;
 use crate::stream::{EndReason, PayerStream, Permit, ProviderStream};
 
 /// The protocol's name on the wire.
@@ -65,6 +66,8 @@ impl ConnectError {
 pub struct IncomingAnswer {
     /// Who asks. The connection is authenticated with this key.
     pub device: DeviceId,
+    /// Where it asks from.
+    pub origin: Origin,
     /// What it is asked and answered on.
     pub stream: ProviderStream,
 }
@@ -287,7 +290,11 @@ impl ProtocolHandler for AnswerProtocol {
         while let Ok(halves) = connection.accept_bi().await {
             let permit: Permit = Arc::new(());
             let stream = ProviderStream::new(&connection, halves, self.patience, permit);
-            let arrived = IncomingAnswer { device, stream };
+            let arrived = IncomingAnswer {
+                device,
+                origin: origin_of(&connection),
+                stream,
+            };
             if let Err(error) = self.arrived.try_send(arrived) {
                 let (mpsc::error::TrySendError::Full(refused)
                 | mpsc::error::TrySendError::Closed(refused)) = error;

@@ -70,8 +70,6 @@ const OFFER_EVERY: Duration = Duration::from_secs(15);
 const OFFER_TTL_MS: u64 = 90_000;
 /// How often offers that ended are forgotten.
 const EXPIRE_EVERY: Duration = Duration::from_secs(5);
-/// Answers to others that are worked on or wait at the same time.
-const CONVERSATIONS_MAX: usize = 256;
 
 /// Why the device does not come up.
 #[derive(Debug, Error)]
@@ -461,12 +459,15 @@ impl Building<'_> {
             let mut conversations = JoinSet::new();
             while let Some(question) = incoming.next().await {
                 while conversations.try_join_next().is_some() {}
-                if conversations.len() >= CONVERSATIONS_MAX {
+                let Some(place) = provider.place(&question) else {
                     question.stream.end(hearth_net::EndReason::Busy);
                     continue;
-                }
+                };
                 let provider = provider.clone();
-                conversations.spawn(async move { provider.answer(question).await });
+                conversations.spawn(async move {
+                    provider.answer(question).await;
+                    drop(place);
+                });
             }
             "the network"
         });

@@ -14,6 +14,7 @@ use super::pool::{Lease, Pool, TakeError};
 use super::process::{ExchangeError, Patience, Process};
 use super::wire::{MASK_BYTES_MAX, Reply, Request, Step};
 use super::{ASKING_MAX, Launcher, REQUEST_MAX, Role, TOKEN_MAX};
+use crate::asker::Asker;
 use crate::grammar::{GrammarError, GrammarSource, Mask};
 use crate::vocabulary::Vocabulary;
 
@@ -67,6 +68,7 @@ impl Grammars {
     /// further step is known. Dropping the future ends the work.
     pub(crate) async fn compile(
         &self,
+        asker: Asker,
         source: GrammarSource,
         answered: Vec<u32>,
         wake: impl Fn() + Send + 'static,
@@ -76,6 +78,7 @@ impl Grammars {
         let (accepted, accepts) = mpsc::channel();
         let (done, compiled) = oneshot::channel();
         let follower = Follower {
+            asker,
             pool: Arc::clone(&self.pool),
             words: self.words,
             slot: Arc::clone(&slot),
@@ -163,6 +166,7 @@ impl GrammarSession {
 
 /// The thread beside a grammar.
 struct Follower {
+    asker: Asker,
     pool: Arc<Pool>,
     words: usize,
     slot: Arc<Slot>,
@@ -214,7 +218,7 @@ impl Follower {
             deadline: Instant::now() + ASKING_MAX,
             left: &self.slot.left,
         };
-        let mut lease = self.pool.take(patience).map_err(|error| {
+        let mut lease = self.pool.take(self.asker, patience).map_err(|error| {
             tracing::debug!(%error, "no process for a grammar");
             match error {
                 TakeError::Busy | TakeError::Begin(ExchangeError::Start(_)) => CompileError::Busy,

@@ -1,16 +1,19 @@
 //! The readers of one model for one role: a few at most, and one that is ready.
 
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
 use thiserror::Error;
 
 use super::process::{ExchangeError, Patience, Process};
-use super::{Launcher, REQUEST_MAX, Role};
+use super::{IDLE_TIME_MAX, Launcher, REQUEST_MAX, Role};
+use crate::asker::Asker;
 
 /// How many may wait for a reader.
 const WAITING_MAX: usize = 64;
+/// How many of them may be strangers.
+const STRANGERS_WAITING_MAX: usize = 48;
 /// How many requests a reader answers before another takes its place: what it kept of them goes.
 const ANSWERED_MAX: u32 = 1_000_000;
 
@@ -40,10 +43,42 @@ pub(super) struct Pool {
 
 #[derive(Default)]
 struct State {
-    idle: Vec<Process>,
+    idle: Vec<Idle>,
     /// Those that are at work, and those that are being started.
-    out: usize,
-    waiting: usize,
+    out: Count,
+    waiting: Count,
+    /// Whether a thread looks for those that nobody asks.
+    is_watched: bool,
+}
+
+/// A reader that nobody asks now.
+struct Idle {
+    process: Process,
+    since: Instant,
+}
+
+/// How many there are, and how many of those are for strangers.
+#[derive(Clone, Copy, Default)]
+struct Count {
+    all: usize,
+    strangers: usize,
+}
+
+impl Count {
+    fn add(&mut self, for_stranger: bool) {
+        self.all += 1;
+        self.strangers += usize::from(for_stranger);
+    }
+
+    fn subtract(&mut self, for_stranger: bool) {
+        self.all -= 1;
+        self.strangers -= usize::from(for_stranger);
+    }
+
+    /// Whether one more stays within these bounds.
+    fn has_place(self, for_stranger: bool, most: usize, strangers_most: usize) -> bool {
+        self.all < most && (!for_stranger || self.strangers < strangers_most)
+    }
 }
 
 impl std::fmt::Debug for Pool {
@@ -73,41 +108,72 @@ impl Pool {
     /// The numbers by which the system knows the readers that wait.
     #[cfg(test)]
     pub(super) fn idle(&self) -> Vec<u32> {
-        self.lock().idle.iter().map(Process::id).collect()
+        self.lock()
+            .idle
+            .iter()
+            .map(|one| one.process.id())
+            .collect()
     }
 
     /// How many readers are at work.
     #[cfg(test)]
     pub(super) fn at_work(&self) -> usize {
-        self.lock().out
+        self.lock().out.all
     }
 
     /// Adds a reader that was started elsewhere.
-    pub(super) fn put(&self, process: Process) {
+    pub(super) fn put(self: &Arc<Self>, process: Process) {
         let mut state = self.lock();
-        if state.idle.len() < self.role.idle_max() {
-            state.idle.push(process);
+        if state.idle.len() >= self.role.idle_max() {
+            return;
+        }
+        let since = Instant::now();
+        state.idle.push(Idle { process, since });
+        if !state.is_watched {
+            let pool = Arc::downgrade(self);
+            let thread = std::thread::Builder::new().name("hearth-idle".to_owned());
+            // Without a thread the next reader that is put back is watched.
+            state.is_watched = thread.spawn(move || watch(&pool)).is_ok();
         }
     }
 
-    /// A reader for one asker, who waits while all are at work.
-    pub(super) fn take(self: &Arc<Self>, patience: Patience<'_>) -> Result<Lease, TakeError> {
+    /// Ends readers that nobody has asked for long. Returns whether any is kept.
+    pub(super) fn end_unasked(&self, now: Instant) -> bool {
+        let mut state = self.lock();
+        let is_kept = |one: &mut Idle| now.saturating_duration_since(one.since) < IDLE_TIME_MAX;
+        let ended: Vec<Idle> = state.idle.extract_if(.., |one| !is_kept(one)).collect();
+        state.is_watched = !state.idle.is_empty();
+        let kept = state.is_watched;
+        drop(state);
+        drop(ended);
+        kept
+    }
+
+    /// A reader for one asker, who waits while all that are for its kind are at work.
+    pub(super) fn take(
+        self: &Arc<Self>,
+        asker: Asker,
+        patience: Patience<'_>,
+    ) -> Result<Lease, TakeError> {
+        let for_stranger = asker.is_stranger();
+        let (most, strangers_most) = (self.role.processes_max(), self.role.strangers_max());
         let mut dead = Vec::new();
         let mut state = self.lock();
-        if state.waiting >= WAITING_MAX {
+        let waiting = state.waiting;
+        if !waiting.has_place(for_stranger, WAITING_MAX, STRANGERS_WAITING_MAX) {
             return Err(TakeError::Busy);
         }
-        state.waiting += 1;
+        state.waiting.add(for_stranger);
         let found = loop {
-            if let Some(mut process) = state.idle.pop() {
+            if state.out.has_place(for_stranger, most, strangers_most) {
+                let Some(Idle { mut process, .. }) = state.idle.pop() else {
+                    break Ok(None);
+                };
                 if process.runs() {
                     break Ok(Some(process));
                 }
                 dead.push(process);
                 continue;
-            }
-            if state.out < self.role.processes_max() {
-                break Ok(None);
             }
             match patience.slice() {
                 Ok(slice) => {
@@ -118,15 +184,16 @@ impl Pool {
                 Err(error) => break Err(TakeError::Begin(error)),
             }
         };
-        state.waiting -= 1;
+        state.waiting.subtract(for_stranger);
         if found.is_ok() {
-            state.out += 1;
+            state.out.add(for_stranger);
         }
         drop(state);
         drop(dead);
         let process = found?;
         let mut lease = Lease {
             was_kept: process.is_some(),
+            for_stranger,
             process,
             pool: Arc::clone(self),
         };
@@ -147,13 +214,14 @@ impl Pool {
     /// Has a reader started beside, so that whoever asks next need not wait for it.
     pub(super) fn warm(self: &Arc<Self>) {
         let mut state = self.lock();
-        if !state.idle.is_empty() || state.out >= self.role.processes_max() {
+        if !state.idle.is_empty() || state.out.all >= self.role.processes_max() {
             return;
         }
-        state.out += 1;
+        state.out.add(false);
         drop(state);
         let lease = Lease {
             was_kept: false,
+            for_stranger: false,
             process: None,
             pool: Arc::clone(self),
         };
@@ -172,11 +240,25 @@ impl Pool {
     }
 }
 
+/// Ends readers that nobody asks, while there are any.
+fn watch(pool: &Weak<Pool>) {
+    loop {
+        std::thread::sleep(IDLE_TIME_MAX / 5);
+        let Some(pool) = pool.upgrade() else {
+            return;
+        };
+        if !pool.end_unasked(Instant::now()) {
+            return;
+        }
+    }
+}
+
 /// A reader that one asker has. Dropping it kills the reader: what it read may have broken it.
 #[derive(Debug)]
 pub(super) struct Lease {
     /// Whether the reader was there before the asker came: what ends it then may have nothing to do with the asker.
     pub(super) was_kept: bool,
+    for_stranger: bool,
     /// Always there while the asker has it.
     process: Option<Process>,
     pool: Arc<Pool>,
@@ -201,8 +283,9 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         let broken = self.process.take().is_some();
-        self.pool.lock().out -= 1;
-        self.pool.freed.notify_one();
+        self.pool.lock().out.subtract(self.for_stranger);
+        // Whoever waits may be of a kind that this one was not for.
+        self.pool.freed.notify_all();
         if broken {
             self.pool.warm();
         }

@@ -172,11 +172,11 @@ impl Process {
             return Err(ExchangeError::Senseless);
         }
         self.receive(4 + length, patience)?;
-        let reply = postcard::from_bytes(&self.arrived[4..]);
+        let reply = wire::reply(&self.arrived[4..]);
         self.arrived.clear();
         self.arrived.shrink_to(PIECE_BYTES);
         self.answered = self.answered.saturating_add(1);
-        reply.map_err(|_| ExchangeError::Senseless)
+        reply.ok_or(ExchangeError::Senseless)
     }
 
     fn skip_preamble(&mut self, patience: Patience<'_>) -> Result<(), ExchangeError> {

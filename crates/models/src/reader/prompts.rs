@@ -12,6 +12,7 @@ use super::pool::{Lease, Open, Pool, TakeError};
 use super::process::{ExchangeError, Patience, Process};
 use super::wire::{IDS_BYTES_MAX, Reply, Request, VOCABULARY_BYTES_MAX};
 use super::{ASKING_MAX, Launcher, REQUEST_MAX, Role};
+use crate::asker::Asker;
 use crate::backend::OpenError;
 use crate::packed::Packed;
 use crate::prompt::{PromptError, PromptInput};
@@ -123,7 +124,12 @@ impl Prompts {
     ///
     /// # Errors
     /// When the model does not take it, or it takes too much.
-    pub async fn ids(&self, input: PromptInput, now_s: u64) -> Result<Vec<u32>, ReadError> {
+    pub async fn ids(
+        &self,
+        asker: Asker,
+        input: PromptInput,
+        now_s: u64,
+    ) -> Result<Vec<u32>, ReadError> {
         struct Leaves(Arc<AtomicBool>);
 
         impl Drop for Leaves {
@@ -134,20 +140,23 @@ impl Prompts {
 
         let leaves = Leaves(Arc::default());
         let (prompts, left) = (self.clone(), Arc::clone(&leaves.0));
-        let read = tokio::task::spawn_blocking(move || prompts.read(&input, now_s, &left)).await;
+        let read =
+            tokio::task::spawn_blocking(move || prompts.read(asker, &input, now_s, &left)).await;
         read.unwrap_or_else(|error| Err(ReadError::Unavailable(error.to_string())))
     }
 
-    /// The same, for a thread that may wait.
+    /// The same for the household, in a thread that may wait.
     ///
     /// # Errors
     /// When the model does not take it, or it takes too much.
     pub fn blocking_ids(&self, input: &PromptInput, now_s: u64) -> Result<Vec<u32>, ReadError> {
-        self.read(input, now_s, &AtomicBool::new(false))
+        let asker = Asker::Household { name: 0 };
+        self.read(asker, input, now_s, &AtomicBool::new(false))
     }
 
     fn read(
         &self,
+        asker: Asker,
         input: &PromptInput,
         now_s: u64,
         left: &AtomicBool,
@@ -166,7 +175,7 @@ impl Prompts {
             input: Packed(input),
             now_s,
         };
-        let (lease, reply) = self.exchange(&request, patience)?;
+        let (lease, reply) = self.exchange(asker, &request, patience)?;
         let Reply::Ids(ids) = reply else {
             return Err(ReadError::TooMuch);
         };
@@ -183,12 +192,13 @@ impl Prompts {
     /// asked once.
     fn exchange(
         &self,
+        asker: Asker,
         request: &Request<'_>,
         patience: Patience<'_>,
     ) -> Result<(Lease, Reply), ReadError> {
         let mut may_try_again = true;
         loop {
-            let taken = self.inner.pool.take(patience);
+            let taken = self.inner.pool.take(asker, patience);
             let mut lease = taken.map_err(|error| match error {
                 TakeError::Busy => ReadError::Busy,
                 TakeError::Begin(error) => ReadError::Unavailable(error.to_string()),
@@ -215,6 +225,18 @@ impl Prompts {
     #[cfg(test)]
     pub(super) fn idle(&self) -> Vec<u32> {
         self.inner.pool.idle()
+    }
+
+    /// Ends processes as if it were `now`, as a thread does from time to time.
+    #[cfg(test)]
+    pub(super) fn end_unasked(&self, now: Instant) {
+        self.inner.pool.end_unasked(now);
+    }
+
+    /// How many processes are at work.
+    #[cfg(test)]
+    pub(super) fn at_work(&self) -> usize {
+        self.inner.pool.at_work()
     }
 }
 

@@ -6,6 +6,7 @@
 
 use super::Launcher;
 use super::grammars::{CompileError, Grammars};
+use crate::asker::Asker;
 use crate::grammar::{GrammarError, GrammarSource};
 use crate::vocabulary::Vocabulary;
 
@@ -25,7 +26,9 @@ impl SchemaChecker {
     /// When no engine could follow it; [`GrammarError::Unavailable`] when nobody had time to check it.
     pub async fn check(&self, schema: String) -> Result<(), GrammarError> {
         let source = GrammarSource::JsonSchema(schema);
-        match self.0.compile(source, Vec::new(), || {}).await {
+        // What strangers send is checked by the engine that answers them.
+        let asker = Asker::Household { name: 0 };
+        match self.0.compile(asker, source, Vec::new(), || {}).await {
             Ok(_) => Ok(()),
             Err(CompileError::Grammar(error)) => Err(error),
             Err(CompileError::Busy) => Err(GrammarError::Unavailable),

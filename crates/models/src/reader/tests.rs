@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::{Launcher, Prompts, ReadError, is_reader, serve};
+use crate::asker::Asker;
 use crate::gguf::sample::{Sample, array_value, text_value, texts_value, u32_value};
 use crate::prompt::PromptInput;
 use crate::template::Message;
@@ -13,6 +14,10 @@ mod heads;
 mod processes;
 mod prompts;
 
+/// A program of the household.
+pub(super) const HOUSEHOLD: Asker = Asker::Household { name: 1 };
+/// Somebody else.
+pub(super) const STRANGER: Asker = Asker::Stranger { site: 2, device: 2 };
 /// How long whoever asks may wait for an answer or an error.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// By how much the memory of this process may grow in a test, in bytes; readers have their own.

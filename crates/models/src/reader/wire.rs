@@ -79,6 +79,12 @@ pub(super) enum Step {
     Stopped,
 }
 
+/// What a reader says, which may have been taken over; nothing where that makes no sense.
+pub(super) fn reply(bytes: &[u8]) -> Option<Reply> {
+    let (reply, rest) = postcard::take_from_bytes(bytes).ok()?;
+    rest.is_empty().then_some(reply)
+}
+
 /// A frame with this in it; nothing when it would be longer than `bytes_max`.
 pub(super) fn frame(message: &impl Serialize, bytes_max: usize) -> Option<Vec<u8>> {
     let frame = postcard::to_extend(message, vec![0; 4]).ok()?;

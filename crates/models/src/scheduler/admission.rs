@@ -14,7 +14,7 @@ impl Scheduler {
     pub(super) fn admit(&mut self) -> Vec<Started> {
         let mut started = Vec::new();
         while self.busy() < self.capacity.slots {
-            let Some(mut progress) = self.next_waiting() else {
+            let Some(mut progress) = self.waiting.next(self.strangers_free() > 0) else {
                 break;
             };
             let place = self.place(&progress);
@@ -76,19 +76,6 @@ impl Scheduler {
             to: place.slot as u32,
             tokens: place.tokens,
         });
-    }
-
-    /// Who is next: one of each owner in turn.
-    fn next_waiting(&mut self) -> Option<Progress> {
-        let owner = self.turns.pop_front()?;
-        let queue = self.queues.get_mut(&owner)?;
-        let next = queue.pop_front();
-        if queue.is_empty() {
-            self.queues.remove(&owner);
-        } else {
-            self.turns.push_back(owner);
-        }
-        next
     }
 
     /// Where most of the prompt was read before, and how much of it may be reused.

@@ -23,14 +23,22 @@ fn grid(slots: u32, queue: u32) -> Capacity {
     }
 }
 
-fn work(id: u64, owner: u64, prompt: u32, output_max: u32) -> Work {
+fn work(id: u64, name: u64, prompt: u32, output_max: u32) -> Work {
     Work {
         id: WorkId(id),
-        owner,
+        asker: Asker::Household { name },
         prompt: (0..prompt).map(|token| token % 7).collect(),
         output_max,
         allowance: u32::MAX,
         reuse: true,
+    }
+}
+
+/// The same for a stranger.
+fn strange(id: u64, site: u64, device: u64, output_max: u32) -> Work {
+    Work {
+        asker: Asker::Stranger { site, device },
+        ..work(id, 0, 5, output_max)
     }
 }
 
@@ -245,6 +253,83 @@ fn one_that_asks_without_end_leaves_room_for_others_who_are_served_in_turn() {
 }
 
 #[test]
+fn strangers_with_free_keys_leave_places_for_other_sites_and_for_the_household() {
+    let mut world = World::new(capacity(4, 128));
+    let mut id = 0;
+    let mut fill = |world: &mut World, site: u64| {
+        let taken = (0..1_000).filter(|device| {
+            id += 1;
+            world.ask(strange(id, site, *device, 9)).is_ok()
+        });
+        taken.count()
+    };
+    // Three slots of four, and half of the strangers' 96 places.
+    assert_eq!(fill(&mut world, 1), 3 + 48);
+    assert_eq!(
+        fill(&mut world, 2),
+        48,
+        "the places of another site are there"
+    );
+    assert_eq!(fill(&mut world, 3), 0, "all strangers together have an end");
+    for count in 0..32 {
+        let asked = world.ask(work(10_000 + count, count, 5, 1));
+        assert!(asked.is_ok(), "the household's place {count}");
+    }
+    // The household waits for none of them, and uses what no stranger may have.
+    world.run(2);
+    assert!(world.ended.contains(&WorkId(10_000)), "{:?}", world.ended);
+    let household = |world: &World| world.ended.iter().filter(|id| id.0 >= 10_000).count();
+    for _ in 0..400 {
+        if household(&world) < 32 {
+            world.run(1);
+        }
+    }
+    assert_eq!(household(&world), 32);
+    assert!(world.scheduler.waiting() > 0, "strangers wait meanwhile");
+}
+
+#[test]
+fn one_stranger_without_end_leaves_room_for_others_of_its_site() {
+    let mut world = World::new(capacity(4, 128));
+    let taken = (0..1_000).filter(|id| world.ask(strange(*id, 1, 1, 9)).is_ok());
+    assert_eq!(taken.count(), 3 + 36);
+    assert!(world.ask(strange(2_000, 1, 2, 9)).is_ok());
+}
+
+#[test]
+fn many_keys_at_one_site_get_the_turns_of_one() {
+    let mut world = World::new(capacity(1, 128));
+    for device in 0..40 {
+        world.ask(strange(device, 1, device, 1)).unwrap();
+    }
+    world.ask(strange(1_000, 2, 1_000, 1)).unwrap();
+    world.ask(strange(1_001, 3, 1_001, 1)).unwrap();
+    world.run(5);
+    for id in [1_000, 1_001] {
+        assert!(world.ended.contains(&WorkId(id)), "{:?}", world.ended);
+    }
+}
+
+#[test]
+fn the_household_and_strangers_take_turns() {
+    let mut world = World::new(capacity(1, 128));
+    for device in 0..40 {
+        world.ask(strange(device, device, device, 1)).unwrap();
+    }
+    for id in 1_000..1_004 {
+        world.ask(work(id, 1, 5, 1)).unwrap();
+    }
+    world.run(9);
+    let household = world.ended.iter().filter(|id| id.0 >= 1_000).count();
+    assert_eq!(household, 4, "{:?}", world.ended);
+    assert!(
+        world.ended.len() > 4,
+        "strangers have turns: {:?}",
+        world.ended
+    );
+}
+
+#[test]
 fn what_was_read_is_read_once() {
     let mut world = World::new(capacity(2, 4));
     world.ask(work(1, 1, 500, 2)).unwrap();
@@ -345,7 +430,7 @@ enum Act {
 
 fn any_act() -> impl Strategy<Value = Act> {
     prop_oneof![
-        4 => (0..4u64, 1..700u32, 1..300u32, any::<bool>())
+        4 => (0..6u64, 1..700u32, 1..300u32, any::<bool>())
             .prop_map(|(owner, prompt, output, paid)| Act::Ask { owner, prompt, output, paid }),
         1 => (0..60u64).prop_map(Act::Cancel),
         1 => (0..60u64).prop_map(Act::Allow),
@@ -367,6 +452,10 @@ proptest! {
                 Act::Ask { owner, prompt, output, paid } => {
                     last += 1;
                     let mut work = work(last, owner, prompt, output);
+                    if owner >= 2 {
+                        let (site, device) = (owner / 3, owner);
+                        work.asker = Asker::Stranger { site, device };
+                    }
                     work.allowance = if paid { u32::MAX } else { 1 };
                     if world.ask(work).is_ok() {
                         living.insert(WorkId(last));

@@ -1,5 +1,6 @@
 //! Answers: what is asked for comes, the same each time, and leaves its place when it ends.
 
+use hearth_models::asker::Asker;
 use hearth_models::engine::{
     EndReason, Engine, EngineOptions, Event, Generation, Job, SubmitError,
 };
@@ -29,7 +30,7 @@ pub(crate) fn job(engine: &Engine, prompt: &str, output: u32) -> Job {
         noise_key: NoiseKey([7; 32]),
         grammar: None,
         logprobs: None,
-        owner: 1,
+        asker: Asker::Household { name: 1 },
         allowance: u32::MAX,
     }
 }
@@ -107,7 +108,7 @@ async fn eight_answers_are_written_together() {
     let mut generations = Vec::new();
     for owner in 0..8 {
         let mut job = job(&engine, "Write a poem.", 30);
-        job.owner = owner;
+        job.asker = Asker::Household { name: owner };
         job.noise_key = NoiseKey([owner as u8; 32]);
         generations.push(engine.submit(job).await.unwrap());
     }

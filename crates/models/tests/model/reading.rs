@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
+use hearth_models::asker::Asker;
 use hearth_models::engine::{EmbedError, Engine, Event, Job, SubmitError};
 use hearth_models::sampling::logprobs;
 
@@ -13,7 +14,10 @@ async fn rows(engine: &Engine, ids: Vec<u32>, positions: Vec<u32>) -> Vec<(u32, 
     let visit = Box::new(move |position: u32, logits: &[f32]| {
         seen.lock().unwrap().push((position, logits.to_vec()));
     });
-    engine.logits(9, ids, positions, visit).await.unwrap();
+    engine
+        .logits(Asker::Household { name: 9 }, ids, positions, visit)
+        .await
+        .unwrap();
     std::mem::take(&mut *rows.lock().unwrap())
 }
 
@@ -152,8 +156,17 @@ async fn texts_of_like_meaning_have_like_embeddings() {
 async fn positions_beyond_the_ids_are_refused() {
     let engine = engine(|_| {});
     let visit = || Box::new(|_: u32, _: &[f32]| {});
-    let refused = engine.logits(1, vec![1, 2], vec![2], visit()).await;
+    let refused = engine
+        .logits(Asker::Household { name: 1 }, vec![1, 2], vec![2], visit())
+        .await;
     assert!(matches!(refused, Err(SubmitError::Figure(_))));
-    let refused = engine.logits(1, Vec::new(), Vec::new(), visit()).await;
+    let refused = engine
+        .logits(
+            Asker::Household { name: 1 },
+            Vec::new(),
+            Vec::new(),
+            visit(),
+        )
+        .await;
     assert!(matches!(refused, Err(SubmitError::Empty)));
 }

@@ -21,6 +21,7 @@ use alloy_primitives::Address;
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream};
 use hearth_chain::client::Environment;
+use hearth_models::asker::Asker;
 use hearth_models::gguf::Header;
 use hearth_models::grammar::GrammarError;
 use hearth_net::{Network, PeerAddress};
@@ -40,10 +41,12 @@ use tokio::time::timeout;
 use super::causes;
 use super::provider::{IsHousehold, Provider};
 use super::retention::{self, Sum};
+use super::served::asker_number;
 use crate::answers::{
     Answer, Answerer, AskError, Embedded, Ending, Field, Input, ModelCard, Part, Question, Tier,
 };
 use crate::home::Config;
+use crate::http::surface::BUYER;
 use crate::payments::purse::Purse;
 use crate::store::{Store, StoreError, Table};
 
@@ -53,8 +56,20 @@ pub(crate) use refund::device_named;
 
 /// How long nobody may have taken a question before whoever asked is answered that it is on its way.
 const TAKEN_WITHIN: Duration = Duration::from_secs(4);
+/// As whom this device itself reads.
+const HOUSEHOLD: Asker = Asker::Household { name: 0 };
 /// Parts of an answer that wait for whoever reads it.
 const PARTS_MAX: usize = 256;
+
+/// As whom a question waits and takes its turn: everybody who asks under one name is one, and buyers are strangers.
+fn asker(question: &Question) -> Asker {
+    let name = asker_number(question.asked_by.as_bytes());
+    if question.asked_by == BUYER {
+        let (site, device) = (name, name);
+        return Asker::Stranger { site, device };
+    }
+    Asker::Household { name }
+}
 
 /// What a payer is made of.
 pub struct PayerParts {
@@ -210,7 +225,9 @@ impl Payer {
     async fn prepare(&self, question: &Question) -> Result<Prepared, AskError> {
         let (model, weights) = self.weights_of(&question.model)?;
         let reader = self.reader(&weights).await?;
-        let ids = self.ids(&reader, question.input.clone()).await?;
+        let ids = self
+            .ids(&reader, asker(question), question.input.clone())
+            .await?;
         let prompt_tokens = count(ids.len());
         let context_tokens = self.context_tokens(&weights);
         let left = context_tokens.saturating_sub(prompt_tokens);
@@ -410,8 +427,13 @@ impl Payer {
         })
     }
 
-    async fn ids(&self, reader: &readers::Reader, input: Input) -> Result<Vec<u32>, AskError> {
-        let read = reader.ids(input, self.now()).await;
+    async fn ids(
+        &self,
+        reader: &readers::Reader,
+        asker: Asker,
+        input: Input,
+    ) -> Result<Vec<u32>, AskError> {
+        let read = reader.ids(asker, input, self.now()).await;
         read.map_err(|error| causes::of_read(&error))
     }
 
@@ -422,7 +444,7 @@ impl Payer {
         let reader = self.reader(&weights).await?;
         let (mut vectors, mut tokens) = (Vec::new(), 0_u32);
         for input in inputs {
-            let ids = self.ids(&reader, input).await?;
+            let ids = self.ids(&reader, HOUSEHOLD, input).await?;
             tokens = tokens.saturating_add(count(ids.len()));
             let vector = served.engine.embed(ids).await;
             vectors.push(vector.map_err(|error| causes::of_embed(&error))?);
@@ -518,7 +540,7 @@ impl Answerer for Payer {
         Box::pin(async move {
             let (_, weights) = self.weights_of(&model)?;
             let reader = self.reader(&weights).await?;
-            let ids = self.ids(&reader, input).await?;
+            let ids = self.ids(&reader, HOUSEHOLD, input).await?;
             Ok(count(ids.len()))
         })
     }

@@ -8,6 +8,7 @@
 //! the channel's machine behind the desk; whether the device may work at all by its owner's limits.
 
 mod conversation;
+mod places;
 mod till;
 
 use std::collections::BTreeMap;
@@ -33,6 +34,8 @@ use crate::payments::desk::Desk;
 use crate::payments::offer::AcceptedAsset;
 
 use conversation::Conversation;
+pub use places::Place;
+use places::Places;
 
 /// What the provider needs to be paid.
 #[derive(Debug, Clone)]
@@ -92,6 +95,7 @@ struct Shared {
     open: watch::Sender<Openness>,
     /// How many sales were begun.
     sales: AtomicU64,
+    places: Places,
 }
 
 impl std::fmt::Debug for Provider {
@@ -142,6 +146,7 @@ impl Provider {
             served: RwLock::default(),
             open: watch::Sender::new(Openness::Everyone),
             sales: AtomicU64::new(0),
+            places: Places::default(),
         }))
     }
 
@@ -195,6 +200,14 @@ impl Provider {
         if let Err(end) = Conversation::hold(self, incoming).await {
             debug!(%device, %end, "a conversation ended early");
         }
+    }
+
+    /// A place for one conversation more, if there is one for whoever begins it.
+    pub fn place(&self, incoming: &IncomingAnswer) -> Option<Place> {
+        let is_household = (self.parts().is_household)(&incoming.device);
+        let site = incoming.origin.site();
+        let guest = (!is_household).then_some((site, incoming.device));
+        self.0.places.enter(guest)
     }
 
     fn begin_sale(&self) -> SaleNumber {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use hearth_models::asker::Asker;
 use hearth_models::engine::{Engine, EngineDescription};
 use hearth_models::grammar::GrammarSource;
 use hearth_models::sampling::{NoiseKey, Rule};
@@ -113,7 +114,7 @@ impl Served {
     pub fn job(
         &self,
         request: &AnswerRequest,
-        owner: u64,
+        asker: Asker,
         allowance: u32,
     ) -> hearth_models::engine::Job {
         hearth_models::engine::Job {
@@ -124,10 +125,17 @@ impl Served {
             noise_key: NoiseKey(request.noise_key()),
             grammar: request.grammar.as_ref().map(grammar),
             logprobs: request.logprobs,
-            owner,
+            asker,
             allowance,
         }
     }
+}
+
+/// The number by which an engine knows a name of whoever asks.
+pub(super) fn asker_number(name: &[u8]) -> u64 {
+    let hash = ContentHash::of(name).0;
+    let (first, _) = hash.split_first_chunk().expect("a hash has 32 bytes");
+    u64::from_le_bytes(*first)
 }
 
 /// What an engine serves a model with, as specs name it.

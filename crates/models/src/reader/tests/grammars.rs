@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::super::grammars::{CompileError, GrammarSession, Grammars};
 use super::super::wire::{PREAMBLE, Reply, Step, frame};
-use super::{ANSWER_MAX, GROWTH_MAX, launcher, load, memory_bytes, sound};
+use super::{ANSWER_MAX, GROWTH_MAX, HOUSEHOLD, STRANGER, launcher, load, memory_bytes, sound};
 use crate::grammar::{GrammarError, GrammarSource};
 use crate::packed::Packed;
 
@@ -17,7 +17,7 @@ async fn follow(
     grammars: &Grammars,
     source: GrammarSource,
 ) -> Result<GrammarSession, CompileError> {
-    grammars.compile(source, Vec::new(), || {}).await
+    grammars.compile(HOUSEHOLD, source, Vec::new(), || {}).await
 }
 
 fn lark(text: &str) -> GrammarSource {
@@ -57,12 +57,14 @@ async fn a_grammar_is_followed_by_another_process() {
     }
     let begun = vec![u32::from(b'x')];
     let session = grammars
-        .compile(lark("start: \"xy\""), begun, || {})
+        .compile(HOUSEHOLD, lark("start: \"xy\""), begun, || {})
         .await
         .unwrap();
     assert!(session.mask().unwrap().allowed().contains(u32::from(b'y')));
     let begun = vec![u32::from(b'y')];
-    let refused = grammars.compile(lark("start: \"xy\""), begun, || {}).await;
+    let refused = grammars
+        .compile(HOUSEHOLD, lark("start: \"xy\""), begun, || {})
+        .await;
     assert_eq!(
         refused.err(),
         Some(CompileError::Grammar(GrammarError::Answered))
@@ -205,6 +207,23 @@ async fn a_mask_of_another_length_is_not_believed() {
         let refused = follow(&grammars, lark("start: \"x\"")).await;
         let expected = Some(CompileError::Grammar(GrammarError::TooMuch));
         assert_eq!(refused.err(), expected, "{length}");
+    }
+}
+
+#[tokio::test]
+async fn grammars_of_strangers_leave_processes_to_the_household() {
+    let grammars = grammars();
+    let mut strangers = Vec::new();
+    for _ in 0..6 {
+        let asked = grammars.compile(STRANGER, lark("start: \"xy\""), Vec::new(), || {});
+        strangers.push(asked.await.unwrap());
+    }
+    let one_more = grammars.compile(STRANGER, lark("start: \"xy\""), Vec::new(), || {});
+    let early = tokio::time::timeout(Duration::from_millis(300), one_more).await;
+    assert!(early.is_err(), "a stranger's seventh waits");
+    let mut household = Vec::new();
+    for _ in 0..2 {
+        household.push(follow(&grammars, lark("start: \"xy\"")).await.unwrap());
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use super::super::wire::{PREAMBLE, Reply, frame};
 use super::{Launcher, Prompts, ReadError, bounded, load, said, sound, until};
@@ -54,6 +55,90 @@ fn a_reader_ends_with_whoever_started_it() {
 }
 
 #[test]
+fn a_reader_that_nobody_asks_gives_its_memory_back() {
+    let prompts = load(&sound("{{ messages[0].content }}"));
+    let process = prompts.idle()[0];
+    let now = Instant::now();
+    prompts.end_unasked(now + Duration::from_secs(60));
+    assert_eq!(
+        prompts.idle(),
+        [process],
+        "a short pause costs nobody a start"
+    );
+    prompts.end_unasked(now + Duration::from_secs(3_600));
+    assert!(prompts.idle().is_empty());
+    until("the reader is still there", || !super::runs(process));
+    let ids = prompts.blocking_ids(&said("ab"), 0).unwrap();
+    assert_eq!(prompts.vocabulary().decode(&ids), b"ab");
+    assert_eq!(prompts.idle().len(), 1);
+}
+
+/// What makes a process the node of the test below: the file that it reads a prompt for.
+const NODE_VARIABLE: &str = "HEARTH_TEST_NODE_OF";
+
+/// Not a test: what the process does that is killed below.
+#[test]
+fn serves_as_a_node_that_is_killed() {
+    if let Some(path) = std::env::var_os(NODE_VARIABLE) {
+        let prompts = Prompts::load(&super::launcher(), Path::new(&path)).unwrap();
+        loop {
+            drop(prompts.blocking_ids(&super::chat(&"a".repeat(900_000)), 0));
+        }
+    }
+}
+
+/// The readers that a process started.
+fn readers_of(node: u32) -> Vec<u32> {
+    let children = format!("/proc/{node}/task");
+    let threads = std::fs::read_dir(children).into_iter().flatten().flatten();
+    let children = threads.map(|thread| thread.path().join("children"));
+    let read = children.filter_map(|path| std::fs::read_to_string(path).ok());
+    let all: String = read.collect::<Vec<_>>().join(" ");
+    all.split_whitespace()
+        .filter_map(|id| id.parse().ok())
+        .collect()
+}
+
+/// How long a process has computed, in ticks of the system's clock.
+fn computed_ticks(process: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    let fields = stat.rsplit_once(") ").map(|(_, rest)| rest.to_owned());
+    let fields = fields.unwrap_or_default();
+    let user = fields
+        .split(' ')
+        .nth(11)
+        .and_then(|ticks| ticks.parse().ok());
+    user.unwrap_or(0)
+}
+
+#[test]
+fn a_reader_dies_with_its_node_while_it_computes() {
+    // Takes as long as fuel lasts, again and again.
+    let slow = "{% for a in range(99999) %}{% for b in range(99999) %}{{ messages[0].content | length }}\
+                {% endfor %}{% endfor %}";
+    let file = super::file(&sound(slow));
+    let name = "reader::tests::processes::serves_as_a_node_that_is_killed";
+    let mut node = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--nocapture", "--test-threads=1"])
+        .env(NODE_VARIABLE, &file.path)
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let id = node.id();
+    until("no reader computes", || {
+        readers_of(id)
+            .iter()
+            .any(|reader| computed_ticks(*reader) > 20)
+    });
+    let readers = readers_of(id);
+    node.kill().unwrap();
+    node.wait().unwrap();
+    until("a reader outlives its node", || {
+        !readers.iter().any(|reader| super::runs(*reader))
+    });
+}
+
+#[test]
 fn a_reader_that_was_killed_is_replaced() {
     let prompts = load(&sound("{{ messages[0].content }}"));
     for _ in 0..3 {
@@ -78,7 +163,7 @@ pub(super) fn saying(folder: &Path, said: &[u8], then: &str) -> Launcher {
     }
 }
 
-fn parts() -> VocabularyParts {
+pub(super) fn parts() -> VocabularyParts {
     VocabularyParts {
         bytes: Packed(b"abc".to_vec()),
         ends: vec![1, 2, 3],
@@ -88,7 +173,7 @@ fn parts() -> VocabularyParts {
     }
 }
 
-fn opened(parts: VocabularyParts) -> Vec<u8> {
+pub(super) fn opened(parts: VocabularyParts) -> Vec<u8> {
     let reply = Reply::Opened(Ok(Some(parts)));
     [PREAMBLE.to_vec(), frame(&reply, usize::MAX).unwrap()].concat()
 }

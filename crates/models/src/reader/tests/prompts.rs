@@ -1,6 +1,8 @@
 //! Templates and texts of strangers.
 
-use super::{Prompts, bounded, chat, file, is_to_blame, launcher, load, said, sound};
+use super::{
+    HOUSEHOLD, Prompts, STRANGER, bounded, chat, file, is_to_blame, launcher, load, said, sound,
+};
 use crate::gguf::sample::text_value;
 use crate::prompt::PromptInput;
 
@@ -146,12 +148,84 @@ async fn who_leaves_takes_the_work_along() {
     let process = prompts.idle()[0];
     let asking = tokio::time::timeout(
         std::time::Duration::from_millis(1),
-        prompts.ids(chat("hello"), 0),
+        prompts.ids(HOUSEHOLD, chat("hello"), 0),
     );
     // Fuel may have ended it before; then the process lives on, for whoever asks next.
     if asking.await.is_err() {
         super::until("the process goes on with it", || {
             !super::runs(process) || prompts.idle().contains(&process)
         });
+    }
+}
+
+#[tokio::test]
+async fn the_household_does_not_wait_for_readings_of_strangers() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = file(&sound("{{ messages[0].content }}"));
+    // It opens the file, and is busy for ever with the first prompt.
+    let said = super::processes::opened(super::processes::parts());
+    let launcher = super::processes::saying(folder.path(), &said, "cat > /dev/null; true");
+    let prompts = Prompts::load(&launcher, &file.path).unwrap();
+    let ask = |asker| {
+        let prompts = prompts.clone();
+        tokio::spawn(async move { prompts.ids(asker, super::said("a"), 0).await })
+    };
+    let strangers: Vec<_> = (0..8).map(|_| ask(STRANGER)).collect();
+    let at_work = |count| {
+        let prompts = prompts.clone();
+        tokio::task::spawn_blocking(move || {
+            super::until("readers at work", || prompts.at_work() == count);
+        })
+    };
+    at_work(2).await.unwrap();
+    let household = ask(HOUSEHOLD);
+    at_work(3).await.unwrap();
+    household.abort();
+    strangers.iter().for_each(tokio::task::JoinHandle::abort);
+    at_work(0).await.unwrap();
+}
+
+/// Markup, sizes and searches through what templates can call, beyond doubling.
+#[test]
+fn a_template_that_counts_without_end_harms_nobody_else() {
+    let hostile = [
+        "{% set ns = namespace(l=[1]) %}{% for i in range(64) %}{% set ns.l = ns.l + ns.l %}{% endfor %}{{ ns.l | length }}",
+        "{% set ns = namespace(l=[[]]) %}{% for i in range(99999) %}{% set ns.l = [ns.l] %}{% endfor %}{{ ns.l }}",
+        "{% set ns = namespace(l={}) %}{% for i in range(99999) %}{% set ns.l = {'a': ns.l, 'b': ns.l} %}{% endfor %}{{ ns.l | tojson }}",
+        "{{ ('a' * 9999999) * 9999999 }}",
+        "{{ [0] * 10000000000 }}",
+        "{{ ([[0] * 9999] * 9999) | tojson }}",
+        "{{ '%*d' | format(2000000000, 1) }}",
+        "{{ '%s' * 99999 | format('x') }}",
+        "{{ range(0, 1000000000000000000) | length }}",
+        "{{ range(0, -1000000000000, -1) | list }}",
+        "{% for i in range(1000000) %}{% for k in messages %}{{ k.content[::-1] }}{% endfor %}{% endfor %}",
+        "{% set ns = namespace(s='ab') %}{% for i in range(40) %}{% set ns.s = ns.s[:] ~ ns.s[::-1] %}{% endfor %}{{ ns.s }}",
+        "{% macro a() %}{{ caller() }}{% endmacro %}{% macro b() %}{% call a() %}{{ b() }}{% endcall %}{% endmacro %}{{ b() }}",
+        "{% for x in range(99) recursive %}{{ loop(range(99)) }}{% endfor %}",
+        "{{ ('x' ~ 'y' * 99999) | replace('y', 'z' * 99999) }}",
+        "{{ ('a' * 99999) | list | sort | unique | join('b' * 99999) }}",
+        "{{ 10 ** 10 ** 10 }}",
+        "{{ (2 ** 126) * (2 ** 126) * (2 ** 126) }}",
+        "{{ 1 // 0 }}{{ 1 % 0 }}",
+        "{{ 'a'.ljust(100000000000) }}{{ 'a'.center(100000000000) }}{{ 'a'.zfill(100000000000) }}",
+        "{{ ('a' * 99999).split('') | length }}{{ ('a' * 99999).replace('', 'b' * 9999) }}",
+        "{{ 'x' | indent(99999999999, true) }}{{ 'x' | center(99999999999) }}",
+        "{{ messages | groupby('role') | map('last') | list | tojson(indent=4000000000) }}",
+        "{{ strftime_now('%d' * 999999) }}",
+        "{{ raise_exception('x' * 100000000) }}",
+    ];
+    let other = load(&sound("{{ messages[0].content }}"));
+    for template in hostile {
+        let file = file(&sound(template));
+        let Ok(prompts) = Prompts::load(&launcher(), &file.path) else {
+            continue;
+        };
+        let read = bounded(template, || prompts.blocking_ids(&chat("hello"), 0));
+        if let Err(error) = read {
+            assert!(is_to_blame(&error), "{template}: {error}");
+            assert!(error.to_string().len() < 2_000, "{template}");
+        }
+        assert_eq!(other.blocking_ids(&chat("ab"), 0).unwrap(), [256]);
     }
 }

@@ -11,7 +11,6 @@ use hearth_protocol::answer::payer::{Answer as Machine, Candidate, Departure, Ef
 use hearth_protocol::answer::{
     AnswerId, AnswerRequest, PayerFrame, ProviderFrame, Refusal, SignedReceipt, Tokens,
 };
-use hearth_protocol::content::ContentHash;
 use hearth_protocol::id::AssetId;
 use hearth_protocol::money::Amount;
 use hearth_protocol::offer::{DeviceId, Offer};
@@ -374,8 +373,8 @@ impl Asking {
         let Some(served) = served else {
             return self.tell(Event::NotOpened);
         };
-        let owner = owner(&self.question.asked_by);
-        let job = served.job(request, owner, request.output_tokens_max);
+        let asker = super::asker(&self.question);
+        let job = served.job(request, asker, request.output_tokens_max);
         match served.engine.submit(job).await {
             Ok(generation) => {
                 self.link = Link::Here(generation);
@@ -670,13 +669,6 @@ async fn promise_on(
     }
     // Nobody waits for the answer, so nobody would count it.
     Err(PayError::NotApproved)
-}
-
-/// Whose turn it is in the engine: everybody who asks under one name shares one.
-fn owner(asked_by: &str) -> u64 {
-    let hash = ContentHash::of(asked_by.as_bytes()).0;
-    let (first, _) = hash.split_first_chunk().expect("a hash has 32 bytes");
-    u64::from_le_bytes(*first)
 }
 
 /// The key under which a receipt is kept.

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
+use hearth_models::asker::Asker;
 use hearth_models::engine::Engine;
 use hearth_models::grammar::GrammarError;
 use hearth_models::prompt::PromptInput;
@@ -151,7 +152,12 @@ impl Reader {
     ///
     /// # Errors
     /// When the model takes no such prompt, or takes too much for it.
-    pub async fn ids(&self, input: Input, now: Timestamp) -> Result<Vec<u32>, ReadError> {
+    pub async fn ids(
+        &self,
+        asker: Asker,
+        input: Input,
+        now: Timestamp,
+    ) -> Result<Vec<u32>, ReadError> {
         let input = match input {
             Input::Ids(ids) => PromptInput::Ids(ids),
             Input::Text { text, special } => PromptInput::Text { text, special },
@@ -164,7 +170,7 @@ impl Reader {
                 tools: tools.iter().map(tool).collect(),
             },
         };
-        Ok(self.prompts.ids(input, now.as_secs()).await?)
+        Ok(self.prompts.ids(asker, input, now.as_secs()).await?)
     }
 }
 

@@ -3,8 +3,9 @@
 use std::future::pending;
 use std::time::Duration;
 
+use hearth_models::asker::Asker;
 use hearth_models::engine::{Event as Made, Generation};
-use hearth_net::{FrameReceiver, FrameSender, IncomingAnswer, RecvError, SendError};
+use hearth_net::{FrameReceiver, FrameSender, IncomingAnswer, Origin, RecvError, SendError};
 use hearth_protocol::answer::frame::{FRAME_TOKENS_MAX, RefusalCode};
 use hearth_protocol::answer::{
     AnswerRequest, PayerFrame, ProviderFrame, Receipt, Refusal, SignedReceipt, Spec, StopReason,
@@ -24,7 +25,7 @@ use super::{Openness, Provider, refusal};
 use crate::payments::desk::DeskStopped;
 use crate::payments::signing::sign;
 use crate::roles::causes;
-use crate::roles::served::{Gathered, Served, stop_reason};
+use crate::roles::served::{Gathered, Served, asker_number, stop_reason};
 
 /// How long a payer may take to ask, and to promise more once nothing is covered any more.
 const PAYER_TIME_MAX: Duration = Duration::from_secs(10);
@@ -73,6 +74,7 @@ impl<E: Into<Ended>> From<E> for Unanswered {
 pub(super) struct Conversation<'a> {
     provider: &'a Provider,
     device: DeviceId,
+    origin: Origin,
     sender: FrameSender<ProviderFrame>,
     receiver: FrameReceiver<PayerFrame>,
     /// The payer may still say something.
@@ -129,6 +131,7 @@ impl<'a> Conversation<'a> {
         let mut conversation = Self {
             provider,
             device,
+            origin: incoming.origin,
             sender,
             receiver,
             listening: true,
@@ -202,7 +205,7 @@ impl<'a> Conversation<'a> {
         let allowance = tab
             .as_ref()
             .map_or(request.output_tokens_max, Tab::covered_tokens);
-        let job = served.job(&request, owner(&self.device), allowance);
+        let job = served.job(&request, self.asker(), allowance);
         let generation = served.engine.submit(job).await;
         let generation =
             generation.map_err(|error| Unanswered::Refused(causes::to_refusal(&error)))?;
@@ -229,6 +232,16 @@ impl<'a> Conversation<'a> {
                 Err(ended.into())
             }
         }
+    }
+
+    /// As whom the device waits and takes its turn in the engine.
+    fn asker(&self) -> Asker {
+        let device = asker_number(&self.device.0);
+        if (self.provider.parts().is_household)(&self.device) {
+            return Asker::Household { name: device };
+        }
+        let site = asker_number(format!("{:?}", self.origin.site()).as_bytes());
+        Asker::Stranger { site, device }
     }
 
     /// Returns what is left in a channel, whoever may use the device now: it is the payer's.
@@ -642,13 +655,6 @@ async fn promise(
         Ok(admitting) => Ok(tab.admitted(admitting.await?)),
         Err(promised) => Ok(promised),
     }
-}
-
-/// Under which a device takes its turn with others in the engine.
-fn owner(device: &DeviceId) -> u64 {
-    let mut bytes = [0; 8];
-    bytes.copy_from_slice(&device.0[..8]);
-    u64::from_be_bytes(bytes)
 }
 
 fn count(tokens: usize) -> u32 {
