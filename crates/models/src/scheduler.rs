@@ -250,6 +250,8 @@ pub(crate) struct Scheduler {
     /// Done to the cache before the next step.
     prepare: Vec<Prepare>,
     clock: u64,
+    /// Whether the household asks this model: only then slots are kept for it.
+    is_asked_at_home: bool,
     /// The slot that reads first next time.
     first_reader: usize,
 }
@@ -262,6 +264,7 @@ impl Scheduler {
             waiting: Waiting::default(),
             prepare: Vec::new(),
             clock: 0,
+            is_asked_at_home: false,
             first_reader: 0,
         }
     }
@@ -288,6 +291,7 @@ impl Scheduler {
     /// # Errors
     /// When the queue is full, or full for whoever asks.
     pub(crate) fn enqueue(&mut self, work: Work) -> Result<u32, Full> {
+        self.is_asked_at_home |= !work.asker.is_stranger();
         let counts = self.waiting.counts(work.asker);
         let free = self.capacity.slots - self.busy();
         if !self.has_place(work.asker, counts, free) {
@@ -322,8 +326,13 @@ impl Scheduler {
     /// Slots that strangers may have beside those that they have.
     fn strangers_free(&self) -> u32 {
         let slots = self.capacity.slots;
+        let kept = if self.is_asked_at_home {
+            slots / KEPT_SHARE
+        } else {
+            0
+        };
         let theirs = self.running().filter(|one| one.work.asker.is_stranger());
-        (slots - slots / KEPT_SHARE).saturating_sub(theirs.count() as u32)
+        (slots - kept).saturating_sub(theirs.count() as u32)
     }
 
     /// Lets work write up to this many tokens in all; a lower figure than before changes nothing.

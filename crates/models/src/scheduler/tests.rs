@@ -255,6 +255,7 @@ fn one_that_asks_without_end_leaves_room_for_others_who_are_served_in_turn() {
 #[test]
 fn strangers_with_free_keys_leave_places_for_other_sites_and_for_the_household() {
     let mut world = World::new(capacity(4, 128));
+    asked_at_home(&mut world);
     let mut id = 0;
     let mut fill = |world: &mut World, site: u64| {
         let taken = (0..1_000).filter(|device| {
@@ -291,9 +292,28 @@ fn strangers_with_free_keys_leave_places_for_other_sites_and_for_the_household()
 #[test]
 fn one_stranger_without_end_leaves_room_for_others_of_its_site() {
     let mut world = World::new(capacity(4, 128));
+    asked_at_home(&mut world);
     let taken = (0..1_000).filter(|id| world.ask(strange(*id, 1, 1, 9)).is_ok());
     assert_eq!(taken.count(), 3 + 36);
     assert!(world.ask(strange(2_000, 1, 2, 9)).is_ok());
+}
+
+#[test]
+fn strangers_have_every_slot_of_a_model_that_the_household_does_not_ask() {
+    let mut world = World::new(capacity(4, 128));
+    for id in 0..4 {
+        world.ask(strange(id, id, id, 9)).unwrap();
+    }
+    world.run(1);
+    assert_eq!(world.scheduler.busy(), 4);
+}
+
+/// The household asked the model once: from then on it has a slot of four.
+fn asked_at_home(world: &mut World) {
+    world.ask(work(9_999, 0, 5, 1)).unwrap();
+    world.run(2);
+    assert_eq!(world.ended, [WorkId(9_999)]);
+    world.ended.clear();
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Answers in a form that was asked for.
 
+use hearth_models::asker::Asker;
 use hearth_models::engine::{EndReason, SubmitError};
 use hearth_models::grammar::{GrammarError, GrammarSource};
 use hearth_models::prompt::PromptInput;
@@ -119,7 +120,8 @@ async fn a_model_that_wants_line_feeds_still_ends_its_json() {
         text: "\n".to_owned(),
         special: false,
     };
-    let line_feed = engine.prompts().ids(line_feed, 0).await.unwrap()[0];
+    let asker = Asker::Household { name: 1 };
+    let line_feed = engine.prompts().ids(asker, line_feed, 0).await.unwrap()[0];
     let schema = json!({
         "type": "object",
         "properties": {"a": {"type": "integer"}, "b": {"type": "boolean"}},
