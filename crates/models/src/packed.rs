@@ -61,7 +61,7 @@ where
         fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<Vec<T>, A::Error> {
             let mut list = Vec::new();
             while let Some(entry) = entries.next_element()? {
-                if list.len() as u64 >= u64::from(VOCABULARY_MAX) {
+                if list.len() as u64 >= VOCABULARY_MAX {
                     return Err(A::Error::custom("too many tokens"));
                 }
                 list.push(entry);

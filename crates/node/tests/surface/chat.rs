@@ -220,8 +220,7 @@ async fn logprobs_stops_and_lengths_are_told() {
 
 #[tokio::test]
 async fn what_cannot_be_asked_is_refused_with_the_name_of_its_field() {
-    let served = Served::start().await;
-    let cases = [
+    refuses(&[
         ("temperature", json!({ "temperature": 2.5 })),
         ("top_p", json!({ "top_p": -0.1 })),
         ("presence_penalty", json!({ "presence_penalty": 3 })),
@@ -251,6 +250,13 @@ async fn what_cannot_be_asked_is_refused_with_the_name_of_its_field() {
             "tools[0].type",
             json!({ "tools": [{ "type": "web_search" }] }),
         ),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn a_message_that_cannot_be_taken_is_refused_with_its_place() {
+    refuses(&[
         ("messages", json!({ "messages": [] })),
         (
             "messages[0].role",
@@ -276,7 +282,13 @@ async fn what_cannot_be_asked_is_refused_with_the_name_of_its_field() {
             { "role": "assistant", "tool_calls": [{ "id": "a", "type": "function", "function": { "name": "f", "arguments": "{" } }] },
         ] }),
         ),
-    ];
+    ])
+    .await;
+}
+
+/// Each change of a good request is refused, with the name of what is wrong.
+async fn refuses(cases: &[(&str, Value)]) {
+    let served = Served::start().await;
     for (param, change) in cases {
         let mut body = json!({ "model": "parrot", "messages": said("hello") });
         for (field, value) in change.as_object().unwrap() {
@@ -284,7 +296,7 @@ async fn what_cannot_be_asked_is_refused_with_the_name_of_its_field() {
         }
         let (status, reply) = served.fail(PATH, &body).await;
         assert_eq!(status, 400, "{body}");
-        assert_eq!(reply["error"]["param"], param, "{body}");
+        assert_eq!(reply["error"]["param"], *param, "{body}");
         assert_eq!(reply["error"]["type"], "invalid_request_error");
         assert!(
             reply["error"]["message"]

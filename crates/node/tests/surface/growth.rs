@@ -367,6 +367,14 @@ async fn what_responses_would_silently_take_otherwise_is_refused_by_its_name() {
             "input[0].role",
             item(json!({ "role": 5, "content": "x" })),
         ),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn items_that_responses_would_silently_take_otherwise_are_refused_by_their_place() {
+    let item = |item: Value| json!({ "input": [item] });
+    refuses(&[
         (RESPONSES, "background", json!({ "background": true })),
         (
             RESPONSES,
