@@ -84,7 +84,7 @@ enum Release {
     Early(oneshot::Sender<Statement>, Statement),
     Charge(oneshot::Sender<Charged>, Charged),
     Written(oneshot::Sender<()>),
-    Errand(Box<Errand>),
+    Errand(Errand),
     /// A commit that the store did not take.
     Untaken(Done),
 }
@@ -127,7 +127,7 @@ impl Release {
             Self::Early(answer, statement) => drop(answer.send(statement)),
             Self::Charge(answer, charged) => drop(answer.send(charged)),
             Self::Written(answer) => drop(answer.send(())),
-            Self::Errand(errand) => desk.run_errand(*errand),
+            Self::Errand(errand) => desk.run_errand(errand),
             Self::Untaken(done) => done(Err(StoreError::Stopped)),
         }
     }
@@ -310,7 +310,7 @@ impl Channels {
                 leaving.extend(self.release(desk, channel, effect, &mut batch)?);
             }
         }
-        leaving.extend(deposit.map(|sent| Release::Errand(Box::new(Errand::Forget(sent)))));
+        leaving.extend(deposit.map(|sent| Release::Errand(Errand::Forget(sent))));
         if batch.is_empty() && commits.load(Ordering::Acquire) == 0 {
             // Nothing becomes durable for these: they need not wait for others.
             releases.free.append(&mut leaving);
@@ -505,7 +505,7 @@ fn job(
     deposit: Option<SentDeposit>,
     work: impl Future<Output = Event> + Send + 'static,
 ) -> Release {
-    Release::Errand(Box::new(Errand::Job(Job {
+    Release::Errand(Errand::Job(Box::new(Job {
         channel,
         failure,
         deposit,

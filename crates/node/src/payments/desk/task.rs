@@ -40,7 +40,7 @@ pub(super) struct Job {
 
 /// What the desk's task does for the desk.
 pub(super) enum Errand {
-    Job(Job),
+    Job(Box<Job>),
     /// What became of the deposit is on record: the journal may forget it.
     Forget(SentDeposit),
     /// Nothing is certain any more.
@@ -104,7 +104,7 @@ impl DeskTask {
                     failure,
                     deposit,
                     work,
-                } = job;
+                } = *job;
                 let handle = self.jobs.spawn(work);
                 let under_way = UnderWay {
                     channel,
