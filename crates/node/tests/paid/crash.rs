@@ -357,10 +357,7 @@ impl<'a> Trade<'a> {
     /// Starts whoever was killed again, and looks at the books.
     fn revive(&mut self) {
         if self.provider().disk.stopped() {
-            let dead = self.provider.take().unwrap();
-            let disk = dead.kill();
-            self.crashes += 1;
-            self.start_provider(disk.survivor(self.case.unsynced()));
+            self.restart_provider();
         }
         if self
             .payer
@@ -382,8 +379,15 @@ impl<'a> Trade<'a> {
         self.check_provider();
     }
 
+    fn restart_provider(&mut self) {
+        let dead = self.provider.take().unwrap();
+        let disk = dead.kill();
+        self.crashes += 1;
+        self.start_provider(disk.survivor(self.case.unsynced()));
+    }
+
     /// What must hold of the provider's books at any time.
-    fn check_provider(&self) {
+    fn check_provider(&mut self) {
         let records = self.records();
         let mut charged = Amount::ZERO;
         let mut told = Amount::ZERO;
@@ -409,15 +413,20 @@ impl<'a> Trade<'a> {
         assert!(self.crashes > 0 || unanswered.is_zero());
     }
 
-    fn records(&self) -> Vec<(ChannelId, StoredChannel)> {
-        let mut records = Vec::new();
-        let store = &self.provider().store;
-        store
-            .each(Table::ProviderChannels, |key, stored| {
+    /// The provider's books. Its store also writes by itself, so the disk may stop just before they are read.
+    fn records(&mut self) -> Vec<(ChannelId, StoredChannel)> {
+        loop {
+            let mut records = Vec::new();
+            let store = &self.provider().store;
+            let read = store.each(Table::ProviderChannels, |key, stored| {
                 records.push((ChannelId(B256::from_slice(key)), stored));
-            })
-            .unwrap();
-        records
+            });
+            match read {
+                Ok(()) => return records,
+                Err(error) => assert!(self.provider().disk.stopped(), "{error}"),
+            }
+            self.restart_provider();
+        }
     }
 
     fn perform(&mut self, step: Step) {
