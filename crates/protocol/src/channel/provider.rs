@@ -29,6 +29,7 @@
 
 mod judge;
 mod record;
+mod refunds;
 mod sight;
 mod vouchers;
 
@@ -46,6 +47,7 @@ use judge::Verdict;
 use vouchers::UsedVouchers;
 
 pub use record::{LOWER_VOUCHERS_MAX, Record, Spread};
+pub use refunds::SignedRefunds;
 pub use sight::{HEARD_MS_MAX, Moment, READ_MS_MAX, Sight};
 pub use vouchers::{PUBLIC_VOUCHERS_MAX, PublicVouchers, USED_VOUCHERS_MAX};
 
@@ -293,6 +295,8 @@ pub struct Channel {
     used: UsedVouchers,
     /// When refunds were begun, the oldest first.
     refunds: VecDeque<Timestamp>,
+    /// The nonce of the refund under way, and what was signed for that nonce before it.
+    refunding: Option<(U256, Option<Amount>)>,
 }
 
 impl Channel {
@@ -329,6 +333,7 @@ impl Channel {
             read: record_was_read,
             used: UsedVouchers::default(),
             refunds: VecDeque::new(),
+            refunding: None,
         }
     }
 
@@ -735,6 +740,8 @@ impl Channel {
         }
         self.transacting = Some(request);
         let nonce = self.record.onchain.unwrap_or_default().refund_nonce;
+        let before = self.record.spread.refunds.sign(nonce, amount);
+        self.refunding = Some((nonce, before));
         // What signs for a refund does so once, whether or not it is in the transaction.
         let public = &mut self.record.spread.public;
         public.insert(voucher.max_claimable);
@@ -767,6 +774,7 @@ impl Channel {
             .iter()
             .position(|waiting| waiting.request == request);
         let Some(index) = index else { return };
+        self.end_refund(outcome.as_ref().err().copied());
         match outcome {
             Err(code) => {
                 let waiting = self.waiting.remove(index);
@@ -790,6 +798,22 @@ impl Channel {
                     self.waiting[index].moved = moved;
                 }
             }
+        }
+    }
+
+    /// Forgets a refund that is final, or that never left: its amount or the payer's other transactions
+    /// stood against it before anything was signed. Of all others nobody knows whether they will land.
+    fn end_refund(&mut self, failure: Option<ErrorCode>) {
+        let Some((nonce, before)) = self.refunding.take() else {
+            return;
+        };
+        let refunds = &mut self.record.spread.refunds;
+        match failure {
+            None => refunds.forget_to(nonce),
+            Some(ErrorCode::RefundAmount | ErrorCode::ChannelBusy) => {
+                refunds.take_back(nonce, before);
+            }
+            Some(_) => {}
         }
     }
 

@@ -491,6 +491,81 @@ fn refunds_of_one_channel_are_few_however_well_they_are_signed() {
     }
 }
 
+/// A channel of 10,000 of which all that is not charged was asked back; and that request.
+fn refunding() -> (Desk, RequestId) {
+    let mut desk = Desk::funded(10_000);
+    let (request, _) = desk.pay(1_000, 1_000, 1_000);
+    desk.charge(request, 1_000);
+    let (refund, _) = desk.send(payment(1_000, PaymentKind::Refund(None)), 0, 0);
+    let out = desk.read(onchain(10_000, 0));
+    let Some(Effect::SendRefund { amount: left, .. }) = out.last() else {
+        panic!("{out:?}")
+    };
+    assert_eq!(*left, amount(9_000));
+    (desk, refund)
+}
+
+fn is_short_of_funds(desk: &mut Desk, state: OnchainState) -> bool {
+    desk.next += 1;
+    let request = RequestId(desk.next);
+    let quote = Quote {
+        ceiling: amount(100),
+        need: amount(100),
+        least_deposit: Amount::ZERO,
+    };
+    let payment = Box::new(payment(1_100, PaymentKind::Voucher));
+    let mut out = desk.handle(Event::Pay {
+        request,
+        payment,
+        quote,
+    });
+    if out.contains(&Effect::ReadChain) {
+        out = desk.read(state);
+    }
+    assert!(admits(&out, request) || refusal(&out).is_some(), "{out:?}");
+    refusal(&out) == Some(ErrorCode::CumulativeExceedsBalance)
+}
+
+#[test]
+fn a_refund_that_was_signed_backs_no_work_after_a_crash() {
+    let (mut desk, _) = refunding();
+    desk.crash();
+    assert!(is_short_of_funds(&mut desk, onchain(10_000, 0)));
+    // It is used: what the chain has counts, be it that the payer deposited once more.
+    let used = OnchainState {
+        refund_nonce: U256::from(1),
+        ..onchain(2_000, 1_000)
+    };
+    desk.read(used);
+    assert!(!is_short_of_funds(&mut desk, used));
+}
+
+#[test]
+fn a_refund_whose_transaction_failed_backs_no_work_and_may_be_asked_for_again() {
+    let (mut desk, request) = refunding();
+    let outcome = Err(ErrorCode::RefundTransaction);
+    desk.handle(Event::Done { request, outcome });
+    assert!(is_short_of_funds(&mut desk, onchain(10_000, 0)));
+    let part = PaymentKind::Refund(Some(amount(9_000)));
+    let (_, out) = desk.send(payment(1_000, part.clone()), 0, 0);
+    assert_eq!(refusal(&out), Some(ErrorCode::CumulativeMismatch), "public");
+    let figure = desk.channel.figure_for_refund().units();
+    desk.send(payment(figure, part), 0, 0);
+    let out = desk.read(onchain(10_000, 0));
+    let is_sent = |effect: &Effect| matches!(effect, Effect::SendRefund { .. });
+    assert!(out.iter().any(is_sent), "{out:?}");
+}
+
+#[test]
+fn a_refund_that_never_left_takes_nothing_from_the_channel() {
+    for code in [ErrorCode::RefundAmount, ErrorCode::ChannelBusy] {
+        let (mut desk, request) = refunding();
+        let outcome = Err(code);
+        desk.handle(Event::Done { request, outcome });
+        assert!(!is_short_of_funds(&mut desk, onchain(10_000, 0)), "{code}");
+    }
+}
+
 #[test]
 fn a_deposit_below_the_least_is_refused_before_anything_is_asked_of_the_chain() {
     let mut desk = Desk::funded(100);

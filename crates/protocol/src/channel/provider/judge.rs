@@ -76,10 +76,10 @@ impl Channel {
         }
         match deposit {
             Some(amount) => {
-                let funds = onchain.spendable().saturating_add(amount);
+                let funds = self.record.spendable(onchain).saturating_add(amount);
                 self.judge_funds(waiting, max <= funds, Verdict::Deposit)
             }
-            None if max <= onchain.spendable() => Verdict::Admit,
+            None if max <= self.record.spendable(onchain) => Verdict::Admit,
             None => self.judge_funds(waiting, false, Verdict::Admit),
         }
     }
@@ -128,7 +128,9 @@ impl Channel {
         let Some(charged) = self.charged_of_refund(max, onchain) else {
             return Verdict::Correct(ErrorCode::CumulativeMismatch);
         };
+        let open = self.record.spread.refunds.open_after(onchain.refund_nonce);
         let left = onchain.balance.saturating_sub(charged);
+        let left = left.saturating_sub(open);
         let amount = amount.unwrap_or(left);
         if amount.is_zero() || amount > left {
             return Verdict::Refuse(ErrorCode::RefundAmount);

@@ -8,6 +8,7 @@ use crate::money::Amount;
 use crate::time::Timestamp;
 use crate::x402::ClaimRow;
 
+use super::refunds::{SignedRefunds, none_at_the_end};
 use super::vouchers::PublicVouchers;
 
 /// Vouchers below the highest one that are kept to claim with.
@@ -33,13 +34,16 @@ pub struct Record {
     pub spread: Spread,
 }
 
-/// What is known of the vouchers of a channel beside the highest one.
+/// What is known of the vouchers of a channel beside the highest one, and what else was signed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spread {
     /// Below the highest, ascending; each covers what is charged.
     pub lower: Vec<Voucher>,
     /// Those that strangers may have.
     pub public: PublicVouchers,
+    /// Refunds that may still land.
+    #[serde(deserialize_with = "none_at_the_end")]
+    pub refunds: SignedRefunds,
 }
 
 impl Record {
@@ -62,6 +66,13 @@ impl Record {
             .onchain
             .map_or(Amount::ZERO, |onchain| onchain.total_claimed);
         self.charged.saturating_sub(claimed)
+    }
+
+    /// What vouchers may reach, given what the chain has: nothing that is being withdrawn or that a
+    /// refund may still return.
+    pub(super) fn spendable(&self, onchain: &OnchainState) -> Amount {
+        let leaving = self.spread.refunds.open_from(onchain.refund_nonce);
+        onchain.spendable().saturating_sub(leaving)
     }
 
     /// The row that claims everything that is due, if anything is.
