@@ -920,3 +920,6 @@ mod attacks;
 
 #[path = "provider_sight_tests.rs"]
 mod sights;
+
+#[path = "provider_sums_tests.rs"]
+mod sums;

@@ -298,12 +298,15 @@ impl History {
         }
     }
 
-    /// Signs what was reserved; the node may stop before it leaves, and before it is durable.
+    /// Signs what was reserved; the node may stop before it is durable, and before it leaves.
     fn sign(&mut self) {
         let Some(index) = self.random.pick(&self.open) else {
             return;
         };
         let (reserved, index, promised) = self.open.swap_remove(index);
+        if self.random.below(20) == 0 {
+            return self.crash();
+        }
         let voucher = Voucher {
             max_claimable: promised.max_claimable,
             signature: signature(),
@@ -421,12 +424,19 @@ impl History {
         self.outlays = Outlays::restore(self.rows.clone(), self.authorized.clone(), before);
     }
 
-    /// Reads the chain, where it answers.
+    /// Reads the chain, where it answers; the endpoint may refuse one method and not the other.
     fn look(&mut self) {
-        if self.random.below(4) == 0 {
-            return;
-        }
+        let refused = self.random.below(8);
         let sure = self.strangers.confirmed().clone();
+        if refused > 1 {
+            self.look_at_channels(&sure);
+        }
+        if !matches!(refused, 1 | 2) {
+            self.look_at_authorizations(&sure);
+        }
+    }
+
+    fn look_at_channels(&mut self, sure: &Block) {
         for index in 0..self.channels.len() {
             let channel = &mut self.channels[index];
             if channel.is_in_flight() {
@@ -450,6 +460,9 @@ impl History {
             let seen = self.outlays.observe(id, seen);
             self.rows.extend(seen.map(|row| (id, row)));
         }
+    }
+
+    fn look_at_authorizations(&mut self, sure: &Block) {
         for (nonce, _) in self.outlays.outstanding(asset()) {
             if !sure.used.contains_key(&nonce) && self.outlays.unused(nonce, sure.at_s) {
                 self.authorized.remove(&nonce);
