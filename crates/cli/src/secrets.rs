@@ -42,7 +42,7 @@ pub(crate) fn replacing_passphrase(file: Option<&Path>) -> Result<Passphrase, Fa
         None if std::io::stdin().is_terminal() => chosen(),
         None => Err(Failure::new(
             "no_passphrase",
-            "there is no terminal to ask for the new passphrase",
+            "the new passphrase cannot be asked for without a terminal",
             "Name a file with --new-passphrase-file",
         )),
     }

@@ -1,6 +1,6 @@
-//! Who asks for work of a model, as far as places and turns go.
+//! The one who asks a model for work, as the queue sees it.
 
-/// Whoever asks. A number stands for a name, so that nothing here knows what devices or programs are.
+/// The one who asks. Numbers stand for names, because the engine knows neither devices nor programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Asker {
     /// A program or a device of the household.

@@ -60,7 +60,7 @@ pub struct Job {
     /// How many alternatives to tell the log-probabilities of, with that of the chosen token;
     /// nothing means none at all.
     pub logprobs: Option<u8>,
-    /// Who asks: askers take turns.
+    /// The one who asks. Askers take turns.
     pub asker: Asker,
     /// Tokens that may be chosen before [`Generation::allow`] raises the figure. An answer that
     /// may not go on keeps its place and computes nothing.

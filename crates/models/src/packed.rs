@@ -41,9 +41,9 @@ impl<'de> Deserialize<'de> for Packed {
     }
 }
 
-/// A list with an entry for each token, of a vocabulary that is no larger than any may be.
+/// Reads a list with an entry for each token, up to the largest vocabulary.
 ///
-/// An entry may take more memory than bytes in a frame, so a bound on the frame is none on the memory.
+/// An entry can take more memory than it takes bytes in a frame, so the bound on a frame does not bound the memory.
 pub(crate) fn tokens<'de, T, D>(deserializer: D) -> Result<Vec<T>, D::Error>
 where
     T: Deserialize<'de>,

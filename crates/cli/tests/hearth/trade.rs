@@ -216,7 +216,7 @@ fn payers_at_once_keep_one_limit_and_who_must_wait_is_told() {
     let url = format!("{}/weather", service.url());
     let pay = ["pay", &url, "--yes", "--times", "8", "--json"];
     let (mut answered, mut codes) = (0, Vec::new());
-    // Each would be within the limit by itself; together they are not, whoever is killed in between.
+    // Each payer alone stays within the limit. Together they would pass it, even if one is killed in between.
     for round in 0..3 {
         let mut payers: Vec<_> = (0..3)
             .map(|_| market.buyer.command(&pay).spawn().unwrap())

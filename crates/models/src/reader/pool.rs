@@ -284,7 +284,7 @@ impl Drop for Lease {
     fn drop(&mut self) {
         let broken = self.process.take().is_some();
         self.pool.lock().out.subtract(self.for_stranger);
-        // Whoever waits may be of a kind that this one was not for.
+        // All are woken, because the first in the line may be a stranger whose share is used up.
         self.pool.freed.notify_all();
         if broken {
             self.pool.warm();

@@ -192,6 +192,7 @@ impl Applier {
     /// Takes what gathers until nobody can write any more, and leaves everything durable.
     fn run(mut self) {
         let progress = Arc::clone(&self.progress);
+        let _ended = Ended(Arc::clone(&progress));
         let mut is_synced = true;
         loop {
             let taken = next(&progress, is_synced);
@@ -222,6 +223,16 @@ impl Applier {
         let last = taken.records.last().map(|record| record.number);
         let rows = taken.records.iter().flat_map(|record| &record.rows);
         self.write(rows.chain(&taken.straight), last, taken.durability)
+    }
+}
+
+/// Tells those who wait that the database's thread has ended, even if it panicked.
+struct Ended(Arc<Progress>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.lock().failure.get_or_insert(StoreError::Stopped);
+        self.0.further.notify_all();
     }
 }
 
@@ -432,6 +443,15 @@ struct Waiting {
     is_stopped: bool,
 }
 
+/// Tells those who wait that the queue's thread has ended, even if it panicked.
+struct Stopped<'a>(&'a Queue);
+
+impl Drop for Stopped<'_> {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
 impl Queue {
     /// A queue in front of `writer`, with its thread.
     ///
@@ -446,7 +466,11 @@ impl Queue {
         let committing = Arc::clone(&queue);
         thread::Builder::new()
             .name("journal".to_owned())
-            .spawn(move || committing.run())?;
+            .spawn(move || {
+                let stopped = Stopped(&committing);
+                committing.run();
+                drop(stopped);
+            })?;
         Ok(queue)
     }
 
@@ -501,7 +525,7 @@ impl Queue {
             thread::yield_now();
             match self.writer.lock() {
                 Ok(writer) => self.write_all(writer),
-                // Whoever waits panicked in the middle of a commit: nothing is certain any more.
+                // A caller panicked in the middle of a commit, so nothing is certain any more.
                 Err(_) => self.stop(),
             }
         }

@@ -284,7 +284,7 @@ pub(super) fn fee_history(chain: &Embedded, params: &Params) -> Result<Value, Rp
     let (head, newest) = found(chain, BlockId::Number(newest))?;
     let newest = newest
         .ok_or_else(|| RpcError::rejected("header not found: the chain has no such block"))?;
-    // Of no blocks there is no oldest one.
+    // An empty range has no oldest block, so the field names the genesis.
     let oldest = match count {
         0 => 0,
         _ => newest.saturating_add(1).saturating_sub(count),

@@ -20,7 +20,7 @@ pub(crate) struct PassphraseArguments {
     new_passphrase_file: Option<PathBuf>,
 }
 
-/// Seals the wallet anew.
+/// Seals the keystore with another passphrase.
 pub(crate) fn run(global: &Global, arguments: &PassphraseArguments) -> Result<(), Failure> {
     let home = global.open_home()?;
     // Two that change it at once would each think that its passphrase opens it.

@@ -162,7 +162,7 @@ async fn who_leaves_takes_the_work_along() {
 async fn the_household_does_not_wait_for_readings_of_strangers() {
     let folder = tempfile::tempdir().unwrap();
     let file = file(&sound("{{ messages[0].content }}"));
-    // It opens the file, and is busy for ever with the first prompt.
+    // This reader opens the file, and then never answers a prompt.
     let said = super::processes::opened(super::processes::parts());
     let launcher = super::processes::saying(folder.path(), &said, "cat > /dev/null; true");
     let prompts = Prompts::load(&launcher, &file.path).unwrap();
