@@ -23,6 +23,8 @@ const GATHERING: Duration = Duration::from_millis(5);
 const GATHERED_RECORDS_MAX: usize = 256;
 /// A disk that takes no longer than this may be waited for where other work could go on.
 const QUICK: Duration = Duration::from_millis(1);
+/// How long a group may grow where several batches came at once.
+const SHARING: Duration = Duration::from_micros(300);
 /// After how long without a commit the database is synced.
 const REST: Duration = Duration::from_secs(1);
 
@@ -500,7 +502,9 @@ impl Queue {
     /// Commits what waits on this thread, where nobody else does and the disk is quick.
     pub(super) fn write_here(&self) {
         match self.writer.try_lock() {
-            Ok(writer) if writer.last_append < QUICK => self.write_all(writer),
+            Ok(writer) if writer.last_append < QUICK => {
+                self.write_all(writer);
+            }
             _ => self.wake(),
         }
     }
@@ -512,6 +516,7 @@ impl Queue {
     }
 
     fn run(&self) {
+        let mut largest = 0;
         loop {
             let waiting = self.work.wait_while(self.waiting(), |waiting| {
                 waiting.jobs.is_empty() && !waiting.is_closed
@@ -521,10 +526,12 @@ impl Queue {
                 break;
             }
             drop(waiting);
-            // Whoever is ready to speak does so before the sync, and so shares it.
-            thread::yield_now();
+            if largest > 1 {
+                // Where several came at once, several more are about to, and share this sync.
+                thread::sleep(SHARING);
+            }
             match self.writer.lock() {
-                Ok(writer) => self.write_all(writer),
+                Ok(writer) => largest = self.write_all(writer),
                 // A caller panicked in the middle of a commit, so nothing is certain any more.
                 Err(_) => self.stop(),
             }
@@ -533,16 +540,19 @@ impl Queue {
         writer.progress.ask(|state| state.is_closing = true);
     }
 
-    fn write_all(&self, mut writer: MutexGuard<'_, Writer>) {
+    /// Commits what waits. Returns how many batches the largest group had.
+    fn write_all(&self, mut writer: MutexGuard<'_, Writer>) -> usize {
+        let mut largest = 0;
         loop {
             let (rows, answers) = next_group(&mut self.waiting().jobs);
             if answers.is_empty() {
-                return;
+                return largest;
             }
+            largest = largest.max(answers.len());
             if writer.commit(rows, answers).is_err() {
                 drop(writer);
                 self.stop();
-                return;
+                return largest;
             }
         }
     }
