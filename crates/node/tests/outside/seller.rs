@@ -87,7 +87,10 @@ impl Seller {
     /// Ends the server, and starts one that remembers nothing.
     pub(crate) fn restart_without_memory(&mut self) {
         self.end();
-        std::fs::remove_file(self.store()).expect("the store is a file");
+        let folder = std::fs::read_dir(self.folder.path()).expect("the store's folder is there");
+        for file in folder {
+            std::fs::remove_file(file.expect("a name").path()).expect("the store is of files");
+        }
         self.open();
     }
 
