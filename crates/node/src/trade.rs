@@ -225,29 +225,32 @@ async fn chain_access(config: &Config, chain: ChainId) -> Result<ChainAccess, Tr
     })
 }
 
-/// The way to every configured chain, if any of them answers. One that does not answer now is used once it does;
-/// until then nothing that rests on it is sold.
-pub(crate) async fn reachable_chains(config: &Config) -> Vec<ChainAccess> {
-    let (mut reachable, mut silent) = (Vec::new(), Vec::new());
+/// The ways to the configured chains.
+pub(crate) struct ChainAccesses {
+    pub(crate) all: Vec<ChainAccess>,
+    /// Chains that do not answer now.
+    pub(crate) silent: Vec<ChainId>,
+}
+
+/// The way to every configured chain. One that does not answer now is used once it does; until then nothing that rests
+/// on it is sold or bought.
+pub(crate) async fn chain_accesses(config: &Config) -> ChainAccesses {
+    let (mut all, mut silent) = (Vec::new(), Vec::new());
     for (chain, settings) in &config.chains {
-        match chain_access(config, *chain).await {
-            Ok(access) => reachable.push(access),
+        let access = match chain_access(config, *chain).await {
+            Ok(access) => Ok(access),
             Err(error) => {
                 tracing::warn!(%chain, %error, "the chain is used once it answers");
-                silent.push((*chain, settings));
+                silent.push(*chain);
+                silent_access(*chain, settings)
             }
-        }
-    }
-    if reachable.is_empty() {
-        return reachable;
-    }
-    for (chain, settings) in silent {
-        match silent_access(chain, settings) {
-            Ok(access) => reachable.push(access),
+        };
+        match access {
+            Ok(access) => all.push(access),
             Err(error) => tracing::warn!(%chain, %error, "the chain is left out"),
         }
     }
-    reachable
+    ChainAccesses { all, silent }
 }
 
 /// The way to a chain that does not answer now. Its client refuses any other chain once something answers.

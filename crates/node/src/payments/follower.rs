@@ -32,7 +32,7 @@ use hearth_protocol::time::Timestamp;
 use redb::WriteTransaction;
 use thiserror::Error;
 use tokio::sync::watch;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::desk::{Desk, DeskStopped};
 use super::escrow::Escrow;
@@ -73,12 +73,13 @@ impl Followed {
         chains.missed.remove(&chain) || !chains.live.contains(&chain)
     }
 
-    fn set_live(&self, chain: ChainId, is_live: bool) {
+    /// Returns whether the chain was followed until now.
+    fn set_live(&self, chain: ChainId, is_live: bool) -> bool {
         let mut chains = self.lock();
         if is_live {
-            chains.live.insert(chain);
+            !chains.live.insert(chain)
         } else {
-            chains.live.remove(&chain);
+            chains.live.remove(&chain)
         }
     }
 
@@ -238,12 +239,20 @@ impl Follower {
     /// Follows until the future is dropped.
     pub async fn run(self) {
         let environment = Arc::clone(self.escrow.client().environment());
+        let mut is_first = true;
         loop {
             let Err(error) = self.follow().await;
-            self.followed.set_live(self.chain(), false);
+            let was_live = self.followed.set_live(self.chain(), false);
             // A desk that has stopped admits nothing anyway.
             let _ = self.desk.hear(self.chain(), None);
-            warn!(chain = %self.chain(), %error, "events cannot be followed; channels are read one by one");
+            let chain = self.chain();
+            // A chain that stays away for days is told of once.
+            if was_live || is_first {
+                warn!(%chain, %error, "events cannot be followed; channels are read one by one");
+            } else {
+                debug!(%chain, %error, "events can still not be followed");
+            }
+            is_first = false;
             environment.sleep(RETRY).await;
         }
     }
