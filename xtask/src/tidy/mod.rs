@@ -20,7 +20,9 @@ mod edges;
 mod evidence;
 mod functions;
 mod layout;
+mod sources;
 mod suite;
+mod types;
 mod words;
 
 /// One place that breaks one rule, and what to do about it.
@@ -95,7 +97,7 @@ impl Source {
 pub(crate) fn run() -> Result<()> {
     let root = workspace::root()?;
     let files = workspace::tracked_files(&root)?;
-    let sources = sources(&root, &files)?;
+    let sources = text_files(&root, &files)?;
     let texts: BTreeMap<PathBuf, &str> = sources
         .iter()
         .map(|source| (source.path.clone(), source.text.as_str()))
@@ -107,6 +109,8 @@ pub(crate) fn run() -> Result<()> {
     let metadata = workspace::metadata(&root)?;
     let mut violations = layout::names(&files);
     violations.extend(sources.iter().flat_map(of_file));
+    violations.extend(sources::check(&sources));
+    violations.extend(types::check(&sources));
     violations.extend(edges::check(&metadata, &root));
     violations.extend(edges::unargued(text("Cargo.toml")?, text(edges::DECISION)?));
     let evidence = Evidence::of(&metadata, &root, &texts);
@@ -125,7 +129,7 @@ pub(crate) fn run() -> Result<()> {
 }
 
 /// The files that are text. What is not UTF-8 is none, and no rule speaks about it.
-fn sources(root: &Path, files: &[PathBuf]) -> Result<Vec<Source>> {
+fn text_files(root: &Path, files: &[PathBuf]) -> Result<Vec<Source>> {
     let mut sources = Vec::new();
     for path in files {
         let bytes =
