@@ -3,6 +3,8 @@
 //! The types are those of the canonical x402 batch-settlement contracts and of ERC-3009; the
 //! test vectors in `vectors/eip712.json` are computed by the contracts themselves.
 
+use std::sync::LazyLock;
+
 use alloy_primitives::{Address, B256, U256, address, keccak256};
 use alloy_sol_types::{Eip712Domain, SolStruct, SolValue, sol};
 use serde::{Deserialize, Serialize};
@@ -137,6 +139,11 @@ pub struct ClaimEntry {
     pub total_claimed: Amount,
 }
 
+static CHANNEL_TYPE_HASH: LazyLock<B256> =
+    LazyLock::new(|| keccak256(solidity::ChannelConfig::eip712_encode_type().as_bytes()));
+static VOUCHER_TYPE_HASH: LazyLock<B256> =
+    LazyLock::new(|| keccak256(solidity::Voucher::eip712_encode_type().as_bytes()));
+
 /// The EIP-712 domain of the settlement contract on one chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SettlementDomain {
@@ -151,10 +158,23 @@ pub struct TokenDomain {
 }
 
 pub(crate) fn signing_digest(separator: B256, message: &impl SolStruct) -> B256 {
+    digest_of(separator, message.eip712_hash_struct())
+}
+
+/// The same where the hash of the message's type is known: to hash it again takes as long as the message.
+fn signing_digest_of_type(type_hash: B256, separator: B256, message: &impl SolStruct) -> B256 {
+    let data = message.eip712_encode_data();
+    digest_of(
+        separator,
+        keccak256([type_hash.as_slice(), &data].concat()),
+    )
+}
+
+fn digest_of(separator: B256, hash_struct: B256) -> B256 {
     let mut bytes = [0; 66];
     bytes[..2].copy_from_slice(&[0x19, 0x01]);
     bytes[2..34].copy_from_slice(separator.as_slice());
-    bytes[34..].copy_from_slice(message.eip712_hash_struct().as_slice());
+    bytes[34..].copy_from_slice(hash_struct.as_slice());
     keccak256(bytes)
 }
 
@@ -195,7 +215,11 @@ impl SettlementDomain {
             withdrawDelay: alloy_primitives::aliases::U40::saturating_from(config.withdraw_delay),
             salt: config.salt,
         };
-        ChannelId(signing_digest(self.separator, &message))
+        ChannelId(signing_digest_of_type(
+            *CHANNEL_TYPE_HASH,
+            self.separator,
+            &message,
+        ))
     }
 
     /// What a payer signs to let `max_claimable` be taken from the channel in all.
@@ -204,7 +228,7 @@ impl SettlementDomain {
             channelId: channel.0,
             maxClaimableAmount: max_claimable.units(),
         };
-        signing_digest(self.separator, &message)
+        signing_digest_of_type(*VOUCHER_TYPE_HASH, self.separator, &message)
     }
 
     /// What a receiver's authorizer signs to return `amount` to the payer.

@@ -23,8 +23,8 @@ use axum::extract::Request;
 use axum::response::Response;
 use futures::future::BoxFuture;
 use hearth_chain::client::Environment;
-use hearth_protocol::channel::check;
 use hearth_protocol::channel::provider::Quote;
+use hearth_protocol::channel::{Terms, check};
 use hearth_protocol::id::AssetId;
 use hearth_protocol::money::Amount;
 use hearth_protocol::time::Timestamp;
@@ -87,6 +87,8 @@ pub struct PaidLayer(pub Arc<Gate>);
 #[derive(Debug, Clone)]
 pub struct Paid<S> {
     gate: Arc<Gate>,
+    /// Of each of the gate's assets, in their order.
+    terms: Arc<[Arc<Terms>]>,
     inner: S,
 }
 
@@ -126,8 +128,10 @@ impl<S> Layer<S> for PaidLayer {
     type Service = Paid<S>;
 
     fn layer(&self, inner: S) -> Paid<S> {
+        let terms = self.0.assets.iter().map(|asset| Arc::new(asset.terms()));
         Paid {
             gate: Arc::clone(&self.0),
+            terms: terms.collect(),
             inner,
         }
     }
@@ -148,14 +152,14 @@ where
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        let gate = Arc::clone(&self.gate);
+        let (gate, terms) = (Arc::clone(&self.gate), Arc::clone(&self.terms));
         let inner = self.inner.clone();
         Box::pin(async move {
             let serve = |request| async {
                 let Ok(response) = inner.oneshot(request).await;
                 response
             };
-            Ok(gate.handle(request, serve).await)
+            Ok(gate.handle(&terms, request, serve).await)
         })
     }
 }
@@ -163,10 +167,32 @@ where
 /// A request whose price is known.
 struct Priced {
     parts: Parts,
+    /// As far as it was read.
+    bytes: Bytes,
     body: Body,
-    prices: Vec<(AcceptedAsset, Price)>,
+    prices: Vec<Quoted>,
+}
+
+/// What a request costs in one token.
+#[derive(Clone)]
+struct Quoted {
+    asset: AcceptedAsset,
+    terms: Arc<Terms>,
+    price: Price,
+}
+
+impl Priced {
     /// Of method, path and the body as far as it was read.
-    fingerprint: B256,
+    fn fingerprint(&self) -> B256 {
+        let path = self.parts.uri.path_and_query();
+        let path = path.map_or("", http::uri::PathAndQuery::as_str);
+        let hashes = [
+            keccak256(self.parts.method.as_str()),
+            keccak256(path),
+            keccak256(&self.bytes),
+        ];
+        keccak256(hashes.concat())
+    }
 }
 
 impl Gate {
@@ -174,7 +200,7 @@ impl Gate {
         Timestamp(self.environment.now_ms())
     }
 
-    async fn handle<F, R>(&self, request: Request, serve: F) -> Response
+    async fn handle<F, R>(&self, terms: &[Arc<Terms>], request: Request, serve: F) -> Response
     where
         F: FnOnce(Request) -> R,
         R: Future<Output = Response>,
@@ -184,7 +210,7 @@ impl Gate {
             Ok(payment) => payment,
             Err(problem) => return problem.into_response(),
         };
-        let priced = match self.price(request, payment.is_some()).await {
+        let priced = match self.price(terms, request, payment.is_some()).await {
             Ok(priced) => priced,
             Err(problem) => return problem.into_response(),
         };
@@ -197,7 +223,12 @@ impl Gate {
         }
     }
 
-    async fn price(&self, request: Request, has_payment: bool) -> Result<Priced, Problem> {
+    async fn price(
+        &self,
+        terms: &[Arc<Terms>],
+        request: Request,
+        has_payment: bool,
+    ) -> Result<Priced, Problem> {
         let (parts, body) = request.into_parts();
         let (body, bytes) = if has_payment || self.pricing.needs_body() {
             let most = if has_payment {
@@ -211,7 +242,7 @@ impl Gate {
             (body, Bytes::new())
         };
         let mut prices = Vec::with_capacity(self.assets.len());
-        for asset in &self.assets {
+        for (asset, terms) in self.assets.iter().zip(terms) {
             let Some(price) = self.pricing.price(&asset.asset, &parts, &bytes) else {
                 continue;
             };
@@ -222,25 +253,18 @@ impl Gate {
                     .cashier
                     .is_worth(asset.asset, price.need, self.now())
                     .await;
-            prices.push((asset, price));
+            let terms = Arc::clone(terms);
+            prices.push(Quoted {
+                asset,
+                terms,
+                price,
+            });
         }
-        let path = parts
-            .uri
-            .path_and_query()
-            .map_or("", http::uri::PathAndQuery::as_str);
-        let fingerprint = keccak256(
-            [
-                keccak256(parts.method.as_str()),
-                keccak256(path),
-                keccak256(&bytes),
-            ]
-            .concat(),
-        );
         Ok(Priced {
             parts,
+            bytes,
             body,
             prices,
-            fingerprint,
         })
     }
 
@@ -249,7 +273,7 @@ impl Gate {
         let accepts = priced
             .prices
             .iter()
-            .flat_map(|(asset, price)| asset.requirements(*price))
+            .flat_map(|quoted| quoted.asset.requirements(quoted.price))
             .collect();
         self.ask_for(&priced.parts, accepts, error)
     }
@@ -282,20 +306,20 @@ impl Gate {
         let offered = priced
             .prices
             .iter()
-            .find(|(asset, _)| asset.is_meant_by(accepted));
-        let Some((asset, price)) = offered.cloned() else {
+            .find(|quoted| quoted.asset.is_meant_by(accepted));
+        let Some(quoted) = offered.cloned() else {
             return Err(self.ask(&priced, Some(ErrorCode::InvalidRequirements)));
         };
         match accepted.scheme {
             Scheme::Exact => {
-                if accepted.amount != price.need {
+                if accepted.amount != quoted.price.need {
                     return Err(self.ask(&priced, Some(ErrorCode::InvalidRequirements)));
                 }
-                self.admit_exact(priced, &payment, &asset, serve, slot)
+                self.admit_exact(priced, &payment, &quoted.asset, serve, slot)
                     .await
             }
             Scheme::BatchSettlement => {
-                self.admit_batch(priced, &payment, &asset, price, serve, slot)
+                self.admit_batch(priced, &payment, quoted, serve, slot)
                     .await
             }
             Scheme::Other(_) => Err(self.ask(&priced, Some(ErrorCode::UnsupportedScheme))),
@@ -313,7 +337,7 @@ impl Gate {
             .map_err(|error| Problem::malformed(ErrorCode::InvalidPayload, &error))?;
         let Some(id) = id else { return Ok(Ok(None)) };
         let signed = serde_json::to_vec(&payment.payload).unwrap_or_default();
-        let fingerprint = keccak256([priced.fingerprint, keccak256(signed)].concat());
+        let fingerprint = keccak256([priced.fingerprint(), keccak256(signed)].concat());
         let route = priced.parts.uri.path();
         let known = self.replies.look_up(route, id, fingerprint, self.now());
         match known.map_err(|error| Problem::internal(&error))? {
@@ -345,7 +369,7 @@ impl Gate {
     {
         let payload: ExactPayload = scheme_payload(&payment.payload, ErrorCode::InvalidPayload)?;
         let accepted = &payment.accepted;
-        let (fingerprint, now) = (priced.fingerprint, self.now());
+        let (fingerprint, now) = (priced.fingerprint(), self.now());
         let tendered = self
             .cashier
             .tender(&payload, accepted, asset, fingerprint, now)
@@ -376,8 +400,7 @@ impl Gate {
         &self,
         priced: Priced,
         payment: &PaymentPayload,
-        asset: &AcceptedAsset,
-        price: Price,
+        quoted: Quoted,
         serve: F,
         slot: Option<Slot>,
     ) -> Result<Response, Problem>
@@ -385,6 +408,11 @@ impl Gate {
         F: FnOnce(Request) -> R,
         R: Future<Output = Response>,
     {
+        let Quoted {
+            asset,
+            terms,
+            price,
+        } = quoted;
         let payload: BatchPayload = scheme_payload(&payment.payload, ErrorCode::VoucherPayload)?;
         let accepted = &payment.accepted;
         let is_refund = matches!(payload, BatchPayload::Refund { .. });
@@ -392,7 +420,7 @@ impl Gate {
             return Err(self.ask(&priced, Some(ErrorCode::InvalidRequirements)));
         }
         let payer = payload.config().payer;
-        let checked = match check(&payload, &asset.terms(), self.now()) {
+        let checked = match check(&payload, &terms, self.now()) {
             Ok(checked) => checked,
             Err(code) => return Err(self.ask(&priced, Some(code))),
         };
@@ -426,7 +454,7 @@ impl Gate {
                 Ok(answer::refunded(asset.chain(), payer, &statement))
             }
             Admission::Refused(refusal) => {
-                Err(self.refuse(&priced, asset, price, is_refund, payer, refusal))
+                Err(self.refuse(&priced, &asset, price, is_refund, payer, refusal))
             }
         }
     }
