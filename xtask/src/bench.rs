@@ -36,7 +36,7 @@ const WHOLE: [(&str, Whole); 3] = [
 ];
 
 /// Where the figures are published, relative to the root.
-const DOCUMENT: &str = "docs/benchmarks.md";
+pub(crate) const DOCUMENT: &str = "docs/benchmarks.md";
 
 const INTRODUCTION: &str = "# Benchmarks\n\n\
     Figures of one machine at one time: compare them with each other, not with another machine's.\n\
@@ -282,6 +282,8 @@ mod tests {
         let target = |name: &str, kind: &str| Target {
             name: name.to_owned(),
             kind: vec![kind.to_owned()],
+            src_path: format!("/house/{name}.rs").into(),
+            test: false,
         };
         let package = Package {
             name: "hearth-chain".to_owned(),

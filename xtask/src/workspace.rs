@@ -177,6 +177,10 @@ pub(crate) struct Target {
     pub(crate) name: String,
     /// What it is: `lib`, `bin`, `example`, `test`, `bench` or `custom-build`.
     pub(crate) kind: Vec<String>,
+    /// The absolute path of its root module.
+    pub(crate) src_path: PathBuf,
+    /// Whether `cargo test` builds its tests.
+    pub(crate) test: bool,
 }
 
 /// A line of what cargo reports while it builds.

@@ -327,6 +327,7 @@ async fn conforms(subject: Subject) {
     a_channel_is_filled_claimed_settled_and_refunded(&mut world).await;
     a_withdrawal_waits_for_its_delay(&mut world).await;
     the_index_tells_what_happened(&world).await;
+    deposits_that_may_be_undone_are_not_final(&mut world).await;
 }
 
 async fn blocks_are_told_alike(subject: &Subject) {
@@ -484,6 +485,41 @@ async fn a_withdrawal_waits_for_its_delay(world: &mut World) {
     world.relay(SETTLEMENT_ADDRESS, late).await.unwrap();
     assert_eq!(world.dollars(payer).await, before + 60);
     assert_eq!(world.on_chain(&config).await.balance, 40);
+}
+
+async fn deposits_that_may_be_undone_are_not_final(world: &mut World) {
+    const CONFIRMATIONS: u64 = 3;
+    let config = world.channel(3);
+    let id = SettlementDomain::new(world.client.chain()).channel_id(&config);
+    // All that is there, and of it what is final.
+    let balances = async |world: &World| {
+        let reading = world.client.channel_reading(id.0, CONFIRMATIONS).await;
+        let reading = reading.unwrap();
+        (reading.channel.balance, reading.final_balance)
+    };
+    let mine = async |world: &World| {
+        let mined = world.client.request::<Value>("evm_mine", json!([]));
+        mined.await.unwrap();
+    };
+    world.deposit(&config, 200, 3).await.unwrap();
+    mine(world).await;
+    assert_eq!(balances(world).await, (200, 0));
+    mine(world).await;
+    assert_eq!(balances(world).await, (200, 200));
+    // A deposit beside a refund: without the deposit only 100 would be there.
+    world.deposit(&config, 50, 4).await.unwrap();
+    assert_eq!(balances(world).await, (250, 200));
+    let refund = Settlement::refundCall {
+        config: to_abi(&config),
+        amount: 100,
+    };
+    world.as_receiver(refund).await.unwrap();
+    assert_eq!(balances(world).await, (150, 100));
+    mine(world).await;
+    assert_eq!(balances(world).await, (150, 150));
+    // Another channel's deposits are not its own.
+    world.deposit(&world.channel(4), 60, 5).await.unwrap();
+    assert_eq!(balances(world).await, (150, 150));
 }
 
 /// Collects what the index tells.

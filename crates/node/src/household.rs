@@ -50,12 +50,12 @@ use crate::http::{self, Budget, Listener, Policy, Shutdown};
 use crate::keys::Unlocked;
 use crate::payments::escrow::Escrows;
 use crate::payments::purse::{PayerKeys, Purse};
-use crate::payments::till::{ChainAccess, Tasks, Till, TillKeys, open_escrows};
+use crate::payments::till::{Tasks, Till, TillKeys, open_escrows};
 use crate::roles::payer::{Payer, PayerParts, Readers, StoredPurchase};
 use crate::roles::provider::{IsHousehold, Provider, ProviderParts, Sales, StoredSale};
 use crate::roles::retention::{self, Kept};
 use crate::store::{OpenError, Store, StoreError};
-use crate::trade::{self, TradeError};
+use crate::trade::{self, ChainAccesses, TradeError};
 
 use admin::Admin;
 pub use admin::NodeFile;
@@ -239,7 +239,7 @@ impl Device {
             warnings: Vec::new(),
             escrows: Escrows::default(),
         };
-        let chains = trade::reachable_chains(config).await;
+        let chains = trade::chain_accesses(config).await;
         let store = Store::open(&home.store_path(Part::Provider))?;
         let (members, is_household) = building.members(&store).await?;
         let till = building.till(store, chains)?;
@@ -389,24 +389,29 @@ impl Building<'_> {
         });
     }
 
-    /// What is needed to be paid; nothing where no chain answers.
-    fn till(&mut self, store: Store, chains: Vec<ChainAccess>) -> Result<Option<Till>, UpError> {
+    /// What is needed to be paid; nothing where no chain is configured.
+    fn till(&mut self, store: Store, chains: ChainAccesses) -> Result<Option<Till>, UpError> {
         self.retention::<StoredSale>(&store);
-        if chains.is_empty() {
-            let named = self.config.chains.keys().map(ToString::to_string);
-            let named: Vec<_> = named.collect();
-            self.warnings.push(format!(
-                "No chain answers ({}): answers are neither sold nor bought. `hearth chain run` runs one of your own",
-                named.join(", ")
-            ));
+        if chains.all.is_empty() {
+            let warning = "No chain is configured: answers are neither sold nor bought. `hearth chain run` says how to \
+                           run one of your own";
+            self.warnings.push(warning.to_owned());
             return Ok(None);
+        }
+        if !chains.silent.is_empty() {
+            let silent: Vec<_> = chains.silent.iter().map(ToString::to_string).collect();
+            self.warnings.push(format!(
+                "These chains do not answer yet: {}. Until they do, nothing is sold or bought on them. \
+                 `hearth chain run` runs one of your own",
+                silent.join(", ")
+            ));
         }
         let keys = TillKeys {
             account: self.keys.household(),
             session: self.keys.session(self.config.device.index),
         };
         let mut escrows =
-            open_escrows(chains, &keys, &store, &mut self.tasks).map_err(TradeError::from)?;
+            open_escrows(chains.all, &keys, &store, &mut self.tasks).map_err(TradeError::from)?;
         for asset in self.config.assets.values() {
             if let Some(worth) = asset.coin_worth {
                 escrows.set_coin_worth(asset.id, worth);

@@ -226,23 +226,27 @@ async fn chain_access(config: &Config, chain: ChainId) -> Result<ChainAccess, Tr
     })
 }
 
-/// The way to every configured chain, if any of them answers. One that does not answer now is used once it does;
-/// until then nothing that rests on it is sold.
-pub(crate) async fn reachable_chains(config: &Config) -> Vec<ChainAccess> {
-    let (mut reachable, silent) = all_chains(config).await;
-    for (chain, _, error) in &silent {
+/// The ways to the configured chains.
+pub(crate) struct ChainAccesses {
+    pub(crate) all: Vec<ChainAccess>,
+    /// Chains that do not answer now.
+    pub(crate) silent: Vec<ChainId>,
+}
+
+/// The way to every configured chain. One that does not answer now is used once it does; until then nothing that rests
+/// on it is sold or bought.
+pub(crate) async fn chain_accesses(config: &Config) -> ChainAccesses {
+    let (mut all, unanswered) = all_chains(config).await;
+    let mut silent = Vec::new();
+    for (chain, settings, error) in unanswered {
         tracing::warn!(%chain, %error, "the chain is used once it answers");
-    }
-    if reachable.is_empty() {
-        return reachable;
-    }
-    for (chain, settings, _) in silent {
+        silent.push(chain);
         match silent_access(chain, settings) {
-            Ok(access) => reachable.push(access),
+            Ok(access) => all.push(access),
             Err(error) => tracing::warn!(%chain, %error, "the chain is left out"),
         }
     }
-    reachable
+    ChainAccesses { all, silent }
 }
 
 /// A chain that does not answer now, how it is reached, and what was met.

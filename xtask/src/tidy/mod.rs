@@ -4,6 +4,7 @@
 //! violations, so that its tests can hold a good sample and a bad one against it. What clippy already
 //! proves (`unwrap` outside tests, unsafe code, locks across awaits) is not repeated here.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,11 +12,17 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use crate::workspace;
+use evidence::Evidence;
 
+mod claims;
 mod doors;
 mod edges;
+mod evidence;
 mod functions;
 mod layout;
+mod sources;
+mod suite;
+mod types;
 mod words;
 
 /// One place that breaks one rule, and what to do about it.
@@ -90,26 +97,24 @@ impl Source {
 pub(crate) fn run() -> Result<()> {
     let root = workspace::root()?;
     let files = workspace::tracked_files(&root)?;
-    let mut violations = layout::names(&files);
-    for path in &files {
-        let bytes =
-            fs::read(root.join(path)).with_context(|| format!("cannot read {}", path.display()))?;
-        // What is not UTF-8 is not text, and no rule speaks about it.
-        if let Ok(text) = String::from_utf8(bytes) {
-            violations.extend(of_file(&Source {
-                path: path.clone(),
-                text,
-            }));
-        }
-    }
-    violations.extend(edges::check(&workspace::metadata(&root)?, &root));
-    let read = |path: &str| {
-        fs::read_to_string(root.join(path)).with_context(|| format!("cannot read {path}"))
+    let sources = text_files(&root, &files)?;
+    let texts: BTreeMap<PathBuf, &str> = sources
+        .iter()
+        .map(|source| (source.path.clone(), source.text.as_str()))
+        .collect();
+    let text = |path: &str| {
+        let text = texts.get(Path::new(path)).copied();
+        text.with_context(|| format!("there is no {path}"))
     };
-    violations.extend(edges::unargued(
-        &read("Cargo.toml")?,
-        &read(edges::DECISION)?,
-    ));
+    let metadata = workspace::metadata(&root)?;
+    let mut violations = layout::names(&files);
+    violations.extend(sources.iter().flat_map(of_file));
+    violations.extend(sources::check(&sources));
+    violations.extend(types::check(&sources));
+    violations.extend(edges::check(&metadata, &root));
+    violations.extend(edges::unargued(text("Cargo.toml")?, text(edges::DECISION)?));
+    let evidence = Evidence::of(&metadata, &root, &texts);
+    violations.extend(claims::check(&texts, &evidence));
     violations.sort();
     for violation in &violations {
         eprintln!("{violation}");
@@ -121,6 +126,20 @@ pub(crate) fn run() -> Result<()> {
         }
         count => bail!("{count} places break the rules of the house (listed above)"),
     }
+}
+
+/// The files that are text. What is not UTF-8 is none, and no rule speaks about it.
+fn text_files(root: &Path, files: &[PathBuf]) -> Result<Vec<Source>> {
+    let mut sources = Vec::new();
+    for path in files {
+        let bytes =
+            fs::read(root.join(path)).with_context(|| format!("cannot read {}", path.display()))?;
+        if let Ok(text) = String::from_utf8(bytes) {
+            let path = path.clone();
+            sources.push(Source { path, text });
+        }
+    }
+    Ok(sources)
 }
 
 fn of_file(source: &Source) -> Vec<Violation> {

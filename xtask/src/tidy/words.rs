@@ -58,7 +58,7 @@ const OWNER_SWITCHES: &[&str] = &[
 
 /// The one reason for which a test may stay out of a plain run: `cargo xtask test` runs these on
 /// their own, and says so when it does not.
-const OUTSIDE_REASON: &str = "needs outside programs";
+pub(super) const OUTSIDE_REASON: &str = "needs outside programs";
 
 /// Every forbidden word of one file.
 pub(super) fn check(source: &Source) -> Vec<Violation> {

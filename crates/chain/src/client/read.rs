@@ -5,7 +5,7 @@
 
 use alloy_primitives::{Address, B256, Bytes, U64, U256};
 use alloy_rpc_types_eth::{Filter, Log};
-use alloy_sol_types::{SolCall, sol};
+use alloy_sol_types::{SolCall, SolEvent, sol};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json, value::RawValue};
 
@@ -191,7 +191,7 @@ pub struct ChannelReading {
     pub head: BlockHeader,
     /// The channel as of that block.
     pub channel: OnchainChannel,
-    /// Its balance as of the newest block that is final, in atomic units.
+    /// Of its balance, what no block that may still be undone put into it, in atomic units.
     pub final_balance: u128,
 }
 
@@ -550,8 +550,9 @@ impl ChainClient {
         Ok(self.channel_reading(channel_id, 1).await?.channel)
     }
 
-    /// A payment channel as of the newest block, with that block, and its balance as of the newest block that has
-    /// `confirmations` blocks, its own included.
+    /// A payment channel as of the newest block, with that block, and how much of its balance is final: was put into it
+    /// in blocks that have at least `confirmations` blocks, their own included. What was taken from it in newer blocks
+    /// is not in it.
     ///
     /// # Errors
     /// [`ChainError::Malformed`] if no settlement contract is there; otherwise see [`ChainError`].
@@ -560,27 +561,55 @@ impl ChainClient {
         channel_id: B256,
         confirmations: u64,
     ) -> Result<ChannelReading, ChainError> {
-        let (head, channel) = self.channel_at_head(channel_id).await?;
-        let on_top = confirmations.saturating_sub(1);
-        let final_balance = match head.number.checked_sub(on_top) {
-            Some(_) if on_top == 0 => channel.balance,
-            Some(height) => {
-                let call = Settlement::channelsCall {
-                    channelId: channel_id,
-                };
-                let at = BlockAt::Number(height);
-                let answer = self
-                    .call(SETTLEMENT_ADDRESS, call.abi_encode().into(), at)
-                    .await?;
-                decode_return::<Settlement::channelsCall>(&answer)?.balance
+        for _ in 0..MAX_SNAPSHOT_TRIES {
+            let (head, channel) = self.channel_at_head(channel_id).await?;
+            let open_blocks = confirmations.saturating_sub(1);
+            let deposited = if open_blocks == 0 {
+                Some(0)
+            } else {
+                self.deposited_in_newest(channel_id, head, open_blocks)
+                    .await?
+            };
+            if let Some(deposited) = deposited {
+                return Ok(ChannelReading {
+                    head,
+                    channel,
+                    final_balance: channel.balance.saturating_sub(deposited),
+                });
             }
-            None => 0,
-        };
-        Ok(ChannelReading {
-            head,
-            channel,
-            final_balance,
-        })
+        }
+        Err(too_many_blocks())
+    }
+
+    /// What was put into a channel in the newest `blocks` blocks up to `head`, in atomic units; nothing where `head` is
+    /// not in the chain any more.
+    async fn deposited_in_newest(
+        &self,
+        channel_id: B256,
+        head: BlockHeader,
+        blocks: u64,
+    ) -> Result<Option<u128>, ChainError> {
+        let first = head.number.saturating_add(1).saturating_sub(blocks);
+        let filter = Filter::new()
+            .address(SETTLEMENT_ADDRESS)
+            .event_signature(Settlement::Deposited::SIGNATURE_HASH)
+            .topic1(channel_id)
+            .from_block(first)
+            .to_block(head.number);
+        let (_, logs, last) = self.logs_with_ends(&filter, first, head.number).await?;
+        if last.is_none_or(|last| last.hash != head.hash) {
+            return Ok(None);
+        }
+        let mut deposited = 0_u128;
+        for log in &logs {
+            let event = Settlement::Deposited::decode_log(&log.inner)
+                .map_err(|error| ChainError::malformed("eth_getLogs", error.to_string()))?;
+            // An endpoint that passes over the filter would count the deposits of others.
+            if event.channelId == channel_id {
+                deposited = deposited.saturating_add(event.amount);
+            }
+        }
+        Ok(Some(deposited))
     }
 
     async fn channel_at_head(
@@ -641,12 +670,16 @@ impl ChainClient {
             };
             return Ok((after, channel));
         }
-        Err(ChainError::Unavailable {
-            method: "eth_call".to_owned(),
-            attempts: MAX_SNAPSHOT_TRIES,
-            reason: "blocks come faster than the channel can be read".to_owned(),
-            retry_after: None,
-        })
+        Err(too_many_blocks())
+    }
+}
+
+fn too_many_blocks() -> ChainError {
+    ChainError::Unavailable {
+        method: "eth_call".to_owned(),
+        attempts: MAX_SNAPSHOT_TRIES,
+        reason: "blocks come faster than the channel can be read".to_owned(),
+        retry_after: None,
     }
 }
 

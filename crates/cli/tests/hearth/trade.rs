@@ -8,7 +8,7 @@ use std::thread;
 
 use serde_json::Value;
 
-use crate::program::{Home, Running, RunningChain, RunningService};
+use crate::program::{Home, Running, RunningChain, RunningNode, RunningService};
 
 /// A service that answers `hello` to everything until the test ends, and how often it did.
 pub(crate) fn goods() -> (String, Arc<AtomicU64>) {
@@ -102,6 +102,31 @@ fn an_answer_that_failed_is_shown_as_costing_nothing() {
     let channel = &channels["paying"][0];
     assert_eq!(units(&channel["charged"]), 0, "{channel}");
     assert_eq!(units(&channel["balance"]), 100_000, "its deposit is known");
+}
+
+#[test]
+fn a_node_whose_only_chain_was_down_at_its_start_pays_once_the_chain_answers() {
+    let Market {
+        seller,
+        buyer,
+        upstream,
+        chain,
+        _chain_home: chain_home,
+    } = Market::open();
+    let port = chain.url().rsplit(':').next().unwrap();
+    let port = port.trim_end_matches('/').to_owned();
+    assert_eq!(chain.stop("TERM")["event"], "stopped");
+    buyer.edit_config("reach = \"local\"", "reach = \"loopback\"");
+    let node = RunningNode::start(&buyer, &["--no-model"]);
+    let warnings = node.ready["warnings"].to_string();
+    assert!(warnings.contains("do not answer yet"), "{warnings}");
+
+    let _chain = Running::start(&chain_home, &["chain", "run", "--port", &port, "--json"]);
+    let service = RunningService::start(&seller, &["--price", "0.01", "--to", &upstream]);
+    let paid = buyer.run(&["pay", service.url(), "--yes", "--json"]).json();
+    assert_eq!(paid["status"], 200, "{paid:#}");
+    assert_eq!(units(&paid["payment"]["charged"]), 10_000);
+    assert_eq!(node.stop("TERM")["event"], "stopped");
 }
 
 #[test]

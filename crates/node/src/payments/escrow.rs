@@ -311,7 +311,7 @@ impl Escrow {
             });
         }
         let mut state = onchain_state(&reading.channel);
-        state.balance = state.balance.min(Amount::new(reading.final_balance));
+        state.balance = Amount::new(reading.final_balance);
         Ok((state, self.sight(asked_at, reading.head.timestamp_s)))
     }
 

@@ -32,7 +32,7 @@ use hearth_protocol::time::Timestamp;
 use redb::WriteTransaction;
 use thiserror::Error;
 use tokio::sync::watch;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::desk::{Desk, DeskStopped};
 use super::escrow::Escrow;
@@ -80,13 +80,15 @@ impl Followed {
         chains.missed.remove(&chain) || !is_live
     }
 
-    /// Everything up to the newest block was heard at this time; nothing where that is not so.
-    fn set_live(&self, chain: ChainId, heard_at: Option<Timestamp>) {
+    /// Everything up to the newest block was heard at this time; nothing where that is not so. Returns whether the chain was
+    /// followed until now.
+    fn set_live(&self, chain: ChainId, heard_at: Option<Timestamp>) -> bool {
         let mut chains = self.lock();
-        match heard_at {
+        let before = match heard_at {
             Some(heard_at) => chains.live.insert(chain, heard_at),
             None => chains.live.remove(&chain),
         };
+        before.is_some()
     }
 
     fn miss(&self, chain: ChainId) {
@@ -245,12 +247,20 @@ impl Follower {
     /// Follows until the future is dropped.
     pub async fn run(self) {
         let environment = Arc::clone(self.escrow.client().environment());
+        let mut is_first = true;
         loop {
             let Err(error) = self.follow().await;
-            self.followed.set_live(self.chain(), None);
+            let was_live = self.followed.set_live(self.chain(), None);
             // A desk that has stopped admits nothing anyway.
             let _ = self.desk.hear(self.chain(), None);
-            warn!(chain = %self.chain(), %error, "events cannot be followed; channels are read one by one");
+            let chain = self.chain();
+            // A chain that stays away for days is told of once.
+            if was_live || is_first {
+                warn!(%chain, %error, "events cannot be followed; channels are read one by one");
+            } else {
+                debug!(%chain, %error, "events can still not be followed");
+            }
+            is_first = false;
             environment.sleep(RETRY).await;
         }
     }

@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use serde_json::Value;
 use url::Url;
 
-use super::{TradeError, environment, money_of, reachable_chains};
+use super::{TradeError, chain_accesses, environment, money_of};
 use crate::home::{Config, Home, HomeLock, Part};
 use crate::keys::Unlocked;
 use crate::payments::purse::{
@@ -91,8 +91,8 @@ impl Payer {
                 session: session.clone(),
             };
             let mut tasks = Tasks::new();
-            let chains = reachable_chains(&config).await;
-            let escrows = open_escrows(chains, &till_keys, &store, &mut tasks)?;
+            let chains = chain_accesses(&config).await;
+            let escrows = open_escrows(chains.all, &till_keys, &store, &mut tasks)?;
             let payer_keys = PayerKeys {
                 household: keys.household(),
                 session,

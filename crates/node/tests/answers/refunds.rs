@@ -11,7 +11,7 @@ use hearth_protocol::channel::payer::Status;
 use hearth_protocol::id::ChannelId;
 use hearth_protocol::money::Amount;
 use hearth_protocol::offer::Offer;
-use hearth_protocol::x402::{ErrorCode, SettleResponse};
+use hearth_protocol::x402::{ErrorCode, PaymentRequired, SettleResponse};
 
 use crate::world::{LONG, Shop, World, ask, price, question};
 
@@ -141,6 +141,39 @@ async fn a_refund_whose_answer_was_lost_is_settled_when_it_is_asked_for_again() 
     assert_eq!(again.settled.amount, Some(left.to_string()));
     assert_eq!(channel(purse), (id, Amount::ZERO, Status::Closed));
     assert_eq!(world.purse_holds().await, had.saturating_sub(paid));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs outside programs"]
+async fn a_refund_whose_figure_a_claim_made_public_is_signed_again_for_the_one_that_is_named() {
+    let world = World::start().await;
+    let shop = world.shop(2, vec![price()]).await;
+    let payer = world.payer(&[&shop], 16).await;
+    let had = world.purse_holds().await;
+    let paid = buys(&payer).await;
+    let purse = payer.purse().unwrap();
+    let (id, left, _) = channel(purse);
+    // From here on anyone has the voucher of what was charged.
+    shop.till.settlement.claim(true).await.unwrap();
+    let refund = begun(purse.begin_refund(id).await.unwrap());
+    let (stranger, _) = world.network(77).await;
+    let said = says(&stranger, &shop, refund.payment().unwrap()).await;
+    let ProviderFrame::PaymentRequired(correction) = said else {
+        panic!("{said:?}");
+    };
+    let correction: PaymentRequired = serde_json::from_slice(&correction).unwrap();
+    let mismatch = ErrorCode::CumulativeMismatch.as_str();
+    assert_eq!(
+        correction.error.as_deref(),
+        Some(mismatch),
+        "{correction:?}"
+    );
+    drop(refund);
+    let refunded = payer.refund(shop.device(), id).await.unwrap();
+    assert_eq!(refunded.settled.amount, Some(left.to_string()));
+    assert_eq!(channel(purse), (id, Amount::ZERO, Status::Closed));
+    assert_eq!(world.purse_holds().await, had.saturating_sub(paid));
+    assert_eq!(world.balance(&shop).await, paid);
 }
 
 /// Says of every refund that it was done, and does nothing.

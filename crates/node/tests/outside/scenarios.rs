@@ -257,6 +257,20 @@ fn a_server_that_lost_its_memory_learns_from_the_next_voucher() {
 
 #[test]
 #[ignore = "needs outside programs"]
+fn a_server_that_was_restored_from_a_backup_learns_from_the_next_voucher() {
+    with_every_payer(&json!({}), |scene| {
+        scene.buys("/echo");
+        let backup = scene.seller.back_up();
+        scene.buys("/echo");
+        scene.buys("/echo");
+        scene.seller.restart_from(&backup);
+        scene.call("/echo").ok();
+        scene.is_refunded_all_but(4 * NEED);
+    });
+}
+
+#[test]
+#[ignore = "needs outside programs"]
 fn a_client_that_lost_its_record_is_served_while_the_quoted_headroom_covers_what_it_forgot() {
     with_every_payer(&json!({}), |scene| {
         scene.buys("/echo");

@@ -4,7 +4,7 @@
 //! was not durable is gone.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -86,11 +86,27 @@ impl Seller {
 
     /// Ends the server, and starts one that remembers nothing.
     pub(crate) fn restart_without_memory(&mut self) {
+        let nothing = tempfile::tempdir().expect("a temporary folder");
+        self.restart_from(&nothing);
+    }
+
+    /// Ends the server and starts it again. Returns a copy of what it knew between.
+    pub(crate) fn back_up(&mut self) -> TempDir {
         self.end();
-        let folder = std::fs::read_dir(self.folder.path()).expect("the store's folder is there");
-        for file in folder {
-            std::fs::remove_file(file.expect("a name").path()).expect("the store is of files");
-        }
+        // Its threads may hold the store for a moment longer.
+        let runtime = Runtime::new().expect("a runtime starts");
+        drop(runtime.block_on(self.reopen()));
+        let backup = tempfile::tempdir().expect("a temporary folder");
+        copy_files(self.folder.path(), backup.path());
+        self.open();
+        backup
+    }
+
+    /// Ends the server, and starts one that knows what `backup` has.
+    pub(crate) fn restart_from(&mut self, backup: &TempDir) {
+        self.end();
+        self.folder = tempfile::tempdir().expect("a temporary folder");
+        copy_files(backup.path(), self.folder.path());
         self.open();
     }
 
@@ -221,5 +237,12 @@ fn policy() -> ClaimPolicy {
         age_ms_max: 3_600_000,
         amount_min: Amount::new(1_000_000_000_000),
         withdrawal_margin_s: 900,
+    }
+}
+
+fn copy_files(from: &Path, to: &Path) {
+    for file in std::fs::read_dir(from).expect("the folder is there") {
+        let file = file.expect("a name");
+        std::fs::copy(file.path(), to.join(file.file_name())).expect("it is copied");
     }
 }

@@ -84,9 +84,8 @@ struct Sent {
 struct Block {
     at: Timestamp,
     state: OnchainState,
-    /// Something was put into the channel, or taken out of it.
-    grew: bool,
-    shrank: bool,
+    /// What was put into the channel in this block.
+    deposited: Amount,
     /// Which transactions are in it or below, and whether they did what they should.
     landed: BTreeMap<usize, bool>,
 }
@@ -106,13 +105,12 @@ impl Block {
         let unclaimed = state.balance.saturating_sub(state.total_claimed);
         let taken = most.min(unclaimed);
         state.balance = state.balance.saturating_sub(taken);
-        self.shrank |= !taken.is_zero();
         taken
     }
 
     fn deposit(&mut self, amount: Amount) {
         self.state.balance = self.state.balance.saturating_add(amount);
-        self.grew = true;
+        self.deposited = self.deposited.saturating_add(amount);
     }
 
     fn refund(&mut self, amount: Amount, nonce: U256) -> bool {
@@ -130,7 +128,7 @@ impl Block {
 
     /// Whether the transaction did what it should; else it changed nothing.
     fn execute(&mut self, signed: Signed) -> bool {
-        let before = self.state;
+        let before = (self.state, self.deposited);
         let works = match signed {
             Signed::Deposit(amount) => {
                 self.deposit(amount);
@@ -144,7 +142,7 @@ impl Block {
             } => claim.is_none_or(|total| self.claim(total)) && self.refund(amount, nonce),
         };
         if !works {
-            self.state = before;
+            (self.state, self.deposited) = before;
         }
         works
     }
@@ -180,8 +178,7 @@ impl Chain {
         let block = Block {
             at: now,
             state: onchain(balance, 0),
-            grew: false,
-            shrank: false,
+            deposited: Amount::ZERO,
             landed: BTreeMap::new(),
         };
         Self {
@@ -205,27 +202,11 @@ impl Chain {
         self.blocks[self.sure].landed.get(&sent).copied()
     }
 
-    /// Does something in a block, unless deposits and withdrawals would then be side by side in what is
-    /// not final: of those a reading cannot tell how much is final.
-    fn act<T>(&self, block: &mut Block, action: impl FnOnce(&mut Block) -> T) -> Option<T> {
-        let mut after = block.clone();
-        let outcome = action(&mut after);
-        let open = &self.blocks[self.sure + 1..];
-        let grew = after.grew || open.iter().any(|block| block.grew);
-        let shrank = after.shrank || open.iter().any(|block| block.shrank);
-        if grew && shrank {
-            return None;
-        }
-        *block = after;
-        Some(outcome)
-    }
-
     /// A block with whatever the payer puts into it, and what has waited for long enough.
     fn mine(&mut self, random: &mut Random, at: Timestamp) {
         let mut block = Block {
             at,
-            grew: false,
-            shrank: false,
+            deposited: Amount::ZERO,
             ..self.head().clone()
         };
         for (sent, Sent { signed, since }) in self.sent.iter().enumerate() {
@@ -236,8 +217,8 @@ impl Chain {
             // The payer may have made a refund run out of gas.
             let is_refund = matches!(signed, Signed::Refund { .. });
             let runs = !(is_refund && random.one_in(6));
-            let outcome = self.act(&mut block, |block| runs && block.execute(*signed));
-            block.landed.extend(outcome.map(|works| (sent, works)));
+            let works = runs && block.execute(*signed);
+            block.landed.insert(sent, works);
         }
         self.let_payer_act(random, &mut block);
         self.blocks.push(block);
@@ -248,18 +229,13 @@ impl Chain {
     fn let_payer_act(&self, random: &mut Random, block: &mut Block) {
         match random.below(24) {
             0 => block.withdraw(random),
-            1..=4 => {
-                self.act(block, Block::finalize);
-            }
-            5 => {
-                let more = amount(random.units(500));
-                self.act(block, |block| block.deposit(more));
-            }
+            1..=4 => block.finalize(),
+            5 => block.deposit(amount(random.units(500))),
             6..=9 if !self.sent.is_empty() => {
                 // Whatever refund was signed once is public, though its transaction failed.
                 let one = &self.sent[random.index(self.sent.len())];
                 if let Signed::Refund { amount, nonce, .. } = one.signed {
-                    self.act(block, |block| block.refund(amount, nonce));
+                    block.refund(amount, nonce);
                 }
             }
             _ => {}
@@ -398,10 +374,11 @@ impl History {
 
     fn shown(&self) -> (OnchainState, Timestamp) {
         let blocks = &self.chain.blocks;
-        let confirmed = &blocks[blocks.len() - CONFIRMATIONS];
+        let open = &blocks[blocks.len() + 1 - CONFIRMATIONS..];
+        let deposited = open.iter().map(|block| block.deposited);
         let head = self.chain.head();
         let mut state = head.state;
-        state.balance = state.balance.min(confirmed.state.balance);
+        state.balance = deposited.fold(state.balance, Amount::saturating_sub);
         (state, head.at)
     }
 

@@ -237,23 +237,28 @@ impl Purse {
             if let Some(settled) = settle_response(&response) {
                 return refund.settle(settled).await;
             }
-            let required = payment_required(&response)?;
-            let code = required
-                .as_ref()
-                .and_then(|required| required.error.clone());
-            let code = code.unwrap_or_else(|| "no answer".to_owned());
-            match required.filter(|_| !refund.corrected && is_recoverable(&code)) {
+            refund = match payment_required(&response)? {
                 Some(required) => refund.correct(&required).await?,
-                None => return refund.refused(code).await,
-            }
+                None => return refund.refused("no answer".to_owned()).await,
+            };
         }
     }
 }
 
 impl Refund {
-    /// Signs for the figure that the provider names, as far as it is proved. A claim may have made public
-    /// what was signed for before; a provider takes nothing that anyone could send.
-    async fn correct(&mut self, required: &PaymentRequired) -> Result<(), PayError> {
+    /// Signs for the figure that the provider names, once, as far as it is proved. A claim may have made public what was
+    /// signed for before; a provider takes nothing that anyone could send.
+    ///
+    /// # Errors
+    /// When the refusal is final, or the correction is not proved. The channel is open again then.
+    pub async fn correct(mut self, required: &PaymentRequired) -> Result<Self, PayError> {
+        let code = required
+            .error
+            .clone()
+            .unwrap_or_else(|| "no answer".to_owned());
+        if self.corrected || !is_recoverable(&code) {
+            return self.refused(code).await;
+        }
         let purse = self.purse.clone();
         let domain = SettlementDomain::new(self.requirements.network);
         let corrected = purse.correct(required, &domain, &mut self.held).await;
@@ -267,7 +272,7 @@ impl Refund {
         self.save().await?;
         let (requirements, amount) = (&self.requirements, self.amount);
         self.payload = purse.sign_refund(requirements, &mut self.held, max_claimable, amount);
-        Ok(())
+        Ok(self)
     }
 
     /// What goes to the provider: the JSON of an x402 `PaymentPayload`.
@@ -346,7 +351,7 @@ impl Refund {
     ///
     /// # Errors
     /// Always: with `code`, unless the books fail.
-    pub async fn refused(mut self, code: String) -> Result<Refunded, PayError> {
+    pub async fn refused<T>(mut self, code: String) -> Result<T, PayError> {
         self.held.channel().finish_refund(None);
         self.save().await?;
         Err(PayError::Refused { code })

@@ -54,25 +54,31 @@ impl Payer {
     }
 }
 
-async fn carry(mut stream: PayerStream, refund: Refund) -> Result<Refunded, PayError> {
+async fn carry(mut stream: PayerStream, mut refund: Refund) -> Result<Refunded, PayError> {
     let unreached = |error: &dyn std::fmt::Display| PayError::Unreached(error.to_string());
-    let frame = PayerFrame::Refund(refund.payment()?);
-    let sent = stream.send(&frame).await;
-    sent.map_err(|error| unreached(&error))?;
+    let unreadable = |error| PayError::Unreadable(HeaderError::Json(error));
     let mut liveness = stream.liveness();
-    let answered = tokio::select! {
-        answered = timeout(REFUND_TIME_MAX, stream.recv()) => answered,
-        () = liveness.lost() => return Err(unreached(&"it fell silent")),
-    };
-    let frame = answered.map_err(|_| unreached(&"it gave no answer in time"))?;
-    match frame.map_err(|error| unreached(&error))? {
-        Some(ProviderFrame::Refunded(settlement)) => {
-            let settled = serde_json::from_slice(&settlement);
-            let settled = settled.map_err(|e| PayError::Unreadable(HeaderError::Json(e)))?;
-            refund.settle(settled).await
+    loop {
+        let frame = PayerFrame::Refund(refund.payment()?);
+        let sent = stream.send(&frame).await;
+        sent.map_err(|error| unreached(&error))?;
+        let answered = tokio::select! {
+            answered = timeout(REFUND_TIME_MAX, stream.recv()) => answered,
+            () = liveness.lost() => return Err(unreached(&"it fell silent")),
+        };
+        let frame = answered.map_err(|_| unreached(&"it gave no answer in time"))?;
+        match frame.map_err(|error| unreached(&error))? {
+            Some(ProviderFrame::PaymentRequired(correction)) => {
+                let correction = serde_json::from_slice(&correction).map_err(unreadable)?;
+                refund = refund.correct(&correction).await?;
+            }
+            Some(ProviderFrame::Refunded(settlement)) => {
+                let settled = serde_json::from_slice(&settlement).map_err(unreadable)?;
+                return refund.settle(settled).await;
+            }
+            Some(ProviderFrame::Refused(refusal)) => return refund.refused(refusal.message).await,
+            Some(_) => return Err(unreached(&"it spoke out of turn")),
+            None => return Err(unreached(&"it ended without an answer")),
         }
-        Some(ProviderFrame::Refused(refusal)) => refund.refused(refusal.message).await,
-        Some(_) => Err(unreached(&"it spoke out of turn")),
-        None => Err(unreached(&"it ended without an answer")),
     }
 }

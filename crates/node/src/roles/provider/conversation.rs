@@ -20,7 +20,7 @@ use thiserror::Error;
 use tokio::sync::watch;
 use tokio::time::{Instant, Interval, interval_at, sleep_until, timeout};
 
-use super::till::{self, Admitting, Outcome, Promised, Tab};
+use super::till::{self, Admitting, Outcome, Promised, Refunding, Tab};
 use super::{Openness, Provider, refusal};
 use crate::payments::desk::DeskStopped;
 use crate::payments::signing::sign;
@@ -143,7 +143,7 @@ impl<'a> Conversation<'a> {
                 Ok((served, spec)) => conversation.answer(*request, &served, spec, payment).await,
                 Err(refusal) => Err(Unanswered::Refused(refusal)),
             },
-            Some(PayerFrame::Refund(payment)) => conversation.refund(&payment).await,
+            Some(PayerFrame::Refund(payment)) => conversation.refund(payment).await,
             _ => return Err(Ended::OutOfTurn),
         };
         match outcome {
@@ -245,19 +245,30 @@ impl<'a> Conversation<'a> {
     }
 
     /// Returns what is left in a channel, whoever may use the device now: it is the payer's.
-    async fn refund(&mut self, payment: &[u8]) -> Result<(), Unanswered> {
+    async fn refund(&mut self, mut payment: Vec<u8>) -> Result<(), Unanswered> {
         let refused = |message: &str| {
             Unanswered::Refused(refusal(RefusalCode::PaymentRefused, None, None, message))
         };
         let sales = self.provider.parts().sales.as_ref();
         let sales = sales.ok_or_else(|| refused("no chain can be reached here now"))?;
-        match till::refund(sales, payment, self.provider.now()).await? {
-            Ok(settlement) => {
-                let frame = ProviderFrame::Refunded(settlement);
-                Ok(self.sender.send(&frame).await?)
+        for _ in 0..CORRECTIONS_MAX {
+            match till::refund(sales, &payment, self.provider.now()).await? {
+                Refunding::Settled(settlement) => {
+                    let frame = ProviderFrame::Refunded(settlement);
+                    return Ok(self.sender.send(&frame).await?);
+                }
+                Refunding::Refused(code) => return Err(refused(code.message())),
+                Refunding::Corrected(correction) => {
+                    let frame = ProviderFrame::PaymentRequired(correction);
+                    self.sender.send(&frame).await?;
+                }
             }
-            Err(code) => Err(refused(code.message())),
+            payment = match self.next_frame().await? {
+                PayerFrame::Refund(payment) => payment,
+                _ => return Err(Ended::OutOfTurn.into()),
+            };
         }
+        Err(refused("the refund had to be corrected too often"))
     }
 
     /// Takes the first promise, if the answer is to be paid.
@@ -304,11 +315,18 @@ impl<'a> Conversation<'a> {
     }
 
     async fn next_payment(&mut self) -> Result<Vec<u8>, Ended> {
+        match self.next_frame().await? {
+            PayerFrame::Pay(payment) => Ok(payment),
+            _ => Err(Ended::OutOfTurn),
+        }
+    }
+
+    /// What the payer says next, where it has to say something.
+    async fn next_frame(&mut self) -> Result<PayerFrame, Ended> {
         let said = timeout(PAYER_TIME_MAX, self.receiver.recv()).await;
         match said.map_err(|_| Ended::Silent)?? {
-            Some(PayerFrame::Pay(payment)) => Ok(payment),
-            Some(PayerFrame::Ask { .. } | PayerFrame::Refund(_)) => Err(Ended::OutOfTurn),
             Some(PayerFrame::Cancel) | None => Err(Ended::Gone),
+            Some(frame) => Ok(frame),
         }
     }
 

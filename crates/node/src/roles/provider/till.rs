@@ -6,7 +6,7 @@ use std::pin::Pin;
 use alloy_primitives::Address;
 use hearth_protocol::answer::provider::Meter;
 use hearth_protocol::answer::{Price, SignedReceipt};
-use hearth_protocol::channel::provider::{Quote, Statement};
+use hearth_protocol::channel::provider::{Correction, Quote, Statement};
 use hearth_protocol::channel::{CheckedPayment, PaymentKind, check};
 use hearth_protocol::id::{ChainId, ChannelId};
 use hearth_protocol::money::Amount;
@@ -154,17 +154,20 @@ impl<'a> Tab<'a> {
     /// What becomes of a promise that cannot be admitted.
     pub(super) fn promise(&self, payment: &[u8], now: Timestamp) -> Result<Admitting, Promised> {
         let correct = || Promised::Corrected(self.ask(ErrorCode::InvalidRequirements));
-        let (accepted, checked) = self.read(payment, now).map_err(|code| match code {
+        let read = self.read(payment, now).map_err(|code| match code {
             ErrorCode::InvalidRequirements => correct(),
             code => Promised::Refused(code.message().to_owned()),
         })?;
         let begun = match &self.paying {
             Some(_) => None,
-            None => self.begin(&accepted, &checked).map(Box::new),
+            None => self.begin(&read).map(Box::new),
         };
         let Some(paying) = self.paying.as_ref().or(begun.as_deref()) else {
             return Err(correct());
         };
+        let ReadPayment {
+            accepted, checked, ..
+        } = read;
         if paying.channel != checked.channel || !paying.asset.is_meant_by(&accepted) {
             return Err(Promised::Refused(
                 "an answer is paid from one channel".to_owned(),
@@ -207,12 +210,16 @@ impl<'a> Tab<'a> {
         promised
     }
 
-    fn begin(&self, accepted: &PaymentRequirements, checked: &CheckedPayment) -> Option<Paying> {
-        let asset = self.sales.assets.iter().find(|a| a.is_meant_by(accepted))?;
+    fn begin(&self, payment: &ReadPayment<'_>) -> Option<Paying> {
+        let ReadPayment {
+            asset,
+            accepted,
+            checked,
+        } = payment;
         let price = self.prices.iter().find(|p| p.asset == asset.asset)?;
         let meter = Meter::new(*price, self.prompt_tokens, self.output_tokens_max);
         (accepted.amount >= meter.least()).then(|| Paying {
-            asset: asset.clone(),
+            asset: (*asset).clone(),
             payer: checked.config.payer,
             channel: checked.channel,
             before: checked
@@ -224,15 +231,11 @@ impl<'a> Tab<'a> {
         })
     }
 
-    fn read(
-        &self,
-        payment: &[u8],
-        now: Timestamp,
-    ) -> Result<(PaymentRequirements, CheckedPayment), ErrorCode> {
-        let (accepted, checked) = read(self.sales, payment, now)?;
-        match checked.kind {
+    fn read(&self, payment: &[u8], now: Timestamp) -> Result<ReadPayment<'_>, ErrorCode> {
+        let read = read(self.sales, payment, now)?;
+        match read.checked.kind {
             PaymentKind::Refund(_) => Err(ErrorCode::VoucherPayload),
-            _ => Ok((accepted, checked)),
+            _ => Ok(read),
         }
     }
 
@@ -241,19 +244,7 @@ impl<'a> Tab<'a> {
             return Promised::Refused(refusal.code.message().to_owned());
         };
         let need = paying.meter.least();
-        let mut entry = paying.asset.batch_requirements(offer::Price {
-            need,
-            ceiling: need,
-        });
-        let state = serde_json::json!({
-            "channelState": correction.channel,
-            "voucherState": correction.voucher,
-        });
-        if let Value::Object(state) = state {
-            let known = state.into_iter().filter(|(_, value)| !value.is_null());
-            entry.extra.extend(known);
-        }
-        Promised::Corrected(required(vec![entry], refusal.code))
+        Promised::Corrected(corrected(&paying.asset, need, *correction, refusal.code))
     }
 
     /// Charges the oldest part if it is used up and more is to come; `sign` makes the receipt of
@@ -384,12 +375,29 @@ impl Paying {
     }
 }
 
+/// What came of a refund that was asked for.
+pub(super) enum Refunding {
+    /// The JSON of an x402 `SettleResponse`.
+    Settled(Vec<u8>),
+    /// It has to be signed for another figure: the JSON of an x402 `PaymentRequired`.
+    Corrected(Vec<u8>),
+    /// It cannot be read, or is no refund.
+    Refused(ErrorCode),
+}
+
+/// A payment by a channel, with signatures that hold.
+struct ReadPayment<'a> {
+    asset: &'a AcceptedAsset,
+    accepted: PaymentRequirements,
+    checked: CheckedPayment,
+}
+
 /// Reads the JSON of an x402 `PaymentPayload` by a channel, and checks its signatures.
-fn read(
-    sales: &Sales,
+fn read<'a>(
+    sales: &'a Sales,
     payment: &[u8],
     now: Timestamp,
-) -> Result<(PaymentRequirements, CheckedPayment), ErrorCode> {
+) -> Result<ReadPayment<'a>, ErrorCode> {
     let payment: PaymentPayload =
         serde_json::from_slice(payment).map_err(|_| ErrorCode::InvalidPayload)?;
     let accepted = payment.accepted;
@@ -399,24 +407,27 @@ fn read(
     let payload: BatchPayload =
         BatchPayload::deserialize(&payment.payload).map_err(|_| ErrorCode::VoucherPayload)?;
     let checked = check(&payload, &asset.terms(), now)?;
-    Ok((accepted, checked))
+    Ok(ReadPayment {
+        asset,
+        accepted,
+        checked,
+    })
 }
 
-/// Returns what is left in a channel: `payment` is the JSON of an x402 `PaymentPayload` with a
-/// refund, what comes back that of a `SettleResponse`, or why the payment is none.
+/// Returns what is left in a channel: `payment` is the JSON of an x402 `PaymentPayload` with a refund.
 pub(super) async fn refund(
     sales: &Sales,
     payment: &[u8],
     now: Timestamp,
-) -> Result<Result<Vec<u8>, ErrorCode>, DeskStopped> {
-    let (accepted, checked) = match read(sales, payment, now) {
+) -> Result<Refunding, DeskStopped> {
+    let ReadPayment { asset, checked, .. } = match read(sales, payment, now) {
         Ok(read) => read,
-        Err(code) => return Ok(Err(code)),
+        Err(code) => return Ok(Refunding::Refused(code)),
     };
     if !matches!(checked.kind, PaymentKind::Refund(_)) {
-        return Ok(Err(ErrorCode::InvalidPayload));
+        return Ok(Refunding::Refused(ErrorCode::InvalidPayload));
     }
-    let (chain, payer) = (accepted.network, checked.config.payer);
+    let (chain, payer) = (asset.chain(), checked.config.payer);
     // A refund promises nothing.
     let quote = Quote {
         ceiling: Amount::ZERO,
@@ -425,10 +436,40 @@ pub(super) async fn refund(
     };
     let response = match sales.desk.pay(chain, checked, quote).await? {
         Admission::Refunded(statement) => batch_response(chain, payer, &statement),
-        Admission::Refused(refusal) => SettleResponse::failure(chain, Some(payer), refusal.code),
+        Admission::Refused(Refusal { code, correction }) => match correction {
+            Some(correction) => {
+                let correction = corrected(asset, Amount::ZERO, *correction, code);
+                return Ok(Refunding::Corrected(correction));
+            }
+            None => SettleResponse::failure(chain, Some(payer), code),
+        },
         Admission::Admitted(_) => unreachable!("a refund admits no work"),
     };
-    Ok(Ok(serde_json::to_vec(&response).unwrap_or_default()))
+    Ok(Refunding::Settled(
+        serde_json::to_vec(&response).unwrap_or_default(),
+    ))
+}
+
+/// The JSON of an x402 `PaymentRequired` that tells a payer how its channel stands.
+fn corrected(
+    asset: &AcceptedAsset,
+    need: Amount,
+    correction: Correction,
+    code: ErrorCode,
+) -> Vec<u8> {
+    let mut entry = asset.batch_requirements(offer::Price {
+        need,
+        ceiling: need,
+    });
+    let state = serde_json::json!({
+        "channelState": correction.channel,
+        "voucherState": correction.voucher,
+    });
+    if let Value::Object(state) = state {
+        let known = state.into_iter().filter(|(_, value)| !value.is_null());
+        entry.extra.extend(known);
+    }
+    required(vec![entry], code)
 }
 
 fn required(accepts: Vec<PaymentRequirements>, error: ErrorCode) -> Vec<u8> {
