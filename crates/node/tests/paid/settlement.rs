@@ -188,7 +188,8 @@ async fn a_claim_in_several_tokens_at_once_pays_each_in_its_own() {
             purse.buy(&shop.get("/hello"), |_| true).await.unwrap();
         }
     };
-    (buy(&one, 3).await, buy(&other, 2).await);
+    buy(&one, 3).await;
+    buy(&other, 2).await;
     let mut tasks = Tasks::new();
     // In the first the gas of a claim would cost more than it brings; in the second it costs nothing.
     let mut escrows = dear_escrows(&world, "two tokens", &mut tasks).await;
@@ -210,7 +211,8 @@ async fn a_claim_in_several_tokens_at_once_pays_each_in_its_own() {
         brought.collect::<Vec<_>>()
     };
     assert_eq!(claimed(false).await, [(second_asset(), 1, amount(200))]);
-    (buy(&one, 1).await, buy(&other, 1).await);
+    buy(&one, 1).await;
+    buy(&other, 1).await;
     let mut all = claimed(true).await;
     all.sort();
     let mut expected = vec![(asset(), 1, amount(400)), (second_asset(), 1, amount(100))];

@@ -321,7 +321,8 @@ async fn an_old_claim_that_is_shown_again_takes_the_place_of_no_higher_one() {
     let channel = purse.channels().unwrap()[0].channel;
     let newest = Handover::new(ChainId(CHAIN), &escrow, shop.claim_row(channel));
     let (looked, taken) = futures::join!(tower.look(), tower.take(newest));
-    (looked.unwrap(), taken.unwrap());
+    looked.unwrap();
+    taken.unwrap();
     tower.look().await.unwrap();
     let mut held = Vec::new();
     let note = |_: &[u8], handover: Handover| held.push(handover.claim.total_claimed);
