@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures::future::join_all;
 use hearth_node::http::{Budget, Listener, Policy, serve};
 use hearth_node::payments::escrow::Escrows;
 use hearth_node::payments::purse::{Purse, Withdrawal};
@@ -15,6 +14,7 @@ use hearth_node::store::{Batch, Store, Table};
 use hearth_protocol::id::ChainId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 
 use super::slow::{Slow, bounds, budget};
 use super::world::{CHAIN, Shop, World, amount, asset, key};
@@ -283,7 +283,7 @@ async fn a_watchtower_spends_no_more_gas_on_a_claim_than_it_brings() {
     assert_eq!(world.balance(shop.receiver).await, amount(100));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn an_old_claim_that_is_shown_again_takes_the_place_of_no_higher_one() {
     let world = World::start().await;
     let shop = world.shop(amount(100), amount(100)).await;
@@ -308,9 +308,12 @@ async fn an_old_claim_that_is_shown_again_takes_the_place_of_no_higher_one() {
     let escrows = open_escrows(world.access(), &keys, &store, &mut tasks).unwrap();
     let tower = tower_of(escrows, &store, &world);
     // All at once, the highest first: whoever is last to be written is not who counts.
-    let all = handovers.iter().rev().cycle().take(40);
-    let taken = join_all(all.map(|handover| tower.take(handover.clone()))).await;
-    taken.into_iter().for_each(|taken| taken.unwrap());
+    let mut all = JoinSet::new();
+    for handover in handovers.iter().rev().cycle().take(40).cloned() {
+        let tower = tower.clone();
+        all.spawn(async move { tower.take(handover).await.unwrap() });
+    }
+    all.join_all().await;
     let mut held = Vec::new();
     let note = |_: &[u8], handover: Handover| held.push(handover.claim.total_claimed);
     store.each(Table::Watched, note).unwrap();
