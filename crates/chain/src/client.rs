@@ -8,6 +8,7 @@
 //! It deliberately does not send transactions in order, follow events or keep state: that is [`crate::sender`] and
 //! [`crate::index`]. (spec: 06-chain, sections 1 and 2)
 
+mod authorizations;
 mod chains;
 mod environment;
 mod error;
@@ -35,6 +36,7 @@ use serde_json::{
     value::{RawValue, to_raw_value},
 };
 
+pub use authorizations::AuthorizedTransfer;
 pub use chains::{Chain, ChainSettings, Chains, SettlementProblem};
 pub use environment::{Environment, SystemEnvironment, Wait};
 pub use error::{ChainError, ErrorKind};

@@ -52,6 +52,13 @@ pub enum SendError {
         /// The chain's words.
         reason: String,
     },
+    /// The endpoint does not do it, whatever the call says: it is of another chain, or the account that sends has no coin
+    /// for the gas; nothing was sent.
+    #[error("nothing was sent, because the endpoint refuses: {reason}")]
+    Unusable {
+        /// The endpoint's words, or what is wrong with it.
+        reason: String,
+    },
     /// It needs more gas than its cap; nothing was sent.
     #[error("nothing was sent: it needs {needed} gas, more than its cap")]
     TooMuchGas {

@@ -5,6 +5,9 @@
     reason = "a test that meets the unexpected should fail there"
 )]
 
+#[path = "embedded/specification.rs"]
+mod specification;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -538,7 +541,7 @@ fn bad_parameters_have_their_own_error() {
             .unwrap(),
         Value::Null
     );
-    let error = chain.request("eth_getProof", json!([])).unwrap_err();
+    let error = chain.request("eth_sign", json!([])).unwrap_err();
     assert_eq!(error.code, RpcError::METHOD_NOT_FOUND);
 }
 

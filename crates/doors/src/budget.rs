@@ -5,7 +5,8 @@
 //! never use up what the household needs. Where a purse is empty a newcomer displaces somebody
 //! whose request is not complete: of the address that holds the most, the one that waits longest.
 //! Whoever sends a whole request is never displaced for one who sends half of one. IPv6 addresses
-//! count by /64, which is what one customer of a provider has.
+//! count by /64, which is what one link has. Who has one often has all of a /48 with it: such a site
+//! has half of a purse at most, and is displaced first.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -22,6 +23,8 @@ const OWN_CONNECTIONS_MAX: usize = 512;
 const BYTES_MAX: usize = 64 << 20;
 /// How many addresses must join to use a purse up.
 const ADDRESSES_MIN: usize = 4;
+/// How many sites must join to use a purse up.
+const SITES_MIN: usize = 2;
 /// Files that this process may have open, if the system lets it: connections are some of them.
 const FILES_WANTED: u64 = 8_192;
 
@@ -96,7 +99,7 @@ impl Budget {
     pub(crate) fn relieve(&self) {
         for purse in [&self.public, &self.own] {
             let mut purse = lock(purse);
-            if let Some(id) = purse.least_worthy(None, u64::MAX, false) {
+            if let Some(id) = purse.least_worthy(Whose::Anybody, u64::MAX, false) {
                 purse.displace(id);
                 return;
             }
@@ -147,6 +150,32 @@ impl Address {
             }
         }
     }
+
+    /// The first address of the site that it is in: a /48, or an IPv4 address alone.
+    fn site(self) -> Self {
+        match self {
+            Self::V6([a, b, c, d, e, f, ..]) => Self::V6([a, b, c, d, e, f, 0, 0]),
+            other => other,
+        }
+    }
+}
+
+/// Of whom somebody must make room.
+#[derive(Debug, Clone, Copy)]
+enum Whose {
+    Anybody,
+    Address(Address),
+    Site(Address),
+}
+
+impl Whose {
+    fn includes(self, address: Address) -> bool {
+        match self {
+            Self::Anybody => true,
+            Self::Address(one) => one == address,
+            Self::Site(site) => site == address.site(),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -156,6 +185,8 @@ struct Purse {
     clock: u64,
     held: BTreeMap<u64, Entry>,
     shares: HashMap<Address, Share>,
+    /// The same by site.
+    sites: HashMap<Address, Share>,
     bytes: usize,
 }
 
@@ -181,6 +212,7 @@ impl Purse {
             clock: 0,
             held: BTreeMap::new(),
             shares: HashMap::new(),
+            sites: HashMap::new(),
             bytes: 0,
         }
     }
@@ -194,19 +226,52 @@ impl Purse {
         self.shares.get(&address).copied().unwrap_or_default()
     }
 
-    fn admit(&mut self, address: Address, displaced: Arc<Notify>) -> Option<u64> {
-        let cap = match address {
-            Address::Loopback => self.limits.connections,
-            _ => self.limits.connections_per_address,
-        };
-        if self.share(address).connections >= cap {
-            self.make_room(Some(address), u64::MAX, false)?;
+    fn site_share(&self, address: Address) -> Share {
+        let share = self.sites.get(&address.site());
+        share.copied().unwrap_or_default()
+    }
+
+    /// Changes what an address and its site have. Those that have no connection are forgotten.
+    fn count(&mut self, address: Address, change: impl Fn(&mut Share)) {
+        let counted = [
+            (&mut self.shares, address),
+            (&mut self.sites, address.site()),
+        ];
+        for (shares, key) in counted {
+            let share = shares.entry(key).or_default();
+            change(share);
+            if share.connections == 0 {
+                shares.remove(&key);
+            }
         }
-        if self.held.len() >= self.limits.connections {
-            self.make_room(None, u64::MAX, false)?;
+    }
+
+    /// What an address, and its site, may have of `all`.
+    fn caps(address: Address, all: usize, per_address: usize) -> (usize, usize) {
+        match address {
+            Address::Loopback => (all, all),
+            _ => (per_address, (all / SITES_MIN).max(per_address)),
+        }
+    }
+
+    fn admit(&mut self, address: Address, displaced: Arc<Notify>) -> Option<u64> {
+        let Limits {
+            connections: all,
+            connections_per_address: per_address,
+            ..
+        } = self.limits;
+        let (cap, site_cap) = Self::caps(address, all, per_address);
+        if self.share(address).connections >= cap {
+            self.make_room(Whose::Address(address), u64::MAX, false)?;
+        }
+        if self.site_share(address).connections >= site_cap {
+            self.make_room(Whose::Site(address.site()), u64::MAX, false)?;
+        }
+        if self.held.len() >= all {
+            self.make_room(Whose::Anybody, u64::MAX, false)?;
         }
         let id = self.tick();
-        self.shares.entry(address).or_default().connections += 1;
+        self.count(address, |share| share.connections += 1);
         let entry = Entry {
             address,
             waits_since: Some(id),
@@ -217,24 +282,26 @@ impl Purse {
         Some(id)
     }
 
-    fn make_room(&mut self, of: Option<Address>, not: u64, has_bytes: bool) -> Option<()> {
+    fn make_room(&mut self, of: Whose, not: u64, has_bytes: bool) -> Option<()> {
         let id = self.least_worthy(of, not, has_bytes)?;
         self.displace(id);
         Some(())
     }
 
-    /// Whom to displace: of those without a complete request, of the address that holds the most,
-    /// the one that waits longest.
-    fn least_worthy(&self, of: Option<Address>, not: u64, has_bytes: bool) -> Option<u64> {
+    /// Whom to displace: of those without a complete request, of the site and then the address that
+    /// holds the most, the one that waits longest.
+    fn least_worthy(&self, of: Whose, not: u64, has_bytes: bool) -> Option<u64> {
         let waits = |(id, entry): (&u64, &Entry)| {
             let since = entry.waits_since?;
-            let fits = of.is_none_or(|of| of == entry.address) && *id != not;
-            let share = self.share(entry.address);
-            let weight = if has_bytes {
-                share.bytes
-            } else {
-                share.connections
-            };
+            let fits = of.includes(entry.address) && *id != not;
+            let shares = [self.site_share(entry.address), self.share(entry.address)];
+            let weight = shares.map(|share| {
+                if has_bytes {
+                    share.bytes
+                } else {
+                    share.connections
+                }
+            });
             (fits && (!has_bytes || entry.bytes > 0)).then_some((weight, u64::MAX - since, *id))
         };
         self.held
@@ -253,30 +320,32 @@ impl Purse {
     fn remove(&mut self, id: u64) -> Option<Entry> {
         self.give_back(id);
         let entry = self.held.remove(&id)?;
-        if let Some(share) = self.shares.get_mut(&entry.address) {
-            share.connections -= 1;
-            if share.connections == 0 {
-                self.shares.remove(&entry.address);
-            }
-        }
+        self.count(entry.address, |share| share.connections -= 1);
         Some(entry)
     }
 
     /// Takes bytes for a request that arrives.
     fn take(&mut self, id: u64, bytes: usize) -> Result<(), Exhausted> {
         let address = self.held.get(&id).ok_or(Exhausted)?.address;
-        let cap = match address {
-            Address::Loopback => self.limits.bytes,
-            _ => self.limits.bytes_per_address,
-        };
+        let Limits {
+            bytes: all,
+            bytes_per_address: per_address,
+            ..
+        } = self.limits;
+        let (cap, site_cap) = Self::caps(address, all, per_address);
         while self.share(address).bytes + bytes > cap {
-            self.make_room(Some(address), id, true).ok_or(Exhausted)?;
+            let whose = Whose::Address(address);
+            self.make_room(whose, id, true).ok_or(Exhausted)?;
         }
-        while self.bytes + bytes > self.limits.bytes {
-            self.make_room(None, id, true).ok_or(Exhausted)?;
+        while self.site_share(address).bytes + bytes > site_cap {
+            let whose = Whose::Site(address.site());
+            self.make_room(whose, id, true).ok_or(Exhausted)?;
+        }
+        while self.bytes + bytes > all {
+            self.make_room(Whose::Anybody, id, true).ok_or(Exhausted)?;
         }
         self.held.get_mut(&id).ok_or(Exhausted)?.bytes += bytes;
-        self.shares.entry(address).or_default().bytes += bytes;
+        self.count(address, |share| share.bytes += bytes);
         self.bytes += bytes;
         Ok(())
     }
@@ -285,11 +354,9 @@ impl Purse {
         let Some(entry) = self.held.get_mut(&id) else {
             return;
         };
-        let bytes = std::mem::take(&mut entry.bytes);
+        let (bytes, address) = (std::mem::take(&mut entry.bytes), entry.address);
         self.bytes -= bytes;
-        if let Some(share) = self.shares.get_mut(&entry.address) {
-            share.bytes -= bytes;
-        }
+        self.count(address, |share| share.bytes -= bytes);
     }
 
     fn wait(&mut self, id: u64, waits: bool) {
@@ -427,6 +494,48 @@ mod tests {
         let _new = budget.seat(false, peer("192.0.2.1")).unwrap();
         assert!(is_displaced(&heavy[0]));
         assert!(!light.iter().any(is_displaced));
+    }
+
+    #[test]
+    fn links_of_one_site_share_half_and_make_room_first() {
+        let budget = budget();
+        let other = budget.seat(false, peer("2001:db8:2::1")).unwrap();
+        let link = |link: u8| {
+            budget
+                .seat(false, peer(&format!("2001:db8:1:{link}::1")))
+                .unwrap()
+        };
+        let site: Vec<_> = (0..6).map(link).collect();
+        let left = site.iter().filter(|seat| !is_displaced(seat)).count();
+        assert_eq!(left, 4, "half of the places");
+        assert!(
+            is_displaced(&site[0]) && is_displaced(&site[1]),
+            "the oldest"
+        );
+        // Whoever comes from elsewhere finds a place, however many links the site has.
+        let mut new = Vec::new();
+        for last in 1..=6 {
+            new.push(
+                budget
+                    .seat(false, peer(&format!("198.51.100.{last}")))
+                    .unwrap(),
+            );
+        }
+        assert!(!is_displaced(&other) && !new.iter().any(is_displaced));
+        // Bytes count in the same way.
+        let budget = self::budget();
+        let link = |link: u8| {
+            budget
+                .seat(false, peer(&format!("2001:db8:1:{link}::1")))
+                .unwrap()
+        };
+        let (one, two) = (link(1), link(2));
+        one.works();
+        one.take(40).unwrap();
+        assert_eq!(two.take(40), Err(Exhausted), "more than a site may have");
+        let other = budget.seat(false, peer("192.0.2.1")).unwrap();
+        other.take(60).unwrap();
+        assert!(!is_displaced(&one));
     }
 
     #[test]

@@ -365,6 +365,11 @@ mod tests {
             "127.8.8.8",
             "hearth.lan:80",
             "HEARTH.LAN.",
+            "127.0.0.1.",
+            "localhost:0",
+            "localhost:00080",
+            "[0:0:0:0:0:ffff:127.0.0.1]:1",
+            "[::FFFF:7F00:1]",
         ] {
             assert_eq!(status(&loopback(), "/", &[("host", host)]), 200, "{host}");
         }
@@ -380,9 +385,20 @@ mod tests {
             "0x7f000001",
             "127.1",
             "lan",
+            "[::127.0.0.1]",
+            "[::ffff:0.0.0.0]",
+            "localhost..",
+            "ip6-localhost",
+            "localhost-",
+            "xn--localhost",
+            "hearth.lan.evil.example",
         ] {
             assert_eq!(status(&loopback(), "/", &[("host", host)]), 421, "{host}");
         }
+    }
+
+    #[test]
+    fn a_host_that_browsers_never_send_is_no_host() {
         for host in [
             "",
             "a b",
@@ -398,6 +414,18 @@ mod tests {
             "localhost:80:80",
             "localhost,localhost",
             "http://localhost",
+            "localhost:+80",
+            "localhost:-1",
+            "localhost:8\u{660}",
+            "localh\u{f6}st",
+            "[::1].",
+            "[::1]:",
+            "[127.0.0.1]",
+            "::1",
+            "localhost/",
+            "localhost\\",
+            "localhost%00",
+            ".localhost",
             "..localhost",
             ".",
         ] {
@@ -470,6 +498,14 @@ mod tests {
             "http://evil.example/http://127.0.0.1:4040",
             "chrome-extension://abcdef",
             "file://",
+            "http://127.0.0.1:4040/",
+            "http://127.0.0.1:4040#",
+            "http://127.0.0.1:4040, https://evil.example",
+            "http://u@127.0.0.1:4040",
+            "http://127.0.0.1:04040",
+            "http:// 127.0.0.1:4040",
+            "ws://127.0.0.1:4040",
+            "127.0.0.1:4040",
         ] {
             assert_eq!(ask("origin", origin), 403, "{origin}");
         }
@@ -480,6 +516,10 @@ mod tests {
             ("same-site", 403),
             ("Cross-Site", 403),
             ("", 403),
+            ("same-origin, cross-site", 403),
+            ("none, cross-site", 403),
+            ("Same-Origin", 403),
+            ("same_origin", 403),
         ] {
             assert_eq!(ask("sec-fetch-site", site), expected, "{site}");
         }
@@ -487,6 +527,12 @@ mod tests {
             host,
             ("origin", "http://127.0.0.1:4040"),
             ("origin", "https://evil.example"),
+        ];
+        assert_eq!(status(&loopback(), "/", &two), 403);
+        let two = [
+            host,
+            ("sec-fetch-site", "same-origin"),
+            ("sec-fetch-site", "cross-site"),
         ];
         assert_eq!(status(&loopback(), "/", &two), 403);
     }

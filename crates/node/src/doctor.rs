@@ -157,13 +157,25 @@ fn lock(home: &Home, part: Part) -> Finding {
 fn configuration(config: &Config) -> Finding {
     const CHECK: &str = "config";
     let (chains, assets) = (config.chains.len(), config.assets.len());
-    let message = format!("the configuration names {chains} chains and {assets} assets");
+    let message = format!(
+        "the configuration names {} and {}",
+        counted(chains, "chain"),
+        counted(assets, "asset")
+    );
     if chains == 0 || assets == 0 {
         let mend =
             "Add them to config.toml; move the file away to get a fresh one with explanations";
         return fault(CHECK, Health::Warning, message, mend);
     }
     good(CHECK, message)
+}
+
+/// So many of what has a plural in `s`.
+fn counted(count: usize, one: &str) -> String {
+    match count {
+        1 => format!("1 {one}"),
+        _ => format!("{count} {one}s"),
+    }
 }
 
 #[cfg(test)]
@@ -175,6 +187,12 @@ mod tests {
         assert_eq!(disk_finding(0).health, Health::Bad);
         assert_eq!(disk_finding(DISK_FREE_MIN_BYTES).health, Health::Warning);
         assert_eq!(disk_finding(DISK_FREE_WARN_BYTES).health, Health::Good);
+    }
+
+    #[test]
+    fn one_thing_is_counted_as_one() {
+        let said = |count| counted(count, "chain");
+        assert_eq!([0, 1, 2].map(said), ["0 chains", "1 chain", "2 chains"]);
     }
 
     #[tokio::test]

@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use alloy_primitives::{Address, U256};
+use futures::future::join_all;
 use hearth_api::money::Money;
 use hearth_chain::client::{ChainClient, ChainError, Environment, HttpOptions, SystemEnvironment};
 use hearth_chain::sender::SenderConfig;
@@ -235,22 +236,36 @@ pub(crate) struct ChainAccesses {
 /// The way to every configured chain. One that does not answer now is used once it does; until then nothing that rests
 /// on it is sold or bought.
 pub(crate) async fn chain_accesses(config: &Config) -> ChainAccesses {
-    let (mut all, mut silent) = (Vec::new(), Vec::new());
-    for (chain, settings) in &config.chains {
-        let access = match chain_access(config, *chain).await {
-            Ok(access) => Ok(access),
-            Err(error) => {
-                tracing::warn!(%chain, %error, "the chain is used once it answers");
-                silent.push(*chain);
-                silent_access(*chain, settings)
-            }
-        };
-        match access {
+    let (mut all, unanswered) = all_chains(config).await;
+    let mut silent = Vec::new();
+    for (chain, settings, error) in unanswered {
+        tracing::warn!(%chain, %error, "the chain is used once it answers");
+        silent.push(chain);
+        match silent_access(chain, settings) {
             Ok(access) => all.push(access),
             Err(error) => tracing::warn!(%chain, %error, "the chain is left out"),
         }
     }
     ChainAccesses { all, silent }
+}
+
+/// A chain that does not answer now, how it is reached, and what was met.
+type Silent<'a> = (ChainId, &'a ChainConfig, TradeError);
+
+/// The ways to the configured chains that answer, and the others. All are asked at once, so that none waits for another.
+async fn all_chains(config: &Config) -> (Vec<ChainAccess>, Vec<Silent<'_>>) {
+    let ask =
+        |(chain, settings)| async move { (chain, settings, chain_access(config, chain).await) };
+    let chains = config.chains.iter();
+    let asked = chains.map(|(chain, settings)| ask((*chain, settings)));
+    let (mut reachable, mut silent) = (Vec::new(), Vec::new());
+    for (chain, settings, access) in join_all(asked).await {
+        match access {
+            Ok(access) => reachable.push(access),
+            Err(error) => silent.push((chain, settings, error)),
+        }
+    }
+    (reachable, silent)
 }
 
 /// The way to a chain that does not answer now. Its client refuses any other chain once something answers.

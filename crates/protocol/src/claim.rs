@@ -253,6 +253,13 @@ fn covers(policy: &ClaimPolicy, amount: Amount, gas: u64) -> bool {
     cost.is_zero() || cost < amount
 }
 
+/// Whether a claim of one channel brings more than its gas costs, at `gas_price_nano`
+/// ([`ClaimPolicy::gas_price_nano`]).
+pub fn is_claim_covered(amount: Amount, gas_price_nano: u128) -> bool {
+    let cost = cost_of(CLAIM_GAS_FIRST, gas_price_nano);
+    cost.is_zero() || cost < amount
+}
+
 /// Whether `gas` is a small enough share of `amount`.
 fn pays(policy: &ClaimPolicy, amount: Amount, gas: u64) -> bool {
     let ClaimPolicy {

@@ -3,6 +3,7 @@
 //! One table from name to function; parsing of parameters, shapes of replies and the work itself are in the modules
 //! below by subject. Spec: 05 embedded chain, section 10.
 
+mod access;
 mod blocks;
 mod call;
 mod dev;
@@ -49,6 +50,7 @@ pub(crate) fn dispatch(chain: &Embedded, method: &str, params: Value) -> Result<
 
         "eth_call" => call::call(chain, &params),
         "eth_estimateGas" => call::estimate_gas(chain, &params),
+        "eth_createAccessList" => access::create_access_list(chain, &params),
         "eth_sendRawTransaction" => submit::send_raw(chain, &params),
 
         "eth_getTransactionByHash" => blocks::transaction_by_hash(chain, &params),
@@ -73,6 +75,8 @@ pub(crate) fn dispatch(chain: &Embedded, method: &str, params: Value) -> Result<
         "eth_getFilterLogs" => logs::filter_logs(chain, &params),
         "eth_uninstallFilter" => logs::uninstall(chain, &params),
 
+        "eth_getProof" => Err(no_proofs()),
+
         _ if chain.dev_rpc() => dev::dispatch(chain, method, &params),
         _ => Err(unknown(method)),
     }
@@ -84,6 +88,13 @@ fn unknown(method: &str) -> RpcError {
         shown.push('…');
     }
     let text = format!("the method {shown} does not exist/is not available");
+    RpcError::new(RpcError::METHOD_NOT_FOUND, text)
+}
+
+/// State is committed to by a hash over what changed (spec: 05 embedded chain, section 8), in which nothing can be proved.
+fn no_proofs() -> RpcError {
+    let text = "the method eth_getProof does not exist/is not available: the state of this chain is in no Merkle tree, so \
+                that there are no proofs of it";
     RpcError::new(RpcError::METHOD_NOT_FOUND, text)
 }
 

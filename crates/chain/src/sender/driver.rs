@@ -231,8 +231,13 @@ impl SenderTask {
     async fn estimate(&self, id: IntentId, intent: &TxIntent) -> Event {
         match self.client.estimate_gas(&self.request(intent)).await {
             Ok(gas) => Event::Estimated(id, gas),
-            Err(ChainError::Reverted { revert, .. }) => Event::Impossible(id, revert.to_string()),
-            Err(ChainError::Refused { message, .. }) => Event::Impossible(id, message),
+            Err(ChainError::Reverted { revert, .. }) => {
+                Event::Impossible(id, NotSent::Refused(revert.to_string()))
+            }
+            // Not what the call says: an account without coin for gas, or an endpoint that does not estimate.
+            Err(ChainError::Refused { message, .. }) => {
+                Event::Impossible(id, NotSent::Unusable(message))
+            }
             Err(error) => {
                 tracing::warn!(intent = %id, %error, "gas could not be estimated; trying again");
                 Event::NotEstimated(id)
@@ -498,6 +503,7 @@ fn not_sent(id: IntentId, reason: NotSent) -> SendError {
         NotSent::DeadlinePassed => SendError::DeadlinePassed,
         NotSent::TooMuchGas(needed) => SendError::TooMuchGas { needed },
         NotSent::Refused(reason) => SendError::WouldFail { reason },
+        NotSent::Unusable(reason) => SendError::Unusable { reason },
         NotSent::NotSigned(reason) => SendError::NotSigned { reason },
         NotSent::QueueFull => SendError::QueueFull,
         NotSent::NameTaken => SendError::NameTaken(id),

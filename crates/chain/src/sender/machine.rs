@@ -110,8 +110,8 @@ pub enum Event {
     Observed(Snapshot),
     /// The gas of a queued intent is known.
     Estimated(IntentId, u64),
-    /// A queued intent cannot be done: the chain says so.
-    Impossible(IntentId, String),
+    /// A queued intent cannot be done, for this reason.
+    Impossible(IntentId, NotSent),
     /// The endpoint may not be used at all, such as one of another chain: nothing new is begun.
     Unusable(String),
     /// A queued intent's gas could not be found out now.
@@ -202,6 +202,8 @@ pub enum NotSent {
     TooMuchGas(u64),
     /// The chain says that it would fail.
     Refused(String),
+    /// The endpoint may not be used, or does not do this for the account that sends.
+    Unusable(String),
     /// The key did not sign.
     NotSigned(String),
     /// [`MAX_QUEUED`] intents wait already.
@@ -384,12 +386,10 @@ impl Machine {
             }
             Event::Observed(snapshot) => self.observe(now_ms, snapshot, effects),
             Event::Estimated(id, gas) => self.estimated(now_ms, &id, gas, effects),
-            Event::Impossible(id, reason) => {
-                self.drop_queued(&id, NotSent::Refused(reason), effects);
-            }
+            Event::Impossible(id, reason) => self.drop_queued(&id, reason, effects),
             Event::Unusable(reason) => {
                 for queued in std::mem::take(&mut self.queue) {
-                    let outcome = Outcome::NotSent(NotSent::Refused(reason.clone()));
+                    let outcome = Outcome::NotSent(NotSent::Unusable(reason.clone()));
                     effects.push(Effect::Finish(queued.id, outcome));
                 }
             }

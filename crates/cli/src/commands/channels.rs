@@ -93,6 +93,9 @@ pub(crate) async fn run(global: &Global, arguments: ChannelArguments) -> Result<
             return refund(global, &with).await;
         }
         ChannelAction::Close { channel, yes } => {
+            if !yes {
+                check_known(global, &channel).await?;
+            }
             confirm(yes, "Withdraw what is left, without the service?")?;
             let purse = Purse::open(global).await?;
             print(&purse.close(&channel).await?, global.json)?;
@@ -117,13 +120,30 @@ fn question(terms: &ChannelTerms) -> String {
 }
 
 async fn list(global: &Global) -> Result<(), Failure> {
+    print(&all(global).await?, global.json)
+}
+
+/// Every channel, as the node that is up or the books have them.
+async fn all(global: &Global) -> Result<Channels, Failure> {
     let home = global.open_home()?;
     let channels: Option<Channels> = get_if_up(&home, "/hearth/channels").await?;
-    let channels = match channels {
+    Ok(match channels {
         Some(channels) => channels,
         None => trade::list(&home, &home.config()?)?,
-    };
-    print(&channels, global.json)
+    })
+}
+
+/// Refuses a channel on which this device does not pay, before anybody is asked about it.
+async fn check_known(global: &Global, channel: &str) -> Result<(), Failure> {
+    let channels = all(global).await?;
+    let is_meant = |known: &Channel| known.channel.eq_ignore_ascii_case(channel);
+    // Books that are in use by another process show nothing.
+    if !channels.problems.is_empty() || channels.paying.iter().any(is_meant) {
+        return Ok(());
+    }
+    let message = format!("this device pays on no channel {channel}");
+    let next = "See `hearth channels` for what there is";
+    Err(Failure::new("no_channel", message, next))
 }
 
 fn unlocked(global: &Global) -> Result<Unlocked, Failure> {
@@ -306,8 +326,14 @@ impl Show for Claims {
                     amount, claim.chain
                 )),
                 (Some(hash), _) => page.line(&format!(
-                    "Claimed {} of {} channels on {}, transaction {hash}",
-                    amount, claim.channels, claim.chain
+                    "Claimed {amount} of {} {} on {}, transaction {hash}",
+                    claim.channels,
+                    if claim.channels == 1 {
+                        "channel"
+                    } else {
+                        "channels"
+                    },
+                    claim.chain
                 )),
                 (None, problem) => page.line(&format!(
                     "Not claimed on {}: {}",

@@ -339,6 +339,10 @@ fn what_names_no_channel_brings_nothing_back() {
     for (channel, code) in [("0x12", "bad_request"), (unknown.as_str(), "no_channel")] {
         let close = ["channels", "close", channel, "--yes", "--json"];
         assert_eq!(market.buyer.run(&close).error_code(1), code, "{channel}");
+        // Nor is anybody asked whether to close what there is not.
+        let unasked = ["channels", "close", channel, "--json"];
+        let unasked = market.buyer.run(&unasked).error_code(1);
+        assert_eq!(unasked, "no_channel", "{channel}");
     }
     market.has_no_channel();
 }

@@ -7,10 +7,14 @@
 //! - Payments of one payer that are in hand at the same time must be covered by its balance together,
 //!   so a balance for one payment starts work once.
 //! - Before the work the journal, the chain's `authorizationState` and a simulation are asked.
-//! - A payment that failed serves nothing again, and from then on its payer pays before the work.
+//! - A payment that failed serves nothing again, and from then on its payer pays before the work. So does one that went
+//!   away while its work was done.
 //!
-//! So a payer that moves its tokens away while the work is done gets one piece of work and no reply, once for each account
-//! and run of the node.
+//! So a payer that moves its tokens away while the work is done, or hangs up, gets one piece of work and no reply, once for
+//! each account and run of the node.
+//!
+//! Whoever sees the authorization can make its transfer, which pays the provider all the same: then this node's own
+//! transaction fails, and the payment is good.
 //!
 //! A crash before the transfer is sent leaves nothing: no reply left, and the same payment may come again. A crash after it
 //! must not take a payer's money for nothing: the payment is on record before the transfer is sent, and whoever brings it
@@ -18,9 +22,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use alloy_primitives::{Address, B256, U256, keccak256};
 use alloy_sol_types::SolValue;
+use hearth_chain::client::ErrorKind;
 use hearth_chain::sender::SendError;
 use hearth_protocol::claim::gas_price_nano;
 use hearth_protocol::exact::{CheckedTransfer, check, is_worth};
@@ -38,19 +44,21 @@ use crate::store::{Batch, Store, Table};
 
 /// Payments that are worked for at the same time at most.
 const IN_HAND_MAX: usize = 1_024;
-/// Payers that are remembered because a payment of theirs failed.
+/// Payers that are remembered because a payment of theirs failed, or its work was in vain.
 const WARY_OF_MAX: usize = 4_096;
-/// How long a price of gas is good for, in milliseconds.
+/// How long a price of gas is good for, and how long it counts that none could be read, in milliseconds.
 const GAS_PRICE_KEPT_MS: u64 = 30_000;
+/// How long a request for a price waits for a chain's price of gas.
+const GAS_PRICE_PATIENCE: Duration = Duration::from_secs(3);
 
 /// How far a payment came. New stages are added at the end: the store has them by number.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 enum Stage {
-    /// The transfer was or will be sent.
+    /// The transfer was or will be sent, or could not be sent when it was tried.
     Sent,
     /// The transfer is final; whether the reply arrived is not known.
     Paid { transaction: String },
-    /// The reply left.
+    /// The reply left, or will not be made again.
     Served,
     /// The transfer failed.
     Failed,
@@ -74,8 +82,8 @@ struct Counter {
     sums: BTreeMap<Purse, Amount>,
     /// Payers whose payments are taken before the work.
     wary_of: BTreeSet<Purse>,
-    /// The price of gas, and when it was asked.
-    gas_prices: BTreeMap<ChainId, (u128, u64)>,
+    /// The price of gas where it could be read, and when it was asked.
+    gas_prices: BTreeMap<ChainId, (Option<u128>, u64)>,
 }
 
 /// Takes one-off payments. Clones share their state.
@@ -101,10 +109,14 @@ pub struct Tendered {
     fingerprint: B256,
     /// It was taken: the transaction.
     paid: Option<String>,
+    is_worked_for: bool,
 }
 
 impl Drop for Tendered {
     fn drop(&mut self) {
+        if self.is_worked_for && self.paid.is_none() {
+            self.cashier.beware(self.purse);
+        }
         let mut counter = self.cashier.lock();
         counter.in_hand.remove(&self.key);
         if let Some(sum) = counter.sums.get_mut(&self.purse) {
@@ -142,21 +154,29 @@ impl Cashier {
         };
         let known = self.lock().gas_prices.get(&asset.chain).copied();
         let fresh = known.filter(|(_, at_ms)| now.0.abs_diff(*at_ms) < GAS_PRICE_KEPT_MS);
-        let price = match (fresh, self.escrows.get(asset.chain)) {
-            (Some((price, _)), _) => price,
-            (None, None) => return false,
-            (None, Some(escrow)) => match escrow.client().gas_price().await {
-                Ok(price) => price,
-                Err(error) => {
-                    warn!(%error, "one-off payments are not offered: the price of gas cannot be read");
-                    return false;
-                }
-            },
+        let price = match fresh {
+            Some((price, _)) => price,
+            None => {
+                let price = self.read_gas_price(asset.chain).await;
+                self.lock().gas_prices.insert(asset.chain, (price, now.0));
+                price
+            }
         };
-        if fresh.is_none() {
-            self.lock().gas_prices.insert(asset.chain, (price, now.0));
-        }
-        is_worth(amount, gas_price_nano(price, worth), self.gas_share_ppm)
+        price
+            .is_some_and(|price| is_worth(amount, gas_price_nano(price, worth), self.gas_share_ppm))
+    }
+
+    /// The price of gas on a chain. One whose endpoint does not answer must not hold up those who pay on another.
+    async fn read_gas_price(&self, chain: ChainId) -> Option<u128> {
+        let escrow = self.escrows.get(chain)?;
+        let asked = tokio::time::timeout(GAS_PRICE_PATIENCE, escrow.client().gas_price()).await;
+        let unread = match asked {
+            Ok(Ok(price)) => return Some(price),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "the endpoint does not answer".to_owned(),
+        };
+        warn!(%chain, reason = unread, "one-off payments are not offered: the price of gas cannot be read");
+        None
     }
 
     /// Checks a payment for the request with this fingerprint.
@@ -188,6 +208,7 @@ impl Cashier {
             signature: payload.signature,
             fingerprint,
             paid: None,
+            is_worked_for: false,
         };
         let at_once = match self.take_in_hand(tendered.key, tendered.purse, tendered.transfer.value)
         {
@@ -197,14 +218,20 @@ impl Cashier {
                 return Err(tendered.disown(code));
             }
         };
-        match tendered.recall()? {
+        let stage = tendered.recall()?;
+        match stage {
             Some(Stage::Paid { transaction }) => tendered.paid = Some(transaction),
             // The work was done before a crash, and perhaps the transfer: that is settled first.
             Some(_) => {
                 tendered.take().await?;
             }
-            None => tendered.check(at_once).await?,
+            None => {
+                tendered.check(at_once).await?;
+                return Ok(tendered);
+            }
         }
+        // Once more, and no further time: whoever hangs up each time would have work done for ever.
+        tendered.note(Stage::Served).await?;
         Ok(tendered)
     }
 
@@ -224,7 +251,7 @@ impl Cashier {
         Ok(sum)
     }
 
-    /// Remembers that a payment of this payer failed.
+    /// Remembers that work for a payment of this payer was in vain.
     fn beware(&self, purse: Purse) {
         let mut counter = self.lock();
         counter.wary_of.insert(purse);
@@ -242,6 +269,11 @@ impl Tendered {
     /// Who pays.
     pub fn payer(&self) -> Address {
         self.transfer.payer
+    }
+
+    /// Says whether the work for this payment is under way. If it is dropped then, its payer went away.
+    pub fn set_worked_for(&mut self, is_worked_for: bool) {
+        self.is_worked_for = is_worked_for;
     }
 
     /// How far this payment came before, if it is on record and may still serve this request.
@@ -294,40 +326,53 @@ impl Tendered {
         if let Some(transaction) = &self.paid {
             return Ok(transaction.clone());
         }
-        self.note(Some(Stage::Sent)).await?;
+        self.note(Stage::Sent).await?;
         let sent = self
             .escrow
             .send_transfer(self.token, &self.transfer, &self.signature)
             .await;
         let transaction = match sent {
             Ok(transaction) => transaction,
-            Err(error) => return Err(self.failed(&error).await?),
+            Err(error) => self.not_made(&error).await?,
         };
-        self.note(Some(Stage::Paid {
+        self.note(Stage::Paid {
             transaction: transaction.clone(),
-        }))
+        })
         .await?;
         self.paid = Some(transaction.clone());
         Ok(transaction)
     }
 
-    /// Keeps what a transfer that was not made means for its payment. Returns what the payer is told.
-    async fn failed(&self, error: &SendError) -> Result<ErrorCode, ErrorCode> {
+    /// Keeps what it means that a transfer was not made. Returns the transaction in which somebody else made it.
+    async fn not_made(&self, error: &SendError) -> Result<String, ErrorCode> {
         warn!(%error, "a one-off payment was not made");
         match error {
-            SendError::Reverted { .. } | SendError::WouldFail { .. } => {
-                self.cashier.beware(self.purse);
-                self.note(Some(Stage::Failed)).await?;
-                Ok(ErrorCode::ExactTransaction)
-            }
+            SendError::Reverted { .. } | SendError::WouldFail { .. } => {}
             // It may have been sent: that is asked when the payment comes again.
-            SendError::Stopped => Ok(ErrorCode::UnexpectedSettle),
-            // Nothing was sent, and that is not the payer's fault.
+            SendError::Stopped => return Err(ErrorCode::UnexpectedSettle),
+            // Nothing was sent, and that is not the payer's fault. The work was done all the same: its transfer is tried
+            // again before more is done, for this payment and the payer's others.
             _ => {
-                self.note(None).await?;
-                Ok(ErrorCode::UnexpectedSettle)
+                self.cashier.beware(self.purse);
+                return Err(ErrorCode::UnexpectedSettle);
             }
         }
+        match self.escrow.made_by_others(self.token, &self.transfer).await {
+            Ok(Some((transaction, true))) => return Ok(transaction),
+            // As long as it is not known, it is tried again when the payment comes again.
+            Ok(Some((_, false))) => return Err(ErrorCode::UnexpectedSettle),
+            Err(error) if error.kind() == ErrorKind::Retryable => {
+                warn!(%error, "it is not known whether somebody else made the transfer");
+                return Err(ErrorCode::UnexpectedSettle);
+            }
+            Ok(None) => {}
+            Err(error) => {
+                warn!(%error, "the chain does not show whether somebody else made the transfer")
+            }
+        }
+        self.cashier.beware(self.purse);
+        self.note(Stage::Failed).await?;
+        Err(ErrorCode::ExactTransaction)
     }
 
     /// Lets go of what was never in this payment's hand. Returns `code`.
@@ -337,26 +382,31 @@ impl Tendered {
         code
     }
 
-    /// Says that the reply left, so that the payment serves nothing more.
+    /// Says that the work failed: it costs nothing, and what was paid for it before serves another time.
+    pub async fn not_served(&self) {
+        let Some(transaction) = self.paid.clone() else {
+            return;
+        };
+        if let Err(code) = self.note(Stage::Paid { transaction }).await {
+            error!(%code, "a payment whose work failed could not be marked; it might serve nothing more");
+        }
+    }
+
+    /// Says that the reply leaves, so that the payment serves nothing more.
     pub async fn served(self) {
-        if let Err(code) = self.note(Some(Stage::Served)).await {
+        if let Err(code) = self.note(Stage::Served).await {
             error!(%code, "a served payment could not be marked; it might be served once more");
         }
     }
 
-    /// Puts on record how far the payment came; nothing, where it is as if it had never come.
-    async fn note(&self, stage: Option<Stage>) -> Result<(), ErrorCode> {
+    /// Puts on record how far the payment came.
+    async fn note(&self, stage: Stage) -> Result<(), ErrorCode> {
         let mut batch = Batch::default();
-        match stage {
-            Some(stage) => {
-                let fingerprint = self.fingerprint;
-                let record = TransferRecord { fingerprint, stage };
-                batch
-                    .put(Table::Transfers, self.key.as_slice(), &record)
-                    .map_err(|error| store_failed(&error))?;
-            }
-            None => batch.remove(Table::Transfers, self.key.as_slice()),
-        }
+        let fingerprint = self.fingerprint;
+        let record = TransferRecord { fingerprint, stage };
+        batch
+            .put(Table::Transfers, self.key.as_slice(), &record)
+            .map_err(|error| store_failed(&error))?;
         self.cashier
             .store
             .commit(batch)

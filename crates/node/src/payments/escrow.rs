@@ -5,7 +5,7 @@
 //! asking never does it twice.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use alloy_primitives::{Address, B256, Bytes, U256, keccak256};
 use alloy_signer_local::PrivateKeySigner;
@@ -35,6 +35,9 @@ use super::offer::AcceptedAsset;
 use super::signing::sign;
 
 mod finality;
+mod payers;
+
+use payers::Payers;
 
 /// Gas that a deposit, a refund or a transfer may use at most: several times what it needs.
 const GAS_CAP: u64 = 1_000_000;
@@ -42,8 +45,6 @@ const GAS_CAP: u64 = 1_000_000;
 const GAS_CAP_ROW: u64 = 100_000;
 /// The share of what a deposit or a refund moves that its gas may cost, in millionths: 1%.
 const GAS_SHARE_PPM: u32 = 10_000;
-/// Deposits and refunds of one payer that are under way at once: as many as it may have channels with one provider.
-const PAYER_TRANSACTIONS_MAX: usize = 8;
 /// How long a transaction may wait before it is signed for the first time, in milliseconds.
 const SIGN_WITHIN_MS: u64 = 60_000;
 
@@ -86,26 +87,7 @@ pub struct Escrow {
     authorizer: PrivateKeySigner,
     /// Blocks until what is in the chain is final, its own included.
     confirmations: u64,
-    /// What is under way for each payer.
-    under_way: Mutex<BTreeMap<Address, usize>>,
-}
-
-/// A payer's place among those whose transactions are under way.
-struct PayerPlace<'a> {
-    escrow: &'a Escrow,
-    payer: Address,
-}
-
-impl Drop for PayerPlace<'_> {
-    fn drop(&mut self) {
-        let mut under_way = self.escrow.payers();
-        if let Some(count) = under_way.get_mut(&self.payer) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                under_way.remove(&self.payer);
-            }
-        }
-    }
+    payers: Payers,
 }
 
 /// In which order transactions are sent.
@@ -247,30 +229,8 @@ impl Escrow {
             domain,
             authorizer,
             confirmations: confirmations.max(1),
-            under_way: Mutex::default(),
+            payers: Payers::default(),
         }
-    }
-
-    fn payers(&self) -> std::sync::MutexGuard<'_, BTreeMap<Address, usize>> {
-        // Counts are whole after any panic.
-        self.under_way
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A place for a transaction that `payer` wants.
-    fn place(&self, payer: Address) -> Result<PayerPlace<'_>, ErrorCode> {
-        let mut under_way = self.payers();
-        let count = under_way.entry(payer).or_default();
-        if *count >= PAYER_TRANSACTIONS_MAX {
-            return Err(ErrorCode::ChannelBusy);
-        }
-        *count += 1;
-        drop(under_way);
-        Ok(PayerPlace {
-            escrow: self,
-            payer,
-        })
     }
 
     /// Whether blocks of this chain are made for transactions only, and stay.
@@ -357,7 +317,7 @@ impl Escrow {
 
     /// Whether moving `amount` is worth `gas`, where a coin of the chain is worth `coin_worth` in the
     /// token.
-    async fn check_worth(
+    pub(super) async fn check_worth(
         &self,
         amount: Amount,
         gas: u64,
@@ -468,7 +428,7 @@ impl Escrow {
         // What the chain would refuse may be what it has done already: a deposit that was under way when its answer was
         // lost. The sender knows it by its name; of one that it does not know it sends nothing that would fail.
         let nonce = hearth_protocol::eip712::deposit_nonce(channel, authorization.salt);
-        let _place = self.place(config.payer)?;
+        let _place = self.payers.place(config.payer)?;
         let receipt = self
             .send(
                 Lane::Asked,
@@ -553,7 +513,7 @@ impl Escrow {
         let digest = self.domain.refund_digest(channel, nonce, amount);
         let signature = sign(&self.authorizer, digest);
         calls.push(refund_call(config, amount, nonce, &signature));
-        let _place = self.place(config.payer)?;
+        let _place = self.payers.refund(config.payer, self.now())?;
         self.send_refund(channel, calls, amount, nonce).await
     }
 
@@ -566,8 +526,12 @@ impl Escrow {
         &self,
         channel: ChannelId,
         refund: &RefundPayload,
+        coin_worth: Option<Amount>,
     ) -> Result<Transacted, ErrorCode> {
         let config = &refund.channel_config;
+        let least = ErrorCode::RefundAmount;
+        self.check_worth(refund.amount, REFUND_GAS, coin_worth, least)
+            .await?;
         let ours = config.receiver_authorizer == self.authorizer();
         let mut calls = Vec::new();
         if !refund.claims.is_empty() {
@@ -593,7 +557,12 @@ impl Escrow {
             None => return Err(ErrorCode::ClaimAuthorizer),
         };
         calls.push(refund_call(config, amount, nonce, &signature));
+        let _place = self.payers.refund(config.payer, self.now())?;
         self.send_refund(channel, calls, amount, nonce).await
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp(self.client.environment().now_ms())
     }
 
     async fn send_refund(
@@ -912,6 +881,25 @@ impl Escrow {
         self.send(Lane::Asked, name, token, call, GAS_CAP)
             .await
             .map(|receipt| receipt.transaction_hash.to_string())
+    }
+}
+
+impl Escrow {
+    /// The transaction in which somebody else made a one-off payment's transfer, and whether it is final; nothing where
+    /// nobody did.
+    ///
+    /// # Errors
+    /// When the chain cannot be read, or shows no events.
+    pub async fn made_by_others(
+        &self,
+        token: Address,
+        transfer: &CheckedTransfer,
+    ) -> Result<Option<(String, bool)>, ChainError> {
+        let made = self.client.authorized_transfer(token, transfer).await?;
+        Ok(made.map(|made| {
+            let is_final = made.confirmations >= self.confirmations;
+            (made.transaction_hash.to_string(), is_final)
+        }))
     }
 }
 

@@ -192,6 +192,14 @@ impl Facilitator {
             .with_state(self)
     }
 
+    /// What a coin of the chain is worth in what is paid.
+    fn coin_worth(&self, requirements: &PaymentRequirements) -> Option<Amount> {
+        self.escrows.coin_worth(AssetId {
+            chain: requirements.network,
+            token: requirements.asset,
+        })
+    }
+
     fn now(&self) -> Timestamp {
         Timestamp(self.environment.now_ms())
     }
@@ -216,6 +224,12 @@ impl Facilitator {
                 let payload: ExactPayload = read(&payment.payload, ErrorCode::InvalidPayload)?;
                 let transfer = self.check_exact(&payload, requirements)?;
                 let payer = transfer.payer;
+                let worth = self.coin_worth(requirements);
+                let least = ErrorCode::InvalidRequirements;
+                escrow
+                    .check_worth(transfer.value, exact::TRANSFER_GAS, worth, least)
+                    .await
+                    .map_err(|code| (code, Some(payer)))?;
                 escrow
                     .check_transfer(requirements.asset, &transfer, &payload.signature)
                     .await
@@ -364,11 +378,7 @@ impl Facilitator {
         let PaymentKind::Deposit(deposit) = &checked.kind else {
             return refuse(ErrorCode::PayloadType);
         };
-        let asset = AssetId {
-            chain: requirements.network,
-            token: requirements.asset,
-        };
-        let worth = self.escrows.coin_worth(asset);
+        let worth = self.coin_worth(requirements);
         let done = escrow
             .deposit(&checked.config, checked.channel, deposit, worth)
             .await
@@ -494,7 +504,10 @@ impl Facilitator {
                 self.may_sign(row_channel(escrow.domain(), row).channel, caller)?;
             }
         }
-        let done = escrow.refund_for(channel, refund).await.map_err(told)?;
+        let (chain, token) = (requirements.network, config.token);
+        let worth = self.escrows.coin_worth(AssetId { chain, token });
+        let done = escrow.refund_for(channel, refund, worth).await;
+        let done = done.map_err(told)?;
         let state = ChargeStatement {
             charged_amount: None,
             charged_total: None,

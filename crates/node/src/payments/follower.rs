@@ -14,7 +14,7 @@
 //! that is new to a chain begins at its newest block: its channels are younger than itself
 //! (spec: payments, section 8; 06-chain, section 4).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -43,6 +43,9 @@ use crate::store::{Batch, Store, StoreError, Table};
 pub const POLL_INTERVAL_MS: u64 = 5_000;
 /// How long to wait before an index that had to stop is tried again.
 const RETRY: Duration = Duration::from_secs(60);
+/// How long it counts that everything up to the newest block was heard, in milliseconds: an index waits for its endpoint
+/// where that refuses or answers nothing, and says nothing meanwhile.
+const SILENT_MS_MAX: u64 = 60_000;
 /// Channels that wait to be read; with more, every channel is read instead.
 const HINTS_MAX: usize = 10_000;
 /// Channels that are read from the chain at once.
@@ -54,8 +57,8 @@ pub struct Followed(Arc<Mutex<Chains>>);
 
 #[derive(Debug, Default)]
 struct Chains {
-    /// Everything up to the newest block was heard, and what comes will be.
-    live: BTreeSet<ChainId>,
+    /// When everything up to the newest block was heard last.
+    live: BTreeMap<ChainId, Timestamp>,
     /// Too much happened at once to say what.
     missed: BTreeSet<ChainId>,
 }
@@ -68,19 +71,24 @@ impl Followed {
 
     /// Whether what happened on a chain may be unknown, so that its channels should be read. Having
     /// said that events were missed, it counts them as made good.
-    pub fn may_have_missed(&self, chain: ChainId) -> bool {
+    pub fn may_have_missed(&self, chain: ChainId, now: Timestamp) -> bool {
         let mut chains = self.lock();
-        chains.missed.remove(&chain) || !chains.live.contains(&chain)
+        let is_live = chains.live.get(&chain).is_some_and(|heard_at| {
+            // Of a time that is still to come it was said before the clock was set back.
+            *heard_at <= now && now.ms_since(*heard_at) < SILENT_MS_MAX
+        });
+        chains.missed.remove(&chain) || !is_live
     }
 
-    /// Returns whether the chain was followed until now.
-    fn set_live(&self, chain: ChainId, is_live: bool) -> bool {
+    /// Everything up to the newest block was heard at this time; nothing where that is not so. Returns whether the chain was
+    /// followed until now.
+    fn set_live(&self, chain: ChainId, heard_at: Option<Timestamp>) -> bool {
         let mut chains = self.lock();
-        if is_live {
-            !chains.live.insert(chain)
-        } else {
-            chains.live.remove(&chain)
-        }
+        let before = match heard_at {
+            Some(heard_at) => chains.live.insert(chain, heard_at),
+            None => chains.live.remove(&chain),
+        };
+        before.is_some()
     }
 
     fn miss(&self, chain: ChainId) {
@@ -242,7 +250,7 @@ impl Follower {
         let mut is_first = true;
         loop {
             let Err(error) = self.follow().await;
-            let was_live = self.followed.set_live(self.chain(), false);
+            let was_live = self.followed.set_live(self.chain(), None);
             // A desk that has stopped admits nothing anyway.
             let _ = self.desk.hear(self.chain(), None);
             let chain = self.chain();
@@ -343,11 +351,10 @@ impl Follower {
         }
         let is_all = unread.is_empty();
         hints.put_back(unread);
-        self.followed.set_live(self.chain(), is_all);
-        let sight = is_all.then(|| {
-            let asked_at = Timestamp(level.asked_at_ms);
-            self.escrow.sight(asked_at, level.timestamp_s)
-        });
+        let asked_at = Timestamp(level.asked_at_ms);
+        self.followed
+            .set_live(self.chain(), is_all.then_some(asked_at));
+        let sight = is_all.then(|| self.escrow.sight(asked_at, level.timestamp_s));
         Ok(self.desk.hear(self.chain(), sight)?)
     }
 }
@@ -359,6 +366,7 @@ mod tests {
     use super::*;
 
     const CHAIN: ChainId = ChainId(402_402);
+    const NOW: Timestamp = Timestamp(1_700_000_000_000);
 
     fn claimed(channel: u64) -> IndexedLog {
         let event = Settlement::Claimed {
@@ -391,11 +399,11 @@ mod tests {
     fn more_than_can_be_noted_makes_every_channel_read_once() {
         let followed = Followed::default();
         assert!(
-            followed.may_have_missed(CHAIN),
+            followed.may_have_missed(CHAIN, NOW),
             "nothing is followed at first"
         );
-        followed.set_live(CHAIN, true);
-        assert!(!followed.may_have_missed(CHAIN));
+        followed.set_live(CHAIN, Some(NOW));
+        assert!(!followed.may_have_missed(CHAIN, NOW));
         let listener = Listener {
             hints: Arc::default(),
             followed: followed.clone(),
@@ -405,13 +413,33 @@ mod tests {
         (0..most).for_each(|channel| listener.hear(&claimed(channel)));
         listener.hear(&claimed(0));
         assert_eq!(listener.hints.lock().channels.len(), HINTS_MAX);
-        assert!(!followed.may_have_missed(CHAIN));
+        assert!(!followed.may_have_missed(CHAIN, NOW));
         listener.hear(&claimed(most));
         let hinted = listener.hints.take();
         assert!(hinted.channels.is_empty() && hinted.overflowed);
-        assert!(followed.may_have_missed(CHAIN));
-        assert!(!followed.may_have_missed(CHAIN), "read once");
-        followed.set_live(CHAIN, false);
-        assert!(followed.may_have_missed(CHAIN));
+        assert!(followed.may_have_missed(CHAIN, NOW));
+        assert!(!followed.may_have_missed(CHAIN, NOW), "read once");
+        followed.set_live(CHAIN, None);
+        assert!(followed.may_have_missed(CHAIN, NOW));
+    }
+
+    #[test]
+    fn what_was_heard_long_ago_or_at_a_time_still_to_come_proves_nothing() {
+        let followed = Followed::default();
+        for (heard_ms_ago, may_have_missed) in [
+            (0, false),
+            (SILENT_MS_MAX as i64 - 1, false),
+            (SILENT_MS_MAX as i64, true),
+            (-1, true),
+            (-3_600_000, true),
+        ] {
+            let heard_at = Timestamp(NOW.0.saturating_add_signed(-heard_ms_ago));
+            followed.set_live(CHAIN, Some(heard_at));
+            assert_eq!(
+                followed.may_have_missed(CHAIN, NOW),
+                may_have_missed,
+                "{heard_ms_ago}"
+            );
+        }
     }
 }

@@ -380,8 +380,11 @@ impl Gate {
         };
         let payer = tendered.payer();
         let request = Request::from_parts(priced.parts, priced.body);
+        tendered.set_worked_for(true);
         let response = serve(request).await;
+        tendered.set_worked_for(false);
         if response.status().as_u16() >= 400 {
+            tendered.not_served().await;
             return Ok(response);
         }
         let (mut head, body) = response.into_parts();
@@ -389,7 +392,8 @@ impl Gate {
             Ok(transaction) => {
                 answer::state_exact(&mut head, accepted, payer, transaction);
                 let response = self.finish(head, body, slot).await?;
-                tendered.served().await;
+                // Beside the reply: a crash between the two would keep what was paid and never reply.
+                tokio::spawn(tendered.served());
                 Ok(response)
             }
             Err(code) => Err(Problem::not_settled(accepted.network, Some(payer), code)),

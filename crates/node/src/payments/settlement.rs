@@ -199,7 +199,7 @@ impl Settlement {
                     continue;
                 }
             };
-            let now = Timestamp(self.environment.now_ms());
+            let now = self.time_on(escrow, &ledger).await;
             let due = ledger
                 .due
                 .iter()
@@ -215,6 +215,26 @@ impl Settlement {
         Ok(reports)
     }
 
+    /// What time it is for the channels of `ledger`. A withdrawal ends by the chain's clock: where this device's own stands
+    /// behind it, the chain's counts.
+    async fn time_on(&self, escrow: &Escrow, ledger: &Ledger) -> Timestamp {
+        let now = Timestamp(self.environment.now_ms());
+        let withdraws = |record: &Record| {
+            let onchain = record.onchain.unwrap_or_default();
+            onchain.withdraw_requested_at != 0
+        };
+        if !ledger.due.values().any(withdraws) {
+            return now;
+        }
+        match escrow.client().head().await {
+            Ok(head) => now.max(Timestamp::from_secs(head.timestamp_s)),
+            Err(error) => {
+                warn!(%error, "the chain's time could not be read");
+                now
+            }
+        }
+    }
+
     /// Whether the channels of a token should be read one by one now.
     fn should_read_all(&self, asset: AssetId) -> bool {
         let now = Timestamp(self.environment.now_ms());
@@ -225,8 +245,8 @@ impl Settlement {
             .unwrap_or_else(PoisonError::into_inner);
         let is_time = read_all_at
             .get(&asset)
-            .is_none_or(|last| now.ms_since(*last) >= READ_ALL_MS);
-        let should = self.followed.may_have_missed(asset.chain) || is_time;
+            .is_none_or(|last| *last > now || now.ms_since(*last) >= READ_ALL_MS);
+        let should = self.followed.may_have_missed(asset.chain, now) || is_time;
         if should {
             read_all_at.insert(asset, now);
         }

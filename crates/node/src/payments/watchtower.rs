@@ -3,6 +3,10 @@
 //! A provider signs, channel by channel, the claim of all that is due, and gives it to a device
 //! that it trusts to be awake. That device can do nothing with it but send it: the claim pays the
 //! receiver. It sends it when the payer begins to withdraw, so that a night's sleep costs nothing.
+//!
+//! Each chain is looked at by itself, so that one that does not answer delays no claim on another. A claim that brings
+//! less than its gas costs is not sent: otherwise a payer could make the household pay for gas with channels of dust. A
+//! claim is forgotten once a block that stays has it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,10 +18,10 @@ use axum::extract::State;
 use axum::routing::post;
 use axum::{Json, Router};
 use futures::StreamExt;
+use futures::future::join_all;
 use hearth_api::error::ErrorBody;
 use hearth_chain::client::Environment;
-use hearth_protocol::channel::OnchainState;
-use hearth_protocol::claim::row_channel;
+use hearth_protocol::claim::{gas_price_nano, is_claim_covered, row_channel};
 use hearth_protocol::eip712::SettlementDomain;
 use hearth_protocol::id::{AssetId, ChainId, ChannelId};
 use hearth_protocol::money::Amount;
@@ -26,8 +30,8 @@ use hearth_protocol::x402::ClaimRow;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use tokio::sync::mpsc;
-use tracing::{info, warn};
+use tokio::sync::{Semaphore, mpsc};
+use tracing::{debug, info, warn};
 use url::Url;
 
 use super::escrow::{Escrow, Escrows};
@@ -38,8 +42,8 @@ use crate::store::{Batch, Store, StoreError, Table};
 const WATCHED_MAX: usize = 10_000;
 /// The longest handover that is read, in bytes.
 const HANDOVER_BYTES_MAX: usize = 8 * 1024;
-/// Channels that are read from the chain at once.
-const READS_AT_ONCE: usize = 8;
+/// Channels of a chain that are read and claimed at once.
+const CHANNELS_AT_ONCE: usize = 8;
 /// Reports that wait to be heard; further ones are only logged.
 pub const REPORTS_MAX: usize = 1_024;
 /// The longest answer that a provider reads from a watchtower, in bytes.
@@ -163,6 +167,8 @@ pub struct Watchtower {
     authorizers: Arc<BTreeSet<Address>>,
     environment: Arc<dyn Environment>,
     reports: Option<mpsc::Sender<WatchReport>>,
+    /// What is kept is changed by one at a time: each looks at what is there before it replaces or removes it.
+    turn: Arc<Semaphore>,
 }
 
 impl Watchtower {
@@ -179,6 +185,7 @@ impl Watchtower {
             authorizers: Arc::new(authorizers),
             environment,
             reports: None,
+            turn: Arc::new(Semaphore::new(1)),
         }
     }
 
@@ -223,23 +230,47 @@ impl Watchtower {
             return Err(HandoverError::Authorizer(authorizer));
         }
         let channel = handover.check()?;
-        let held: Option<Handover> = self.store.get(Table::Watched, channel.0.as_slice())?;
-        match held {
-            Some(held) if held.claim.total_claimed >= handover.claim.total_claimed => {
-                return Ok(());
-            }
-            None if self.count()? >= WATCHED_MAX => return Err(HandoverError::Full),
-            _ => {}
+        if !self.keep(channel, &handover).await? {
+            return Ok(());
         }
-        let mut batch = Batch::default();
-        batch.put(Table::Watched, channel.0.as_slice(), &handover)?;
-        self.store.commit(batch).await?;
         self.report(WatchReport::Taken {
             asset: handover.asset(),
             channel,
             total_claimed: handover.claim.total_claimed,
         });
         Ok(())
+    }
+
+    /// Keeps a claim. Returns whether it is higher than the one that was kept.
+    async fn keep(&self, channel: ChannelId, handover: &Handover) -> Result<bool, HandoverError> {
+        let _turn = self.turn.acquire().await;
+        match self.held(channel)? {
+            Some(held) if held.claim.total_claimed >= handover.claim.total_claimed => {
+                return Ok(false);
+            }
+            None if self.count()? >= WATCHED_MAX => return Err(HandoverError::Full),
+            _ => {}
+        }
+        let mut batch = Batch::default();
+        batch.put(Table::Watched, channel.0.as_slice(), handover)?;
+        self.store.commit(batch).await?;
+        Ok(true)
+    }
+
+    /// Forgets the claim of a channel, unless a higher one than `claimed` was handed over meanwhile.
+    async fn forget(&self, channel: ChannelId, claimed: Amount) -> Result<(), StoreError> {
+        let _turn = self.turn.acquire().await;
+        let held = self.held(channel)?;
+        if held.is_none_or(|held| held.claim.total_claimed > claimed) {
+            return Ok(());
+        }
+        let mut batch = Batch::default();
+        batch.remove(Table::Watched, channel.0.as_slice());
+        self.store.commit(batch).await
+    }
+
+    fn held(&self, channel: ChannelId) -> Result<Option<Handover>, StoreError> {
+        self.store.get(Table::Watched, channel.0.as_slice())
     }
 
     fn count(&self) -> Result<usize, StoreError> {
@@ -255,45 +286,78 @@ impl Watchtower {
     /// # Errors
     /// When the store fails.
     pub async fn look(&self) -> Result<usize, StoreError> {
+        let looks = self.escrows.iter().map(|escrow| self.look_at(escrow));
+        let sent: Result<Vec<_>, _> = join_all(looks).await.into_iter().collect();
+        Ok(sent?.into_iter().sum())
+    }
+
+    /// The same on one chain.
+    async fn look_at(&self, escrow: &Escrow) -> Result<usize, StoreError> {
         let mut watched = Vec::new();
         self.store.each(Table::Watched, |key, handover: Handover| {
-            if key.len() == 32 {
+            if key.len() == 32 && handover.network == escrow.domain().chain() {
                 watched.push((ChannelId(B256::from_slice(key)), handover));
             }
         })?;
-        let mut reads = futures::stream::iter(watched)
-            .map(|(channel, handover)| self.read(channel, handover))
-            .buffer_unordered(READS_AT_ONCE);
+        let mut looks =
+            futures::stream::iter(watched)
+                .map(|(channel, handover)| async move {
+                    self.look_after(channel, &handover, escrow).await
+                })
+                .buffer_unordered(CHANNELS_AT_ONCE);
         let mut sent = 0;
-        while let Some(read) = reads.next().await {
-            let Some((channel, handover, escrow, state)) = read else {
-                continue;
-            };
-            if state.total_claimed >= handover.claim.total_claimed {
-                let mut batch = Batch::default();
-                batch.remove(Table::Watched, channel.0.as_slice());
-                self.store.commit(batch).await?;
-            } else if state.withdraw_requested_at != 0
-                && self.claim(channel, &handover, &escrow).await
-            {
-                sent += 1;
-            }
+        while let Some(look) = looks.next().await {
+            sent += usize::from(look?);
         }
         Ok(sent)
     }
 
-    /// A watched channel as the chain has it; `None` where the chain cannot be read.
-    async fn read(
+    /// Looks at one channel. Returns whether its claim was sent.
+    async fn look_after(
         &self,
         channel: ChannelId,
-        handover: Handover,
-    ) -> Option<(ChannelId, Handover, Arc<Escrow>, OnchainState)> {
-        let escrow = self.escrows.get(handover.network)?;
-        match escrow.read(channel).await {
-            Ok(state) => Some((channel, handover, escrow, state)),
+        handover: &Handover,
+        escrow: &Escrow,
+    ) -> Result<bool, StoreError> {
+        let total_claimed = handover.claim.total_claimed;
+        let state = match escrow.read(channel).await {
+            Ok(state) => state,
             Err(error) => {
                 warn!(%error, %channel, "a watched channel could not be read");
-                None
+                return Ok(false);
+            }
+        };
+        if state.total_claimed >= total_claimed {
+            match escrow.claimed_for_sure(channel).await {
+                Ok(claimed) => self.forget(channel, claimed).await?,
+                Err(error) => warn!(%error, %channel, "a claim may not be final yet"),
+            }
+            return Ok(false);
+        }
+        let due = total_claimed.saturating_sub(state.total_claimed);
+        let is_asked_for = state.withdraw_requested_at != 0;
+        Ok(is_asked_for
+            && self.is_worth(handover.asset(), due, escrow).await
+            && self.claim(channel, handover, escrow).await)
+    }
+
+    /// Whether a claim brings more than its gas costs, as far as that is known.
+    async fn is_worth(&self, asset: AssetId, due: Amount, escrow: &Escrow) -> bool {
+        let Some(worth) = self.escrows.coin_worth(asset) else {
+            return true;
+        };
+        match escrow.client().gas_price().await {
+            Ok(price) => {
+                let is_worth = is_claim_covered(due, gas_price_nano(price, worth));
+                if !is_worth {
+                    debug!(%asset, %due, "a watched claim brings less than its gas costs");
+                }
+                is_worth
+            }
+            // The withdrawal does not wait.
+            Err(error) => {
+                warn!(%error, "the price of gas is unknown; claiming whatever it is");
+                true
             }
         }
     }
@@ -318,10 +382,15 @@ impl Watchtower {
         is_sent
     }
 
-    /// Looks every so often, until the future is dropped.
+    /// Looks at each chain every so often, until the future is dropped.
     pub async fn run(self, every: Duration) {
+        let watches = self.escrows.iter().map(|escrow| self.watch(escrow, every));
+        join_all(watches).await;
+    }
+
+    async fn watch(&self, escrow: &Escrow, every: Duration) {
         loop {
-            if let Err(error) = self.look().await {
+            if let Err(error) = self.look_at(escrow).await {
                 warn!(%error, "the watched channels could not be read");
             }
             self.environment.sleep(every).await;

@@ -9,12 +9,13 @@ use std::pin::pin;
 use std::time::Duration;
 
 use alloy_primitives::Address;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, join_all};
 use hearth_api::payments::{WatchEvent, WatchReady, WatchedClaim};
+use hearth_chain::client::ChainError;
 use hearth_protocol::id::AssetId;
 use tokio::sync::mpsc;
 
-use super::{TradeError, bind, chain_access, environment, money_of};
+use super::{TradeError, all_chains, bind, environment, money_of, silent_access};
 use crate::home::{Config, Home, HomeLock, Part};
 use crate::http::{self, Budget, Listener, Policy, Shutdown};
 use crate::keys::{DeviceIndex, Unlocked};
@@ -25,6 +26,9 @@ use crate::store::Store;
 
 /// Devices of the own household that are served where nobody is named.
 pub const HOUSEHOLD_DEVICES: u32 = 16;
+
+/// How long a start waits for a chain to say what the account has there.
+const GAS_PATIENCE: Duration = Duration::from_secs(5);
 
 /// For whom to watch, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,15 +76,20 @@ impl WatchService {
             home.make_private()?;
             let (listener, address) = bind(options.listen).await?;
             let policy = Policy::household(address, &config.api.names, Budget::of_process());
-            let (chains, mut warnings) = answering(config).await?;
+            let (chains, mut warnings) = watched_chains(config).await?;
             let store = Store::open(&home.store_path(Part::Watchtower))?;
             let mut tasks = Tasks::new();
             let till_keys = TillKeys {
                 account: keys.household(),
                 session: keys.session(config.device.index),
             };
-            let escrows = open_escrows(chains, &till_keys, &store, &mut tasks)?;
-            warnings.extend(without_gas(&escrows).await?);
+            let mut escrows = open_escrows(chains, &till_keys, &store, &mut tasks)?;
+            for asset in config.assets.values() {
+                if let Some(worth) = asset.coin_worth {
+                    escrows.set_coin_worth(asset.id, worth);
+                }
+            }
+            warnings.extend(without_gas(&escrows).await);
             let ready = WatchReady {
                 url: format!("http://{address}"),
                 authorizers: authorizers.iter().map(ToString::to_string).collect(),
@@ -168,39 +177,41 @@ fn authorizers(named: &[String], keys: &Unlocked) -> Result<BTreeSet<Address>, T
     named.iter().map(parse).collect()
 }
 
-/// The chains that answer, and a warning for each that does not.
-async fn answering(config: &Config) -> Result<(Vec<ChainAccess>, Vec<String>), TradeError> {
-    let (mut chains, mut warnings, mut last) = (Vec::new(), Vec::new(), None);
-    for chain in config.chains.keys() {
-        match chain_access(config, *chain).await {
-            Ok(access) => chains.push(access),
-            Err(error) => {
-                warnings.push(format!("{chain} is not watched: {error}"));
-                last = Some(error);
+/// The ways to all chains, and a warning for each that does not answer now: it is watched once it does.
+async fn watched_chains(config: &Config) -> Result<(Vec<ChainAccess>, Vec<String>), TradeError> {
+    let (mut chains, mut silent) = all_chains(config).await;
+    if chains.is_empty() {
+        let last = silent.pop().map(|(.., error)| error);
+        let none = || TradeError::Asked("no chain is configured".to_owned());
+        return Err(last.unwrap_or_else(none));
+    }
+    let mut warnings = Vec::new();
+    for (chain, settings, error) in silent {
+        match silent_access(chain, settings) {
+            Ok(access) => {
+                warnings.push(format!("{chain} is watched once it answers: {error}"));
+                chains.push(access);
             }
+            Err(error) => warnings.push(format!("{chain} is not watched: {error}")),
         }
     }
-    match last {
-        Some(error) if chains.is_empty() => Err(error),
-        _ if chains.is_empty() => Err(TradeError::Asked("no chain is configured".to_owned())),
-        _ => Ok((chains, warnings)),
-    }
+    Ok((chains, warnings))
 }
 
-/// A warning for each chain on which the account cannot pay for a claim.
-async fn without_gas(escrows: &Escrows) -> Result<Vec<String>, TradeError> {
-    let mut warnings = Vec::new();
-    for escrow in escrows.iter() {
-        let client = escrow.client();
-        let is_free = client.gas_price().await? == 0;
-        if !is_free && client.native_balance(escrow.account()).await?.is_zero() {
-            let (account, chain) = (escrow.account(), client.chain());
-            warnings.push(format!(
-                "{account} has no coin on {chain} and cannot pay for a claim's gas there"
-            ));
-        }
-    }
-    Ok(warnings)
+/// A warning for each chain on which the account cannot pay for a claim. A chain that does not answer is passed over.
+async fn without_gas(escrows: &Escrows) -> Vec<String> {
+    let asked = escrows.iter().map(|escrow| async move {
+        let price = escrow.client().gas_price().await?;
+        let account = escrow.account();
+        let is_short = price != 0 && escrow.client().native_balance(account).await?.is_zero();
+        Ok::<_, ChainError>(is_short.then(|| {
+            let chain = escrow.client().chain();
+            format!("{account} has no coin on {chain} and cannot pay for a claim's gas there")
+        }))
+    });
+    let asked = asked.map(|asked| tokio::time::timeout(GAS_PATIENCE, asked));
+    let answers = join_all(asked).await.into_iter();
+    answers.filter_map(|answer| answer.ok()?.ok()?).collect()
 }
 
 fn event(config: &Config, report: WatchReport) -> WatchEvent {

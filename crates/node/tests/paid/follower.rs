@@ -9,6 +9,7 @@ use hearth_node::payments::till::{Tasks, TillKeys, open_escrows};
 use hearth_node::store::{Batch, Store, Table};
 use hearth_protocol::channel::OnchainState;
 use hearth_protocol::id::{ChainId, ChannelId};
+use hearth_protocol::time::Timestamp;
 
 use super::world::{CHAIN, World, amount, key};
 
@@ -81,7 +82,11 @@ async fn events_tell_what_happened_also_while_the_provider_was_away() {
     store.commit(batch).await.unwrap();
     let (followed, tasks) = follow(&world, &store, 1);
     let chain = ChainId(CHAIN);
-    eventually("the chain is followed", || !followed.may_have_missed(chain)).await;
+    let is_followed = |followed: &Followed| {
+        let now = Timestamp(world.environment.now_ms());
+        !followed.may_have_missed(chain, now)
+    };
+    eventually("the chain is followed", || is_followed(&followed)).await;
     assert_eq!(onchain(&store, channel).withdraw_requested_at, 0);
 
     let (payer, _payer_tasks) = world.withdrawing(&purse, "withdrawer").await;
@@ -100,8 +105,5 @@ async fn events_tell_what_happened_also_while_the_provider_was_away() {
         onchain(&store, channel).total_claimed == amount(300)
     })
     .await;
-    eventually("the chain is followed again", || {
-        !followed.may_have_missed(chain)
-    })
-    .await;
+    eventually("the chain is followed again", || is_followed(&followed)).await;
 }

@@ -4,6 +4,7 @@
 mod attempts;
 mod exact;
 mod forger;
+mod messages;
 mod repeats;
 mod stale;
 mod strangers;

@@ -19,6 +19,7 @@ mod proxy;
 #[path = "../surface/script.rs"]
 mod script;
 mod settlement;
+mod slow;
 mod watchtower;
 mod world;
 

@@ -20,14 +20,14 @@ use super::world::{Shop, World, amount};
 /// What the service behind the price was asked.
 type Asked = Arc<Mutex<Vec<(Method, String, HeaderMap, Bytes)>>>;
 
-struct Behind {
+pub(crate) struct Behind {
     asked: Asked,
     address: SocketAddr,
     _tasks: JoinSet<()>,
 }
 
 impl Behind {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let asked = Asked::default();
         let noted = Arc::clone(&asked);
         let note = async move |request: Request| {
@@ -54,18 +54,34 @@ impl Behind {
 
     /// A shop that sells what is under `/public` there.
     async fn shop(&self, world: &World) -> Shop {
+        self.shop_and_router(world).await.0
+    }
+
+    /// The same, and what it answers requests with.
+    pub(crate) async fn shop_and_router(&self, world: &World) -> (Shop, Router) {
         let base = format!("http://{}/public", self.address).parse().unwrap();
         let upstream = Upstream::new(base, hearth_node::http::client().unwrap(), 6);
         let price = Price {
             need: amount(100),
             ceiling: amount(100),
         };
-        world
-            .shop_of("proxy", price, |_| {}, |gate| upstream.router(gate))
-            .await
+        let mut kept = Router::new();
+        let build = |gate| {
+            kept = upstream.router(gate);
+            kept.clone()
+        };
+        let shop = world.shop_of("proxy", price, |_| {}, build).await;
+        (shop, kept)
     }
 
-    fn paths(&self) -> Vec<String> {
+    /// The one request that it was asked.
+    pub(crate) fn only(&self) -> (Method, String, HeaderMap, Bytes) {
+        let mut asked = self.asked.lock().unwrap();
+        assert_eq!(asked.len(), 1);
+        asked.remove(0)
+    }
+
+    pub(crate) fn paths(&self) -> Vec<String> {
         let asked = self.asked.lock().unwrap();
         asked.iter().map(|(_, target, ..)| target.clone()).collect()
     }
@@ -112,6 +128,10 @@ async fn no_form_of_a_path_leads_out_of_what_is_sold() {
         "/.%e2%80%8b./secret",
         "/..%c2%a5secret",
         "/..%e2%88%96secret",
+        "/..%ef%bc%9b/secret",
+        "/%ef%b8%b0/secret",
+        "/.%e2%80%8d./secret",
+        "/..%e2%84%85",
         "/%ef%bc%852e%ef%bc%852e/secret",
         "/%f0%80%80%ae%f0%80%80%ae/secret",
         "/..\\secret",

@@ -11,6 +11,7 @@ use hearth_chain::embedded::Embedded;
 use hearth_chain::sender::{DynSigner, RedbJournal, Sender};
 use hearth_node::payments::desk::StoredChannel;
 use hearth_node::payments::escrow::{Escrow, Escrows};
+use hearth_node::payments::purse::Purse;
 use hearth_node::payments::settlement::Settlement;
 use hearth_node::payments::till::Tasks;
 use hearth_node::store::{Batch, Table};
@@ -19,7 +20,7 @@ use hearth_protocol::id::ChainId;
 use hearth_protocol::money::Amount;
 use serde_json::{Value, json};
 
-use super::world::{CHAIN, Shop, World, amount, asset, key, policy};
+use super::world::{CHAIN, SECOND_TOKEN, Shop, World, amount, asset, key, policy, second_asset};
 
 /// What a unit of gas costs where it costs something: 1 gwei.
 const GAS_PRICE_WEI: u64 = 1_000_000_000;
@@ -63,6 +64,29 @@ fn one(chain: &Embedded, call: &Value) -> Value {
     }
 }
 
+/// The way to the world's chain where gas costs something, for the sender of this name.
+pub(crate) async fn dear_escrows(world: &World, name: &str, tasks: &mut Tasks) -> Escrows {
+    let client = dear_endpoint(world.chain.clone(), tasks).await;
+    // Transactions go the world's own way: what they really cost is not what is tested.
+    let access = world.access().remove(0);
+    let mut escrows = Escrows::default();
+    let sender = sender_on(world, name, access.client, tasks);
+    escrows.insert(Escrow::new(client, sender, key(4), 1));
+    escrows
+}
+
+fn sender_on(world: &World, name: &str, client: ChainClient, tasks: &mut Tasks) -> Sender {
+    let journal = RedbJournal::new(Arc::clone(world.store(name).database())).unwrap();
+    let account: DynSigner = Arc::new(key(3));
+    let config = world.access().remove(0).sender;
+    let (sender, task) = Sender::new(client, account, Arc::new(journal), config).unwrap();
+    tasks.spawn(async move {
+        task.run().await.unwrap();
+        "the sender"
+    });
+    sender
+}
+
 /// The shop's claims where gas costs something, and a coin is worth `coin_worth`.
 async fn dear_settlement(
     world: &World,
@@ -70,20 +94,8 @@ async fn dear_settlement(
     coin_worth: Option<Amount>,
     tasks: &mut Tasks,
 ) -> Settlement {
-    let client = dear_endpoint(world.chain.clone(), tasks).await;
-    // Transactions go the world's own way: what they really cost is not what is tested.
-    let access = world.access().remove(0);
     let name = format!("dear {coin_worth:?}");
-    let journal = RedbJournal::new(Arc::clone(world.store(&name).database())).unwrap();
-    let account: DynSigner = Arc::new(key(3));
-    let (sender, task) =
-        Sender::new(access.client, account, Arc::new(journal), access.sender).unwrap();
-    tasks.spawn(async move {
-        task.run().await.unwrap();
-        "the sender"
-    });
-    let mut escrows = Escrows::default();
-    escrows.insert(Escrow::new(client, sender, key(4), 1));
+    let mut escrows = dear_escrows(world, &name, tasks).await;
     if let Some(worth) = coin_worth {
         escrows.set_coin_worth(asset(), worth);
     }
@@ -166,6 +178,52 @@ async fn what_a_refund_claimed_on_its_way_reaches_the_receiver() {
     assert_eq!(cheap.claim(true).await.unwrap().len(), 0, "once");
 }
 
+#[tokio::test]
+async fn a_claim_in_several_tokens_at_once_pays_each_in_its_own() {
+    let world = World::start().await;
+    let shop = world.shop(amount(100), amount(100)).await;
+    let (one, other) = (world.purse("one").await, world.purse_of_second("other"));
+    let buy = async |purse: &Purse, times: usize| {
+        for _ in 0..times {
+            purse.buy(&shop.get("/hello"), |_| true).await.unwrap();
+        }
+    };
+    buy(&one, 3).await;
+    buy(&other, 2).await;
+    let mut tasks = Tasks::new();
+    // In the first the gas of a claim would cost more than it brings; in the second it costs nothing.
+    let mut escrows = dear_escrows(&world, "two tokens", &mut tasks).await;
+    escrows.set_coin_worth(asset(), amount(1_000_000_000));
+    escrows.set_coin_worth(second_asset(), Amount::ZERO);
+    let policy = ClaimPolicy {
+        amount_min: amount(50),
+        ..policy()
+    };
+    let environment = Arc::clone(&world.environment);
+    let (store, desk) = (shop.store.clone(), shop.till.desk.clone());
+    let settlement = Settlement::new(store, escrows, desk, policy, None, environment);
+    let claimed = async |asked: bool| {
+        let reports = settlement.claim(asked).await.unwrap();
+        let brought = reports.iter().map(|report| {
+            let (_, settled) = report.outcome.as_ref().unwrap();
+            (report.asset, report.channels, *settled)
+        });
+        brought.collect::<Vec<_>>()
+    };
+    assert_eq!(claimed(false).await, [(second_asset(), 1, amount(200))]);
+    buy(&one, 1).await;
+    buy(&other, 1).await;
+    let mut all = claimed(true).await;
+    all.sort();
+    let mut expected = vec![(asset(), 1, amount(400)), (second_asset(), 1, amount(100))];
+    expected.sort();
+    assert_eq!(all, expected, "each in a transaction of its own");
+    assert_eq!(world.balance(shop.receiver).await, amount(400));
+    let held = world.client.balance_of(SECOND_TOKEN, shop.receiver);
+    assert_eq!(held.await.unwrap(), alloy_primitives::U256::from(300));
+    assert_eq!(claimed(true).await, [], "nothing more is due");
+}
+
 /// An endpoint that takes connections and answers nothing.
 async fn dead_endpoint(chain: ChainId, tasks: &mut Tasks) -> ChainClient {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -178,6 +236,22 @@ async fn dead_endpoint(chain: ChainId, tasks: &mut Tasks) -> ChainClient {
         "the dead endpoint"
     });
     ChainClient::http(url.parse().unwrap(), chain, HttpOptions::default()).unwrap()
+}
+
+/// The way to the world's chain, and to one that answers nothing.
+pub(crate) async fn beside_a_dead_chain(
+    world: &World,
+    dead: ChainId,
+    tasks: &mut Tasks,
+) -> Escrows {
+    let mut escrows = Escrows::default();
+    let clients = [dead_endpoint(dead, tasks).await, world.client.clone()];
+    for (number, client) in clients.into_iter().enumerate() {
+        let name = format!("two chains {number}");
+        let sender = sender_on(world, &name, client.clone(), tasks);
+        escrows.insert(Escrow::new(client, sender, key(4), 1));
+    }
+    escrows
 }
 
 #[tokio::test]
@@ -199,21 +273,7 @@ async fn a_chain_that_does_not_answer_delays_no_claim_on_another() {
         .unwrap();
     shop.store.commit(batch).await.unwrap();
     let mut tasks = Tasks::new();
-    let mut escrows = Escrows::default();
-    let clients = [dead_endpoint(dead, &mut tasks).await, world.client.clone()];
-    for (number, client) in clients.into_iter().enumerate() {
-        let name = format!("two chains {number}");
-        let journal = RedbJournal::new(Arc::clone(world.store(&name).database())).unwrap();
-        let account: DynSigner = Arc::new(key(3));
-        let config = world.access().remove(0).sender;
-        let (sender, task) =
-            Sender::new(client.clone(), account, Arc::new(journal), config).unwrap();
-        tasks.spawn(async move {
-            task.run().await.unwrap();
-            "a sender"
-        });
-        escrows.insert(Escrow::new(client, sender, key(4), 1));
-    }
+    let escrows = beside_a_dead_chain(&world, dead, &mut tasks).await;
     let policy = ClaimPolicy {
         amount_min: amount(1),
         ..policy()

@@ -1,17 +1,23 @@
 //! A claim is handed over, the provider sleeps, the payer withdraws: the watchtower claims.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use hearth_node::http::{Budget, Listener, Policy, serve};
-use hearth_node::payments::purse::Withdrawal;
+use hearth_node::payments::escrow::Escrows;
+use hearth_node::payments::purse::{Purse, Withdrawal};
 use hearth_node::payments::till::{Tasks, TillKeys, open_escrows};
 use hearth_node::payments::watchtower::{Handover, HandoverError, WatchReport, Watchtower};
+use hearth_node::store::{Batch, Store, Table};
 use hearth_protocol::id::ChainId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 
-use super::world::{CHAIN, World, amount, key};
+use super::slow::{Slow, bounds, budget};
+use super::world::{CHAIN, Shop, World, amount, asset, key};
 
 #[tokio::test]
 async fn a_sleeping_provider_is_paid_when_the_payer_begins_to_withdraw() {
@@ -94,6 +100,11 @@ struct Tower {
 
 impl Tower {
     async fn open(world: &World) -> Self {
+        let household = |address| Policy::household(address, &[], Budget::of_process());
+        Self::behind(world, household).await
+    }
+
+    async fn behind(world: &World, policy: impl FnOnce(SocketAddr) -> Policy) -> Self {
         let shop = world.shop(amount(100), amount(100)).await;
         let purse = world.purse("payer").await;
         purse.buy(&shop.get("/hello"), |_| true).await.unwrap();
@@ -111,7 +122,7 @@ impl Tower {
         let router = tower.reporting(reports).router();
         let listener = Listener::bind("127.0.0.1:0").await.unwrap();
         let host = listener.address().to_string();
-        let policy = Policy::household(listener.address(), &[], Budget::of_process());
+        let policy = policy(listener.address());
         tasks.spawn(async move {
             serve(listener, router, policy, Box::pin(std::future::pending())).await;
             "the watchtower"
@@ -217,4 +228,144 @@ async fn a_watchtower_takes_nothing_at_another_path_or_in_half_a_message() {
     let reply = raw(host, post("/watch", &[own], &long).as_bytes(), false).await;
     assert!(!reply.starts_with("HTTP/1.1 2"), "{reply}");
     tower.takes_the_good_one_only_now().await;
+}
+
+#[tokio::test]
+async fn slow_messages_hold_up_no_claim_at_a_watchtower() {
+    let world = World::start().await;
+    let impatient = |address| Policy::household(address, &[], budget()).with_bounds(bounds());
+    let tower = Tower::behind(&world, impatient).await;
+    let head = format!("POST /watch HTTP/1.1\r\nhost: {}\r\n", tower.host);
+    let slow = Slow::begin(&tower.host, &head).await;
+    tower.takes_the_good_one_only_now().await;
+    slow.all_end_in_vain().await;
+}
+
+/// A watchtower at an endpoint of this world's chain.
+fn tower_of(escrows: Escrows, store: &Store, world: &World) -> Watchtower {
+    let served = BTreeSet::from([key(4).address()]);
+    Watchtower::new(
+        store.clone(),
+        escrows,
+        served,
+        Arc::clone(&world.environment),
+    )
+}
+
+/// A payer that withdraws though a claim of `units` is due, and the claim.
+async fn withdrawn(world: &World, shop: &Shop, purse: &Purse) -> (Handover, Tasks) {
+    purse.buy(&shop.get("/hello"), |_| true).await.unwrap();
+    let channel = purse.channels().unwrap()[0].channel;
+    let escrow = shop.till.escrows.get(ChainId(CHAIN)).unwrap();
+    let handover = Handover::new(ChainId(CHAIN), &escrow, shop.claim_row(channel));
+    let (payer, tasks) = world.withdrawing(purse, "withdrawer").await;
+    payer.withdraw(channel).await.unwrap();
+    (handover, tasks)
+}
+
+#[tokio::test]
+async fn a_watchtower_spends_no_more_gas_on_a_claim_than_it_brings() {
+    let world = World::start().await;
+    let shop = world.shop(amount(100), amount(100)).await;
+    let purse = world.purse("payer").await;
+    let (handover, _payer) = withdrawn(&world, &shop, &purse).await;
+    let mut tasks = Tasks::new();
+    let store = world.store("tower");
+    // A claim takes 66,000 gas of 1 gwei. For 100 units it may cost 99: a coin may be worth 1,500,000 units.
+    let mut escrows = super::settlement::dear_escrows(&world, "dear tower", &mut tasks).await;
+    escrows.set_coin_worth(asset(), amount(1_500_001));
+    let dear = tower_of(escrows.clone(), &store, &world);
+    dear.take(handover).await.unwrap();
+    assert_eq!(dear.look().await.unwrap(), 0);
+    escrows.set_coin_worth(asset(), amount(1_500_000));
+    let cheap = tower_of(escrows, &store, &world);
+    assert_eq!(cheap.look().await.unwrap(), 1);
+    assert_eq!(world.balance(shop.receiver).await, amount(100));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_claim_that_is_shown_again_takes_the_place_of_no_higher_one() {
+    let world = World::start().await;
+    let shop = world.shop(amount(100), amount(100)).await;
+    let purse = world.purse("payer").await;
+    let escrow = shop.till.escrows.get(ChainId(CHAIN)).unwrap();
+    let mut handovers = Vec::new();
+    for _ in 0..4 {
+        purse.buy(&shop.get("/hello"), |_| true).await.unwrap();
+        let channel = purse.channels().unwrap()[0].channel;
+        handovers.push(Handover::new(
+            ChainId(CHAIN),
+            &escrow,
+            shop.claim_row(channel),
+        ));
+    }
+    let mut tasks = Tasks::new();
+    let keys = TillKeys {
+        account: key(5),
+        session: key(6),
+    };
+    let store = world.store("tower");
+    let escrows = open_escrows(world.access(), &keys, &store, &mut tasks).unwrap();
+    let tower = tower_of(escrows, &store, &world);
+    // All at once, the highest first: whoever is last to be written is not who counts.
+    let mut all = JoinSet::new();
+    for handover in handovers.iter().rev().cycle().take(40).cloned() {
+        let tower = tower.clone();
+        all.spawn(async move { tower.take(handover).await.unwrap() });
+    }
+    all.join_all().await;
+    let mut held = Vec::new();
+    let note = |_: &[u8], handover: Handover| held.push(handover.claim.total_claimed);
+    store.each(Table::Watched, note).unwrap();
+    assert_eq!(held, [amount(400)]);
+    // Nor is a higher one forgotten when the chain has a lower one.
+    shop.till.settlement.claim(true).await.unwrap();
+    purse.buy(&shop.get("/hello"), |_| true).await.unwrap();
+    let channel = purse.channels().unwrap()[0].channel;
+    let newest = Handover::new(ChainId(CHAIN), &escrow, shop.claim_row(channel));
+    let (looked, taken) = futures::join!(tower.look(), tower.take(newest));
+    looked.unwrap();
+    taken.unwrap();
+    tower.look().await.unwrap();
+    let mut held = Vec::new();
+    let note = |_: &[u8], handover: Handover| held.push(handover.claim.total_claimed);
+    store.each(Table::Watched, note).unwrap();
+    assert_eq!(held, [amount(500)]);
+}
+
+#[tokio::test]
+async fn a_chain_that_does_not_answer_delays_no_watched_claim_on_another() {
+    let world = World::start().await;
+    let shop = world.shop(amount(100), amount(100)).await;
+    let purse = world.purse("payer").await;
+    let (handover, _payer) = withdrawn(&world, &shop, &purse).await;
+    let mut tasks = Tasks::new();
+    let store = world.store("tower");
+    let dead = ChainId(1);
+    let escrows = super::settlement::beside_a_dead_chain(&world, dead, &mut tasks).await;
+    // More channels on the dead chain than are read at once.
+    let mut batch = Batch::default();
+    for byte in 0..32 {
+        let elsewhere = Handover {
+            network: dead,
+            ..handover.clone()
+        };
+        batch.put(Table::Watched, &[byte; 32], &elsewhere).unwrap();
+    }
+    store.commit(batch).await.unwrap();
+    let tower = tower_of(escrows, &store, &world);
+    tower.take(handover).await.unwrap();
+    tasks.spawn(async move {
+        tower.run(Duration::from_millis(50)).await;
+        "the watchtower"
+    });
+    // An endpoint that does not answer is waited for much longer than this.
+    let deadline = Instant::now() + Duration::from_secs(8);
+    while world.balance(shop.receiver).await != amount(100) {
+        assert!(
+            Instant::now() < deadline,
+            "the claim waits for the other chain"
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }

@@ -13,7 +13,7 @@ use axum::extract::Request;
 use axum::response::Response;
 use axum::routing::get;
 use axum::{Extension, Router};
-use hearth_chain::bindings::{SETTLEMENT_ADDRESS, TestDollar};
+use hearth_chain::bindings::{SETTLEMENT_ADDRESS, TestDollar, test_dollar_init};
 use hearth_chain::client::{ChainClient, Environment, SystemEnvironment, Wait};
 use hearth_chain::embedded::{
     Embedded, EmbeddedConfig, Genesis, GenesisCall, GenesisCode, TEST_DOLLAR_ADDRESS,
@@ -88,6 +88,23 @@ pub(crate) fn fee_token(receiver: Address, receiver_authorizer: Address) -> Acce
     AcceptedAsset {
         asset: fee_asset(),
         name: "Fee Dollar".to_owned(),
+        ..accepted(receiver, receiver_authorizer)
+    }
+}
+
+/// A second token that is what it says.
+pub(crate) const SECOND_TOKEN: Address = Address::repeat_byte(0x5e);
+
+pub(crate) fn second_asset() -> AssetId {
+    AssetId {
+        chain: ChainId(CHAIN),
+        token: SECOND_TOKEN,
+    }
+}
+
+fn second_token(receiver: Address, receiver_authorizer: Address) -> AcceptedAsset {
+    AcceptedAsset {
+        asset: second_asset(),
         ..accepted(receiver, receiver_authorizer)
     }
 }
@@ -211,10 +228,16 @@ impl World {
         let household = key(1).address();
         let mut genesis = Genesis::standard(household)
             .with_contract(FEE_TOKEN, GenesisCode::Constructor(fee_token_code()))
+            .with_contract(SECOND_TOKEN, GenesisCode::Constructor(test_dollar_init()))
             .with_test_dollars(household, U256::from(1_000_000_000_u64))
             .with_test_dollars(key(POOR).address(), U256::from(100_u64));
         genesis.calls.push(mint(FEE_TOKEN, household));
-        let chain = Embedded::in_memory(EmbeddedConfig::new(genesis)).unwrap();
+        genesis.calls.push(mint(SECOND_TOKEN, household));
+        let config = EmbeddedConfig {
+            dev_rpc: true,
+            ..EmbeddedConfig::new(genesis)
+        };
+        let chain = Embedded::in_memory(config).unwrap();
         let client = ChainClient::from_transport(chain.transport(), ChainId(CHAIN));
         client.connect().await.unwrap();
         let environment: Arc<dyn Environment> = Arc::new(SystemEnvironment);
@@ -326,8 +349,16 @@ impl World {
         let mut usual = accepted(receiver, key(4).address());
         differs(&mut usual);
         let gate = Gate {
-            assets: vec![usual, fee_token(receiver, key(4).address())],
-            pricing: Box::new(FixedPrice(vec![(asset(), price), (fee_asset(), price)])),
+            assets: vec![
+                usual,
+                fee_token(receiver, key(4).address()),
+                second_token(receiver, key(4).address()),
+            ],
+            pricing: Box::new(FixedPrice(
+                [asset(), fee_asset(), second_asset()]
+                    .map(|asset| (asset, price))
+                    .into(),
+            )),
             desk: till.desk.clone(),
             cashier: till.cashier.clone(),
             replies: till.replies.clone(),
@@ -391,6 +422,14 @@ impl World {
         self.open_purse_by(name, escrows, limit, clock)
     }
 
+    /// A purse that pays in the second token, and cannot read the chain.
+    pub(crate) fn purse_of_second(&self, name: &str) -> Purse {
+        let limit = AssetLimit::new(amount(10_000), amount(100_000), amount(10_000_000));
+        let spending = Spending([(second_asset(), limit)].into());
+        let clock = Arc::clone(&self.environment);
+        self.purse_that_spends(name, Escrows::default(), spending, clock)
+    }
+
     fn open_purse(&self, name: &str, escrows: Escrows) -> Purse {
         let limit = AssetLimit::new(amount(10_000), amount(100_000), amount(10_000_000));
         self.open_purse_within(name, escrows, limit)
@@ -408,11 +447,21 @@ impl World {
         limit: AssetLimit,
         clock: Arc<dyn Environment>,
     ) -> Purse {
+        let spending = Spending([(asset(), limit)].into());
+        self.purse_that_spends(name, escrows, spending, clock)
+    }
+
+    fn purse_that_spends(
+        &self,
+        name: &str,
+        escrows: Escrows,
+        spending: Spending,
+        clock: Arc<dyn Environment>,
+    ) -> Purse {
         let keys = PayerKeys {
             household: key(1),
             session: key(2),
         };
-        let spending = Spending([(asset(), limit)].into());
         let http = hearth_node::http::client().unwrap();
         Purse::new(keys, spending, self.store(name), escrows, http, clock).unwrap()
     }
@@ -421,16 +470,27 @@ impl World {
 impl World {
     /// Sends a call to the settlement contract from the household's own account, and waits for it.
     pub(crate) async fn send_as_household(&self, name: &str, data: Vec<u8>) {
+        self.send_from(key(1), name, SETTLEMENT_ADDRESS, data).await;
+    }
+
+    /// Sends a call from an account, and waits for it.
+    pub(crate) async fn send_from(
+        &self,
+        account: PrivateKeySigner,
+        name: &str,
+        to: Address,
+        data: Vec<u8>,
+    ) {
         let access = self.access().remove(0);
         let client = ChainClient::from_transport(self.chain.transport(), ChainId(CHAIN));
         let store = self.store(name);
         let journal = RedbJournal::new(Arc::clone(store.database())).unwrap();
-        let account: DynSigner = Arc::new(key(1));
+        let account: DynSigner = Arc::new(account);
         let (sender, task) =
             Sender::new(client.clone(), account, Arc::new(journal), access.sender).unwrap();
         let running = tokio::spawn(task.run());
         let intent = TxIntent {
-            to: SETTLEMENT_ADDRESS,
+            to,
             data: data.into(),
             value: U256::ZERO,
             gas_cap: 1_000_000,

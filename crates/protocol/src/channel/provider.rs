@@ -383,9 +383,9 @@ impl Channel {
                 });
             }
             Event::Publish { max_claimable } => self.publish(max_claimable, out),
-            Event::Onchain { state, sight } => self.adopt_onchain(state, sight, out),
+            Event::Onchain { state, sight } => self.adopt_onchain(now, state, sight, out),
             Event::ReadFailed => self.fail_read(out),
-            Event::Done { request, outcome } => self.finish(request, outcome, out),
+            Event::Done { request, outcome } => self.finish(now, request, outcome, out),
             Event::Tick => {}
         }
         self.advance(at, out);
@@ -761,6 +761,7 @@ impl Channel {
 
     fn finish(
         &mut self,
+        now: Timestamp,
         request: RequestId,
         outcome: Result<Transacted, ErrorCode>,
         out: &mut Vec<Effect>,
@@ -785,7 +786,7 @@ impl Channel {
                 }));
             }
             Ok(done) => {
-                self.adopt_onchain(done.onchain, done.sight, out);
+                self.adopt_onchain(now, done.onchain, done.sight, out);
                 let moved = Some((done.transaction, done.amount));
                 if matches!(self.waiting[index].payment.kind, PaymentKind::Refund(_)) {
                     self.waiting.remove(index);
@@ -829,13 +830,21 @@ impl Channel {
         }
     }
 
-    fn adopt_onchain(&mut self, onchain: OnchainState, sight: Sight, out: &mut Vec<Effect>) {
+    fn adopt_onchain(
+        &mut self,
+        now: Timestamp,
+        onchain: OnchainState,
+        sight: Sight,
+        out: &mut Vec<Effect>,
+    ) {
         self.reading = false;
         for waiting in &mut self.waiting {
             waiting.read = true;
         }
-        // Of two answers that overtook one another the one that was asked for later is newer.
-        if self.read.is_some_and(|read| read.asked_at > sight.asked_at) {
+        // Of two answers that overtook one another the one that was asked for later is newer. One that was asked for at a
+        // time still to come was asked for before the clock was set back, and proves nothing.
+        let overtook = |read: Sight| read.asked_at > sight.asked_at && read.asked_at <= now;
+        if self.read.is_some_and(overtook) {
             return;
         }
         self.read = Some(sight);

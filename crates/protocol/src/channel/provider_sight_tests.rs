@@ -278,6 +278,61 @@ impl World {
     }
 }
 
+/// What a clock may do between two payments, in milliseconds: a correction, a machine that slept, a wrong time zone's hour.
+const JUMPS_MS: [i64; 6] = [-1, -15_000, -900_000, 1, 15_000, 3_600_000];
+
+fn jumped(now: Timestamp, ms: i64) -> Timestamp {
+    Timestamp(now.0.saturating_add_signed(ms))
+}
+
+#[test]
+fn a_clock_that_jumps_hides_no_withdrawal() {
+    for ms in JUMPS_MS {
+        let mut desk = Desk::funded(FUNDS);
+        let (request, out) = desk.pay(PRICE, PRICE, PRICE);
+        assert!(admits(&out, request));
+        desk.charge(request, PRICE);
+        desk.now = jumped(desk.now, ms);
+        let state = OnchainState {
+            withdraw_amount: amount(FUNDS),
+            withdraw_requested_at: desk.now.as_secs(),
+            ..onchain(FUNDS, 0)
+        };
+        desk.read(state);
+        assert_eq!(desk.durable.onchain, Some(state), "{ms}");
+        let (_, mut out) = desk.pay(2 * PRICE, PRICE, PRICE);
+        if out == [Effect::ReadChain] {
+            out = desk.read(state);
+        }
+        let expected = Some(ErrorCode::CumulativeExceedsBalance);
+        assert_eq!(refusal(&out), expected, "{ms}");
+    }
+}
+
+#[test]
+fn a_clock_that_jumps_stops_no_sale_where_nothing_is_followed() {
+    for ms in JUMPS_MS {
+        let mut desk = Desk::funded(FUNDS);
+        desk.now = jumped(desk.now, ms);
+        desk.next += 1;
+        let request = RequestId(desk.next);
+        let pay = Event::Pay {
+            request,
+            payment: Box::new(payment(PRICE, PaymentKind::Voucher)),
+            quote: Quote {
+                ceiling: amount(PRICE),
+                need: amount(PRICE),
+                least_deposit: Amount::ZERO,
+            },
+        };
+        let at = Moment::from(desk.now);
+        assert_eq!(desk.handle_at(at, pay), [Effect::ReadChain], "{ms}");
+        let (state, sight) = (onchain(FUNDS, 0), desk.sight());
+        let out = desk.handle_at(at, Event::Onchain { state, sight });
+        assert!(admits(&out, request), "{ms}: {out:?}");
+    }
+}
+
 proptest! {
     #[test]
     fn nothing_is_served_unpaid_whatever_the_payer_takes_back(

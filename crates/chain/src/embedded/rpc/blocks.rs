@@ -114,7 +114,8 @@ fn waiting(pending: &Pending) -> Transaction<TxEnvelope> {
         block_hash: None,
         block_number: None,
         transaction_index: None,
-        effective_gas_price: None,
+        // As the specification has it of one that is in no block.
+        effective_gas_price: Some(pending.transaction.max_fee_per_gas()),
         block_timestamp: None,
     }
 }
@@ -304,12 +305,18 @@ pub(super) fn fee_history(chain: &Embedded, params: &Params) -> Result<Value, Rp
     } else {
         vec![0; blocks + 1]
     };
-    reply(FeeHistory {
+    let mut history = reply(FeeHistory {
         base_fee_per_gas: fees.clone(),
         base_fee_per_blob_gas: fees,
         blob_gas_used_ratio: vec![0.0; blocks],
         gas_used_ratio,
         oldest_block: oldest,
         reward: (!percentiles.is_empty()).then(|| vec![vec![0; percentiles.len()]; blocks]),
-    })
+    })?;
+    // The specification wants it of no blocks, too, where the library leaves it out.
+    if let Value::Object(fields) = &mut history {
+        let none = || Value::Array(Vec::new());
+        fields.entry("baseFeePerGas").or_insert_with(none);
+    }
+    Ok(history)
 }

@@ -15,6 +15,7 @@ use revm::context::result::{EVMError, ExecutionResult, HaltReason};
 use revm::context::{BlockEnv, TxEnv};
 use revm::context_interface::either::Either;
 use revm::database::CacheDB;
+use revm::state::EvmState;
 use serde_json::Value;
 
 use super::params::{Params, quantity, resolve_required};
@@ -33,15 +34,15 @@ const TRANSFER_GAS: u64 = 21_000;
 const CALL_STIPEND: u64 = 2_300;
 
 /// A call with the state and block that it runs on.
-struct Simulation {
+pub(super) struct Simulation {
     chain_id: u64,
     state: CacheDB<StateAt>,
-    block: BlockEnv,
-    transaction: TxEnv,
+    pub(super) block: BlockEnv,
+    pub(super) transaction: TxEnv,
 }
 
 impl Simulation {
-    fn parse(
+    pub(super) fn parse(
         chain: &Embedded,
         params: &Params,
         default_block: BlockNumberOrTag,
@@ -75,6 +76,7 @@ impl Simulation {
         let mut state = CacheDB::new(StateAt::new(Arc::clone(&head), number));
         apply_overrides(&mut state, overrides)?;
         check_chain(&request, chain.chain_id())?;
+        check_type(&request)?;
         let transaction = call_env(&request, &state)?;
         Ok(Self {
             chain_id: chain.chain_id(),
@@ -85,6 +87,14 @@ impl Simulation {
     }
 
     fn run(&mut self, gas_limit: u64) -> Result<ExecutionResult, RpcError> {
+        self.run_whole(gas_limit).map(|(result, _)| result)
+    }
+
+    /// Runs the call, and says what of the state it touched.
+    pub(super) fn run_whole(
+        &mut self,
+        gas_limit: u64,
+    ) -> Result<(ExecutionResult, EvmState), RpcError> {
         let transaction = TxEnv {
             gas_limit,
             ..self.transaction.clone()
@@ -95,13 +105,11 @@ impl Simulation {
             self.block.clone(),
             transaction,
         );
-        outcome
-            .map(|(result, _)| result)
-            .map_err(|error| match error {
-                EVMError::Transaction(invalid) => RpcError::rejected(describe_invalid(&invalid)),
-                EVMError::Database(error) => error.into(),
-                other => RpcError::rejected(other.to_string()),
-            })
+        outcome.map_err(|error| match error {
+            EVMError::Transaction(invalid) => RpcError::rejected(describe_invalid(&invalid)),
+            EVMError::Database(error) => error.into(),
+            other => RpcError::rejected(other.to_string()),
+        })
     }
 
     /// Whether the call succeeds with this much gas; an error for a reason that more gas does not cure.
@@ -187,7 +195,6 @@ fn is_plain_transfer(simulation: &Simulation) -> Result<bool, RpcError> {
     Ok(plain && codeless)
 }
 
-/// What the EVM needs of a call; fees are left at zero, as for transactions.
 /// Refuses a call that is meant for another chain: its answer would be about this one.
 fn check_chain(request: &TransactionRequest, chain_id: u64) -> Result<(), RpcError> {
     match request.chain_id {
@@ -198,6 +205,51 @@ fn check_chain(request: &TransactionRequest, chain_id: u64) -> Result<(), RpcErr
     }
 }
 
+/// Refuses a call of a type that this chain does not have, or whose fields are those of another one.
+fn check_type(request: &TransactionRequest) -> Result<(), RpcError> {
+    let Some(kind) = request.transaction_type else {
+        return Ok(());
+    };
+    let has_newer_fees =
+        request.max_fee_per_gas.is_some() || request.max_priority_fee_per_gas.is_some();
+    let has_list = request
+        .access_list
+        .as_ref()
+        .is_some_and(|list| !list.0.is_empty());
+    let strange = [
+        (request.gas_price.is_some(), "gasPrice", &[0, 1][..]),
+        (
+            has_newer_fees,
+            "maxFeePerGas or maxPriorityFeePerGas",
+            &[2, 4],
+        ),
+        (has_list, "accessList", &[1, 2, 4]),
+        (
+            request.authorization_list.is_some(),
+            "authorizationList",
+            &[4],
+        ),
+    ];
+    if !matches!(kind, 0 | 1 | 2 | 4) {
+        return Err(RpcError::invalid_params(format!(
+            "transaction type not supported: {kind:#x}; this chain has 0x0, 0x1, 0x2 and 0x4"
+        )));
+    }
+    let found = strange
+        .iter()
+        .find(|(is_there, _, kinds)| *is_there && !kinds.contains(&kind));
+    match found {
+        Some((_, field, _)) => Err(RpcError::invalid_params(format!(
+            "a transaction of type {kind:#x} has no {field}"
+        ))),
+        None if kind == 4 && request.authorization_list.is_none() => Err(RpcError::invalid_params(
+            "a transaction of type 0x4 has an authorizationList",
+        )),
+        None => Ok(()),
+    }
+}
+
+/// What the EVM needs of a call; fees are left at zero, as for transactions.
 fn call_env(request: &TransactionRequest, state: &CacheDB<StateAt>) -> Result<TxEnv, RpcError> {
     if request.blob_versioned_hashes.is_some() || request.max_fee_per_blob_gas.is_some() {
         return Err(RpcError::invalid_params(

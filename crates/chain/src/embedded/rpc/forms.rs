@@ -34,6 +34,14 @@ enum Form {
     Transaction,
     Overrides,
     Filter,
+    /// Addresses with slots.
+    AccessList,
+    /// Lists of 32 bytes.
+    Hashes,
+    /// Signed by accounts that take on code.
+    Authorizations,
+    /// 32 bytes by 32 bytes.
+    Slots,
     Bool,
     /// Whatever the method makes of it.
     Any,
@@ -63,6 +71,7 @@ fn forms(method: &str) -> Option<&'static [Form]> {
         "eth_getStorageAt" => &[F::Bytes(20), F::Slot, F::Block],
         // The fourth, overrides of the block, is refused by the method in words of its own.
         "eth_call" | "eth_estimateGas" => &[F::Transaction, F::Block, F::Overrides, F::Any],
+        "eth_createAccessList" => &[F::Transaction, F::Block],
         "eth_getTransactionByHash" | "eth_getTransactionReceipt" => &[F::Bytes(32)],
         "eth_getTransactionByBlockNumberAndIndex" => &[F::BlockNumber, F::Index],
         "eth_getTransactionByBlockHashAndIndex" => &[F::Bytes(32), F::Index],
@@ -132,7 +141,23 @@ impl Form {
             (Self::Transaction, Value::Object(fields)) => each(fields, transaction_field),
             (Self::Overrides, Value::Object(accounts)) => overrides(accounts),
             (Self::Filter, Value::Object(fields)) => filter(fields),
-            (Self::Transaction | Self::Overrides | Self::Filter, _) => {
+            (Self::AccessList, Value::Array(items)) => items
+                .iter()
+                .try_for_each(|item| whole(item, &ACCESS_LIST_ITEM)),
+            (Self::Authorizations, Value::Array(items)) => items
+                .iter()
+                .try_for_each(|item| whole(item, &AUTHORIZATION)),
+            (Self::Slots, Value::Object(slots)) => slots.iter().try_for_each(|(key, value)| {
+                data(&Value::String(key.clone()), Some(32))?;
+                data(value, Some(32))
+            }),
+            (Self::Hashes, Value::Array(hashes)) => {
+                hashes.iter().try_for_each(|hash| data(hash, Some(32)))
+            }
+            (Self::AccessList | Self::Authorizations | Self::Hashes, _) => {
+                Err(format!("a list is expected, not {}", shown(value)))
+            }
+            (Self::Transaction | Self::Overrides | Self::Filter | Self::Slots, _) => {
                 Err(format!("an object is expected, not {}", shown(value)))
             }
             (Self::Bool, Value::Bool(_)) => Ok(()),
@@ -153,6 +178,36 @@ fn each(fields: &Fields, form: impl Fn(&str) -> Option<Form>) -> Checked {
     Ok(())
 }
 
+/// The fields of an item of an access list.
+const ACCESS_LIST_ITEM: [(&str, Form); 2] =
+    [("address", Form::Bytes(20)), ("storageKeys", Form::Hashes)];
+
+/// The fields of an authorization of EIP-7702.
+const AUTHORIZATION: [(&str, Form); 6] = [
+    ("chainId", Form::Quantity),
+    ("address", Form::Bytes(20)),
+    ("nonce", Form::Index),
+    ("yParity", Form::Quantity),
+    ("r", Form::Quantity),
+    ("s", Form::Quantity),
+];
+
+/// Checks an object that must have all of these fields.
+fn whole(value: &Value, fields: &[(&str, Form)]) -> Checked {
+    let Value::Object(object) = value else {
+        return Err(format!("an object is expected, not {}", shown(value)));
+    };
+    for (name, form) in fields {
+        let value = object.get(*name).unwrap_or(&Value::Null);
+        if value.is_null() {
+            return Err(format!("{name} is missing"));
+        }
+        let told = |reason| format!("{name}: {reason}");
+        form.check(value).map_err(told)?;
+    }
+    Ok(())
+}
+
 fn transaction_field(name: &str) -> Option<Form> {
     Some(match name {
         "from" | "to" => Form::Bytes(20),
@@ -161,6 +216,8 @@ fn transaction_field(name: &str) -> Option<Form> {
             Form::Quantity
         }
         "data" | "input" => Form::Data,
+        "accessList" => Form::AccessList,
+        "authorizationList" => Form::Authorizations,
         _ => return None,
     })
 }
@@ -175,6 +232,7 @@ fn overrides(accounts: &Fields) -> Checked {
             "balance" => Some(Form::Quantity),
             "nonce" => Some(Form::Index),
             "code" => Some(Form::Data),
+            "state" | "stateDiff" => Some(Form::Slots),
             _ => None,
         })?;
         // What is not known would be left out, and the call would not be the one that was meant.

@@ -6,7 +6,7 @@
 //! written, separators that are coded or look alike, codings of codings, bytes that are no text.
 //! Pure; fuzzed as `paths`.
 
-use hearth_protocol::text::is_invisible;
+use hearth_protocol::text::{is_invisible, nfkd};
 use thiserror::Error;
 
 /// Why a path is not forwarded.
@@ -104,16 +104,7 @@ const SEPARATORS: &str =
 /// Whether some program could take the segment for more than a name.
 fn judge(bytes: &[Byte]) -> Result<(), PathFault> {
     let plain: Vec<u8> = bytes.iter().map(|byte| byte.value).collect();
-    let is_code = |after: &[u8]| match after {
-        [b'u' | b'U', ..] => true,
-        [high, low, ..] => hex(*high).is_some() && hex(*low).is_some(),
-        _ => false,
-    };
-    let percents = plain.iter().enumerate().filter(|(_, byte)| **byte == b'%');
-    if percents
-        .into_iter()
-        .any(|(at, _)| is_code(&plain[at + 1..]))
-    {
+    if has_code(&plain) {
         return Err(PathFault::Escape);
     }
     let text = std::str::from_utf8(&plain).map_err(|_| PathFault::NotText)?;
@@ -125,13 +116,31 @@ fn judge(bytes: &[Byte]) -> Result<(), PathFault> {
         return Err(PathFault::NotText);
     }
     let is_separator = |c: char| SEPARATORS.contains(c);
-    if text.chars().any(is_separator) {
+    // Some programs bring letters of another width or form into the usual one: `℅` is `c/o` then.
+    let usual = nfkd(text);
+    if text.chars().any(is_separator) || usual.contains(['/', '\\']) {
         return Err(PathFault::Separator);
     }
-    if is_dots(text) {
+    if has_code(usual.as_bytes()) {
+        return Err(PathFault::Escape);
+    }
+    if is_dots(text) || is_dots(&usual) {
         return Err(PathFault::Dots);
     }
     Ok(())
+}
+
+/// Whether there is a percent sign with a code behind it.
+fn has_code(plain: &[u8]) -> bool {
+    let is_code = |after: &[u8]| match after {
+        [b'u' | b'U', ..] => true,
+        [high, low, ..] => hex(*high).is_some() && hex(*low).is_some(),
+        _ => false,
+    };
+    let percents = plain.iter().enumerate().filter(|(_, byte)| **byte == b'%');
+    percents
+        .into_iter()
+        .any(|(at, _)| is_code(&plain[at + 1..]))
 }
 
 /// Whether some program could read nothing but dots.
@@ -142,6 +151,8 @@ fn is_dots(text: &str) -> bool {
     let is_dot = |c: char| {
         c.is_whitespace()
             || is_invisible(c)
+            // What emoji are joined and chosen by: some file systems pass over it.
+            || matches!(c, '\u{200d}' | '\u{fe00}'..='\u{fe0f}')
             || ".\u{2024}\u{2025}\u{2026}\u{ff0e}\u{fe52}\u{ff61}\u{3002}".contains(c)
     };
     // Where the system's letters are Japanese or Korean ones, their signs of currency are backslashes.
@@ -186,6 +197,8 @@ mod tests {
             ("/why%3f", "/why%3F"),
             ("/c%23", "/c%23"),
             ("/100%c2%a5", "/100%C2%A5"),
+            ("/1%c2%bd%ef%bc%9b", "/1%C2%BD%EF%BC%9B"),
+            ("/%e2%9d%a4%ef%b8%8f", "/%E2%9D%A4%EF%B8%8F"),
             ("/{x}|\"", "/%7Bx%7D%7C%22"),
         ] {
             assert_eq!(canonical(path).as_deref(), Ok(form), "{path}");
@@ -257,6 +270,16 @@ mod tests {
             ("/.%c2%ad./secret", Dots),
             ("/%ef%bd%a1%ef%bd%a1/secret", Dots),
             ("/..%c2%a0/secret", Dots),
+            ("/..%ef%bc%9b/secret", Dots),
+            ("/..%cd%be/secret", Dots),
+            ("/..%ef%bc%9fx/secret", Dots),
+            ("/..%ef%bc%83/secret", Dots),
+            ("/%ef%b8%b0/secret", Dots),
+            ("/%ef%b8%99/secret", Dots),
+            ("/.%e2%80%8d./secret", Dots),
+            ("/..%ef%b8%8f/secret", Dots),
+            ("/a%e2%84%85", Separator),
+            ("/%e2%84%80", Separator),
             ("/..%c2%a5secret", Dots),
             ("/a%e2%82%a9..%e2%82%a9secret", Dots),
             ("/a%ef%bf%a5..", Dots),

@@ -31,6 +31,23 @@ impl Escrow {
     /// # Errors
     /// When the chain cannot be read.
     pub async fn balance_for_sure(&self, channel: ChannelId) -> Result<(Amount, u64), ChainError> {
+        let (state, at_s) = self.channel_for_sure(channel).await?;
+        Ok((Amount::new(state.balance), at_s))
+    }
+
+    /// What is claimed of a channel as of a block that no longer goes away.
+    ///
+    /// # Errors
+    /// When the chain cannot be read.
+    pub async fn claimed_for_sure(&self, channel: ChannelId) -> Result<Amount, ChainError> {
+        let (state, _) = self.channel_for_sure(channel).await?;
+        Ok(Amount::new(state.totalClaimed))
+    }
+
+    async fn channel_for_sure(
+        &self,
+        channel: ChannelId,
+    ) -> Result<(Settlement::channelsReturn, u64), ChainError> {
         let (number, at_s) = self.sure_block().await?;
         let call = Settlement::channelsCall {
             channelId: channel.0,
@@ -43,7 +60,7 @@ impl Escrow {
             method: "channels".to_owned(),
             reason: "not two numbers".to_owned(),
         })?;
-        Ok((Amount::new(state.balance), at_s))
+        Ok((state, at_s))
     }
 
     /// The time, in seconds, of a block that no longer goes away and as of which a payer's one-off payment was not

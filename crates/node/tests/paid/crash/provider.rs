@@ -2,6 +2,7 @@
 //! it ends.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
@@ -30,6 +31,7 @@ pub(super) struct Provider {
     base: Url,
     handle: Handle,
     life: Life,
+    worked: Arc<AtomicU64>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -49,6 +51,7 @@ impl Provider {
             ended: Arc::default(),
         };
         let (ready, opened) = mpsc::channel();
+        let worked = Arc::clone(&case.worked);
         let (process, theirs, case) = (life.clone(), store.clone(), case.clone());
         let thread = std::thread::spawn(move || {
             runtime().block_on(async {
@@ -73,8 +76,14 @@ impl Provider {
             base,
             handle,
             life,
+            worked,
             thread: Some(thread),
         })
+    }
+
+    /// How often the provider of this point worked for a one-off payment, over all of its lives.
+    pub(super) fn worked(&self) -> u64 {
+        self.worked.load(Ordering::Relaxed)
     }
 
     pub(super) fn url(&self, path: &str) -> Url {
@@ -142,6 +151,7 @@ async fn serve(case: &Case, till: &Till, life: Life, tasks: &mut Tasks) -> Url {
     let router = Router::new()
         .route("/job/{units}", get(work))
         .route("/stream", get(stream))
+        .route("/plain", get(plain).with_state(Arc::clone(&case.worked)))
         .layer(PaidLayer(Arc::new(gate)))
         .layer(from_fn_with_state(life, live));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -163,6 +173,11 @@ async fn live(State(life): State<Life>, request: Request, next: Next) -> Respons
     }
     life.ended.notify_one();
     std::future::pending().await
+}
+
+async fn plain(State(worked): State<Arc<AtomicU64>>) -> &'static str {
+    worked.fetch_add(1, Ordering::Relaxed);
+    "work"
 }
 
 async fn work(Extension(meter): Extension<Meter>, Path(units): Path<u128>) -> String {

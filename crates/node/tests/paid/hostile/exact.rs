@@ -1,10 +1,15 @@
 //! Hostile one-off payments.
 
+use alloy_primitives::{B256, U256};
+use alloy_sol_types::SolCall;
+use hearth_chain::bindings::IERC3009;
+use hearth_chain::embedded::TEST_DOLLAR_ADDRESS;
 use hearth_node::payments::offer::AcceptedAsset;
-use hearth_protocol::x402::ErrorCode;
-use serde_json::json;
+use hearth_protocol::signature::Signature;
+use hearth_protocol::x402::{Authorization, ErrorCode};
+use serde_json::{Value, json};
 
-use super::forger::Forger;
+use super::forger::{Forger, Reply};
 use super::{OK, UNPAID, nobody, refused};
 use crate::world::{POOR, World, amount, key};
 
@@ -191,6 +196,180 @@ async fn a_payer_whose_payment_failed_pays_before_the_work() {
     let (held, paid) = futures::join!(held, paid_by_then);
     assert_eq!((held.status, &*held.body), (OK, "held"));
     assert_eq!(paid, before.saturating_add(amount(100)));
+}
+
+/// Has the token carry out a one-off payment's authorization, as anybody can who sees it.
+async fn carry_out(world: &World, name: &str, authorization: &Authorization, payment: &Value) {
+    let signature: Signature = payment["payload"]["signature"]
+        .as_str()
+        .unwrap()
+        .parse()
+        .unwrap();
+    let bytes = signature.as_bytes();
+    let call = IERC3009::transferWithAuthorizationCall {
+        from: authorization.from,
+        to: authorization.to,
+        value: U256::from(authorization.value.units()),
+        validAfter: U256::from(authorization.valid_after),
+        validBefore: U256::from(authorization.valid_before),
+        nonce: authorization.nonce,
+        v: bytes[64],
+        r: B256::from_slice(&bytes[..32]),
+        s: B256::from_slice(&bytes[32..64]),
+    };
+    let data = call.abi_encode();
+    world
+        .send_from(key(0x77), name, TEST_DOLLAR_ADDRESS, data)
+        .await;
+}
+
+/// What the payer of a held request is told after `meanwhile`.
+async fn held_while(
+    forger: &Forger<'_>,
+    payment: &Value,
+    meanwhile: impl Future<Output = ()>,
+) -> Reply {
+    let held = forger.send("/held", payment);
+    let meanwhile = async {
+        forger.shop.held_request().await;
+        meanwhile.await;
+        forger.shop.turnstile.add_permits(1);
+    };
+    futures::join!(held, meanwhile).0
+}
+
+#[tokio::test]
+async fn a_payment_that_somebody_else_carried_out_is_paid() {
+    let world = World::start().await;
+    let shop = world.shop(amount(100), amount(100)).await;
+    let mut forger = Forger::new(&world, &shop).await;
+    let before = world.balance(shop.receiver).await;
+    let authorization = forger.exact(2);
+    let payment = forger.exact_payment(&authorization, &key(1));
+    let carried_out = carry_out(&world, "stranger", &authorization, &payment);
+    let reply = held_while(&forger, &payment, carried_out).await;
+    assert_eq!((reply.status, &*reply.body), (OK, "held"));
+    assert_eq!(reply.settled.unwrap().transaction.len(), 66);
+    let after = before.saturating_add(amount(100));
+    assert_eq!(world.balance(shop.receiver).await, after, "paid once");
+    let code = ErrorCode::ExactNonceUsed.as_str();
+    let send = async |forger: &Forger<'_>| forger.send("/hello", &payment).await;
+    refused(&mut forger, "served before", send, UNPAID, code).await;
+}
+
+#[tokio::test]
+async fn a_nonce_that_was_used_for_somebody_else_or_has_expired_pays_nothing() {
+    for case in ["for somebody else", "for less", "expired"] {
+        let world = World::start().await;
+        let shop = world.shop(amount(100), amount(100)).await;
+        let mut forger = Forger::new(&world, &shop).await;
+        let mut authorization = forger.exact(2);
+        let now_s = world.environment.now_ms() / 1_000;
+        authorization.valid_before = now_s + 600;
+        let payment = forger.exact_payment(&authorization, &key(1));
+        let mut other = authorization.clone();
+        match case {
+            "for less" => other.value = amount(1),
+            _ => other.to = nobody(),
+        }
+        let signed = forger.exact_payment(&other, &key(1));
+        let meanwhile = async {
+            if case == "expired" {
+                let passed = world.chain.request("evm_increaseTime", json!([1_000]));
+                passed.unwrap();
+            } else {
+                carry_out(&world, "payer", &other, &signed).await;
+            }
+        };
+        let reply = held_while(&forger, &payment, meanwhile).await;
+        assert_eq!(
+            (reply.status, &*reply.code),
+            (UNPAID, ErrorCode::ExactTransaction.as_str()),
+            "{case}"
+        );
+        assert_eq!(
+            reply.body.find("held"),
+            None,
+            "{case}: the reply stays here"
+        );
+        // The held request would never end if it were worked for again.
+        for _ in 0..3 {
+            let again = forger.send("/held", &payment).await;
+            assert_eq!(
+                (again.status, &*again.code),
+                (UNPAID, ErrorCode::ExactTransaction.as_str()),
+                "{case}"
+            );
+        }
+        forger.buy_honestly().await;
+    }
+}
+
+/// Sends a payment for `/held`, and hangs up once it is worked for. Whether it was.
+async fn hang_up(forger: &Forger<'_>, payment: &Value) -> bool {
+    tokio::select! {
+        reply = forger.send("/held", payment) => {
+            assert_eq!((reply.status, &*reply.code), (UNPAID, ErrorCode::ExactNonceUsed.as_str()));
+            false
+        }
+        () = forger.shop.held_request() => true,
+    }
+}
+
+#[tokio::test]
+async fn a_payer_that_hangs_up_has_no_work_done_without_end() {
+    let world = World::start().await;
+    let shop = world.shop(amount(100), amount(100)).await;
+    let forger = Forger::new(&world, &shop).await;
+    let payment = forger.exact_payment(&forger.exact(2), &key(1));
+    let before = world.balance(shop.receiver).await;
+    let mut paid = Vec::new();
+    // It is in hand until the provider notices that nobody waits.
+    while paid.len() < 3 {
+        if hang_up(&forger, &payment).await {
+            paid.push(world.balance(shop.receiver).await);
+        }
+    }
+    let after = before.saturating_add(amount(100));
+    assert_eq!(
+        paid,
+        [before, after, after],
+        "paid before the work from the second time on"
+    );
+    for _ in 0..50 {
+        assert!(
+            !hang_up(&forger, &payment).await,
+            "worked for again and again"
+        );
+    }
+    assert_eq!(world.balance(shop.receiver).await, after);
+}
+
+#[tokio::test]
+async fn work_that_fails_leaves_what_was_paid_for_it() {
+    let world = World::start().await;
+    let shop = world.shop(amount(100), amount(100)).await;
+    let forger = Forger::new(&world, &shop).await;
+    let payment = forger.exact_payment(&forger.exact(2), &key(1));
+    let before = world.balance(shop.receiver).await;
+    assert!(hang_up(&forger, &payment).await);
+    // It is in hand until the provider notices that nobody waits. Then its payer pays before the work.
+    let failed = loop {
+        let reply = forger.send("/fails", &payment).await;
+        if reply.code != ErrorCode::ExactNonceUsed.as_str() {
+            break reply;
+        }
+    };
+    let after = before.saturating_add(amount(100));
+    assert_eq!(
+        (failed.status.as_u16(), world.balance(shop.receiver).await),
+        (500, after)
+    );
+    for _ in 0..3 {
+        let again = forger.send("/fails", &payment).await;
+        assert_eq!(again.status, 500, "what was paid is worked for: {again:?}");
+    }
+    assert_eq!(world.balance(shop.receiver).await, after, "paid once");
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use alloy_primitives::Bytes;
 use alloy_sol_types::SolCall;
+use futures::future::join_all;
 use hearth_chain::bindings::Settlement;
 use hearth_protocol::x402::ErrorCode;
 use serde_json::{Value, json};
@@ -132,6 +133,98 @@ async fn a_voucher_that_a_claim_made_public_is_worth_nothing_to_those_who_read_i
             try_everything(&forger, &claim, "after a further claim").await;
         }
     }
+    assert_eq!(world.balance(shop.receiver).await, amount(forger.charged));
+}
+
+/// What many strangers make of the same vouchers at once, with the identifier of a payment that was answered.
+async fn try_at_once(forger: &Forger<'_>, claims: &[Settlement::VoucherClaim], when: &str) {
+    let before = money(forger).await;
+    let payments: Vec<_> = claims
+        .iter()
+        .map(|claim| {
+            let mut payment = stolen(forger, claim, "voucher");
+            payment["extensions"] =
+                json!({ "payment-identifier": { "info": { "id": IDENTIFIER } } });
+            payment
+        })
+        .collect();
+    let sends = payments.iter().cycle().take(16 * payments.len());
+    // Where it was answered, whoever has both gets that reply again, and nobody is charged.
+    let replies = join_all(sends.map(|payment| forger.send("/stream", payment))).await;
+    for reply in replies {
+        assert!(reply.status.is_client_error(), "{when}, at once: {reply:?}");
+        assert!(reply.settled.is_none(), "{when}: {reply:?}");
+    }
+    assert_eq!(money(forger).await, before, "{when}: something changed");
+}
+
+/// Of the one payment that may be asked for again.
+const IDENTIFIER: &str = "an-identifier-of-the-payer";
+
+// The first shop's connections end beside the wait for its books.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_published_voucher_stays_worthless_whatever_happens_after_it() {
+    let world = World::start().await;
+    let shop = world.shop(amount(100), amount(1_000)).await;
+    let mut forger = Forger::new(&world, &shop).await;
+    let mut payment = forger.voucher_payment(1_000);
+    payment["extensions"] = json!({ "payment-identifier": { "info": { "id": IDENTIFIER } } });
+    assert_eq!(forger.send("/hello", &payment).await.status, OK);
+    forger.charged += 100;
+    shop.till.settlement.claim(true).await.unwrap();
+    let all = async |forger: &Forger<'_>, when: &str| {
+        let claims = published(&world);
+        assert!(!claims.is_empty());
+        for claim in &claims {
+            try_everything(forger, claim, when).await;
+        }
+        try_at_once(forger, &claims, when).await;
+    };
+    all(&forger, "after a claim").await;
+    let refund = forger.refund_payment(forger.charged, Some(json!("500")));
+    assert_eq!(forger.send("/hello", &refund).await.status, OK);
+    all(&forger, "after a refund").await;
+    let top_up = forger.deposit_payment(&forger.authorization(20_000, 8), 20_000);
+    assert_eq!(forger.send("/hello", &top_up).await.status, OK);
+    forger.charged += 100;
+    all(&forger, "after a deposit").await;
+    let (charged, asset) = (forger.charged, forger.asset.clone());
+    drop(forger);
+    drop(shop);
+    let shop = world.shop(amount(100), amount(1_000)).await;
+    let mut forger = Forger::at(&world, &shop, charged, asset);
+    all(&forger, "after a restart").await;
+    let payment = forger.voucher_payment(1_000);
+    let held = forger.send("/held", &payment);
+    let meanwhile = async {
+        shop.held_request().await;
+        for claim in published(&world) {
+            let reply = forger
+                .send("/hello", &stolen(&forger, &claim, "voucher"))
+                .await;
+            assert_eq!(
+                reply.status, UNPAID,
+                "beside the payer's own request: {reply:?}"
+            );
+        }
+        shop.turnstile.add_permits(1);
+    };
+    let (held, ()) = futures::join!(held, meanwhile);
+    assert_eq!(held.status, OK);
+    forger.charged += 100;
+    let refund = forger.refund_payment(forger.charged, None);
+    assert_eq!(forger.send("/hello", &refund).await.status, OK);
+    let claims = published(&world);
+    for claim in &claims {
+        let reply = forger
+            .send("/hello", &stolen(&forger, claim, "voucher"))
+            .await;
+        assert_eq!(
+            reply.status, UNPAID,
+            "after everything was returned: {reply:?}"
+        );
+    }
+    shop.till.settlement.claim(true).await.unwrap();
     assert_eq!(world.balance(shop.receiver).await, amount(forger.charged));
 }
 
