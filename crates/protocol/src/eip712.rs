@@ -164,10 +164,7 @@ pub(crate) fn signing_digest(separator: B256, message: &impl SolStruct) -> B256 
 /// The same where the hash of the message's type is known: to hash it again takes as long as the message.
 fn signing_digest_of_type(type_hash: B256, separator: B256, message: &impl SolStruct) -> B256 {
     let data = message.eip712_encode_data();
-    digest_of(
-        separator,
-        keccak256([type_hash.as_slice(), &data].concat()),
-    )
+    digest_of(separator, keccak256([type_hash.as_slice(), &data].concat()))
 }
 
 fn digest_of(separator: B256, hash_struct: B256) -> B256 {
