@@ -232,6 +232,9 @@ mod tests {
                 Err(AmountError::NotTokens),
                 "{bad:?}"
             );
+            // Whoever writes whole tokens is not told to write atomic units.
+            let told = AmountError::NotTokens.to_string();
+            assert!(!told.contains("atomic"), "{told}");
         }
     }
 }
