@@ -6,8 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
-use crate::one_or_list;
 use crate::openai::AnswerNote;
+use crate::{objects, one_or_list};
 
 /// An error: `{"type":"error","error":{"type":…,"message":…}}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -51,13 +51,13 @@ pub struct MessagesRequest {
     #[serde(default)]
     pub tools: Option<Vec<ToolParam>>,
     /// Whether it may, must or must not ask for a tool.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "objects::optional")]
     pub tool_choice: Option<ToolChoice>,
     /// What the answer must look like.
     #[serde(default)]
     pub output_config: Option<OutputConfig>,
     /// The older place of `output_config.format`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "objects::optional")]
     pub output_format: Option<OutputFormat>,
     /// Whether the answer comes in pieces, as server-sent events.
     #[serde(default)]
@@ -226,7 +226,7 @@ pub enum ToolChoice {
 #[schemars(rename = "AnthropicOutputConfig")]
 pub struct OutputConfig {
     /// The form of its text.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "objects::optional")]
     pub format: Option<OutputFormat>,
 }
 

@@ -11,6 +11,7 @@ pub mod error;
 pub mod household;
 pub mod money;
 pub mod node;
+mod objects;
 mod one_or_list;
 pub mod openai;
 pub mod payments;

@@ -14,6 +14,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
@@ -21,10 +22,10 @@ use tokio::sync::{mpsc, oneshot};
 use crate::asker::Asker;
 use crate::backend::OpenError;
 use crate::grammar::{GrammarError, GrammarSource};
-use crate::reader::{CompileError, GrammarSession, Grammars, Launcher, Prompts};
+use crate::reader::{ASKING_MAX, CompileError, GrammarSession, Grammars, Launcher, Prompts};
 use crate::sampling::{NoiseKey, Rule, Sampler, TokenLogprobs};
 use crate::scheduler::{Capacity, Full, Scheduler, Work, WorkId};
-use crate::vocabulary::Vocabulary;
+use crate::vocabulary::{UnknownBias, Vocabulary};
 
 mod embedder;
 mod load;
@@ -120,6 +121,9 @@ pub enum SubmitError {
     /// A figure of the job is beyond its bounds.
     #[error("{0} is beyond its bounds")]
     Figure(Figure),
+    /// A bias is for a token that the model does not have.
+    #[error(transparent)]
+    Bias(#[from] UnknownBias),
     /// The grammar cannot be followed.
     #[error(transparent)]
     Grammar(#[from] GrammarError),
@@ -145,6 +149,8 @@ pub enum EndReason {
     Length,
     /// The grammar allows nothing more.
     Grammar,
+    /// The grammar takes too much to follow from here on.
+    Unfollowed(GrammarError),
     /// The engine was stopped.
     Cancelled,
     /// Something broke here; what it was, for a log.
@@ -367,6 +373,19 @@ impl Engine {
     /// # Errors
     /// When the job makes no sense, is too long, or too much waits already.
     pub async fn submit(&self, job: Job) -> Result<Generation, SubmitError> {
+        self.submit_within(job, ASKING_MAX).await
+    }
+
+    /// The same for one who waits so long for a process that follows the grammar, where others keep them busy: each
+    /// follows one grammar, to the end of its answer. Dropping the future gives the place in the line away.
+    ///
+    /// # Errors
+    /// As those of [`Engine::submit`].
+    pub async fn submit_within(
+        &self,
+        job: Job,
+        grammar_within: Duration,
+    ) -> Result<Generation, SubmitError> {
         self.check(&job)?;
         let (_, answered) = job
             .ids
@@ -375,7 +394,10 @@ impl Engine {
             Sampler::new(job.rule, job.noise_key).map_err(|_| SubmitError::Figure(Figure::Rule))?;
         answered.iter().for_each(|id| sampler.accept(*id));
         let grammar = match job.grammar {
-            Some(source) => Some(self.follow(job.asker, source, answered.to_vec()).await?),
+            Some(source) => {
+                let asked = (job.asker, grammar_within);
+                Some(self.follow(asked, source, answered.to_vec()).await?)
+            }
             None => None,
         };
         let room = self.inner.description.context_tokens - job.ids.len() as u32;
@@ -402,10 +424,10 @@ impl Engine {
         Ok(Generation { events, ticket })
     }
 
-    /// Begins to follow a grammar.
+    /// Begins to follow a grammar, for one who waits so long.
     async fn follow(
         &self,
-        asker: Asker,
+        (asker, within): (Asker, Duration),
         source: GrammarSource,
         answered: Vec<u32>,
     ) -> Result<GrammarSession, SubmitError> {
@@ -418,7 +440,7 @@ impl Engine {
         let compiled = self
             .inner
             .grammars
-            .compile(asker, source, answered, wake)
+            .compile_within(within, asker, source, answered, wake)
             .await;
         compiled.map_err(|error| match error {
             CompileError::Grammar(error) => SubmitError::Grammar(error),
@@ -515,7 +537,8 @@ impl Engine {
         if job.logprobs.is_some_and(|count| count > LOGPROBS_MAX) {
             return Err(SubmitError::Figure(Figure::Logprobs));
         }
-        Ok(())
+        let biases = &job.rule.logit_bias_millionths;
+        Ok(self.vocabulary().check_biases(biases)?)
     }
 
     fn check_ids(&self, ids: &[u32], tokens_max: u32) -> Result<(), SubmitError> {

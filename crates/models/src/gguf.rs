@@ -29,6 +29,8 @@ pub use tensor::{Tensor, TensorType};
 pub use value::{Kind, Value};
 
 use source::Source;
+#[cfg(test)]
+pub(crate) use vocabulary::PRE_TOKENIZERS;
 
 /// The longest head that is read, in bytes: all but the tensor data. The largest vocabularies take a quarter of it.
 pub const HEAD_BYTES_MAX: u64 = 64 << 20;

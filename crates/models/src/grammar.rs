@@ -15,14 +15,15 @@ use crate::sampling::Allowed;
 use crate::vocabulary::Vocabulary;
 
 mod checker;
+mod endless;
+mod finite;
 mod front;
-mod numbers;
 #[cfg(test)]
 mod tests;
 
 pub use checker::GrammarChecker;
+use endless::{EndTokens, EndlessGuard};
 pub use front::with_bounds;
-use numbers::{NumberGuard, NumberTokens};
 
 /// The longest grammar, in bytes.
 pub const GRAMMAR_BYTES_MAX: usize = 64 << 10;
@@ -112,7 +113,8 @@ impl Mask {
 /// A grammar beside an answer, and how far the answer has come in it.
 pub(crate) struct Grammar {
     matcher: Matcher,
-    numbers: Option<(NumberGuard, Arc<NumberTokens>)>,
+    /// What keeps JSON from going on without end.
+    endless: Option<(Box<EndlessGuard>, Arc<EndTokens>)>,
     vocabulary: Vocabulary,
 }
 
@@ -122,7 +124,7 @@ impl Grammar {
     pub(crate) fn allowed(&mut self) -> Result<Vec<u32>, GrammarError> {
         let mask = self.matcher.compute_mask_or_eos();
         let mut mask = mask.map_err(|error| refused(&error))?;
-        if let Some((guard, tokens)) = &self.numbers {
+        if let Some((guard, tokens)) = &self.endless {
             guard.limit(&mut mask, tokens);
         }
         Ok(mask.as_slice().to_vec())
@@ -132,7 +134,7 @@ impl Grammar {
     pub(crate) fn accept(&mut self, id: u32) -> Result<bool, GrammarError> {
         let consumed = self.matcher.consume_token(id);
         consumed.map_err(|error| refused(&error))?;
-        if let Some((guard, _)) = &mut self.numbers {
+        if let Some((guard, _)) = &mut self.endless {
             guard.accept(self.vocabulary.shown_bytes(id));
         }
         Ok(self.matcher.is_stopped())
@@ -151,7 +153,7 @@ fn refused(error: &impl std::fmt::Display) -> GrammarError {
 pub(crate) struct GrammarCompiler {
     vocabulary: Vocabulary,
     factory: ParserFactory,
-    numbers: Arc<NumberTokens>,
+    end_tokens: Arc<EndTokens>,
 }
 
 impl GrammarCompiler {
@@ -160,7 +162,7 @@ impl GrammarCompiler {
         Ok(Self {
             vocabulary: vocabulary.clone(),
             factory: factory(vocabulary)?,
-            numbers: Arc::new(NumberTokens::of(vocabulary)),
+            end_tokens: Arc::new(EndTokens::of(vocabulary)),
         })
     }
 
@@ -182,16 +184,16 @@ impl GrammarCompiler {
         if consumed.ok() != Some(answered.len()) {
             return Err(GrammarError::Answered);
         }
-        let numbers = is_json.then(|| {
-            let mut guard = NumberGuard::default();
+        let endless = is_json.then(|| {
+            let mut guard = Box::<EndlessGuard>::default();
             for id in answered {
                 guard.accept(self.vocabulary.shown_bytes(*id));
             }
-            (guard, Arc::clone(&self.numbers))
+            (guard, Arc::clone(&self.end_tokens))
         });
         Ok(Grammar {
             matcher,
-            numbers,
+            endless,
             vocabulary: self.vocabulary.clone(),
         })
     }

@@ -21,6 +21,8 @@ const OPEN: &str = "<tool_call>";
 const CLOSE: &str = "</tool_call>";
 /// How deep a schema is searched for references.
 const SCHEMA_DEPTH_MAX: usize = 64;
+/// The most calls that an output of calls may have: without a bound a model can go on with calls to the end.
+const CALLS_MAX: usize = 32;
 
 /// Something that the model may call.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -114,25 +116,24 @@ pub fn forced_call_grammar(
         schema["$defs"] = Value::Object(definitions);
     }
     let schema = with_bounds(&schema);
-    let more = if parallel { " (\"\\n\" call)*" } else { "" };
+    let more = match parallel {
+        true => format!(" (\"\\n\" call){{0,{}}}", CALLS_MAX - 1),
+        false => String::new(),
+    };
     Some(GrammarSource::Lark(format!(
         "start: call{more}\ncall: \"{OPEN}\\n\" body \"\\n{CLOSE}\"\nbody: %json {schema}\n"
     )))
 }
 
-/// The schema of one call; what it defines is moved to `definitions`, under names of its own.
+/// The schema of one call. Where the parameters refer to parts of themselves, they are moved to `definitions`, because
+/// references begin at the whole schema.
 fn call_schema(tool: &Tool, index: usize, definitions: &mut Map<String, Value>) -> Value {
     let mut parameters = arguments_schema(&tool.parameters);
-    rename_references(&mut parameters, index, SCHEMA_DEPTH_MAX);
-    for place in ["$defs", "definitions"] {
-        let Some(map) = parameters.as_object_mut() else {
-            break;
-        };
-        if let Some(Value::Object(found)) = map.remove(place) {
-            let renamed =
-                (found.into_iter()).map(|(name, schema)| (format!("tool{index}_{name}"), schema));
-            definitions.extend(renamed);
-        }
+    let name = format!("tool{index}");
+    let place = format!("#/$defs/{name}");
+    if move_references(&mut parameters, &place, SCHEMA_DEPTH_MAX) {
+        definitions.insert(name, parameters);
+        parameters = json!({"$ref": place});
     }
     json!({
         "type": "object",
@@ -158,32 +159,42 @@ fn arguments_schema(parameters: &Value) -> Value {
     parameters.clone()
 }
 
-fn rename_references(schema: &mut Value, index: usize, depth: usize) {
-    if depth == 0 {
-        return;
-    }
+/// Has references to a schema itself, or to parts of it, begin at `place`, and says whether there are any.
+fn move_references(schema: &mut Value, place: &str, depth: usize) -> bool {
+    let Some(depth) = depth.checked_sub(1) else {
+        return false;
+    };
+    let mut found = false;
     match schema {
         Value::Object(map) => {
             for (key, value) in map {
-                let target = value.as_str().and_then(|text| {
-                    let name = text.strip_prefix("#/$defs/");
-                    name.or_else(|| text.strip_prefix("#/definitions/"))
-                });
-                match target {
-                    Some(name) if key == "$ref" => {
-                        *value = json!(format!("#/$defs/tool{index}_{name}"));
+                let target = value.as_str().and_then(|text| text.strip_prefix('#'));
+                match (&**key, target) {
+                    ("$ref", Some(part)) => {
+                        *value = json!(format!("{place}{part}"));
+                        found = true;
                     }
-                    _ => rename_references(value, index, depth - 1),
+                    // Values, in which nothing is a schema.
+                    ("const" | "enum" | "default" | "examples", _) => {}
+                    // Schemas by names, which may be the names of keywords.
+                    ("properties" | "patternProperties" | "$defs" | "definitions", _) => {
+                        let named = value.as_object_mut().into_iter().flat_map(Map::values_mut);
+                        for inner in named {
+                            found |= move_references(inner, place, depth);
+                        }
+                    }
+                    _ => found |= move_references(value, place, depth),
                 }
             }
         }
         Value::Array(items) => {
             for item in items {
-                rename_references(item, index, depth - 1);
+                found |= move_references(item, place, depth);
             }
         }
         _ => {}
     }
+    found
 }
 
 /// A conversation for a template that knows no tools.

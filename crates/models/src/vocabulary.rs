@@ -54,6 +54,18 @@ pub enum EncodeError {
     Unavailable,
 }
 
+/// A bias is for a token that the vocabulary does not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error(
+    "logit_bias names the token {id}, and the model has {tokens} tokens, the first of which is 0"
+)]
+pub struct UnknownBias {
+    /// The token.
+    pub id: u32,
+    /// How many tokens there are.
+    pub tokens: usize,
+}
+
 /// The tokens with a meaning of their own; each may be missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct SpecialTokens {
@@ -431,6 +443,20 @@ impl Vocabulary {
     /// Whether there is such a token.
     pub fn contains(&self, id: u32) -> bool {
         (id as usize) < self.len()
+    }
+
+    /// Whether every biased token is one of these; `biases` are in the order of their ids.
+    ///
+    /// # Errors
+    /// When one is not, with its id.
+    pub fn check_biases(&self, biases: &[(u32, i32)]) -> Result<(), UnknownBias> {
+        match biases.last() {
+            Some((id, _)) if !self.contains(*id) => Err(UnknownBias {
+                id: *id,
+                tokens: self.len(),
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// Whether a token is never shown.

@@ -9,6 +9,7 @@ mod keeping;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
@@ -451,8 +452,12 @@ pub trait Answerer: Send + Sync + 'static {
     /// How many tokens the prompt of a question has.
     fn count_tokens(&self, model: String, input: Input) -> BoxFuture<'_, Result<u32, AskError>>;
 
-    /// Checks whether answers can follow a JSON Schema, whichever model gives them.
-    fn check_schema(&self, schema: String) -> BoxFuture<'_, Result<(), GrammarError>>;
+    /// Checks in this time whether answers can follow a JSON Schema, whichever model gives them.
+    fn check_schema(
+        &self,
+        schema: String,
+        within: Duration,
+    ) -> BoxFuture<'_, Result<(), GrammarError>>;
 
     /// The embeddings of some texts or token ids.
     fn embed(&self, model: String, inputs: Vec<Input>)

@@ -27,6 +27,9 @@ pub enum AmountError {
     /// Not a non-empty string of ASCII digits without a leading zero.
     #[error("an amount is a string of decimal digits in atomic units, such as \"1500\"")]
     NotDecimal,
+    /// No number of whole tokens.
+    #[error("it has other characters than digits and one point between them")]
+    NotTokens,
     /// More than `u128::MAX` atomic units.
     #[error("the amount does not fit in 128 bits")]
     TooLarge,
@@ -98,7 +101,7 @@ impl Amount {
         let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
         let digits_only = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
         if whole.is_empty() || !digits_only(whole) || !digits_only(fraction) {
-            return Err(AmountError::NotDecimal);
+            return Err(AmountError::NotTokens);
         }
         if fraction.len() > usize::from(decimals) {
             return Err(AmountError::TooPrecise { decimals });
@@ -226,9 +229,12 @@ mod tests {
         for bad in ["", ".5", "1,5", "1.2.3", "-1", "1 "] {
             assert_eq!(
                 Amount::parse_decimal(bad, 6),
-                Err(AmountError::NotDecimal),
+                Err(AmountError::NotTokens),
                 "{bad:?}"
             );
+            // Whoever writes whole tokens is not told to write atomic units.
+            let told = AmountError::NotTokens.to_string();
+            assert!(!told.contains("atomic"), "{told}");
         }
     }
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use super::{AnswerNote, CompletionUsage, Content, OneOrMany, StreamOptions};
+use crate::objects;
 
 /// A conversation that shall go on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -113,16 +114,20 @@ pub struct ChatRequest {
 }
 
 /// A function that must be asked for, in the older form.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(
-    untagged,
-    expecting = "`none`, `auto`, or an object with the name of a function"
-)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(untagged)]
 pub enum FunctionChoice {
     /// `none` or `auto`.
     Mode(String),
     /// This one.
     Named(FunctionName),
+}
+
+impl<'de> Deserialize<'de> for FunctionChoice {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let expected = "`none`, `auto`, or an object with the name of a function";
+        objects::or_word(deserializer, expected, Self::Mode, Self::Named)
+    }
 }
 
 /// Who said a message.
@@ -197,16 +202,21 @@ pub struct FunctionTool {
 }
 
 /// Whether the model asks for a tool.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(
-    untagged,
-    expecting = "`none`, `auto`, `required`, or an object of type `function` or `allowed_tools`"
-)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(untagged)]
 pub enum ToolChoice {
     /// As it likes, in any case, or not at all.
     Mode(ToolMode),
     /// For one of these.
     Of(ChosenTool),
+}
+
+impl<'de> Deserialize<'de> for ToolChoice {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let expected =
+            "`none`, `auto`, `required`, or an object of type `function` or `allowed_tools`";
+        objects::or_word(deserializer, expected, Self::Mode, Self::Of)
+    }
 }
 
 /// Whether the model asks for a tool.

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::chat::{TokenLogprob, ToolMode};
 use super::{AnswerNote, Content, ErrorDetail};
-use crate::one_or_list;
+use crate::{objects, one_or_list};
 
 /// A conversation that shall go on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -145,16 +145,20 @@ pub struct ResponsesTool {
 }
 
 /// Whether the model asks for a tool.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(
-    untagged,
-    expecting = "`none`, `auto`, `required`, or an object with a type"
-)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(untagged)]
 pub enum ResponsesToolChoice {
     /// As it likes, in any case, or not at all.
     Mode(ToolMode),
     /// For one of these.
     Of(ResponsesChosenTool),
+}
+
+impl<'de> Deserialize<'de> for ResponsesToolChoice {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let expected = "`none`, `auto`, `required`, or an object with a type";
+        objects::or_word(deserializer, expected, Self::Mode, Self::Of)
+    }
 }
 
 /// A tool that must be asked for, or those that may be.
@@ -178,7 +182,7 @@ pub struct ResponsesChosenTool {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct TextConfig {
     /// The form of the text.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "objects::optional")]
     pub format: Option<TextFormat>,
 }
 

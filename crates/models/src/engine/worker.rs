@@ -430,7 +430,7 @@ fn followed(answer: &mut Answer, id: WorkId, token: u32, wait: Duration) -> Outc
     match learned {
         Some(None) => Outcome::Undecided(id, token),
         Some(Some(Ok(true))) => Outcome::Ended(id, EndReason::Grammar),
-        Some(Some(Err(error))) => Outcome::Ended(id, EndReason::Failed(error.to_string())),
+        Some(Some(Err(error))) => Outcome::Ended(id, EndReason::Unfollowed(error)),
         Some(Some(Ok(false))) | None if answer.remaining == 0 => {
             Outcome::Ended(id, EndReason::Length)
         }

@@ -12,13 +12,16 @@ const LAYERS_MAX: u64 = 512;
 /// The most experts llama.cpp has room for.
 const EXPERTS_MAX: u64 = 1_024;
 
+/// How many experts a layer uses: one number, or a list of one for each layer.
+pub(super) const EXPERTS_USED: &str = "expert_used_count";
+
 /// The ways of stretching a context that llama.cpp knows.
 const ROPE_SCALINGS: [&str; 4] = ["none", "linear", "yarn", "longrope"];
 
 pub(super) fn check(header: &Header, facts: &Facts) -> Result<(), GgufError> {
     check_name(header)?;
     check_layers(header)?;
-    check_experts(header)?;
+    check_experts(header, facts)?;
     check_rope(header)?;
     vocabulary::check(header, facts)?;
     if header.value("tokenizer.chat_template") == Some(&Value::Unread) {
@@ -33,6 +36,13 @@ pub(super) fn check(header: &Header, facts: &Facts) -> Result<(), GgufError> {
 /// Every other key begins with the architecture's name.
 fn check_name(header: &Header) -> Result<(), GgufError> {
     let name = &header.architecture;
+    // The eye of another model: the engine stops at an assertion.
+    if name == "clip" {
+        return Err(GgufError::key(
+            "general.architecture",
+            "names a part of a model that answers nothing by itself",
+        ));
+    }
     let known = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.".contains(c);
     if name.is_empty() || name.len() > 64 || !name.chars().all(known) {
         return Err(GgufError::key(
@@ -76,13 +86,11 @@ fn check_layers(header: &Header) -> Result<(), GgufError> {
     Ok(())
 }
 
-fn check_experts(header: &Header) -> Result<(), GgufError> {
+fn check_experts(header: &Header, facts: &Facts) -> Result<(), GgufError> {
     let of = |name| header.of_architecture(name).unwrap_or(0);
-    let (experts, used) = (of("expert_count"), of("expert_used_count"));
+    let by_layer = facts.experts_used().map(u64::from);
+    let (experts, used) = (of("expert_count"), by_layer.unwrap_or(of(EXPERTS_USED)));
     let (groups, groups_used) = (of("expert_group_count"), of("expert_group_used_count"));
-    // Where the number differs from layer to layer it is an array, which only the engine reads.
-    let by_layer = header.value(&format!("{}.expert_used_count", header.architecture));
-    let by_layer = matches!(by_layer, Some(Value::Array { .. }));
     if experts > EXPERTS_MAX {
         return refuse(
             header,
@@ -90,12 +98,8 @@ fn check_experts(header: &Header) -> Result<(), GgufError> {
             &format!("must be at most {EXPERTS_MAX}"),
         );
     }
-    if !by_layer && (used > experts || (experts > 0 && used == 0)) {
-        return refuse(
-            header,
-            "expert_used_count",
-            "does not fit the number of experts",
-        );
+    if used > experts || (experts > 0 && used == 0) {
+        return refuse(header, EXPERTS_USED, "does not fit the number of experts");
     }
     let grouped = groups > 1
         && (!experts.is_multiple_of(groups) || groups_used == 0 || groups_used >= groups);
@@ -111,6 +115,17 @@ fn check_experts(header: &Header) -> Result<(), GgufError> {
 
 fn check_rope(header: &Header) -> Result<(), GgufError> {
     const NAME: &str = "rope.scaling.type";
+    const TURNED: &str = "rope.dimension_count";
+    let width = header.embedding_width().unwrap_or(0);
+    let heads = header.heads().filter(|heads| *heads > 0);
+    let head =
+        (header.of_architecture("attention.key_length")).or(heads.map(|heads| width / heads));
+    // What is turned are pairs of the numbers of a head.
+    if let (Some(turned), Some(head)) = (header.of_architecture(TURNED), head)
+        && (turned > head || !turned.is_multiple_of(2))
+    {
+        return refuse(header, TURNED, "does not fit the attention heads");
+    }
     match header.value(&format!("{}.{NAME}", header.architecture)) {
         Some(Value::Text(kind)) if !ROPE_SCALINGS.contains(&&**kind) => refuse(
             header,

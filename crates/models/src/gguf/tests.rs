@@ -188,6 +188,22 @@ fn a_head_that_would_end_the_engine_is_refused() {
             3,
             "more than there are layers",
         ),
+        key(
+            "general.architecture",
+            text_value("clip"),
+            "answers nothing",
+        ),
+        key(
+            "llama.rope.scaling.type",
+            text_value("away"),
+            "no engine knows",
+        ),
+    ]);
+}
+
+#[test]
+fn numbers_of_experts_and_of_attention_fit_each_other() {
+    refused(vec![
         number("llama.expert_count", 4_096, "at most 1024"),
         number(
             "llama.expert_count",
@@ -197,9 +213,35 @@ fn a_head_that_would_end_the_engine_is_refused() {
         number("llama.expert_used_count", 2, "does not fit the number"),
         number("llama.expert_group_count", 2, "does not fit the number"),
         key(
-            "llama.rope.scaling.type",
-            text_value("away"),
-            "no engine knows",
+            "llama.expert_used_count",
+            array_value(4, 2, &[0, 0, 0, 0, 2, 0, 0, 0]),
+            "does not fit the number",
+        ),
+        key(
+            "llama.expert_used_count",
+            array_value(5, 2, &[255; 8]),
+            "does not fit the number",
+        ),
+        number(
+            "llama.rope.dimension_count",
+            18,
+            "does not fit the attention",
+        ),
+        number(
+            "llama.rope.dimension_count",
+            15,
+            "does not fit the attention",
+        ),
+        number(
+            "llama.rope.dimension_count",
+            u32::MAX,
+            "does not fit the attention",
+        ),
+        (
+            Sample::model()
+                .with("llama.attention.key_length", u32_value(8))
+                .with("llama.rope.dimension_count", u32_value(16)),
+            "does not fit the attention",
         ),
     ]);
 }

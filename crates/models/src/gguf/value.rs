@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::Read;
 
+use super::engine::EXPERTS_USED;
 use super::source::Source;
 use super::vocabulary::{
     Facts, MERGE_BYTES_MAX, MERGES, MERGES_MAX, SCORES, TOKEN_BYTES_MAX, TOKEN_TYPES, TOKENS,
@@ -158,6 +159,11 @@ fn read_array<R: Read>(
                 (SCORES, Kind::F32) => {
                     for index in 0..count {
                         facts.saw_score(index, f32::from_le_bytes(source.array(WHAT)?));
+                    }
+                }
+                (key, Kind::U32 | Kind::I32) if key.ends_with(EXPERTS_USED) => {
+                    for _ in 0..count {
+                        facts.saw_experts_used(source.u32(WHAT)?);
                     }
                 }
                 _ => source.skip(WHAT, bytes)?,

@@ -52,7 +52,7 @@ enum Tokenizer {
 
 /// The pre-tokenizers that llama.cpp knows and that take every text. `whitespace` is not among them: it stops at an
 /// assertion at the first blank.
-const PRE_TOKENIZERS: [&str; 92] = [
+pub(crate) const PRE_TOKENIZERS: [&str; 92] = [
     "",
     "a.x-4.0",
     "afmoe",
@@ -159,6 +159,8 @@ pub(super) struct Facts {
     types: [u64; TOKEN_TYPES_KNOWN + 1],
     no_merge: Option<u64>,
     no_score: Option<u64>,
+    /// The most experts that a layer uses, where each layer says so itself.
+    experts_used: Option<u32>,
 }
 
 impl Default for Facts {
@@ -171,6 +173,7 @@ impl Default for Facts {
             types: [0; TOKEN_TYPES_KNOWN + 1],
             no_merge: None,
             no_score: None,
+            experts_used: None,
         }
     }
 }
@@ -202,6 +205,16 @@ impl Facts {
         if score.is_nan() {
             self.no_score.get_or_insert(index);
         }
+    }
+
+    /// How many experts a layer uses.
+    pub(super) fn saw_experts_used(&mut self, count: u32) {
+        self.experts_used = self.experts_used.max(Some(count));
+    }
+
+    /// The most experts that a layer uses; nothing where the file has no list of them.
+    pub(super) fn experts_used(&self) -> Option<u32> {
+        self.experts_used
     }
 
     /// A merge, or as much of it as a merge may have.

@@ -7,7 +7,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{GrammarError, refused};
+use super::{GrammarError, finite, refused};
 
 /// Schemas that must hold at the same time, in all of a schema.
 const ALL_OF_MAX: usize = 32;
@@ -29,6 +29,9 @@ const LARK_SCHEMAS_MAX: usize = 64;
 const LARK_CROSSED_MAX: usize = 4;
 /// What is said of a pattern that is too heavy.
 const TOO_HEAVY: &str = "a pattern repeats more than 50000 characters; write smaller repetitions";
+/// What is said of a schema that no answer can be done with.
+const ENDLESS: &str = "no answer that follows it has an end, because each needs another one inside; let what refers to the schema itself \
+     be left out, be null or be an empty list";
 /// White space between the tokens of JSON: a blank, or a line feed and an indentation. Without a
 /// bound a model can write nothing else to the end of its answer.
 const WHITE_SPACE: &str = r"\x20|\x0D?\x0A[\x20\x09]{0,32}";
@@ -72,6 +75,9 @@ pub(super) fn check_schema(schema: &Value) -> Result<(), GrammarError> {
     if crosses && seen.choices > CROSSED_CHOICES_MAX {
         let what = "choices where schemas must hold at the same time";
         return Err(too_many(seen.choices, what, CROSSED_CHOICES_MAX));
+    }
+    if !finite::has_finite_answer(schema) {
+        return Err(refused(&ENDLESS));
     }
     Ok(())
 }

@@ -15,8 +15,8 @@ fn what_is_too_long_or_too_deep_is_refused_unread() {
 use crate::tools::{ForcedTool, Tool, forced_call_grammar};
 use crate::vocabulary::made_up::{CONTROL, MadeUp};
 
-/// What a model writes that wants one of these bytes wherever it may have it, and else whatever
-/// comes first.
+/// What a model writes that wants one of these bytes wherever it may have it, the first of them
+/// most, and else whatever comes first.
 fn written(source: &GrammarSource, wanted: &[u8], most: usize) -> Result<String, GrammarError> {
     let made_up = MadeUp::bpe("gpt-2").with(CONTROL, &["<|endoftext|>"]);
     let vocabulary = made_up.load();
@@ -28,9 +28,9 @@ fn written(source: &GrammarSource, wanted: &[u8], most: usize) -> Result<String,
         let mask = Mask::new(grammar.allowed()?);
         let allowed = |id: &u32| mask.allowed().contains(*id);
         let count = vocabulary.len() as u32;
-        let is_wanted =
-            |id: &u32| matches!(vocabulary.shown_bytes(*id), [byte] if wanted.contains(byte));
-        let Some(id) = (0..count).filter(allowed).find(is_wanted).or_else(|| {
+        let is = |id: &u32, byte: u8| vocabulary.shown_bytes(*id) == [byte];
+        let find = |byte: &u8| (0..count).filter(allowed).find(|id| is(id, *byte));
+        let Some(id) = wanted.iter().find_map(find).or_else(|| {
             (0..count)
                 .filter(allowed)
                 .find(|id| !vocabulary.shown_bytes(*id).is_empty())
@@ -126,6 +126,181 @@ fn numbers_have_an_end() {
             );
             assert!(run <= 40, "{source:?}: {run} in {text:?}");
         }
+    }
+}
+
+/// Bytes of which a model wants the next, as a bias for a few tokens has it.
+fn wished(
+    source: &GrammarSource,
+    wished: &str,
+    most: usize,
+) -> Result<(String, bool), GrammarError> {
+    let vocabulary = MadeUp::bpe("gpt-2")
+        .with(CONTROL, &["<|endoftext|>"])
+        .load();
+    let mut grammar = GrammarCompiler::new(&vocabulary)?.compile(source, &[])?;
+    let count = vocabulary.len() as u32;
+    let (mut written, mut next) = (Vec::new(), wished.bytes().cycle());
+    for _ in 0..most {
+        let mask = Mask::new(grammar.allowed()?);
+        let allowed = |id: &u32| mask.allowed().contains(*id);
+        let shown = |id: &u32| !vocabulary.shown_bytes(*id).is_empty();
+        let find = |byte: u8| {
+            let is = |id: &u32| allowed(id) && vocabulary.shown_bytes(*id) == [byte];
+            (0..count).find(is)
+        };
+        let wanted = next.by_ref().take(wished.len()).find_map(find);
+        let Some(id) = wanted.or_else(|| (0..count).filter(shown).find(allowed)) else {
+            return Ok((String::from_utf8_lossy(&written).into_owned(), true));
+        };
+        written.extend_from_slice(vocabulary.shown_bytes(id));
+        if grammar.accept(id)? {
+            return Ok((String::from_utf8_lossy(&written).into_owned(), true));
+        }
+    }
+    Ok((String::from_utf8_lossy(&written).into_owned(), false))
+}
+
+/// Whatever is repeated, and wherever JSON has no bound of its own.
+#[test]
+fn output_that_means_nothing_has_an_end() {
+    let list =
+        |items: serde_json::Value| schema(serde_json::json!({"type": "array", "items": items}));
+    let string = serde_json::json!({"type": "string"});
+    let any = || schema(serde_json::json!({}));
+    let object = || schema(serde_json::json!({"type": "object"}));
+    let tree = schema(serde_json::json!({"$defs": {"n": {"type": "object",
+        "properties": {"n": {"$ref": "#/$defs/n"}}}}, "$ref": "#/$defs/n"}));
+    let tool = || {
+        forced(serde_json::json!({"type": "object", "required": ["a"],
+        "properties": {"a": {"type": "array"}}}))
+    };
+    let several = {
+        let parameters = serde_json::json!({"type": "object", "properties": {}});
+        let tool = Tool {
+            name: "look".to_owned(),
+            description: None,
+            parameters,
+        };
+        forced_call_grammar(&[tool], ForcedTool::Any, true).unwrap()
+    };
+    for (source, repeated) in [
+        (any(), "["),
+        (list(serde_json::json!({})), "[],"),
+        (list(serde_json::json!({})), "{},"),
+        (list(serde_json::json!({"type": "array"})), "[],\n"),
+        (list(string.clone()), "\"\","),
+        (list(string.clone()), "\"a\","),
+        (list(string.clone()), "\" "),
+        (list(string), "\"\\n"),
+        (
+            list(serde_json::json!({"type": "string", "maxLength": 2})),
+            "\"\\u0000\",",
+        ),
+        (list(serde_json::json!({"type": "integer"})), "0,"),
+        (list(serde_json::json!({"type": "integer"})), "9"),
+        (list(serde_json::json!({"type": "number"})), "1.5e+7,"),
+        (list(serde_json::json!({"enum": [null, false]})), "null,"),
+        (
+            list(serde_json::json!({"enum": [true, false]})),
+            "false,true,",
+        ),
+        (object(), "{\"a\":"),
+        (object(), "{\"\":[],"),
+        (tree, "{\"n\":"),
+        (tool(), "[]"),
+        (tool(), "0,"),
+        (several, "\n<tool_call>"),
+    ] {
+        let (text, ends) = wished(&source, repeated, 20_000).unwrap();
+        assert!(ends, "{source:?}: {repeated:?} gave {:?}", &text[..200]);
+        let json = text.trim_start_matches("<tool_call>\n");
+        let mut values = serde_json::Deserializer::from_str(json).into_iter::<serde_json::Value>();
+        assert!(values.next().unwrap().is_ok(), "{repeated:?}: {text}");
+    }
+}
+
+/// What a schema asks for stands in the answer, however long that is.
+#[test]
+fn an_end_comes_no_sooner_than_the_schema_allows() {
+    for (source, repeated, least) in [
+        (
+            schema(serde_json::json!({"type": "array", "items": {"const": 0}, "minItems": 3_000})),
+            "0,",
+            6_001,
+        ),
+        (
+            schema(serde_json::json!({"type": "string", "minLength": 400})),
+            " ",
+            402,
+        ),
+        (
+            schema(
+                serde_json::json!({"type": "object", "required": ["a", "b"], "properties": {
+                "a": {"type": "string"}, "b": {"const": "here"}}}),
+            ),
+            " ",
+            20,
+        ),
+    ] {
+        let (text, ends) = wished(&source, repeated, 8_000).unwrap();
+        assert!(ends, "{source:?}");
+        assert!(text.len() >= least, "{source:?}: {} bytes", text.len());
+        assert!(
+            serde_json::from_str::<serde_json::Value>(&text).is_ok(),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn parameters_may_refer_to_themselves_and_to_their_parts() {
+    for (parameters, arguments, good) in [
+        (
+            serde_json::json!({"type": "object", "properties": {"next": {"$ref": "#"}, "v": {"type": "integer"}},
+                "required": ["v"], "additionalProperties": false}),
+            "{\"next\":{\"v\":2},\"v\":1}",
+            true,
+        ),
+        (
+            serde_json::json!({"type": "object", "properties": {"next": {"$ref": "#"}, "v": {"type": "integer"}},
+                "required": ["v"], "additionalProperties": false}),
+            "{\"next\":{\"name\":\"look\"",
+            false,
+        ),
+        (
+            serde_json::json!({"type": "object", "properties": {"a": {"type": "integer"},
+                "default": {"$ref": "#/properties/a"}}, "required": ["default"]}),
+            "{\"default\":7}",
+            true,
+        ),
+        (
+            serde_json::json!({"type": "object", "properties": {"a": {"const": {"$ref": "#/x"}}},
+                "required": ["a"]}),
+            "{\"a\":{\"$ref\":\"#/x\"}}",
+            true,
+        ),
+        (
+            serde_json::json!({"type": "object", "definitions": {"X": {"type": "boolean"}},
+                "properties": {"a": {"$ref": "#/definitions/X"}}, "required": ["a"]}),
+            "{\"a\":true}",
+            true,
+        ),
+    ] {
+        let source = forced(parameters);
+        let vocabulary = MadeUp::bpe("gpt-2")
+            .with(CONTROL, &["<|endoftext|>"])
+            .load();
+        let compiler = GrammarCompiler::new(&vocabulary).unwrap();
+        let begun = format!("<tool_call>\n{{\"name\":\"look\",\"arguments\":{arguments}");
+        let ids = vocabulary.encode(&begun, false).unwrap();
+        let followed = compiler.compile(&source, &ids);
+        let expected = if good {
+            None
+        } else {
+            Some(GrammarError::Answered)
+        };
+        assert_eq!(followed.err(), expected, "{source:?} {arguments}");
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use super::pool::{Lease, Pool, TakeError};
 use super::process::{ExchangeError, Patience, Process};
 use super::wire::{MASK_BYTES_MAX, Reply, Request, Step};
-use super::{ASKING_MAX, Launcher, REQUEST_MAX, Role, TOKEN_MAX};
+use super::{COMPILE_MAX, Launcher, OWN_TIME_MIN, Role, TOKEN_MAX};
 use crate::asker::Asker;
 use crate::grammar::{GrammarError, GrammarSource, Mask};
 use crate::vocabulary::Vocabulary;
@@ -64,10 +64,24 @@ impl Grammars {
         self.pool.at_work()
     }
 
-    /// Compiles a grammar, and goes on by what was already answered. `wake` is called when a
-    /// further step is known. Dropping the future ends the work.
+    /// Compiles a grammar as [`Self::compile_within`] does, in the time that an asker has.
+    #[cfg(test)]
     pub(crate) async fn compile(
         &self,
+        asker: Asker,
+        source: GrammarSource,
+        answered: Vec<u32>,
+        wake: impl Fn() + Send + 'static,
+    ) -> Result<GrammarSession, CompileError> {
+        self.compile_within(super::ASKING_MAX, asker, source, answered, wake)
+            .await
+    }
+
+    /// Compiles a grammar, and goes on by what was already answered, all in this time, what waiting for a process
+    /// takes included. `wake` is called when a further step is known. Dropping the future ends the work.
+    pub(crate) async fn compile_within(
+        &self,
+        within: Duration,
         asker: Asker,
         source: GrammarSource,
         answered: Vec<u32>,
@@ -79,6 +93,7 @@ impl Grammars {
         let (done, compiled) = oneshot::channel();
         let follower = Follower {
             asker,
+            deadline: Instant::now() + within,
             pool: Arc::clone(&self.pool),
             words: self.words,
             slot: Arc::clone(&slot),
@@ -167,6 +182,8 @@ impl GrammarSession {
 /// The thread beside a grammar.
 struct Follower {
     asker: Asker,
+    /// Until when the grammar must be compiled.
+    deadline: Instant,
     pool: Arc<Pool>,
     words: usize,
     slot: Arc<Slot>,
@@ -194,7 +211,11 @@ impl Follower {
         };
         self.pool.warm();
         while let Ok(id) = accepts.recv() {
-            let learned = self.step(&mut lease, &Request::Accept(id), TOKEN_MAX);
+            let patience = Patience {
+                deadline: Instant::now() + TOKEN_MAX,
+                asker_left: &self.slot.left,
+            };
+            let learned = self.step(&mut lease, &Request::Accept(id), patience);
             let (learned, sound) = match learned {
                 Ok(learned) => (learned, true),
                 Err(error) => (Err(failure(&error)), false),
@@ -215,8 +236,8 @@ impl Follower {
         answered: Vec<u32>,
     ) -> Result<(Lease, Mask), CompileError> {
         let patience = Patience {
-            deadline: Instant::now() + ASKING_MAX,
-            left: &self.slot.left,
+            deadline: self.deadline,
+            asker_left: &self.slot.left,
         };
         let mut lease = self.pool.take(self.asker, patience).map_err(|error| {
             tracing::debug!(%error, "no process for a grammar");
@@ -225,8 +246,12 @@ impl Follower {
                 TakeError::Begin(_) => GrammarError::Unavailable.into(),
             }
         })?;
+        if patience.left() < OWN_TIME_MIN {
+            lease.give_back();
+            return Err(CompileError::Busy);
+        }
         let request = Request::Compile { source, answered };
-        match self.step(&mut lease, &request, REQUEST_MAX) {
+        match self.step(&mut lease, &request, patience.at_most(COMPILE_MAX)) {
             Ok(Ok(Next::Allowed(mask))) => Ok((lease, mask)),
             Ok(Ok(Next::Stopped)) => Err(GrammarError::TooMuch.into()),
             Ok(Err(error)) => {
@@ -242,12 +267,8 @@ impl Follower {
         &self,
         lease: &mut Lease,
         request: &Request<'_>,
-        most: Duration,
+        patience: Patience<'_>,
     ) -> Result<Result<Next, GrammarError>, ExchangeError> {
-        let patience = Patience {
-            deadline: Instant::now() + most,
-            left: &self.slot.left,
-        };
         let reply = lease
             .process()?
             .exchange(request, MASK_BYTES_MAX, patience)?;

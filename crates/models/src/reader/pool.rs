@@ -10,8 +10,8 @@ use super::process::{ExchangeError, Patience, Process};
 use super::{IDLE_TIME_MAX, Launcher, REQUEST_MAX, Role};
 use crate::asker::Asker;
 
-/// How many may wait for a reader.
-const WAITING_MAX: usize = 64;
+/// How many may wait for a reader: as many of the household as may wait for an engine, and strangers.
+const WAITING_MAX: usize = 176;
 /// How many of them may be strangers.
 const STRANGERS_WAITING_MAX: usize = 48;
 /// How many requests a reader answers before another takes its place: what it kept of them goes.
@@ -232,7 +232,7 @@ impl Pool {
             let left = AtomicBool::new(false);
             let patience = Patience {
                 deadline: Instant::now() + REQUEST_MAX,
-                left: &left,
+                asker_left: &left,
             };
             lease.process = lease.pool.start(patience).ok();
             lease.give_back();

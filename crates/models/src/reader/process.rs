@@ -58,7 +58,7 @@ pub(super) struct Patience<'a> {
     /// Until then.
     pub(super) deadline: Instant,
     /// Or until this is set.
-    pub(super) left: &'a AtomicBool,
+    pub(super) asker_left: &'a AtomicBool,
 }
 
 impl Patience<'_> {
@@ -68,12 +68,17 @@ impl Patience<'_> {
         Self { deadline, ..self }
     }
 
+    /// How long is left.
+    pub(super) fn left(self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
     /// How long to wait before looking again.
     pub(super) fn slice(self) -> Result<Duration, ExchangeError> {
-        if self.left.load(Ordering::Acquire) {
+        if self.asker_left.load(Ordering::Acquire) {
             return Err(ExchangeError::Left);
         }
-        let rest = self.deadline.saturating_duration_since(Instant::now());
+        let rest = self.left();
         if rest.is_zero() {
             return Err(ExchangeError::TooSlow);
         }

@@ -11,7 +11,7 @@ use thiserror::Error;
 use super::pool::{Lease, Open, Pool, TakeError};
 use super::process::{ExchangeError, Patience, Process};
 use super::wire::{IDS_BYTES_MAX, Reply, Request, VOCABULARY_BYTES_MAX};
-use super::{ASKING_MAX, Launcher, REQUEST_MAX, Role};
+use super::{ASKING_MAX, Launcher, OWN_TIME_MIN, REQUEST_MAX, Role};
 use crate::asker::Asker;
 use crate::backend::OpenError;
 use crate::packed::Packed;
@@ -80,7 +80,7 @@ impl Prompts {
         let left = AtomicBool::new(false);
         let patience = Patience {
             deadline: Instant::now() + ASKING_MAX,
-            left: &left,
+            asker_left: &left,
         };
         let opened = Process::start(launcher, Role::Prompts, patience)
             .and_then(|mut process| Ok((open(&mut process, &path, true, patience)?, process)));
@@ -166,7 +166,7 @@ impl Prompts {
         }
         let patience = Patience {
             deadline: Instant::now() + ASKING_MAX,
-            left,
+            asker_left: left,
         };
         let input = serde_json::to_vec(input)
             .map_err(|error| TemplateError::Failed(error.to_string()))
@@ -203,6 +203,10 @@ impl Prompts {
                 TakeError::Busy => ReadError::Busy,
                 TakeError::Begin(error) => ReadError::Unavailable(error.to_string()),
             })?;
+            if patience.left() < OWN_TIME_MIN {
+                lease.give_back();
+                return Err(ReadError::Busy);
+            }
             let reply = lease.process().and_then(|process| {
                 process.exchange(request, IDS_BYTES_MAX, patience.at_most(REQUEST_MAX))
             });

@@ -4,6 +4,8 @@
 //! another device is asked, and a provider that calls a good schema bad is not believed. The tokens of a
 //! model do not matter for that, so tokens are single bytes here.
 
+use std::time::Duration;
+
 use super::Launcher;
 use super::grammars::{CompileError, Grammars};
 use crate::asker::Asker;
@@ -20,15 +22,18 @@ impl SchemaChecker {
         Self(Grammars::new(launcher, &Vocabulary::of_bytes()))
     }
 
-    /// Checks a JSON Schema. Dropping the future ends the work.
+    /// Checks a JSON Schema, in this time. Dropping the future ends the work.
     ///
     /// # Errors
     /// When no engine could follow it; [`GrammarError::Unavailable`] when nobody had time to check it.
-    pub async fn check(&self, schema: String) -> Result<(), GrammarError> {
+    pub async fn check(&self, schema: String, within: Duration) -> Result<(), GrammarError> {
         let source = GrammarSource::JsonSchema(schema);
         // What strangers send is checked by the engine that answers them.
         let asker = Asker::Household { name: 0 };
-        match self.0.compile(asker, source, Vec::new(), || {}).await {
+        match (self.0)
+            .compile_within(within, asker, source, Vec::new(), || {})
+            .await
+        {
             Ok(_) => Ok(()),
             Err(CompileError::Grammar(error)) => Err(error),
             Err(CompileError::Busy) => Err(GrammarError::Unavailable),

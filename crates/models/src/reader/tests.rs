@@ -13,6 +13,7 @@ mod grammars;
 mod heads;
 mod processes;
 mod prompts;
+mod schemas;
 
 /// A program of the household.
 pub(super) const HOUSEHOLD: Asker = Asker::Household { name: 1 };

@@ -111,7 +111,7 @@ fn a_tool_that_is_not_there_cannot_be_forced() {
         panic!("one tool can be forced");
     };
     assert!(
-        text.contains("#/$defs/tool0_X") && text.contains("\"tool0_X\":"),
+        text.contains("\"$ref\":\"#/$defs/tool0/$defs/X\"") && text.contains("\"tool0\":"),
         "{text}"
     );
 }

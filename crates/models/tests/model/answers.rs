@@ -208,6 +208,10 @@ async fn jobs_that_make_no_sense_are_refused() {
     assert!(matches!(figure, SubmitError::Figure(_)));
     let figure = refused(|job| job.rule.top_p_millionths = 0).await;
     assert!(matches!(figure, SubmitError::Figure(_)));
+    let biased = refused(|job| job.rule.logit_bias_millionths = vec![(5, 1), (49_152, 1)]).await;
+    assert!(matches!(biased, SubmitError::Bias(bias) if bias.id == 49_152));
+    let biased = refused(|job| job.rule.logit_bias_millionths = vec![(u32::MAX, 1)]).await;
+    assert!(matches!(biased, SubmitError::Bias(bias) if bias.id == u32::MAX));
     let figure = refused(|job| job.logprobs = Some(21)).await;
     assert!(matches!(figure, SubmitError::Figure(_)));
     let empty = refused(|job| job.output_position_first = 999).await;

@@ -185,3 +185,39 @@ async fn hostile_grammars_are_refused_or_bounded() {
     let (ids, _) = answer(&engine, job(&engine, "Hello", 5)).await;
     assert!(!ids.is_empty());
 }
+
+/// What a bias pushes, and JSON has no bound for.
+#[tokio::test]
+#[ignore = "needs outside programs"]
+async fn an_answer_that_a_bias_pushes_ends_and_is_json() {
+    let engine = engine(|_| {});
+    let numbers = json!({"type": "array", "items": {"type": "number"}});
+    let words =
+        json!({"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]});
+    let object = json!({"type": "object"});
+    for (schema, pushed) in [
+        (&numbers, "\n"),
+        (&words, " "),
+        (&object, "{\""),
+        (&json!({}), "["),
+    ] {
+        let mut job = job(&engine, "Answer in JSON.", 1_900);
+        let mut ids = ids_of(&engine, pushed, false);
+        ids.sort_unstable();
+        ids.dedup();
+        job.rule.logit_bias_millionths = ids.iter().map(|id| (*id, 100_000_000)).collect();
+        job.grammar = Some(GrammarSource::JsonSchema(schema.to_string()));
+        let (ids, reason) = answer(&engine, job).await;
+        let text = text(&engine, &ids);
+        println!(
+            "{pushed:?}: {} tokens, {} bytes, {reason:?}",
+            ids.len(),
+            text.len()
+        );
+        assert!(
+            matches!(reason, EndReason::Grammar | EndReason::EndOfText),
+            "{pushed:?}: {reason:?} {text}"
+        );
+        assert!(serde_json::from_str::<Value>(&text).is_ok(), "{text}");
+    }
+}

@@ -145,7 +145,7 @@ mod tests {
             Box::pin(async move { Err(AskError::NoModel(model)) })
         }
 
-        fn check_schema(&self, _: String) -> BoxFuture<'_, Result<(), GrammarError>> {
+        fn check_schema(&self, _: String, _: Duration) -> BoxFuture<'_, Result<(), GrammarError>> {
             Box::pin(async { Ok(()) })
         }
 

@@ -10,7 +10,7 @@ use hearth_models::grammar::GrammarError;
 use hearth_models::prompt::PromptError;
 use hearth_models::reader::ReadError as PromptReadError;
 use hearth_models::template::{PROMPT_BYTES_MAX, TemplateError};
-use hearth_models::vocabulary::{EncodeError, TEXT_BYTES_MAX};
+use hearth_models::vocabulary::{EncodeError, TEXT_BYTES_MAX, UnknownBias};
 use hearth_protocol::answer::Refusal;
 use hearth_protocol::answer::frame::RefusalCode;
 use hearth_protocol::answer::payer::Departure;
@@ -71,12 +71,18 @@ pub(crate) fn of_submit(error: &SubmitError) -> (AskError, Verdict) {
             (senseless(Field::Prompt, error), Verdict::Faulty)
         }
         SubmitError::Figure(which) => (senseless(figure(*which).into(), error), Verdict::Faulty),
+        SubmitError::Bias(bias) => (of_bias(bias), Verdict::Faulty),
         SubmitError::Grammar(grammar) => of_grammar(grammar),
         SubmitError::Stopped => {
             let error = AskError::NoProvider(error.to_string());
             (error, Verdict::Elsewhere)
         }
     }
+}
+
+/// A bias is for a token that the model does not have.
+pub(crate) fn of_bias(error: &UnknownBias) -> AskError {
+    senseless(Field::Sampling, error)
 }
 
 /// Why a grammar is not followed.
@@ -103,6 +109,7 @@ pub(crate) fn to_refusal(error: &SubmitError) -> Refusal {
             (RefusalCode::BadRequest, Some(RequestField::Prompt), None)
         }
         SubmitError::Figure(which) => (RefusalCode::BadRequest, Some(figure(*which)), None),
+        SubmitError::Bias(_) => (RefusalCode::BadRequest, Some(RequestField::Sampling), None),
         SubmitError::Grammar(grammar) => match grammar {
             GrammarError::TooLong
             | GrammarError::TooDeep

@@ -8,6 +8,7 @@ fn submit_cases() -> Vec<(SubmitError, Option<Field>, RefusalCode)> {
         | SubmitError::Empty
         | SubmitError::UnknownToken(_)
         | SubmitError::Figure(_)
+        | SubmitError::Bias(_)
         | SubmitError::Grammar(_)
         | SubmitError::Stopped => (),
     };
@@ -39,6 +40,11 @@ fn submit_cases() -> Vec<(SubmitError, Option<Field>, RefusalCode)> {
         ),
         (
             SubmitError::Figure(Figure::Rule),
+            Some(Field::Sampling),
+            RefusalCode::BadRequest,
+        ),
+        (
+            SubmitError::Bias(UnknownBias { id: 9, tokens: 9 }),
             Some(Field::Sampling),
             RefusalCode::BadRequest,
         ),
@@ -80,6 +86,16 @@ fn grammar_cases() -> Vec<(SubmitError, Option<Field>, RefusalCode)> {
         ),
         (
             SubmitError::Grammar(refused),
+            Some(Field::Grammar),
+            RefusalCode::BadGrammar,
+        ),
+        (
+            SubmitError::Grammar(GrammarError::TooSlow),
+            Some(Field::Grammar),
+            RefusalCode::BadGrammar,
+        ),
+        (
+            SubmitError::Grammar(GrammarError::TooMuch),
             Some(Field::Grammar),
             RefusalCode::BadGrammar,
         ),

@@ -225,6 +225,9 @@ impl Payer {
     async fn prepare(&self, question: &Question) -> Result<Prepared, AskError> {
         let (model, weights) = self.weights_of(&question.model)?;
         let reader = self.reader(&weights).await?;
+        let biases = &question.sampling.logit_bias_millionths;
+        let known = reader.vocabulary().check_biases(biases);
+        known.map_err(|error| causes::of_bias(&error))?;
         let ids = self
             .ids(&reader, asker(question), question.input.clone())
             .await?;
@@ -545,8 +548,12 @@ impl Answerer for Payer {
         })
     }
 
-    fn check_schema(&self, schema: String) -> BoxFuture<'_, Result<(), GrammarError>> {
-        Box::pin(self.parts().readers.check_schema(schema))
+    fn check_schema(
+        &self,
+        schema: String,
+        within: Duration,
+    ) -> BoxFuture<'_, Result<(), GrammarError>> {
+        Box::pin(self.parts().readers.check_schema(schema, within))
     }
 
     fn embed(

@@ -2,7 +2,7 @@
 //! (spec: answers, section 12).
 
 use hearth_net::{IncomingAnswers, Network, PayerStream, RecvError};
-use hearth_node::answers::{Answerer, AskError, Ending, Tier};
+use hearth_node::answers::{Answerer, AskError, Ending, Field, Tier};
 use hearth_node::payments::purse::{Purse, Tab};
 use hearth_node::payments::signing::sign;
 use hearth_node::roles::served::Served;
@@ -536,4 +536,23 @@ async fn the_head_of_a_strangers_file_is_read_defensively() {
     offer.models[0].head_bytes = u64::MAX;
     let refused = payer.market().observe(world.now(), offer);
     assert_eq!(refused, Err(OfferError::Senseless));
+}
+
+/// The asker hears which field is wrong, before any provider works.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs outside programs"]
+async fn a_bias_for_a_token_that_is_not_there_is_the_askers_fault() {
+    let world = World::start().await;
+    let shop = world.shop(2, Vec::new()).await;
+    let payer = world.payer(&[&shop], 16).await;
+    for id in [49_152, u32::MAX] {
+        let mut biased = question("Name three colours.", 5);
+        biased.sampling.logit_bias_millionths = vec![(0, -100_000_000), (id, 1)];
+        let Err(AskError::Senseless { field, reason }) = payer.ask(biased).await else {
+            panic!("a bias for the token {id} was taken");
+        };
+        assert_eq!(field, Field::Sampling);
+        assert!(reason.contains(&id.to_string()), "{reason}");
+    }
+    assert_eq!(shop.provider.served()[0].engine.load_now().busy, 0);
 }

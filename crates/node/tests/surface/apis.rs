@@ -69,6 +69,49 @@ async fn texts_and_ids_go_on() {
     }
 }
 
+/// What several texts cost together, in whole and in pieces, and where one of them fails.
+#[tokio::test]
+async fn all_charges_of_one_request_are_stated() {
+    let served = Served::start().await;
+    let path = "/v1/completions";
+    let mut body = json!({ "model": "strange", "prompt": ["a b c", "d", "e f"] });
+    let reply = served.ask(path, &body).await;
+    let charged = json!([{ "asset": crate::script::ASSET, "symbol": "TUSD", "units": "6", "decimals": 6,
+        "amount": "0.000006" }]);
+    assert_eq!(reply["hearth"]["charged"], charged);
+    assert_eq!(reply["hearth"]["source"], "network");
+    assert_eq!(reply["usage"]["completion_tokens"], 6);
+    body["stream"] = json!(true);
+    let events = served.stream(path, &body).await;
+    let units = events
+        .iter()
+        .filter_map(|(_, data)| data["hearth"]["charged"][0]["units"].as_str());
+    assert_eq!(units.collect::<Vec<_>>(), ["3", "1", "2"]);
+    // Each fails in its middle, and is charged until then.
+    let body = json!({ "model": "breaks", "prompt": ["a", "b"] });
+    let reply = served.post(path, &body).await;
+    assert_eq!(reply.status(), 503);
+    assert_eq!(reply.headers()["x-should-retry"], "false");
+    let reply: Value = reply.json().await.unwrap();
+    assert_eq!(reply["hearth"]["charged"][0]["units"], "6");
+    // The last of them is not taken.
+    for (model, units) in [("strange", json!("5")), ("parrot", json!(null))] {
+        *served.script.room.lock().unwrap() = Some(2);
+        let body = json!({ "model": model, "prompt": ["a b c", "d e", "f"] });
+        let reply = served.post(path, &body).await;
+        assert_eq!(reply.status(), 429);
+        let retries = reply.headers().get("x-should-retry").is_none();
+        assert_eq!(
+            retries,
+            units.is_null(),
+            "what was paid for is not asked again unseen"
+        );
+        let reply: Value = reply.json().await.unwrap();
+        assert_eq!(reply["error"]["code"], "busy");
+        assert_eq!(reply["hearth"]["charged"][0]["units"], units, "{model}");
+    }
+}
+
 #[tokio::test]
 async fn embeddings_are_numbers_or_base64() {
     let served = Served::start().await;
@@ -149,6 +192,64 @@ async fn a_response_has_items_and_its_stream_tells_each_step() {
     let names = names(&events);
     assert_eq!(names[names.len() - 2..], ["response.failed", "error"]);
     assert_eq!(events.last().unwrap().1["error"]["code"], "no_provider");
+}
+
+#[tokio::test]
+async fn a_response_tells_log_probabilities_where_they_are_asked_for() {
+    let served = Served::start().await;
+    let path = "/v1/responses";
+    let told = |logprobs: &Value| -> Vec<(String, usize)> {
+        let logprobs = logprobs.as_array().unwrap().iter();
+        let of = |one: &Value| {
+            let token = one["token"].as_str().unwrap();
+            assert_eq!(one["bytes"], json!(token.as_bytes()));
+            assert!(one["logprob"].as_f64().unwrap() <= 0.0);
+            let top = one["top_logprobs"].as_array().unwrap();
+            (token.to_owned(), top.len())
+        };
+        logprobs.map(of).collect()
+    };
+    let include = json!(["message.output_text.logprobs"]);
+    for (change, top) in [
+        (json!({ "top_logprobs": 3 }), 3),
+        (json!({ "include": include }), 0),
+        (json!({ "top_logprobs": 0, "include": include }), 0),
+        (json!({ "top_logprobs": 20, "include": include }), 20),
+    ] {
+        let mut body = json!({ "model": "parrot", "input": "one two" });
+        for (field, value) in change.as_object().unwrap() {
+            body[field] = value.clone();
+        }
+        let expected = [("one ".to_owned(), top), ("two".to_owned(), top)];
+        let reply = served.ask(path, &body).await;
+        let part = &reply["output"][0]["content"][0];
+        assert_eq!(part["text"], "one two");
+        assert_eq!(told(&part["logprobs"]), expected, "{change}");
+        assert_eq!(
+            served.script.last().logprobs,
+            Some(u8::try_from(top).unwrap())
+        );
+        body["stream"] = json!(true);
+        let events = served.stream(path, &body).await;
+        let of = |name: &str| -> Vec<Value> {
+            let found = events.iter().filter(|(found, _)| found == name);
+            found.map(|(_, data)| data.clone()).collect()
+        };
+        let deltas = of("response.output_text.delta").into_iter();
+        let deltas: Vec<_> = deltas.flat_map(|data| told(&data["logprobs"])).collect();
+        assert_eq!(deltas, expected, "{change}");
+        assert_eq!(
+            told(&of("response.output_text.done")[0]["logprobs"]),
+            expected
+        );
+        let whole = &of("response.completed")[0]["response"]["output"][0]["content"][0];
+        assert_eq!(told(&whole["logprobs"]), expected, "{change}");
+    }
+    let plain = served
+        .ask(path, &json!({ "model": "parrot", "input": "one" }))
+        .await;
+    assert_eq!(plain["output"][0]["content"][0]["logprobs"], json!([]));
+    assert_eq!(served.script.last().logprobs, None);
 }
 
 #[tokio::test]

@@ -376,6 +376,68 @@ fn impossible_requests() -> Vec<(&'static str, &'static str, Value)> {
     ]
 }
 
+/// Each schema is good by itself, and together they are not: the field is one that was sent.
+#[tokio::test]
+async fn schemas_that_cannot_be_followed_together_are_told_where_they_stand() {
+    let served = Served::start().await;
+    let reason = "it is wrong so".to_owned();
+    let field = Field::Grammar;
+    *served.script.fault.lock().unwrap() = Some(AskError::Senseless { field, reason });
+    let good = json!({ "type": "object", "properties": { "a": { "type": "integer" } } });
+    let of = |name: &str| json!({ "name": name, "parameters": good });
+    let chat = |name: &str| json!({ "type": "function", "function": of(name) });
+    let flat = |name: &str| json!({ "type": "function", "name": name, "parameters": good });
+    let tool = |name: &str| json!({ "name": name, "input_schema": good });
+    let form = json!({ "type": "json_schema", "json_schema": { "name": "x", "schema": good } });
+    for (path, change, param) in [
+        (
+            APIS[0],
+            json!({ "tools": [chat("a"), chat("b")], "tool_choice": "required" }),
+            "tools",
+        ),
+        (
+            APIS[0],
+            json!({ "tools": [chat("a")], "tool_choice": "required" }),
+            "tools[0].function.parameters",
+        ),
+        (
+            APIS[0],
+            json!({ "tools": [chat("a"), chat("b")], "response_format": form }),
+            "response_format",
+        ),
+        (
+            APIS[0],
+            json!({ "functions": [of("a")], "function_call": { "name": "a" } }),
+            "functions[0].parameters",
+        ),
+        (
+            APIS[2],
+            json!({ "tools": [flat("a"), flat("b")], "tool_choice": "required" }),
+            "tools",
+        ),
+        (
+            APIS[3],
+            json!({ "tools": [tool("a"), tool("b")], "tool_choice": { "type": "any" } }),
+            "tools",
+        ),
+    ] {
+        let mut body = body(path);
+        for (field, value) in change.as_object().unwrap() {
+            body[field] = value.clone();
+        }
+        let (status, reply) = served.fail(path, &body).await;
+        assert_eq!(status, 400, "{body}");
+        let message = reply["error"]["message"].as_str().unwrap();
+        assert!(
+            message.contains(param) && message.contains("wrong so"),
+            "{message}"
+        );
+        if path != APIS[3] {
+            assert_eq!(reply["error"]["param"], param, "{body}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_schema_that_cannot_be_followed_is_told_where_it_stands_and_nobody_is_asked() {
     let served = Served::start().await;

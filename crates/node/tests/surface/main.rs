@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod apis;
+mod bodies;
 mod causes;
 mod chat;
 mod doors;

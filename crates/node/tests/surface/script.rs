@@ -55,6 +55,8 @@ pub(crate) struct Script {
     pub(crate) receipts: Mutex<BTreeMap<AnswerId, Vec<SignedReceipt>>>,
     /// Why nothing is answered, where something is said here.
     pub(crate) fault: Mutex<Option<AskError>>,
+    /// How many questions are taken before everybody is busy; any number where nothing is said.
+    pub(crate) room: Mutex<Option<usize>>,
     /// Whether that is found out only after the question was taken.
     pub(crate) late: AtomicBool,
 }
@@ -221,7 +223,7 @@ fn play(question: &Question) -> Result<(Source, Vec<Part>), AskError> {
 }
 
 impl Answerer for Script {
-    fn check_schema(&self, schema: String) -> BoxFuture<'_, Result<(), GrammarError>> {
+    fn check_schema(&self, schema: String, _: Duration) -> BoxFuture<'_, Result<(), GrammarError>> {
         let found = GrammarChecker::of_bytes().check(&GrammarSource::JsonSchema(schema));
         Box::pin(async move { found })
     }
@@ -243,7 +245,13 @@ impl Answerer for Script {
 
     fn ask(&self, question: Question) -> BoxFuture<'_, Result<Answer, AskError>> {
         self.asked.lock().unwrap().push(question.clone());
-        let fault = self.fault.lock().unwrap().clone();
+        let mut fault = self.fault.lock().unwrap().clone();
+        if let Some(room) = &mut *self.room.lock().unwrap() {
+            match room.checked_sub(1) {
+                Some(left) => *room = left,
+                None => fault = Some(AskError::Busy { retry_after_s: 9 }),
+            }
+        }
         let late = self.late.load(Ordering::Relaxed);
         let parts: Result<BoxStream<'static, Part>, AskError> = if let Some(fault) = fault {
             let ended = Part::Ended {

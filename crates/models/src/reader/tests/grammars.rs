@@ -123,9 +123,14 @@ fn hostile_grammars() -> Vec<GrammarSource> {
 
 #[tokio::test]
 async fn a_grammar_that_takes_too_much_harms_nobody_else() {
+    harm_nobody_else(hostile_grammars()).await;
+}
+
+/// Follows each of these, and a sound one beside it.
+pub(super) async fn harm_nobody_else(sources: Vec<GrammarSource>) {
     let grammars = grammars();
     let before = memory_bytes();
-    for source in hostile_grammars() {
+    for source in sources {
         let what: String = format!("{source:?}").chars().take(80).collect();
         let asked = std::time::Instant::now();
         let hostile = async {
@@ -241,4 +246,42 @@ async fn more_grammars_than_processes_wait_or_are_told() {
     };
     let (waited, ()) = tokio::join!(waiting, freed);
     assert!(waited.is_ok());
+}
+
+/// Each follows its grammar to the end; those that gave up while they waited leave nothing behind.
+#[tokio::test(flavor = "multi_thread")]
+async fn all_askers_are_served_in_their_turn_whoever_leaves() {
+    let grammars = grammars();
+    let ask = |asker| {
+        let grammars = grammars.clone();
+        async move {
+            let within = Duration::from_secs(300);
+            let source = lark("start: \"xyz\"");
+            let session = grammars.compile_within(within, asker, source, Vec::new(), || {});
+            let mut session = session.await.map_err(|error| format!("{error:?}"))?;
+            tokio::task::spawn_blocking(move || forced(&mut session).map(|ids| ids.len()))
+                .await
+                .unwrap()
+                .map_err(|error| error.to_string())
+        }
+    };
+    let mut held = Vec::new();
+    for _ in 0..8 {
+        held.push(follow(&grammars, lark("start: \"xy\"")).await.unwrap());
+    }
+    let household = (0..20).map(|_| tokio::spawn(ask(HOUSEHOLD)));
+    let strangers = (0..10).map(|_| tokio::spawn(ask(STRANGER)));
+    let waiting: Vec<_> = household.chain(strangers).collect();
+    let leaving: Vec<_> = (0..20).map(|_| tokio::spawn(ask(HOUSEHOLD))).collect();
+    tokio::task::yield_now().await;
+    leaving.iter().for_each(tokio::task::JoinHandle::abort);
+    drop(held);
+    for asked in waiting {
+        assert_eq!(asked.await.unwrap(), Ok(3));
+    }
+    let ended = grammars.clone();
+    let waited = tokio::task::spawn_blocking(move || {
+        super::until("a process is at work for nobody", || ended.at_work() == 0);
+    });
+    waited.await.unwrap();
 }

@@ -5,6 +5,7 @@ use super::{
 };
 use crate::gguf::sample::text_value;
 use crate::prompt::PromptInput;
+use crate::vocabulary::made_up::MadeUp;
 
 #[test]
 fn a_prompt_is_read_by_another_process() {
@@ -227,5 +228,166 @@ fn a_template_that_counts_without_end_harms_nobody_else() {
             assert!(error.to_string().len() < 2_000, "{template}");
         }
         assert_eq!(other.blocking_ids(&chat("ab"), 0).unwrap(), [256]);
+    }
+}
+
+/// Values that hold themselves again and again, what walks through them, and what the engine of templates offers.
+fn hostile_calls() -> Vec<String> {
+    let shared = "{% set ns = namespace(l=[1]) %}{% for i in range(40) %}{% set ns.l = [ns.l, ns.l] %}{% endfor %}";
+    let walks = [
+        "ns.l == ns.l",
+        "ns.l < ns.l",
+        "ns.l | sort",
+        "ns.l | unique | list",
+        "ns.l | min",
+        "ns.l in ns.l",
+        "ns.l | list | reverse",
+        "ns.l | map('length') | list",
+        "ns.l | select('eq', ns.l) | list",
+        "{'a': ns.l} == {'a': ns.l}",
+        "ns.l | tojson | tojson",
+        "ns.l | default(1)",
+        "ns.l | first | last",
+        "(ns.l ~ ns.l) | urlencode",
+    ];
+    let mut hostile: Vec<String> = walks
+        .iter()
+        .map(|walk| format!("{shared}{{{{ {walk} }}}}"))
+        .collect();
+    hostile.extend(
+        [
+            "{{ range(10**9) | list }}",
+            "{% for i in range(99999) %}{{ range(99999) | list | length }}{% endfor %}",
+            "{% macro m(l) %}{{ m(l + [l]) }}{% endmacro %}{{ m([1]) }}",
+            "{% macro a(n) %}{% for i in range(n) %}{{ a(n) }}{% endfor %}{% endmacro %}{{ a(9) }}",
+            "{% set ns = namespace(s='x') %}{% for m in messages %}{% for c in m.content %}{% set ns.s = ns.s ~ m.content %}{% endfor %}{% endfor %}{{ ns.s }}",
+            "{% for c in messages[0].content %}{% for d in messages[0].content %}{{ c ~ d }}{% endfor %}{% endfor %}",
+            "{{ messages[0].content | replace('', messages[0].content) }}",
+            "{{ messages[0].content.replace(' ', messages[0].content) }}",
+            "{{ messages[0].content.join(messages[0].content | list) }}",
+            "{{ messages[0].content.strip(messages[0].content) }}",
+            "{% for i in range(99999) %}{% set x = messages[0].content | upper | lower | trim | title %}{% endfor %}",
+            "{% for i in range(99999) %}{% set x = messages[0].content[i:] %}{% endfor %}",
+            "{{ messages[0].content[::-1][::-2][-1000000000000000000:1000000000000000000:1] }}",
+            "{{ 'x'[::0] }}{{ messages[::0] }}{{ range(5)[::-9223372036854775808] }}",
+            "{{ '{:>1000000000}'.format(1) }}{{ '%1000000000d' % 1 }}",
+            "{{ -9223372036854775808 // -1 }}{{ -9223372036854775808 % -1 }}{{ 9223372036854775807 + 1 }}",
+            "{{ (-9223372036854775807 - 1) | abs }}{{ 2 ** -1 }}{{ 1e308 * 10 }}{{ 1 % 0.0 }}",
+            "{{ 170141183460469231731687303715884105727 * 2 }}{{ 1 if 170141183460469231731687303715884105727 + 1 }}",
+            "{% filter upper %}{% for i in range(99999) %}{{ messages[0].content }}{% endfor %}{% endfilter %}",
+            "{% include 'x' %}{% extends 'x' %}{% import 'x' as x %}",
+            "{% block a %}{{ self.a() }}{% endblock %}",
+            "{% set x %}{% for i in range(99999) %}{{ messages[0].content }}{% endfor %}{% endset %}{{ x }}",
+            "{{ debug() }}{{ lipsum(n=1000000) }}{{ cycler(1, 2) }}{{ joiner(1) }}{{ dict(a=1) }}",
+            "{% for k, v in messages[0] | items %}{% for i in range(99999) %}{{ k ~ v }}{% endfor %}{% endfor %}",
+            "{{ messages | map(attribute='content') | join(messages[0].content) | tojson | tojson | tojson | tojson }}",
+            "{{ messages[0].content | indent(8, first=true) | indent(8) | wordcount }}",
+            "{{ strftime_now(messages[0].content) }}{{ raise_exception(messages[0].content) }}",
+            "{{ messages | tojson(indent=-1) }}{{ messages | tojson(separators=messages) }}",
+            "{% for a, b in messages %}{{ loop.previtem }}{{ loop.changed(messages) }}{% endfor %}",
+        ]
+        .map(str::to_owned),
+    );
+    hostile
+}
+
+#[test]
+fn a_template_harms_nobody_else_whatever_it_calls() {
+    let other = load(&sound("{{ messages[0].content }}"));
+    let long = chat(&"hello wörld ".repeat(20_000));
+    for template in hostile_calls() {
+        let file = file(&sound(&template));
+        let Ok(prompts) = Prompts::load(&launcher(), &file.path) else {
+            continue;
+        };
+        let read = bounded(&template, || prompts.blocking_ids(&long, 0));
+        if let Err(error) = read {
+            assert!(is_to_blame(&error), "{template}: {error}");
+            assert!(error.to_string().len() < 2_000, "{template}");
+        }
+        assert_eq!(other.blocking_ids(&chat("ab"), 0).unwrap(), [256]);
+    }
+}
+
+/// Runs of each class of characters that tokenizers tell apart, longer than what is matched at once.
+fn runs() -> String {
+    let most = ["a", "7", " ", "\n", "漢", "\u{301}"].map(|unit| unit.repeat(8_300 / unit.len()));
+    let others = [
+        "٣",
+        "\r\n",
+        "\t",
+        "\u{a0}",
+        "\u{3000}",
+        "\u{2028}",
+        "한",
+        "ᄀ",
+        "क्\u{200d}",
+        "e\u{301}\u{323}",
+        "👨\u{200d}👩\u{200d}👧\u{200d}👦",
+        "🇩🇪",
+        "\u{fe0f}",
+        "\u{202e}",
+        "\u{feff}",
+        "\0",
+        "\u{7f}",
+        "\u{fffd}",
+        "\u{e000}",
+        "\u{10fffd}",
+        "İ",
+        "ß",
+        "'s",
+        "_",
+        "<|",
+        "aA1 ",
+        "ﷺ",
+        "\\u0000",
+        "\"",
+    ];
+    let others = others.map(|unit| unit.repeat(600 / unit.len()));
+    [most.join("x"), others.join("x")].join("x")
+}
+
+#[test]
+fn runs_of_any_class_harm_nobody_else_with_any_pre_tokenizer() {
+    let other = load(&sound("{{ messages[0].content }}"));
+    let text = runs();
+    for pre in crate::gguf::PRE_TOKENIZERS {
+        let sample = sound("{{ messages[0].content }}").with("tokenizer.ggml.pre", text_value(pre));
+        let prompts = load(&sample);
+        let read = |text: &str| bounded(pre, || prompts.blocking_ids(&chat(text), 0));
+        let shown = |ids: &[u32]| prompts.vocabulary().decode(ids);
+        // Some are made for characters instead of bytes, and this vocabulary has bytes.
+        let is_of_bytes = shown(&read("a 漢").unwrap()) == "a 漢".as_bytes();
+        match read(&text) {
+            Ok(ids) => assert!(!is_of_bytes || shown(&ids) == text.as_bytes(), "{pre}"),
+            Err(error) => assert!(is_to_blame(&error), "{pre}: {error}"),
+        }
+        assert_eq!(other.blocking_ids(&chat("ab"), 0).unwrap(), [256]);
+    }
+}
+
+#[test]
+fn runs_of_any_class_harm_nobody_else_with_merges_of_characters() {
+    let sample = MadeUp::spm().template("{{ messages[0].content }}").sample();
+    let prompts = load(&sample);
+    let runs = runs();
+    let long = |unit: &str| unit.repeat(1_000_000 / unit.len());
+    for text in [
+        &*runs,
+        &long("a"),
+        &long("漢"),
+        &long("\u{301}"),
+        &long("he"),
+    ] {
+        let what: String = text.chars().take(9).collect();
+        for input in [chat(text), said(text)] {
+            match bounded(&what, || prompts.blocking_ids(&input, 0)) {
+                Ok(ids) => {
+                    let shown = String::from_utf8(prompts.vocabulary().decode(&ids)).unwrap();
+                    assert!(shown.trim_start() == text.trim_start(), "{what}");
+                }
+                Err(error) => assert!(is_to_blame(&error), "{what}: {error}"),
+            }
+        }
     }
 }

@@ -12,7 +12,7 @@ use http::{Extensions, HeaderMap, HeaderName, HeaderValue};
 use super::budget::Reservation;
 use super::failure::Failure;
 use super::keys::ApiKey;
-use super::names::{Names, Schema};
+use super::names::{self, Names, Schema};
 use super::reader::{Reader, Reading};
 use super::sold::Tariff;
 use super::tools::Tooling;
@@ -180,8 +180,8 @@ impl Asking {
         } = &error
         {
             // Each was checked by itself; together, or with this model, they cannot be followed.
-            if let [only] = schemas {
-                return Failure::bad_schema(only.param.clone(), reason);
+            if let Some(param) = names::of_all(schemas) {
+                return Failure::bad_schema(param.to_owned(), reason);
             }
         }
         let budget = surface.budgets().describe(&self.key, surface.now_s());

@@ -11,14 +11,14 @@ use hearth_api::openai::chat::FinishReason;
 use hearth_api::openai::completions::{
     Completion, CompletionChoice, CompletionLogprobs, CompletionRequest,
 };
-use hearth_api::openai::{CompletionUsage, OneOrMany};
+use hearth_api::openai::{AnswerNote, CompletionUsage, OneOrMany};
 
 use super::answering::{self, Asked, Asking};
 use super::chat::{Head, finish, usage};
 use super::embeddings::inputs;
 use super::failure::{Failure, Form};
 use super::names::Names;
-use super::reader::{End, Piece, Reader};
+use super::reader::{End, Piece, Reader, add_note};
 use super::sampling::{self, Figures};
 use super::sse::{self, Frames};
 use super::{At, json, replied, request};
@@ -55,7 +55,10 @@ async fn answer(at: At, request: Request) -> Result<Response, Failure> {
     let mut readers = Vec::with_capacity(asked.len());
     for Prompted { mut asked, echo } in asked {
         asked.reading.streams = streams;
-        readers.push((asking.open(asked).await?, echo));
+        match asking.open(asked).await {
+            Ok(reader) => readers.push((reader, echo)),
+            Err(failure) => return Err(charged_before(failure, readers).await),
+        }
     }
     let Some((first, _)) = readers.first() else {
         return Err(Failure::unended());
@@ -159,31 +162,66 @@ pub(super) fn read_body(json: &[u8]) -> Result<Vec<Question>, Failure> {
     Ok(asked.into_iter().map(|one| one.asked.question).collect())
 }
 
-/// Whole answers, one after the other.
-async fn whole(
-    readers: Vec<(Reader, Option<String>)>,
-    head: Head,
-    told: bool,
-) -> Result<Response, Failure> {
-    let mut choices = Vec::with_capacity(readers.len());
-    let (mut sum, mut note) = (CompletionUsage::default(), None);
-    for (index, (reader, echo)) in readers.into_iter().enumerate() {
-        let (text, logprobs, end) = read(reader, echo).await?;
-        choices.push(CompletionChoice {
-            index: index as u32,
-            text,
-            finish_reason: Some(finish(&end)?),
-            logprobs: told.then_some(logprobs),
-        });
+/// The note and the usage of several answers.
+#[derive(Default)]
+struct Sum {
+    usage: CompletionUsage,
+    note: Option<AnswerNote>,
+}
+
+impl Sum {
+    fn add(&mut self, end: &End) {
         let used = usage(&end.usage);
-        sum = CompletionUsage::new(
+        let sum = self.usage;
+        self.usage = CompletionUsage::new(
             sum.prompt_tokens.saturating_add(used.prompt_tokens),
             sum.prompt_tokens_details
                 .cached_tokens
                 .saturating_add(used.prompt_tokens_details.cached_tokens),
             sum.completion_tokens.saturating_add(used.completion_tokens),
         );
-        note.get_or_insert(end.note);
+        match &mut self.note {
+            Some(note) => add_note(note, &end.note),
+            None => self.note = Some(end.note.clone()),
+        }
+    }
+
+    /// The failure of one of them, with what all did cost. Where nothing came of them, it may be asked again.
+    fn fail(self, failure: Failure, came: bool) -> Failure {
+        match self.note {
+            Some(note) if came || !note.charged.is_empty() => failure.with_note(note),
+            _ => failure,
+        }
+    }
+}
+
+/// Whole answers, one after the other. Where one fails, the others are read to their ends too, so that all charges
+/// are told.
+async fn whole(
+    readers: Vec<(Reader, Option<String>)>,
+    head: Head,
+    told: bool,
+) -> Result<Response, Failure> {
+    let mut choices = Vec::with_capacity(readers.len());
+    let (mut sum, mut fault) = (Sum::default(), None);
+    for (index, (reader, echo)) in readers.into_iter().enumerate() {
+        let (text, logprobs, end) = read(reader, echo).await?;
+        sum.add(&end);
+        match finish(&end) {
+            Ok(reason) => choices.push(CompletionChoice {
+                index: index as u32,
+                text,
+                finish_reason: Some(reason),
+                logprobs: told.then_some(logprobs),
+            }),
+            Err(failure) => {
+                fault.get_or_insert(failure);
+            }
+        }
+    }
+    if let Some(failure) = fault {
+        let came = sum.usage.completion_tokens > 0;
+        return Err(sum.fail(failure, came));
     }
     Ok(json(&Completion {
         id: Cow::Owned(head.id),
@@ -191,9 +229,21 @@ async fn whole(
         created: head.created,
         model: Cow::Owned(head.model),
         choices,
-        usage: Some(Some(sum)),
-        hearth: note,
+        usage: Some(Some(sum.usage)),
+        hearth: sum.note,
     }))
+}
+
+/// A question that is not taken after others of the same request were: those are read to their ends, so that what
+/// they cost is told.
+async fn charged_before(failure: Failure, readers: Vec<(Reader, Option<String>)>) -> Failure {
+    let mut sum = Sum::default();
+    for (reader, _) in readers {
+        if let Ok((_, _, end)) = read(reader, None).await {
+            sum.add(&end);
+        }
+    }
+    sum.fail(failure, false)
 }
 
 async fn read(
@@ -268,7 +318,7 @@ impl Pieces {
         &self,
         choices: Vec<CompletionChoice>,
         told: Option<CompletionUsage>,
-        hearth: Option<hearth_api::openai::AnswerNote>,
+        hearth: Option<AnswerNote>,
     ) -> Completion<'_> {
         Completion {
             id: Cow::Borrowed(&self.head.id),

@@ -17,6 +17,20 @@ use crate::answers::{AskError, Field};
 /// By which the SDKs are told that asking again by themselves would be wrong.
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
+/// The longest message, and the longest name of a field, in characters: both may quote what was sent.
+const MESSAGE_CHARS_MAX: usize = 1_000;
+const PARAM_CHARS_MAX: usize = 200;
+
+/// A text with no more characters than these.
+fn bounded(text: impl Into<String>, chars_max: usize) -> String {
+    let mut text = text.into();
+    if let Some((end, _)) = text.char_indices().nth(chars_max) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}
+
 /// Whose programs are spoken to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
@@ -52,7 +66,7 @@ impl Failure {
     pub(super) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
         Self {
             status,
-            message: message.into(),
+            message: bounded(message, MESSAGE_CHARS_MAX),
             param: None,
             code,
             to_anthropic: None,
@@ -64,7 +78,7 @@ impl Failure {
     /// A field of the request is wrong.
     pub(super) fn invalid(param: impl Into<String>, message: impl Into<String>) -> Self {
         let mut failure = Self::new(StatusCode::BAD_REQUEST, "invalid_value", message);
-        failure.param = Some(param.into());
+        failure.param = Some(bounded(param, PARAM_CHARS_MAX));
         failure
     }
 

@@ -69,3 +69,16 @@ pub(super) struct Schema {
     pub(super) param: String,
     pub(super) schema: Value,
 }
+
+/// The field in which all of these schemas stand: that of one alone, or that of the tools. Nothing where there is
+/// none, or where that of the text is among several.
+pub(super) fn of_all(schemas: &[Schema]) -> Option<&str> {
+    let list = |schema: &'_ Schema| schema.param.find(['[', '.']);
+    match schemas {
+        [only] => Some(&only.param),
+        [first, .., last] if first.param.get(..list(first)?) == last.param.get(..list(last)?) => {
+            first.param.get(..list(first)?)
+        }
+        _ => None,
+    }
+}

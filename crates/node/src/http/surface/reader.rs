@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
+use alloy_primitives::U256;
 use futures::StreamExt;
 use hearth_api::money::Money;
 use hearth_api::openai::{AnswerNote, AnswerSource};
@@ -24,6 +25,7 @@ use super::keys::ApiKey;
 use super::names::Names;
 use super::sold::Tariff;
 use crate::answers::{Answer, AskError, Ending, Logprob, Part, Source, Usage};
+use crate::wallet::money_of_units;
 
 /// A piece of an answer.
 #[derive(Debug, Clone, PartialEq)]
@@ -340,6 +342,37 @@ impl Drop for Books {
     fn drop(&mut self) {
         self.close(None, false);
     }
+}
+
+/// Adds the note of another answer to the same request: the charges of both, and whoever of the two is farther away.
+pub(super) fn add_note(sum: &mut AnswerNote, other: &AnswerNote) {
+    for money in &other.charged {
+        match sum
+            .charged
+            .iter_mut()
+            .find(|known| known.asset == money.asset)
+        {
+            Some(known) => *known = together(known, money),
+            None => sum.charged.push(money.clone()),
+        }
+    }
+    let distance = |source: &Option<AnswerSource>| match source {
+        None => 0,
+        Some(AnswerSource::Device) => 1,
+        Some(AnswerSource::Household) => 2,
+        Some(AnswerSource::Network) => 3,
+    };
+    if distance(&other.source) > distance(&sum.source) {
+        sum.source = other.source;
+        sum.provider.clone_from(&other.provider);
+    }
+}
+
+/// Two amounts of the same asset.
+fn together(one: &Money, other: &Money) -> Money {
+    let units = |money: &Money| money.units.parse::<U256>().unwrap_or_default();
+    let sum = units(one).saturating_add(units(other));
+    money_of_units(&one.symbol, one.asset.clone(), one.decimals, sum)
 }
 
 /// What was charged, as the budgets count it.

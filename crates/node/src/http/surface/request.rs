@@ -9,6 +9,10 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use super::failure::Failure;
 use crate::http::{BodyError, read_body};
 
+mod objects;
+
+use objects::Objects;
+
 /// The longest request, in bytes.
 pub const REQUEST_BYTES_MAX: usize = 4 << 20;
 /// The deepest nesting of a request's JSON.
@@ -67,22 +71,43 @@ pub(super) fn parse<T: DeserializeOwned>(json: &[u8]) -> Result<T, Failure> {
             message,
         ));
     }
+    if let Err(error) = std::str::from_utf8(json) {
+        let message = format!("the request is no JSON, because it is not in UTF-8: {error}");
+        let status = StatusCode::BAD_REQUEST;
+        return Err(Failure::new(status, "invalid_json", message));
+    }
     let mut deserializer = serde_json::Deserializer::from_slice(json);
-    let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+    let objects = Objects(&mut deserializer);
+    let value = serde_path_to_error::deserialize(objects).map_err(|error| {
         let path = error.path().to_string();
-        let error = error.into_inner();
-        // Where a word is expected and a number comes, serde calls it a fault of the JSON.
-        let is_json = || serde_json::from_slice::<IgnoredAny>(json).is_ok();
-        if error.is_data() {
-            wrong_field(&path, &reason(&error))
-        } else if error.is_syntax() && is_json() {
-            wrong_field(&path, "a text")
-        } else {
-            not_json(&error)
-        }
+        wrong(&path, &error.into_inner(), json)
     })?;
     deserializer.end().map_err(|error| not_json(&error))?;
     Ok(value)
+}
+
+/// What is wrong with a request: a field of it, or that it is no JSON at all.
+fn wrong(path: &str, error: &serde_json::Error, json: &[u8]) -> Failure {
+    let reason = reason(error);
+    if error.is_data() {
+        return wrong_field(path, &reason);
+    }
+    // What is well-formed and cannot be taken is a fault of its field, and serde calls it one of the JSON.
+    let is_json = serde_json::from_slice::<IgnoredAny>(json).is_ok();
+    match (error.is_syntax() && is_json, &*reason) {
+        (false, _) => not_json(error),
+        // Where a word is expected, and something else comes.
+        (true, "expected value") => wrong_field(path, "a text"),
+        (true, reason) => {
+            // Of four digits each, as JSON writes characters beyond them.
+            let reason = match reason.contains("hex escape") {
+                true => "half of a surrogate pair is no character",
+                false => reason,
+            };
+            let message = format!("Invalid value for '{path}': {reason}.");
+            Failure::invalid(path, message)
+        }
+    }
 }
 
 /// Parses JSON inside a text of a request, as deep as the request itself may be.
@@ -141,6 +166,7 @@ fn wrong_field(path: &str, reason: &str) -> Failure {
         Some((found, expected)) => (found, plain_type(expected)),
         None => ("", reason),
     };
+    let expected = expected.replace('`', "'");
     let mut failure = match found.strip_prefix("invalid type: ") {
         Some(found) => {
             let found = found.replace('`', "");
@@ -225,11 +251,72 @@ mod tests {
         assert_eq!(field, "max_tokens");
     }
 
+    fn chat(rest: &str) -> String {
+        format!(r#"{{"model":"m","messages":[],{rest}}}"#)
+    }
+
+    fn said(message: &str) -> String {
+        format!(r#"{{"model":"m","messages":[{message}]}}"#)
+    }
+
+    fn name_their_fields(cases: impl IntoIterator<Item = (String, &'static str)>) {
+        for (json, expected) in cases {
+            let (field, message) = param(&json);
+            assert_eq!(field, expected, "{json}: {message}");
+            for jargon in ["u64", "struct", "enum", "no JSON", "`"] {
+                assert!(!message.contains(jargon), "{json}: {message}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_list_is_no_object_and_half_a_pair_no_character() {
+        name_their_fields([
+            (said(r#"["user","x"]"#), "messages[0]"),
+            (said("[]"), "messages[0]"),
+            (
+                said(r#"{"role":"user","content":[["text","x"]]}"#),
+                "messages[0].content[0]",
+            ),
+            (
+                said(r#"{"role":"assistant","tool_calls":[["c","function",["f","{}"]]]}"#),
+                "messages[0].tool_calls[0]",
+            ),
+            (
+                said(r#"{"role":"assistant","function_call":["f","{}"]}"#),
+                "messages[0].function_call",
+            ),
+            (chat(r#""tools":[["function",["f"]]]"#), "tools[0]"),
+            (
+                chat(r#""tools":[{"type":"function","function":["f"]}]"#),
+                "tools[0].function",
+            ),
+            (chat(r#""tool_choice":["function",["f"]]"#), "tool_choice"),
+            (
+                chat(r#""tool_choice":{"type":"function","function":["f"]}"#),
+                "tool_choice.function",
+            ),
+            (chat(r#""function_call":["f"]"#), "function_call"),
+            (chat(r#""stream_options":[true]"#), "stream_options"),
+            (
+                chat(r#""response_format":["json_object"]"#),
+                "response_format",
+            ),
+            (chat(r#""temperature":1e999"#), "temperature"),
+            (
+                said(r#"{"role":"user","content":"\ud83d"}"#),
+                "messages[0].content",
+            ),
+            (
+                said(r#"{"role":"user","name":"\udc00\ud83d","content":""}"#),
+                "messages[0].name",
+            ),
+        ]);
+    }
+
     #[test]
     fn a_wrong_type_is_named_down_to_its_field() {
-        let chat = |rest: &str| format!(r#"{{"model":"m","messages":[],{rest}}}"#);
-        let said = |message: &str| format!(r#"{{"model":"m","messages":[{message}]}}"#);
-        let cases = [
+        name_their_fields([
             (said(r#"{"role":5}"#), "messages[0].role"),
             (said(r#"{"role":null}"#), "messages[0].role"),
             (
@@ -270,19 +357,22 @@ mod tests {
             (chat(r#""n":1.5"#), "n"),
             (chat(r#""model":"x""#), "model"),
             ("null".to_owned(), ""),
-        ];
-        for (json, expected) in cases {
-            let (field, message) = param(&json);
-            assert_eq!(field, expected, "{json}: {message}");
-            for jargon in ["u64", "struct", "enum", "no JSON", "`"] {
-                assert!(!message.contains(jargon), "{json}: {message}");
-            }
-        }
+        ]);
     }
 
     #[test]
     fn what_is_no_json_is_said_to_be_none() {
-        for json in ["", "{", "{}{}", "\u{0}"] {
+        let failure = parse::<ChatRequest>(b"{\"model\":\"\xff\xfe\"}").unwrap_err();
+        assert!(failure.message.contains("UTF-8"), "{}", failure.message);
+        for json in [
+            "",
+            "{",
+            "{}{}",
+            "\u{0}",
+            "\u{feff}{}",
+            "NaN",
+            "{\"model\":nul}",
+        ] {
             let (field, message) = param(json);
             assert!(
                 field.is_empty() && message.contains("no JSON") || field == "model",

@@ -77,7 +77,11 @@ fn bias(given: BTreeMap<String, f64>) -> Result<Vec<(u32, i32)>, Failure> {
                 format!("logit_bias names {id:?}; its keys are token ids, such as \"50256\"");
             return Err(Failure::invalid("logit_bias", message));
         };
-        by_id.insert(number, millionths("logit_bias", value, -100.0, 100.0)?);
+        let bias = millionths("logit_bias", value, -100.0, 100.0)?;
+        if by_id.insert(number, bias).is_some() {
+            let message = format!("logit_bias names the token {number} twice");
+            return Err(Failure::invalid("logit_bias", message));
+        }
     }
     Ok(by_id.into_iter().collect())
 }
@@ -200,6 +204,11 @@ mod tests {
             };
             assert_eq!(of(bias), Err("logit_bias".to_owned()));
         }
+        let twice = Figures {
+            logit_bias: Some([("7".to_owned(), 1.0), ("07".to_owned(), 2.0)].into()),
+            ..Figures::default()
+        };
+        assert_eq!(of(twice), Err("logit_bias".to_owned()));
         let ids = (0..301).map(|id| (id.to_string(), 0.0)).collect();
         let bias = Figures {
             logit_bias: Some(ids),

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::future::pending;
 use std::time::Duration;
 
-use hearth_models::engine::{Event as Made, Generation};
+use hearth_models::engine::{EndReason, Event as Made, Generation};
 use hearth_net::{FrameReceiver, FrameSender, Liveness, RecvError};
 use hearth_protocol::answer::frame::{RefusalCode, TokenLogprobs};
 use hearth_protocol::answer::payer::{Answer as Machine, Candidate, Departure, Effect, End, Event};
 use hearth_protocol::answer::{
-    AnswerId, AnswerRequest, PayerFrame, ProviderFrame, Refusal, SignedReceipt, Tokens,
+    AnswerId, AnswerRequest, PayerFrame, ProviderFrame, Refusal, SignedReceipt, StopReason, Tokens,
 };
 use hearth_protocol::id::AssetId;
 use hearth_protocol::money::Amount;
@@ -187,7 +187,7 @@ impl Asking {
         let position = count(self.machine.ids().len());
         tokio::select! {
             biased;
-            event = heard(&mut self.link, position, &mut self.cached_tokens, &mut self.turn_by) => event,
+            event = heard(&mut self.link, position, &mut self.cached_tokens, &mut self.turn_by, &mut self.cause) => event,
             () = gone => {
                 self.cancelled = true;
                 Event::Cancel
@@ -375,11 +375,22 @@ impl Asking {
         };
         let asker = super::asker(&self.question);
         let job = served.job(request, asker, request.output_tokens_max);
-        match served.engine.submit(job).await {
+        // For its turn, and before that for a process that follows its grammar.
+        let wait_s = u64::from(self.payer.parts().config.engine.wait_s);
+        let turn_by = self.payer.now().plus_ms(wait_s * 1_000);
+        let submitting = (served.engine).submit_within(job, Duration::from_secs(wait_s));
+        let submitted = tokio::select! {
+            biased;
+            submitted = submitting => submitted,
+            () = self.parts.closed() => {
+                self.cancelled = true;
+                return self.tell(Event::Cancel);
+            }
+        };
+        match submitted {
             Ok(generation) => {
                 self.link = Link::Here(generation);
-                let wait_s = self.payer.parts().config.engine.wait_s;
-                self.turn_by = Some(self.payer.now().plus_ms(u64::from(wait_s) * 1_000));
+                self.turn_by = Some(turn_by);
                 self.say_source().await;
             }
             Err(error) => {
@@ -627,7 +638,7 @@ impl Asking {
         let stop = match (self.stopped_by.take(), end) {
             (Some(stop), _) => Ending::Stop(stop),
             (None, End::Stopped(reason)) => Ending::Model(reason),
-            (None, End::Cancelled) => Ending::Model(hearth_protocol::answer::StopReason::Cancelled),
+            (None, End::Cancelled) => Ending::Model(StopReason::Cancelled),
             (None, End::Broken { .. }) => {
                 Ending::Broken(self.cause.take().unwrap_or_else(|| {
                     AskError::NoProvider("nobody serves the model now".to_owned())
@@ -685,6 +696,7 @@ async fn heard(
     position: u32,
     cached_tokens: &mut u32,
     turn_by: &mut Option<Timestamp>,
+    cause: &mut Option<AskError>,
 ) -> Event {
     match link {
         Link::Nobody => pending().await,
@@ -705,7 +717,7 @@ async fn heard(
             }
         }
         Link::Here(generation) => {
-            let event = made(generation, position, cached_tokens, turn_by).await;
+            let event = made(generation, position, cached_tokens, turn_by, cause).await;
             *turn_by = None;
             event
         }
@@ -717,6 +729,7 @@ async fn made(
     position: u32,
     cached_tokens: &mut u32,
     turn_by: &mut Option<Timestamp>,
+    cause: &mut Option<AskError>,
 ) -> Event {
     loop {
         match generation.next().await {
@@ -731,7 +744,18 @@ async fn made(
                 *cached_tokens = cached;
                 *turn_by = None;
             }
-            Some(Made::Ended(reason)) => return Event::MadeAll(stop_reason(&reason)),
+            Some(Made::Ended(reason)) => {
+                let EndReason::Unfollowed(grammar) = &reason else {
+                    return Event::MadeAll(stop_reason(&reason));
+                };
+                let (fault, verdict) = causes::of_grammar(grammar);
+                *cause = Some(causes::worthier(cause.take(), fault));
+                // Nobody else could go on with it either.
+                return match verdict {
+                    Verdict::Faulty => Event::Faulty(grammar.to_string()),
+                    Verdict::Elsewhere => Event::MadeAll(StopReason::Failed),
+                };
+            }
             Some(_) => {}
             None => return Event::Closed { garbage: false },
         }

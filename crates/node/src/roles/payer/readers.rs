@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use hearth_models::asker::Asker;
 use hearth_models::engine::Engine;
@@ -76,12 +77,12 @@ impl Readers {
         }
     }
 
-    /// Checks whether any model can follow a JSON Schema.
+    /// Checks in this time whether any model can follow a JSON Schema.
     ///
     /// # Errors
     /// When none can.
-    pub async fn check_schema(&self, schema: String) -> Result<(), GrammarError> {
-        self.schemas.check(schema).await
+    pub async fn check_schema(&self, schema: String, within: Duration) -> Result<(), GrammarError> {
+        self.schemas.check(schema, within).await
     }
 
     /// Adds a file, or the head of one.
