@@ -185,6 +185,13 @@ async fn a_device_that_was_killed_is_where_it_was() {
     let before = provider.network.address();
     // Dropped, as by a kill: it tells nobody.
     drop(provider);
+    // A process that is killed frees its port at once; what was dropped here is ended by the runtime.
+    soon("the end of what was dropped", async {
+        while std::net::UdpSocket::bind(before.direct[0]).is_err() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
     provider = Device::with(157, remembering).await;
     assert_eq!(provider.network.address(), before);
     let asked = payer.network.ask(provider.network.device(), None);
