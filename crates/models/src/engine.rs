@@ -30,9 +30,10 @@ use crate::vocabulary::{UnknownBias, Vocabulary};
 mod embedder;
 mod load;
 mod shared;
+pub(crate) mod trial;
 mod worker;
 
-pub use load::{EngineDescription, EngineOptions, LoadError};
+pub use load::{ENGINE, EngineDescription, EngineOptions, LoadError};
 
 use shared::{Answer, Embedding, Rows, Shared, State, Task, Ticket};
 

@@ -1,7 +1,7 @@
 //! The models of a device: one folder, and for each model its file and a manifest beside it.
 //!
 //! `NAME.gguf` is the file as it came, `NAME.json` says what it is: both hashes, the facts of its head, where it came
-//! from. A file gets its name only when it is whole, its head was read by `gguf`, and its manifest is on the disk; what
+//! from; `NAME.tried`, where it is, with which engine that file ran. A file gets its name only when it is whole, its head was read by `gguf`, and its manifest is on the disk; what
 //! a crash leaves behind is removed when the library is opened again. Changes are made under a lock, so that several
 //! processes may use one folder. Weights are not hashed again when they are listed: only their length is compared.
 
@@ -302,8 +302,29 @@ impl Library {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(at(&path)(error)),
             _ => {}
         }
+        drop(fs::remove_file(self.mark_path(name)));
         fs::remove_file(&manifest_path).map_err(at(&manifest_path))?;
         sync(&self.folder).map_err(at(&self.folder))
+    }
+
+    /// Whether it was noted that this file ran with `engine`.
+    pub fn ran(&self, entry: &Entry, engine: &str) -> bool {
+        let mark = fs::read_to_string(self.mark_path(&entry.manifest.name));
+        mark.is_ok_and(|mark| mark == trial_mark(entry, engine))
+    }
+
+    /// Notes that this file ran with `engine`.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn note_ran(&self, entry: &Entry, engine: &str) -> Result<(), LibraryError> {
+        let path = self.mark_path(&entry.manifest.name);
+        // What a power cut leaves of it is no mark, and the file is tried again.
+        fs::write(&path, trial_mark(entry, engine)).map_err(at(&path))
+    }
+
+    fn mark_path(&self, name: &str) -> PathBuf {
+        self.folder.join(format!("{name}.tried"))
     }
 
     fn paths(&self, name: &str) -> (PathBuf, PathBuf) {
@@ -372,6 +393,10 @@ impl Library {
         }
         Ok(())
     }
+}
+
+fn trial_mark(entry: &Entry, engine: &str) -> String {
+    format!("{engine}\n{}\n", entry.manifest.weights)
 }
 
 fn check_name(name: &str) -> Result<(), LibraryError> {

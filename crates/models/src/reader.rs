@@ -8,7 +8,7 @@
 //!
 //! A process has one [`Role`]. For prompts it holds the vocabulary and the template of one model
 //! ([`Prompts`]); for grammars it holds the words of one vocabulary, and follows one grammar at a
-//! time ([`Grammars`]). They speak in frames over the standard input and output (`wire`). A reader
+//! time ([`Grammars`]); for a trial it runs a whole model once ([`try_out`]). They speak in frames over the standard input and output (`wire`). A reader
 //! may have been taken over by what it read, so every reply is checked before it is used.
 //!
 //! What is not here: what is read, and how (`prompt`, `grammar`, `gguf`).
@@ -28,12 +28,14 @@ mod schemas;
 mod serve;
 #[cfg(test)]
 mod tests;
+mod trial;
 mod wire;
 
 pub(crate) use grammars::{CompileError, GrammarSession, Grammars};
 pub use prompts::{Prompts, ReadError};
 pub use schemas::SchemaChecker;
 pub use serve::{is_reader, serve};
+pub use trial::try_out;
 
 /// What tells a process that it is a reader, and which; nothing else is in its environment.
 const ROLE_VARIABLE: &str = "HEARTH_READER";
@@ -102,6 +104,8 @@ enum Role {
     Prompts,
     /// Grammars over the words of a vocabulary.
     Grammars,
+    /// A whole model, run for a few tokens.
+    Trial,
 }
 
 impl Role {
@@ -109,14 +113,16 @@ impl Role {
         match self {
             Self::Prompts => "prompts",
             Self::Grammars => "grammars",
+            Self::Trial => "trial",
         }
     }
 
-    /// The memory that it may take beyond what it starts with, in bytes.
+    /// The memory that it may take beyond what it starts with, and beyond a model's weights, in bytes.
     fn memory_bytes(self) -> u64 {
         match self {
             Self::Prompts => 1 << 30,
             Self::Grammars => 384 << 20,
+            Self::Trial => 2 << 30,
         }
     }
 
@@ -125,6 +131,7 @@ impl Role {
         match self {
             Self::Prompts => 3,
             Self::Grammars => 8,
+            Self::Trial => 1,
         }
     }
 
@@ -133,6 +140,7 @@ impl Role {
         match self {
             Self::Prompts => 2,
             Self::Grammars => 6,
+            Self::Trial => 0,
         }
     }
 
@@ -141,6 +149,7 @@ impl Role {
         match self {
             Self::Prompts => 1,
             Self::Grammars => 2,
+            Self::Trial => 0,
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::gpu::{self, Gpu};
 use crate::scheduler::{GRID_TOKENS, PIECE_TOKENS_MIN};
 
 /// The engine's name, with the version of the bindings, which pins llama.cpp's own source.
-const ENGINE: &str = "llama.cpp (llama-cpp-sys-2 0.1.161)";
+pub const ENGINE: &str = "llama.cpp (llama-cpp-sys-2 0.1.161)";
 /// The most sequences at the same time.
 const SEQUENCES_MAX: u32 = 64;
 /// The largest micro-batch.

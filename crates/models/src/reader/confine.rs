@@ -5,7 +5,6 @@ use std::path::Path;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::Role;
 use crate::vocabulary::split::STACK_BYTES;
 
 /// The most files that it may have open.
@@ -22,16 +21,18 @@ fn limit(resource: Resource, most: u64) -> io::Result<()> {
     Ok(setrlimit(resource, both)?)
 }
 
-/// Limits memory and files, and leaves nothing on the disk when it breaks.
-pub(super) fn limits(role: Role) -> io::Result<()> {
+/// Limits files, and memory to `memory_bytes` more than there is now, and `mapped_bytes` more of addresses; leaves
+/// nothing on the disk when it breaks.
+pub(super) fn limits(memory_bytes: u64, mapped_bytes: u64) -> io::Result<()> {
     limit(Resource::Core, 0)?;
     limit(Resource::Nofile, FILES_MAX)?;
     limit(Resource::Fsize, 0)?;
-    let more = role.memory_bytes() + STACK_BYTES as u64;
+    let more = memory_bytes.saturating_add(STACK_BYTES as u64);
     let (size, data) = memory_now();
     limit(Resource::Data, data.saturating_add(more))?;
     // Twice, because allocators reserve addresses that they never use.
-    limit(Resource::As, size.saturating_add(2 * more))
+    let addresses = more.saturating_mul(2).saturating_add(mapped_bytes);
+    limit(Resource::As, size.saturating_add(addresses))
 }
 
 /// The bytes of addresses that this process has, and of those that it may write to.

@@ -20,7 +20,7 @@ use crate::template::TemplateError;
 use crate::vocabulary::Vocabulary;
 
 /// The longest reason of a reader that is passed on, in bytes.
-const REASON_BYTES_MAX: usize = 1_024;
+pub(super) const REASON_BYTES_MAX: usize = 1_024;
 
 /// Why a prompt has no ids. Exhaustive, so that what passes it on decides on each cause.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -84,13 +84,7 @@ impl Prompts {
         };
         let opened = Process::start(launcher, Role::Prompts, patience)
             .and_then(|mut process| Ok((open(&mut process, &path, true, patience)?, process)));
-        let (opened, process) = opened.map_err(|error| match error {
-            ExchangeError::Start(error) => OpenError::Reader(error.to_string()),
-            error => OpenError::Broken {
-                path: shown.clone(),
-                how: error.to_string(),
-            },
-        })?;
+        let (opened, process) = opened.map_err(|error| unopened(&shown, error))?;
         let refused = |reason: String| OpenError::Refused {
             path: shown.clone(),
             reason,
@@ -261,6 +255,17 @@ fn open(
             reason
         })),
         _ => Err(ExchangeError::Senseless),
+    }
+}
+
+/// What it means for the file at `path` that the process which reads it says nothing.
+pub(super) fn unopened(path: &str, error: ExchangeError) -> OpenError {
+    match error {
+        ExchangeError::Start(error) => OpenError::Reader(error.to_string()),
+        error => OpenError::Broken {
+            path: path.to_owned(),
+            how: error.to_string(),
+        },
     }
 }
 

@@ -11,6 +11,7 @@ use rustix::stdio::{stdin, stdout};
 use super::wire::{self, Reply, Request, Step};
 use super::{ROLE_VARIABLE, Role, confine};
 use crate::backend;
+use crate::engine::trial;
 use crate::gguf::Header;
 use crate::grammar::{Grammar, GrammarCompiler, GrammarError};
 use crate::packed::Packed;
@@ -29,7 +30,7 @@ pub fn is_reader() -> bool {
 /// Serves as a reader until whoever started this process closes its standard input.
 pub fn serve() -> ExitCode {
     let role = std::env::var(ROLE_VARIABLE).ok();
-    let role = [Role::Prompts, Role::Grammars]
+    let role = [Role::Prompts, Role::Grammars, Role::Trial]
         .into_iter()
         .find(|known| role.as_deref() == Some(known.name()));
     let Some(role) = role else {
@@ -44,18 +45,29 @@ pub fn serve() -> ExitCode {
 
 /// Gives up what a reader does not need, then reads. Nothing when it cannot go on.
 fn begin(role: Role) -> Option<()> {
-    if role == Role::Prompts {
+    if role != Role::Grammars {
         // It looks at the machine, which is out of sight afterwards. If it fails, opening fails.
         drop(backend::backend());
     }
-    confine::limits(role).ok()?;
+    let trial = role == Role::Trial;
+    if !trial {
+        confine::limits(role.memory_bytes(), 0).ok()?;
+    }
     write_all(wire::PREAMBLE)?;
     let first = read_frame()?;
     let first = Packed(first);
     let path = match postcard::from_bytes(&first.0).ok()? {
-        Request::Open { path, .. } => Some(PathBuf::from(OsStr::from_bytes(&path.0))),
+        Request::Open { path, .. } | Request::Try { path } => {
+            Some(PathBuf::from(OsStr::from_bytes(&path.0)))
+        }
         _ => None,
     };
+    if trial {
+        // Weights are mapped, and some are rewritten for this processor besides.
+        let weights = std::fs::metadata(path.as_deref()?).ok()?.len();
+        let memory_bytes = role.memory_bytes().saturating_add(weights);
+        confine::limits(memory_bytes, weights).ok()?;
+    }
     // Kernels without such means are no reason to read nothing: the other limits hold.
     drop(confine::files(path.as_deref()));
     let watch = std::thread::Builder::new().name("hearth-watch".to_owned());
@@ -84,6 +96,10 @@ fn read(first: &[u8]) -> Option<()> {
     match postcard::from_bytes(first).ok()? {
         Request::Open { path, told } => read_prompts(Path::new(OsStr::from_bytes(&path.0)), told),
         Request::Words(parts) => follow_grammars(parts.into_owned().try_into().ok()?),
+        Request::Try { path } => {
+            let tried = trial::run(Path::new(OsStr::from_bytes(&path.0)));
+            reply(&Reply::Tried(tried.map_err(|reason| bounded(&reason))))
+        }
         _ => None,
     }
 }
@@ -106,12 +122,14 @@ fn read_prompts(path: &Path, told: bool) -> Option<()> {
 }
 
 fn open(path: &Path) -> Result<PromptReader, String> {
-    let told = |error: &dyn std::fmt::Display| -> String {
-        error.to_string().chars().take(REASON_CHARS_MAX).collect()
-    };
+    let told = |error: &dyn std::fmt::Display| bounded(&error.to_string());
     Header::of_file(path).map_err(|error| told(&error))?;
     let encoder = Encoder::load(path).map_err(|error| told(&error))?;
     PromptReader::new(encoder).map_err(|error| told(&error))
+}
+
+fn bounded(reason: &str) -> String {
+    reason.chars().take(REASON_CHARS_MAX).collect()
 }
 
 fn follow_grammars(vocabulary: Vocabulary) -> Option<()> {

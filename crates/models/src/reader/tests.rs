@@ -14,6 +14,7 @@ mod heads;
 mod processes;
 mod prompts;
 mod schemas;
+mod trials;
 
 /// A program of the household.
 pub(super) const HOUSEHOLD: Asker = Asker::Household { name: 1 };

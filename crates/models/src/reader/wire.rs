@@ -26,7 +26,10 @@ pub(super) const IDS_BYTES_MAX: usize = 5 * crate::vocabulary::TEXT_BYTES_MAX + 
 /// The longest reply with the tokens that may come next, in bytes: a bit for each, and an error.
 pub(super) const MASK_BYTES_MAX: usize = (crate::gguf::VOCABULARY_MAX as usize) / 8 + 8_192;
 
-/// What a reader is asked. The first request is `Open` or `Words`, and is sent once.
+/// The longest reply to a trial, in bytes.
+pub(super) const TRIAL_BYTES_MAX: usize = 4_096;
+
+/// What a reader is asked. The first request is `Open`, `Words` or `Try`, and is sent once.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Request<'a> {
     /// Read the head of this file, and prompts for it from now on.
@@ -54,6 +57,11 @@ pub(super) enum Request<'a> {
     },
     /// Go on by one token.
     Accept(u32),
+    /// Run the model in this file for a few tokens. Nothing is asked after it.
+    Try {
+        /// Where it is, as the system has it.
+        path: Packed,
+    },
 }
 
 /// What it replies, in the order of the requests.
@@ -67,6 +75,8 @@ pub(super) enum Reply {
     Ready(Result<(), GrammarError>),
     /// To `Compile` and `Accept`.
     Step(Result<Step, GrammarError>),
+    /// To `Try`: whether the model runs, or why it does not.
+    Tried(Result<(), String>),
 }
 
 /// How far a grammar has come.

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use hearth_api::household::{self as api, ModelPrice, ServedModel};
-use hearth_models::engine::{Engine, EngineOptions, LoadError};
+use hearth_models::engine::{ENGINE, Engine, EngineOptions, LoadError};
 use hearth_models::library::{Entry, Library};
-use hearth_models::reader::Launcher;
+use hearth_models::reader::{self, Launcher};
 use hearth_protocol::answer::Price;
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::offer::Audience;
+use tracing::warn;
 
 use super::{Building, UpError, UpOptions};
 use crate::home::{Config, EngineConfig, ModelConfig};
@@ -57,12 +58,35 @@ pub(super) async fn serve(
         let entry = library
             .resolve(&name)
             .map_err(|error| file_fault(&name, error.to_string()))?;
+        try_out(&library, &entry, &options.launcher).await?;
         let one = load(&entry, model, building.config.engine, &options.launcher).await;
         let one = one.map_err(|source| UpError::Model { name, source })?;
         served.push(shown(building.config, &one));
         provider.serve(one);
     }
     Ok(served)
+}
+
+/// Runs a model in a process of its own, unless it is known to run: a file that breaks the engine must not break the
+/// node.
+async fn try_out(library: &Library, entry: &Entry, launcher: &Launcher) -> Result<(), UpError> {
+    if library.ran(entry, ENGINE) {
+        return Ok(());
+    }
+    let (path, launcher) = (entry.path.clone(), launcher.clone());
+    let tried = tokio::task::spawn_blocking(move || reader::try_out(&launcher, &path)).await;
+    let tried = tried.map_err(|_| LoadError::ThreadEnded);
+    let name = &entry.manifest.name;
+    tried
+        .and_then(|tried| tried.map_err(LoadError::from))
+        .map_err(|source| UpError::Model {
+            name: name.clone(),
+            source,
+        })?;
+    if let Err(error) = library.note_ran(entry, ENGINE) {
+        warn!(model = name, %error, "the model is tried again at the next start");
+    }
+    Ok(())
 }
 
 /// Loads one model, beside the runtime.
