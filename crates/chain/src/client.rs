@@ -321,7 +321,8 @@ impl ChainClient {
                     retry_after,
                 });
             };
-            tracing::warn!(method, attempts, %reason, delay_ms = delay.as_millis(), "asking the chain again");
+            // Whoever asks tells of it when all attempts have failed.
+            tracing::debug!(method, attempts, %reason, delay_ms = delay.as_millis(), "asking the chain again");
             self.shared.environment.sleep(delay).await;
         }
     }

@@ -64,6 +64,24 @@ fn a_bare_and_offline_device_comes_up_and_says_what_it_lacks() {
 }
 
 #[test]
+fn a_model_that_cannot_be_run_keeps_no_device_from_coming_up() {
+    let home = Home::with_wallet();
+    home.edit_config("reach = \"local\"", "reach = \"loopback\"");
+    home.edit_config("# [models.\"smollm2-135m-instruct\"]", "[models.\"gone\"]");
+    let up = ["up", "--listen", "127.0.0.1:0", "--json", "--no-model"];
+    let node = Running::start(&home, &up);
+    let warnings = node.ready["warnings"].to_string();
+    assert!(
+        warnings.contains("Left out: the model gone cannot be used"),
+        "{warnings}"
+    );
+    assert_eq!(node.stop("TERM")["event"], "stopped");
+    // One that is asked for by its name is served, or said not to be.
+    let asked = home.run(&["up", "--listen", "127.0.0.1:0", "--json", "--model", "gone"]);
+    assert_eq!(asked.error_code(1), "model");
+}
+
+#[test]
 fn a_limit_in_watts_is_kept_or_refused_never_ignored() {
     let home = Home::with_wallet();
     home.edit_config("reach = \"local\"", "reach = \"loopback\"");

@@ -60,7 +60,7 @@ impl Default for EngineOptions {
 #[non_exhaustive]
 pub enum LoadError {
     /// The file cannot be opened.
-    #[error("the model cannot be loaded")]
+    #[error(transparent)]
     Open(#[from] OpenError),
     /// An option makes no sense.
     #[error("the option {name} must be from {min} to {max}")]

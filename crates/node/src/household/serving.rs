@@ -25,7 +25,8 @@ const SPEED_BEFORE_MEASURED: Speed = Speed {
     prompt_tokens_per_s: 50,
 };
 
-/// Loads the models of the configuration and of `options`, and makes the others of the folder readable.
+/// Loads the models of the configuration and of `options`, and makes the others of the folder readable. One of the
+/// configuration that cannot be run is left out, with a warning.
 pub(super) async fn serve(
     building: &mut Building<'_>,
     provider: &Provider,
@@ -55,16 +56,38 @@ pub(super) async fn serve(
     }
     let mut served = Vec::new();
     for (name, model) in wanted {
-        let entry = library
-            .resolve(&name)
-            .map_err(|error| file_fault(&name, error.to_string()))?;
-        try_out(&library, &entry, &options.launcher).await?;
-        let one = load(&entry, model, building.config.engine, &options.launcher).await;
-        let one = one.map_err(|source| UpError::Model { name, source })?;
-        served.push(shown(building.config, &one));
-        provider.serve(one);
+        let one = begin(&library, &name, model, building.config.engine, options).await;
+        match one {
+            Ok(one) => {
+                served.push(shown(building.config, &one));
+                provider.serve(one);
+            }
+            Err(error) if options.models.contains(&name) => return Err(error),
+            // Claims and the household's other models do not wait until a file is mended.
+            Err(error) => building.warnings.push(format!("Left out: {error}")),
+        }
     }
     Ok(served)
+}
+
+/// Begins to serve the model of this name.
+async fn begin(
+    library: &Library,
+    name: &str,
+    model: ModelConfig,
+    config: EngineConfig,
+    options: &UpOptions,
+) -> Result<Served, UpError> {
+    let entry = library.resolve(name).map_err(|error| UpError::File {
+        name: name.to_owned(),
+        reason: error.to_string(),
+    })?;
+    try_out(library, &entry, &options.launcher).await?;
+    let loaded = load(&entry, model, config, &options.launcher).await;
+    loaded.map_err(|source| UpError::Model {
+        name: name.to_owned(),
+        source,
+    })
 }
 
 /// Runs a model in a process of its own, unless it is known to run: a file that breaks the engine must not break the
