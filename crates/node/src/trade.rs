@@ -40,6 +40,8 @@ pub use watch::{HOUSEHOLD_DEVICES, WatchOptions, WatchService};
 
 /// How often the chain is asked while somebody waits for a transaction, in milliseconds.
 const POLL_INTERVAL_MS: u64 = 250;
+/// The same where a block is made for each transaction at once: whoever waits for a first deposit waits for an answer.
+const INSTANT_POLL_INTERVAL_MS: u64 = 50;
 
 /// Why nothing could be sold or bought.
 #[derive(Debug, Error)]
@@ -280,7 +282,11 @@ fn silent_access(chain: ChainId, settings: &ChainConfig) -> Result<ChainAccess, 
 fn sender_config(confirmations: u64) -> SenderConfig {
     SenderConfig {
         confirmations,
-        poll_interval_ms: POLL_INTERVAL_MS,
+        poll_interval_ms: if confirmations == 1 {
+            INSTANT_POLL_INTERVAL_MS
+        } else {
+            POLL_INTERVAL_MS
+        },
         ..SenderConfig::default()
     }
 }

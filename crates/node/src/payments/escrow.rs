@@ -460,9 +460,11 @@ impl Escrow {
         amount: Amount,
         data: &Bytes,
     ) -> Result<(), ErrorCode> {
-        self.check_funds(config, amount).await?;
-        self.simulate(SETTLEMENT_ADDRESS, data.clone())
-            .await
+        let funds = self.check_funds(config, amount);
+        let (funds, simulated) =
+            tokio::join!(funds, self.simulate(SETTLEMENT_ADDRESS, data.clone()));
+        funds?;
+        simulated
             .map(|_| ())
             .map_err(|error| refusal(&error, "deposit", ErrorCode::DepositSimulation))
     }
