@@ -321,7 +321,7 @@ impl ChainClient {
                     retry_after,
                 });
             };
-            // Whoever asks tells of it when all attempts have failed.
+            // The caller reports it once all attempts have failed.
             tracing::debug!(method, attempts, %reason, delay_ms = delay.as_millis(), "asking the chain again");
             self.shared.environment.sleep(delay).await;
         }

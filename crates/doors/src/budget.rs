@@ -5,7 +5,7 @@
 //! never use up what the household needs. Where a purse is empty a newcomer displaces somebody
 //! whose request is not complete: of the address that holds the most, the one that waits longest.
 //! Whoever sends a whole request is never displaced for one who sends half of one. IPv6 addresses
-//! count by /64, which is what one link has. Who has one often has all of a /48 with it: such a site
+//! count by /64, which is what one link has. Its owner often has a whole /48: such a site
 //! has half of a purse at most, and is displaced first.
 
 use std::collections::{BTreeMap, HashMap};
@@ -512,7 +512,7 @@ mod tests {
             is_displaced(&site[0]) && is_displaced(&site[1]),
             "the oldest"
         );
-        // Whoever comes from elsewhere finds a place, however many links the site has.
+        // A client from elsewhere finds a place, however many links the site has.
         let mut new = Vec::new();
         for last in 1..=6 {
             new.push(

@@ -42,11 +42,11 @@ const ROLE_VARIABLE: &str = "HEARTH_READER";
 
 /// How long one request may take a reader.
 const REQUEST_MAX: Duration = Duration::from_secs(6);
-/// How long a grammar may take to be compiled. Whoever answers compiles it after it was checked, and both together
-/// end before whoever asks gives up.
+/// How long a grammar may take to be compiled. A provider compiles it after the payer checked it; both together end
+/// before the asker gives up.
 const COMPILE_MAX: Duration = Duration::from_secs(4);
-/// What must be left of the time of whoever asks when a reader is free at last: with less, others are to blame for
-/// what takes too long.
+/// What must be left of an asker's time when a reader is free at last: with less, others are to blame for what takes
+/// too long.
 const OWN_TIME_MIN: Duration = Duration::from_secs(2);
 /// How long whoever asks waits at most: for a reader that is free, its start, and its answer.
 pub(crate) const ASKING_MAX: Duration = Duration::from_secs(9);

@@ -40,7 +40,7 @@ pub use watch::{HOUSEHOLD_DEVICES, WatchOptions, WatchService};
 
 /// How often the chain is asked while somebody waits for a transaction, in milliseconds.
 const POLL_INTERVAL_MS: u64 = 250;
-/// The same where a block is made for each transaction at once: whoever waits for a first deposit waits for an answer.
+/// The same where a block is made for each transaction at once: a payer that waits for its first deposit waits for an answer.
 const INSTANT_POLL_INTERVAL_MS: u64 = 50;
 
 /// Why nothing could be sold or bought.

@@ -232,7 +232,7 @@ mod tests {
                 Err(AmountError::NotTokens),
                 "{bad:?}"
             );
-            // Whoever writes whole tokens is not told to write atomic units.
+            // A user who writes whole tokens is not told to write atomic units.
             let told = AmountError::NotTokens.to_string();
             assert!(!told.contains("atomic"), "{told}");
         }

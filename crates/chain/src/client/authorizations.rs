@@ -1,7 +1,7 @@
 //! Transfers by authorization (ERC-3009) that somebody else made.
 //!
-//! Whoever sees an authorization can have the token carry it out: it pays the same payee, and a transaction of the one
-//! who was given it then reverts. What was paid so is paid. That a nonce was used says nothing by itself: the payer may
+//! Anybody who sees an authorization can have the token carry it out: it pays the same payee, and the payee's own
+//! transaction then reverts. What was paid so is paid. That a nonce was used says nothing by itself: the payer may
 //! have cancelled it, or signed it for somebody else as well.
 
 use alloy_primitives::{Address, B256, U256};

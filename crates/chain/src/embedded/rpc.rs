@@ -93,8 +93,8 @@ fn unknown(method: &str) -> RpcError {
 
 /// State is committed to by a hash over what changed (spec: 05 embedded chain, section 8), in which nothing can be proved.
 fn no_proofs() -> RpcError {
-    let text = "the method eth_getProof does not exist/is not available: the state of this chain is in no Merkle tree, so \
-                that there are no proofs of it";
+    let text = "the method eth_getProof does not exist/is not available: this chain keeps its state in no Merkle tree, so \
+                it has no proofs";
     RpcError::new(RpcError::METHOD_NOT_FOUND, text)
 }
 

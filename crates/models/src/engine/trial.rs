@@ -30,7 +30,7 @@ pub(crate) fn run(path: &Path) -> Result<(), String> {
     };
     let placement = Placement::first(&options);
     let told = |error: LoadError| match error {
-        // The path is told by whoever asked.
+        // The caller adds the path.
         LoadError::Open(OpenError::Unreadable { source, .. }) => {
             format!("the engine cannot load it ({source})")
         }
@@ -39,7 +39,7 @@ pub(crate) fn run(path: &Path) -> Result<(), String> {
     let model = load::open(path, &placement).map_err(told)?;
     let plan = load::plan(&model, &options, &placement).map_err(told)?;
     compute(&model, &plan)?;
-    // Not every model embeds, which is told to whoever asks for it.
+    // Not every model embeds; a request for an embedding is then refused.
     drop(Embedder::new(&model, &plan));
     Ok(())
 }

@@ -18,7 +18,7 @@ const BLANK_BYTES_MAX: usize = 256;
 const REPEATED_BYTES_MAX: usize = 1_024;
 /// The longest text whose repetition is noticed, in bytes: a number, and the white space that may stand around it.
 const PERIOD_MAX: usize = 128;
-/// How deep lists and objects may stand in one another. Whoever reads an answer has bounds of its own.
+/// How deep lists and objects may stand in one another. Programs that read answers have bounds of their own.
 const DEPTH_MAX: usize = 48;
 
 /// The tokens of a vocabulary that go on with a number, or bring an answer to its end.

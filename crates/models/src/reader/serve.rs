@@ -49,8 +49,8 @@ fn begin(role: Role) -> Option<()> {
         // It looks at the machine, which is out of sight afterwards. If it fails, opening fails.
         drop(backend::backend());
     }
-    let trial = role == Role::Trial;
-    if !trial {
+    let is_trial = role == Role::Trial;
+    if !is_trial {
         confine::limits(role.memory_bytes(), 0).ok()?;
     }
     write_all(wire::PREAMBLE)?;
@@ -62,7 +62,7 @@ fn begin(role: Role) -> Option<()> {
         }
         _ => None,
     };
-    if trial {
+    if is_trial {
         // Weights are mapped, and some are rewritten for this processor besides.
         let weights = std::fs::metadata(path.as_deref()?).ok()?.len();
         let memory_bytes = role.memory_bytes().saturating_add(weights);

@@ -13,7 +13,7 @@
 //! So a payer that moves its tokens away while the work is done, or hangs up, gets one piece of work and no reply, once for
 //! each account and run of the node.
 //!
-//! Whoever sees the authorization can make its transfer, which pays the provider all the same: then this node's own
+//! Anybody who sees the authorization can make its transfer, which pays the provider all the same: then this node's own
 //! transaction fails, and the payment is good.
 //!
 //! A crash before the transfer is sent leaves nothing: no reply left, and the same payment may come again. A crash after it
@@ -230,7 +230,7 @@ impl Cashier {
                 return Ok(tendered);
             }
         }
-        // Once more, and no further time: whoever hangs up each time would have work done for ever.
+        // Once more, and never again: a payer that hangs up each time would have work done for ever.
         tendered.note(Stage::Served).await?;
         Ok(tendered)
     }

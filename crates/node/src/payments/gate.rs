@@ -481,16 +481,7 @@ impl Gate {
             return self.ask(priced, Some(refusal.code));
         };
         // Clients look at the first entry for channels only, so the correction stands alone.
-        let mut entry = asset.batch_requirements(price);
-        let state = serde_json::json!({
-            "channelState": correction.channel,
-            "voucherState": correction.voucher,
-        });
-        if let Value::Object(state) = state {
-            entry
-                .extra
-                .extend(state.into_iter().filter(|(_, value)| !value.is_null()));
-        }
+        let entry = asset.corrected(price, *correction);
         self.ask_for(&priced.parts, vec![entry], Some(refusal.code))
     }
 

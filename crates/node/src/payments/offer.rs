@@ -5,6 +5,7 @@ use std::fmt;
 use alloy_primitives::Address;
 use axum::body::Bytes;
 use hearth_protocol::channel::Terms;
+use hearth_protocol::channel::provider::Correction;
 use hearth_protocol::eip712::{SettlementDomain, TokenDomain};
 use hearth_protocol::id::{AssetId, ChainId};
 use hearth_protocol::money::Amount;
@@ -121,7 +122,22 @@ impl AcceptedAsset {
 
     /// The way to pay `price` by a channel.
     pub fn batch_requirements(&self, price: Price) -> PaymentRequirements {
+        let extra = self.batch_extra(price).into_map();
+        self.way(Scheme::BatchSettlement, price.ceiling, extra)
+    }
+
+    /// The same for a payer that has to be told how its channel stands.
+    pub fn corrected(&self, price: Price, correction: Correction) -> PaymentRequirements {
         let extra = BatchExtra {
+            channel_state: Some(correction.channel),
+            voucher_state: correction.voucher,
+            ..self.batch_extra(price)
+        };
+        self.way(Scheme::BatchSettlement, price.ceiling, extra.into_map())
+    }
+
+    fn batch_extra(&self, price: Price) -> BatchExtra {
+        BatchExtra {
             receiver_authorizer: self.receiver_authorizer,
             withdraw_delay: self.withdraw_delay,
             name: self.name.clone(),
@@ -130,8 +146,7 @@ impl AcceptedAsset {
             min_deposit: Some(self.least_deposit(price.ceiling)),
             channel_state: None,
             voucher_state: None,
-        };
-        self.way(Scheme::BatchSettlement, price.ceiling, extra.into_map())
+        }
     }
 
     fn exact_requirements(&self, price: Price) -> PaymentRequirements {

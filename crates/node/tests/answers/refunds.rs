@@ -40,6 +40,15 @@ fn begun(beginning: Beginning) -> Refund {
     }
 }
 
+/// One answer was bought: from whom, by whom, what the payer had before, and what it paid.
+async fn one_bought(world: &World) -> (Shop, Payer, Amount, Amount) {
+    let shop = world.shop(2, vec![price()]).await;
+    let payer = world.payer(&[&shop], 16).await;
+    let had = world.purse_holds().await;
+    let paid = buys(&payer).await;
+    (shop, payer, had, paid)
+}
+
 /// What a provider says to a refund that somebody brings.
 async fn says(network: &Network, shop: &Shop, payment: Vec<u8>) -> ProviderFrame {
     let address = shop.network.address();
@@ -62,10 +71,7 @@ fn settled(frame: ProviderFrame) -> SettleResponse {
 #[ignore = "needs outside programs"]
 async fn all_that_was_not_spent_comes_back_whoever_may_use_the_device_now() {
     let world = World::start().await;
-    let shop = world.shop(2, vec![price()]).await;
-    let payer = world.payer(&[&shop], 16).await;
-    let had = world.purse_holds().await;
-    let paid = buys(&payer).await;
+    let (shop, payer, had, paid) = one_bought(&world).await;
     let purse = payer.purse().unwrap();
     let (id, left, _) = channel(purse);
     shop.provider.set_open(Openness::Nobody);
@@ -88,10 +94,7 @@ async fn all_that_was_not_spent_comes_back_whoever_may_use_the_device_now() {
 #[ignore = "needs outside programs"]
 async fn nobody_but_the_payer_has_a_channel_refunded_and_nobody_twice() {
     let world = World::start().await;
-    let shop = world.shop(2, vec![price()]).await;
-    let payer = world.payer(&[&shop], 16).await;
-    let had = world.purse_holds().await;
-    let paid = buys(&payer).await;
+    let (shop, payer, had, paid) = one_bought(&world).await;
     let purse = payer.purse().unwrap();
     let (id, left, _) = channel(purse);
     let refund = begun(purse.begin_refund(id).await.unwrap());
@@ -124,10 +127,7 @@ async fn nobody_but_the_payer_has_a_channel_refunded_and_nobody_twice() {
 #[ignore = "needs outside programs"]
 async fn a_refund_whose_answer_was_lost_is_settled_when_it_is_asked_for_again() {
     let world = World::start().await;
-    let shop = world.shop(2, vec![price()]).await;
-    let payer = world.payer(&[&shop], 16).await;
-    let had = world.purse_holds().await;
-    let paid = buys(&payer).await;
+    let (shop, payer, had, paid) = one_bought(&world).await;
     let purse = payer.purse().unwrap();
     let (id, left, _) = channel(purse);
     let refund = begun(purse.begin_refund(id).await.unwrap());
@@ -147,10 +147,7 @@ async fn a_refund_whose_answer_was_lost_is_settled_when_it_is_asked_for_again() 
 #[ignore = "needs outside programs"]
 async fn a_refund_whose_figure_a_claim_made_public_is_signed_again_for_the_one_that_is_named() {
     let world = World::start().await;
-    let shop = world.shop(2, vec![price()]).await;
-    let payer = world.payer(&[&shop], 16).await;
-    let had = world.purse_holds().await;
-    let paid = buys(&payer).await;
+    let (shop, payer, had, paid) = one_bought(&world).await;
     let purse = payer.purse().unwrap();
     let (id, left, _) = channel(purse);
     // From here on anyone has the voucher of what was charged.

@@ -285,6 +285,11 @@ async fn a_chain_that_does_not_answer_delays_no_claim_on_another() {
         settlement.run().await;
         "settlement"
     });
+    is_paid_before_the_dead_chain_is_given_up(&world, &shop).await;
+}
+
+/// Waits until the shop has what its one sale brought.
+pub(super) async fn is_paid_before_the_dead_chain_is_given_up(world: &World, shop: &Shop) {
     // An endpoint that does not answer is waited for much longer than this.
     let deadline = Instant::now() + Duration::from_secs(8);
     while world.balance(shop.receiver).await != amount(100) {

@@ -46,7 +46,7 @@ impl Forms {
             let within = deadline.saturating_duration_since(Instant::now());
             match answerer.check_schema(text, within).await {
                 Ok(()) => self.keep(hash),
-                // There is no time for more of them: whoever answers finds out.
+                // There is no time for more of them: the provider finds out.
                 Err(GrammarError::Unavailable) => return Ok(()),
                 Err(error) => return Err(Failure::bad_schema(param.clone(), &error.to_string())),
             }

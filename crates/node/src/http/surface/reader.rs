@@ -344,7 +344,7 @@ impl Drop for Books {
     }
 }
 
-/// Adds the note of another answer to the same request: the charges of both, and whoever of the two is farther away.
+/// Adds the note of another answer to the same request: the charges of both, and the provider that is farther away.
 pub(super) fn add_note(sum: &mut AnswerNote, other: &AnswerNote) {
     for money in &other.charged {
         match sum

@@ -17,7 +17,6 @@ use hearth_protocol::x402::{
     ResourceInfo, Scheme, SettleResponse, Version,
 };
 use serde::Deserialize;
-use serde_json::Value;
 
 use super::{SaleNumber, Sales, StoredSale};
 use crate::payments::desk::{Admission, Alongside, Desk, DeskStopped, Refusal, Ticket};
@@ -457,19 +456,11 @@ fn corrected(
     correction: Correction,
     code: ErrorCode,
 ) -> Vec<u8> {
-    let mut entry = asset.batch_requirements(offer::Price {
+    let price = offer::Price {
         need,
         ceiling: need,
-    });
-    let state = serde_json::json!({
-        "channelState": correction.channel,
-        "voucherState": correction.voucher,
-    });
-    if let Value::Object(state) = state {
-        let known = state.into_iter().filter(|(_, value)| !value.is_null());
-        entry.extra.extend(known);
-    }
-    required(vec![entry], code)
+    };
+    required(vec![asset.corrected(price, correction)], code)
 }
 
 fn required(accepts: Vec<PaymentRequirements>, error: ErrorCode) -> Vec<u8> {
