@@ -21,6 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::asker::Asker;
 use crate::backend::OpenError;
+use crate::generator::{Allowance, GenerationParts};
 use crate::grammar::{GrammarError, GrammarSource};
 use crate::reader::{ASKING_MAX, CompileError, GrammarSession, Grammars, Launcher, Prompts};
 use crate::sampling::{NoiseKey, Rule, Sampler, TokenLogprobs};
@@ -191,10 +192,14 @@ pub enum Event {
 #[derive(Debug)]
 pub struct Generation {
     events: mpsc::UnboundedReceiver<Event>,
-    ticket: Ticket,
+    allowance: Box<dyn Allowance>,
 }
 
 impl Generation {
+    pub(crate) fn new((events, allowance): GenerationParts) -> Self {
+        Self { events, allowance }
+    }
+
     /// The next event; nothing after [`Event::Ended`], or when the engine broke.
     pub async fn next(&mut self) -> Option<Event> {
         self.events.recv().await
@@ -216,7 +221,7 @@ impl Generation {
     /// Lets the answer have up to `output_tokens` tokens in all, counted from the first that this
     /// engine chooses. A lower figure than before changes nothing.
     pub fn allow(&self, output_tokens: u32) {
-        self.ticket.allow(output_tokens);
+        self.allowance.allow(output_tokens);
     }
 }
 
@@ -422,7 +427,7 @@ impl Engine {
             reuse: self.inner.description.reuses_prefixes,
         };
         let ticket = self.take_on(work, task)?;
-        Ok(Generation { events, ticket })
+        Ok(Generation::new((events, Box::new(ticket))))
     }
 
     /// Begins to follow a grammar, for one who waits so long.

@@ -6,6 +6,7 @@ pub mod catalogue;
 pub mod digest;
 pub mod engine;
 pub mod fetch;
+pub mod generator;
 pub mod gguf;
 pub mod gpu;
 pub mod grammar;

@@ -1,8 +1,9 @@
 //! Who is computed next: a pure state machine over slots, a queue and batches.
 //!
 //! A slot is one sequence of the engine's context. Work waits in a bounded queue; askers take
-//! turns, so that whoever asks a hundred things at once does not push back whoever asks one, and
-//! the household has places that no stranger gets. A
+//! turns, so that one who asks a hundred things at once does not push back one who asks a single thing.
+//! Strangers may have every slot while the household wants none; when it does, it gets its share at
+//! once: work of strangers that is in the way is suspended, and goes on later. A
 //! batch carries one token of every answer that is being written, and fills up with a part of one
 //! prompt, so that a long prompt slows the others down but never stops them.
 //!
@@ -22,6 +23,9 @@
 //! ([`GRID_TOKENS`]), whatever else is computed, and only whole pieces are reused, so that each token is computed among
 //! the same rows again.
 //!
+//! **Suspended work** has lost its slot. When it gets one again its prompt is read and what it wrote is
+//! computed one token at a time, as it was written, so that every bit is as if it had never stopped.
+//!
 //! Nothing here computes, waits, or knows what a token means.
 
 use crate::asker::Asker;
@@ -40,8 +44,8 @@ use waiting::{Counts, Waiting};
 /// Tokens of a prompt that are read beside answers that are being written, in one batch.
 const BESIDE_TOKENS: u32 = 128;
 
-/// Of the places in the queue, one in so many is kept for askers that have nothing waiting; of the
-/// places and the slots, one in so many for the household.
+/// Of the places in the queue, one in so many is kept for askers that have nothing waiting, and one in so many
+/// for the household; of the slots, the household gets one in so many at once.
 const KEPT_SHARE: u32 = 4;
 
 /// Work's name inside the engine.
@@ -167,7 +171,8 @@ impl Plan {
 #[derive(Debug)]
 struct Progress {
     work: Work,
-    /// The prompt, then what was written; the last one written is not computed yet.
+    /// The prompt, then what was written; the last one written is not computed yet, and of suspended work
+    /// none.
     ids: Vec<u32>,
     /// How many of `ids` are written.
     written: u32,
@@ -206,6 +211,13 @@ impl Progress {
 
     fn writes(&self) -> bool {
         !self.reads() && self.computed < self.length() && self.may_write()
+    }
+
+    /// Whether it may lose its slot and go on later: it is not being told a token just now, and what is
+    /// computed of it may be computed again.
+    fn may_be_suspended(&self) -> bool {
+        let is_told = !self.reads() && self.computed == self.length();
+        self.work.asker.is_stranger() && self.work.output_max > 0 && !is_told
     }
 }
 
@@ -250,8 +262,6 @@ pub(crate) struct Scheduler {
     /// Done to the cache before the next step.
     prepare: Vec<Prepare>,
     clock: u64,
-    /// Whether the household asks this model: only then slots are kept for it.
-    is_asked_at_home: bool,
     /// The slot that reads first next time.
     first_reader: usize,
 }
@@ -264,7 +274,6 @@ impl Scheduler {
             waiting: Waiting::default(),
             prepare: Vec::new(),
             clock: 0,
-            is_asked_at_home: false,
             first_reader: 0,
         }
     }
@@ -291,7 +300,6 @@ impl Scheduler {
     /// # Errors
     /// When the queue is full, or full for whoever asks.
     pub(crate) fn enqueue(&mut self, work: Work) -> Result<u32, Full> {
-        self.is_asked_at_home |= !work.asker.is_stranger();
         let counts = self.waiting.counts(work.asker);
         let free = self.capacity.slots - self.busy();
         if !self.has_place(work.asker, counts, free) {
@@ -318,21 +326,47 @@ impl Scheduler {
         if !asker.is_stranger() {
             return true;
         }
-        let free = free.min(self.strangers_free());
         let places = queue - queue / KEPT_SHARE;
         counts.strangers < shared(places) + free && counts.site < shared(places.div_ceil(2)) + free
     }
 
-    /// Slots that strangers may have beside those that they have.
-    fn strangers_free(&self) -> u32 {
-        let slots = self.capacity.slots;
-        let kept = if self.is_asked_at_home {
-            slots / KEPT_SHARE
+    /// Slots that strangers have beyond what is theirs while the household wants some: below zero, as many as they
+    /// may still have.
+    fn strangers_excess(&self) -> i64 {
+        let slots = i64::from(self.capacity.slots);
+        let kept = if self.waiting.has_household() {
+            // Of several slots one at least.
+            (slots / i64::from(KEPT_SHARE)).max(i64::from(slots > 1))
         } else {
             0
         };
         let theirs = self.running().filter(|one| one.work.asker.is_stranger());
-        (slots - kept).saturating_sub(theirs.count() as u32)
+        theirs.count() as i64 - (slots - kept)
+    }
+
+    /// Takes a slot from strangers who have more than their share, where the household waits for one: from the work
+    /// of which the least has to be computed again.
+    fn make_room(&mut self) {
+        if self.busy() < self.capacity.slots || self.strangers_excess() <= 0 {
+            return;
+        }
+        let candidates = self
+            .slots
+            .iter()
+            .enumerate()
+            .filter_map(|(index, slot)| match slot {
+                Slot::Busy(progress) if progress.may_be_suspended() => {
+                    Some((progress.computed, index))
+                }
+                _ => None,
+            });
+        let Some((_, slot)) = candidates.min() else {
+            return;
+        };
+        if let Some(mut progress) = self.release(slot) {
+            (progress.computed, progress.reusable) = (0, 0);
+            self.waiting.push_first(progress);
+        }
     }
 
     /// Lets work write up to this many tokens in all; a lower figure than before changes nothing.
@@ -372,11 +406,11 @@ impl Scheduler {
         self.end(id);
     }
 
-    /// Takes a slot back, remembering what may be of use.
-    fn release(&mut self, slot: usize) {
+    /// Takes a slot back, remembering what may be of use. Returns whose it was.
+    fn release(&mut self, slot: usize) -> Option<Progress> {
         self.clock += 1;
         let Slot::Busy(progress) = std::mem::take(&mut self.slots[slot]) else {
-            return;
+            return None;
         };
         let keep = if progress.work.reuse {
             progress.reusable
@@ -388,13 +422,12 @@ impl Scheduler {
             position: keep,
         });
         if keep > 0 {
-            let mut ids = progress.ids;
-            ids.truncate(keep as usize);
             self.slots[slot] = Slot::Remembers {
-                ids,
+                ids: progress.ids[..keep as usize].to_vec(),
                 used_at: self.clock,
             };
         }
+        Some(*progress)
     }
 
     /// Forgets what an idle slot remembers.

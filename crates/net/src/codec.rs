@@ -20,6 +20,7 @@ use hearth_protocol::answer::spec::BIASED_TOKENS_MAX;
 use hearth_protocol::answer::{AnswerRequest, Grammar, PayerFrame, ProviderFrame, Refusal, Tokens};
 use hearth_protocol::offer::{OFFER_BYTES_MAX, SignedOffer};
 use hearth_protocol::time::Timestamp;
+use hearth_protocol::x402::SettlementJson;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -116,9 +117,11 @@ impl Frame for PayerFrame {
         match self {
             Self::Ask { request, payment } => {
                 check_request(request)?;
-                payment.as_deref().map_or(Ok(()), check_payment)
+                payment
+                    .as_ref()
+                    .map_or(Ok(()), |payment| check_payment(payment.as_bytes()))
             }
-            Self::Pay(payment) | Self::Refund(payment) => check_payment(payment),
+            Self::Pay(payment) | Self::Refund(payment) => check_payment(payment.as_bytes()),
             Self::Cancel => Ok(()),
         }
     }
@@ -127,14 +130,20 @@ impl Frame for PayerFrame {
 impl Frame for ProviderFrame {
     fn check(&self) -> Result<(), FrameError> {
         match self {
-            Self::PaymentRequired(payment) | Self::Refunded(payment) => check_payment(payment),
+            Self::PaymentRequired(required) => check_payment(required.as_bytes()),
+            Self::Refunded(settlement) => check_payment(settlement.as_bytes()),
             Self::Refused(refusal) => check_refusal(refusal),
             Self::Accepted { .. } => Ok(()),
             Self::Working { prompt_tokens } => {
                 sensible("prompt", *prompt_tokens as usize <= PROMPT_TOKENS_MAX)
             }
             Self::Tokens(tokens) => check_tokens(tokens),
-            Self::Charged { settlement, .. } => within("settlement", settlement, PAYMENT_BYTES_MAX),
+            Self::Charged { settlement, .. } => {
+                let bytes = settlement
+                    .as_ref()
+                    .map_or(&[][..], SettlementJson::as_bytes);
+                within("settlement", bytes, PAYMENT_BYTES_MAX)
+            }
         }
     }
 }
@@ -347,7 +356,7 @@ mod tests {
     #[test]
     fn a_list_that_claims_to_be_endless_is_refused_at_the_end_of_the_bytes() {
         // A payment that says it has 2^32 - 1 bytes, of which one comes.
-        let mut bytes = postcard::to_stdvec(&PayerFrame::Pay(Vec::new())).unwrap();
+        let mut bytes = postcard::to_stdvec(&PayerFrame::Pay(Vec::new().into())).unwrap();
         bytes.truncate(1);
         bytes.extend([0xff, 0xff, 0xff, 0xff, 0x0f, 0]);
         let read = decode::<PayerFrame>(&bytes);
@@ -374,9 +383,9 @@ mod tests {
         let frame = ProviderFrame::Tokens(far);
         assert_eq!(refused(frame), FrameError::Senseless("position"));
         let payment = vec![b' '; PAYMENT_BYTES_MAX + 1];
-        let frame = ProviderFrame::PaymentRequired(payment);
+        let frame = ProviderFrame::PaymentRequired(payment.into());
         assert_eq!(refused(frame), FrameError::TooLong("payment"));
-        let frame = ProviderFrame::PaymentRequired(Vec::new());
+        let frame = ProviderFrame::PaymentRequired(Vec::new().into());
         assert_eq!(refused(frame), FrameError::Senseless("payment"));
         let frame = ProviderFrame::Working {
             prompt_tokens: u32::MAX,

@@ -5,6 +5,7 @@
 //! costs; `payer` and `provider` are the two sides as machines. Models are run elsewhere: to these
 //! machines an answer is a sequence of token ids.
 
+pub mod answering;
 pub mod frame;
 pub mod payer;
 pub mod price;
@@ -12,6 +13,7 @@ pub mod provider;
 pub mod receipt;
 pub mod request;
 pub mod spec;
+mod tab;
 
 pub use frame::{PayerFrame, ProviderFrame, Refusal, Tokens};
 pub use price::Price;

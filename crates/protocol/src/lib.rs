@@ -8,8 +8,10 @@
 //!
 //! Deliberately absent: JSON-RPC, HTTP, files, tokio. Those live in `chain` and `node`.
 
+pub mod accepted;
 pub mod address;
 pub mod answer;
+pub mod audience;
 pub mod channel;
 pub mod claim;
 pub mod content;

@@ -6,6 +6,7 @@
 
 mod batch;
 mod code;
+mod document;
 mod exact;
 mod header;
 mod wire;
@@ -16,6 +17,8 @@ pub use batch::{
     SettlePayload, SignedVoucher, TransferMethod, VoucherState,
 };
 pub use code::ErrorCode;
+pub(crate) use document::optional_settlement;
+pub use document::{PaymentJson, RequirementsJson, SettlementJson};
 pub use exact::{Authorization, ExactExtra, ExactPayload};
 pub use header::{
     HEADER_BYTES_MAX, HeaderError, PAYMENT_REQUIRED, PAYMENT_RESPONSE, PAYMENT_SIGNATURE,

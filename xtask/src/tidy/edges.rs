@@ -27,6 +27,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "hearth-api",
         ],
     ),
+    ("hearth-sim", &["hearth-protocol"]),
     ("hearth-cli", &["hearth-node", "hearth-api"]),
     (
         "hearth-fuzz",

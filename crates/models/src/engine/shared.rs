@@ -8,6 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{EmbedError, EndReason, Event};
+use crate::generator::Allowance;
 use crate::reader::GrammarSession;
 use crate::sampling::Sampler;
 use crate::scheduler::{Scheduler, WorkId};
@@ -161,9 +162,11 @@ impl Ticket {
     pub(super) fn new(shared: Arc<Shared>, id: WorkId) -> Self {
         Self { shared, id }
     }
+}
 
-    pub(super) fn allow(&self, tokens: u32) {
-        self.shared.lock().scheduler.allow(self.id, tokens);
+impl Allowance for Ticket {
+    fn allow(&self, output_tokens: u32) {
+        self.shared.lock().scheduler.allow(self.id, output_tokens);
         self.shared.wake();
     }
 }

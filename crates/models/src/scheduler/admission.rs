@@ -13,8 +13,12 @@ impl Scheduler {
     /// Gives free slots to those whose turn it is.
     pub(super) fn admit(&mut self) -> Vec<Started> {
         let mut started = Vec::new();
-        while self.busy() < self.capacity.slots {
-            let Some(mut progress) = self.waiting.next(self.strangers_free() > 0) else {
+        loop {
+            self.make_room();
+            if self.busy() == self.capacity.slots {
+                break;
+            }
+            let Some(mut progress) = self.waiting.next(self.strangers_excess() < 0) else {
                 break;
             };
             let place = self.place(&progress);
@@ -86,7 +90,8 @@ impl Scheduler {
         // As many rows as a piece has at least must remain to be computed; on the grid, the last piece.
         let on_grid = self.capacity.on_grid;
         let remain = if on_grid { 1 } else { PIECE_TOKENS_MIN };
-        let limit = progress.ids.len().saturating_sub(remain as usize);
+        // Of the prompt only: what was written is computed as it was written.
+        let limit = progress.to_read.saturating_sub(remain) as usize;
         let shared = |slot: &Slot| {
             let same = slot.reusable().iter().zip(&progress.ids[..limit]);
             let same = same.take_while(|(a, b)| a == b).count() as u32;

@@ -30,13 +30,15 @@ impl Scheduler {
             if let Slot::Busy(progress) = slot
                 && progress.writes()
             {
+                let position = progress.computed;
                 batch.push(Part {
                     slot: index as u32,
                     work: progress.work.id,
-                    position: progress.computed,
-                    tokens: progress.ids[progress.computed as usize..].to_vec(),
+                    position,
+                    tokens: vec![progress.ids[position as usize]],
                     written: true,
-                    chooses: true,
+                    // What suspended work had written is known already.
+                    chooses: position + 1 == progress.length(),
                     last: false,
                 });
             }
@@ -83,7 +85,7 @@ impl Scheduler {
                 position: progress.computed,
                 tokens: progress.ids[progress.computed as usize..end as usize].to_vec(),
                 written: false,
-                chooses: end == progress.to_read && progress.may_write(),
+                chooses: end == progress.length() && progress.may_write(),
                 last: end == progress.to_read,
             });
         }

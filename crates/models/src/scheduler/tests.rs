@@ -49,6 +49,10 @@ struct World {
     /// The tokens that are in the cache, by slot.
     cache: BTreeMap<u32, Vec<u32>>,
     written: BTreeMap<WorkId, u32>,
+    /// The prompt of work and what was written after it.
+    ids: BTreeMap<WorkId, Vec<u32>>,
+    /// The length of the prompt alone.
+    prompts: BTreeMap<WorkId, usize>,
     output_max: BTreeMap<WorkId, u32>,
     ended: Vec<WorkId>,
     /// The pieces of prompts that were computed for work: where each began, and its rows.
@@ -62,6 +66,8 @@ impl World {
             capacity,
             cache: BTreeMap::new(),
             written: BTreeMap::new(),
+            ids: BTreeMap::new(),
+            prompts: BTreeMap::new(),
             output_max: BTreeMap::new(),
             ended: Vec::new(),
             pieces: BTreeMap::new(),
@@ -70,7 +76,10 @@ impl World {
 
     fn ask(&mut self, work: Work) -> Result<u32, Full> {
         let (id, output_max) = (work.id, work.output_max);
+        let prompt = work.prompt.clone();
         let taken = self.scheduler.enqueue(work)?;
+        self.prompts.insert(id, prompt.len());
+        self.ids.insert(id, prompt);
         self.output_max.insert(id, output_max);
         self.written.insert(id, 0);
         assert!(self.scheduler.waiting() <= self.capacity.queue + self.capacity.slots);
@@ -127,6 +136,20 @@ impl World {
             assert!(slots.insert(part.slot), "a slot has one part of a step");
             let cache = self.cache.entry(part.slot).or_default();
             assert_eq!(cache.len(), part.position as usize, "no gap, no overlap");
+            let ids = &self.ids[&part.work][cache.len()..];
+            assert!(
+                ids.starts_with(&part.tokens),
+                "what was asked and written, in its order"
+            );
+            assert!(
+                !part.chooses || ids.len() == part.tokens.len(),
+                "nothing is chosen twice"
+            );
+            let is_written = part.position as usize >= self.prompts[&part.work];
+            assert_eq!(
+                is_written, part.written,
+                "what was written is computed as it was written"
+            );
             cache.extend(&part.tokens);
             if !part.written {
                 let pieces = self.pieces.entry(part.work).or_default();
@@ -150,6 +173,7 @@ impl World {
             self.ended.push(id);
         } else {
             self.scheduler.wrote(id, 1_000 + *written);
+            self.ids.entry(id).or_default().push(1_000 + *written);
         }
     }
 
@@ -255,7 +279,6 @@ fn one_that_asks_without_end_leaves_room_for_others_who_are_served_in_turn() {
 #[test]
 fn strangers_with_free_keys_leave_places_for_other_sites_and_for_the_household() {
     let mut world = World::new(capacity(4, 128));
-    asked_at_home(&mut world);
     let mut id = 0;
     let mut fill = |world: &mut World, site: u64| {
         let taken = (0..1_000).filter(|device| {
@@ -264,8 +287,8 @@ fn strangers_with_free_keys_leave_places_for_other_sites_and_for_the_household()
         });
         taken.count()
     };
-    // Three slots of four, and half of the strangers' 96 places.
-    assert_eq!(fill(&mut world, 1), 3 + 48);
+    // All four slots, and half of the strangers' 96 places.
+    assert_eq!(fill(&mut world, 1), 4 + 48);
     assert_eq!(
         fill(&mut world, 2),
         48,
@@ -276,7 +299,7 @@ fn strangers_with_free_keys_leave_places_for_other_sites_and_for_the_household()
         let asked = world.ask(work(10_000 + count, count, 5, 1));
         assert!(asked.is_ok(), "the household's place {count}");
     }
-    // The household waits for none of them, and uses what no stranger may have.
+    // The household waits for none of them.
     world.run(2);
     assert!(world.ended.contains(&WorkId(10_000)), "{:?}", world.ended);
     let household = |world: &World| world.ended.iter().filter(|id| id.0 >= 10_000).count();
@@ -292,28 +315,52 @@ fn strangers_with_free_keys_leave_places_for_other_sites_and_for_the_household()
 #[test]
 fn one_stranger_without_end_leaves_room_for_others_of_its_site() {
     let mut world = World::new(capacity(4, 128));
-    asked_at_home(&mut world);
     let taken = (0..1_000).filter(|id| world.ask(strange(*id, 1, 1, 9)).is_ok());
-    assert_eq!(taken.count(), 3 + 36);
+    assert_eq!(taken.count(), 4 + 36);
     assert!(world.ask(strange(2_000, 1, 2, 9)).is_ok());
 }
 
 #[test]
-fn strangers_have_every_slot_of_a_model_that_the_household_does_not_ask() {
+fn the_household_is_served_at_once_and_who_made_room_goes_on_where_it_was() {
     let mut world = World::new(capacity(4, 128));
     for id in 0..4 {
-        world.ask(strange(id, id, id, 9)).unwrap();
+        world.ask(strange(id, id, id, 40)).unwrap();
     }
-    world.run(1);
-    assert_eq!(world.scheduler.busy(), 4);
+    world.run(10);
+    assert_eq!(world.scheduler.busy(), 4, "strangers have every slot");
+    let before = world.written.clone();
+    world.ask(work(1_000, 1, 5, 3)).unwrap();
+    world.run(3);
+    assert_eq!(world.ended, [WorkId(1_000)]);
+    let stood: Vec<_> = (0..4)
+        .filter(|id| world.written[&WorkId(*id)] == before[&WorkId(*id)])
+        .collect();
+    assert_eq!(stood.len(), 1, "one of the four made room");
+    world.run(60);
+    world.ended.sort_unstable();
+    assert_eq!(world.ended[..4], [0, 1, 2, 3].map(WorkId));
+    assert!((0..4).all(|id| world.written[&WorkId(id)] == 40));
 }
 
-/// The household asked the model once: from then on it has a slot of four.
-fn asked_at_home(world: &mut World) {
-    world.ask(work(9_999, 0, 5, 1)).unwrap();
-    world.run(2);
-    assert_eq!(world.ended, [WorkId(9_999)]);
-    world.ended.clear();
+#[test]
+fn no_more_than_the_households_share_is_taken_from_strangers() {
+    let mut world = World::new(capacity(8, 128));
+    for id in 0..8 {
+        world.ask(strange(id, id, id, 400)).unwrap();
+    }
+    world.run(5);
+    for id in 1_000..1_008 {
+        world.ask(work(id, id, 5, 400)).unwrap();
+    }
+    world.run(50);
+    let at_work = |id: u64| {
+        world
+            .written
+            .get(&WorkId(id))
+            .is_some_and(|written| *written > 40)
+    };
+    assert_eq!((0..8).filter(|id| at_work(*id)).count(), 6);
+    assert_eq!((1_000..1_008).filter(|id| at_work(*id)).count(), 2);
 }
 
 #[test]

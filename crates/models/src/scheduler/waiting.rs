@@ -116,12 +116,25 @@ impl Waiting {
         }
     }
 
-    pub(super) fn push(&mut self, progress: Progress) {
-        let line = match progress.work.asker {
+    /// Whether the household waits.
+    pub(super) fn has_household(&self) -> bool {
+        !self.household.order.is_empty()
+    }
+
+    fn line(&mut self, asker: Asker) -> &mut Line {
+        match asker {
             Asker::Household { name } => self.household.of(name),
             Asker::Stranger { site, device } => self.sites.of(site).of(device),
-        };
-        line.push_back(progress);
+        }
+    }
+
+    pub(super) fn push(&mut self, progress: Progress) {
+        self.line(progress.work.asker).push_back(progress);
+    }
+
+    /// Puts suspended work before all that its asker has waiting.
+    pub(super) fn push_first(&mut self, progress: Progress) {
+        self.line(progress.work.asker).push_front(progress);
     }
 
     /// Who is next; none of the strangers unless they are `admitted`.

@@ -150,7 +150,7 @@ async fn who_takes_nothing_holds_up_nobody_for_ever() {
     let mut device = Device::with(107, |options| options.patience = impatient()).await;
     let cancel = hearth_net::codec::encode(&PayerFrame::Cancel).unwrap();
     let (_connection, _send, _recv, mut stream) = stream(&peer, &mut device, &cancel).await;
-    let frame = ProviderFrame::PaymentRequired(vec![b' '; 16_000]);
+    let frame = ProviderFrame::PaymentRequired(vec![b' '; 16_000].into());
     let mut sent = 0;
     let error = loop {
         match soon("a frame", stream.send(&frame)).await {

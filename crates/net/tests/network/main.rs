@@ -167,7 +167,7 @@ async fn a_question_is_answered_over_one_stream() {
 
     let ask = PayerFrame::Ask {
         request: Box::new(request()),
-        payment: Some(b"{}".to_vec()),
+        payment: Some(b"{}".to_vec().into()),
     };
     asks.send(&ask).await.unwrap();
     let asked = soon("the question", answers.recv()).await.unwrap();

@@ -102,7 +102,7 @@ fn for_sale(provider: &Provider, assets: &[AcceptedAsset]) -> BTreeMap<String, F
         });
         let model = ForSale {
             prices: prices.copied().collect(),
-            context_tokens: served.engine.description().context_tokens,
+            context_tokens: served.generator.description().context_tokens,
         };
         (!model.prices.is_empty()).then_some((served.name, model))
     });

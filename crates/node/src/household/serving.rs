@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use hearth_api::household::{self as api, ModelPrice, ServedModel};
 use hearth_models::engine::{ENGINE, Engine, EngineOptions, LoadError};
@@ -144,7 +145,8 @@ async fn load(
     );
     Ok(Served {
         name: manifest.name.clone(),
-        engine,
+        prompts: Some(engine.prompts().clone()),
+        generator: Arc::new(engine),
         serving,
         path: entry.path.clone(),
         weights_bytes: manifest.weights_bytes,
@@ -160,8 +162,8 @@ pub(super) fn shown(config: &Config, served: &Served) -> ServedModel {
     ServedModel {
         name: served.name.clone(),
         weights: served.serving.weights.to_string(),
-        runs_on: served.engine.description().runs_on.clone(),
-        context_tokens: served.engine.description().context_tokens,
+        runs_on: served.generator.description().runs_on.clone(),
+        context_tokens: served.generator.description().context_tokens,
         audience: shown_audience(served.audience),
         prices: shown_prices(config, &served.prices),
     }

@@ -46,7 +46,6 @@ use super::offer::{AcceptedAsset, Price, Pricing, resource};
 use super::replies::{Known, Replies, Slot};
 use crate::http::{BodyError, read_body};
 use answer::Problem;
-pub(crate) use answer::batch_response;
 use body::{Charging, MeteredBody};
 
 /// The longest request body that is read for a price or a fingerprint, in bytes.

@@ -17,7 +17,6 @@ use hearth_protocol::answer::payer::Departure;
 use hearth_protocol::answer::request::{PROMPT_TOKENS_MAX, RequestError, RequestField};
 
 use super::payer::ReadError;
-use super::provider::refusal;
 use crate::answers::{AskError, Field};
 
 /// What is told where nobody says when to come again, in milliseconds.
@@ -127,21 +126,7 @@ pub(crate) fn to_refusal(error: &SubmitError) -> Refusal {
         SubmitError::Grammar(grammar) => grammar.to_string(),
         other => other.to_string(),
     };
-    refusal(code, field, retry_after_ms, &message)
-}
-
-/// Why a question is refused before any model sees it, as it is told to another device.
-pub(crate) fn request_refusal(error: RequestError) -> Refusal {
-    let code = match error {
-        RequestError::PromptTooLong => RefusalCode::TooLong,
-        RequestError::Grammar => RefusalCode::BadGrammar,
-        RequestError::Empty
-        | RequestError::OutputLength
-        | RequestError::Answered
-        | RequestError::Sampling
-        | RequestError::Logprobs => RefusalCode::BadRequest,
-    };
-    refusal(code, Some(error.field()), None, &error.to_string())
+    Refusal::new(code, field, retry_after_ms, &message)
 }
 
 /// Why a question is not even sent.

@@ -184,7 +184,7 @@ fn a_refusal_over_the_network_keeps_kind_field_reason_and_time() {
         RequestError::Grammar,
         RequestError::Logprobs,
     ] {
-        assert_eq!(request_refusal(error).field, Some(error.field()));
+        assert_eq!(Refusal::from(error).field, Some(error.field()));
     }
     let evil = GrammarError::Refused("\n\u{1b}[2J".repeat(400));
     let refusal = to_refusal(&SubmitError::Grammar(evil));

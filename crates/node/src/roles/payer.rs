@@ -282,7 +282,7 @@ impl Payer {
     /// Tokens of prompt and answer together, with whoever takes most.
     fn context_tokens(&self, weights: &ContentHash) -> u32 {
         let here = self.parts().provider.find(weights);
-        let here = here.map(|served| served.engine.description().context_tokens);
+        let here = here.map(|served| served.generator.description().context_tokens);
         let market = self.market();
         let offered = market
             .offers()
@@ -343,8 +343,9 @@ impl Payer {
 
     async fn reader(&self, weights: &ContentHash) -> Result<readers::Reader, AskError> {
         let parts = self.parts();
-        if let Some(served) = parts.provider.find(weights) {
-            return Ok(Readers::of_engine(&served.engine));
+        let served = parts.provider.find(weights);
+        if let Some(prompts) = served.and_then(|served| served.prompts) {
+            return Ok(readers::Reader { prompts });
         }
         match parts.readers.of_weights(*weights).await {
             Err(ReadError::Missing) => self.fetch_head(weights).await?,
@@ -449,7 +450,7 @@ impl Payer {
         for input in inputs {
             let ids = self.ids(&reader, HOUSEHOLD, input).await?;
             tokens = tokens.saturating_add(count(ids.len()));
-            let vector = served.engine.embed(ids).await;
+            let vector = served.generator.embed(ids).await;
             vectors.push(vector.map_err(|error| causes::of_embed(&error))?);
         }
         Ok(Embedded { vectors, tokens })
@@ -492,7 +493,7 @@ impl Answerer for Payer {
             let card = ModelCard {
                 name: served.name.clone(),
                 weights: served.serving.weights.to_string(),
-                context_tokens: served.engine.description().context_tokens,
+                context_tokens: served.generator.description().context_tokens,
                 here: true,
                 providers: 0,
                 created_s,

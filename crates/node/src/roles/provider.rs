@@ -1,15 +1,11 @@
 //! The provider's role: it answers what others ask, on the promise that they pay for it.
 //!
-//! One task serves one stream. It checks the question, has the promise admitted by the payment desk,
-//! lets the engine generate as far as promises reach, charges each part when it is used up, and signs
-//! a receipt with every charge. A payer that goes away is charged for what was sent to it.
-//!
-//! What may be promised and charged is decided by `hearth_protocol::answer::provider::Meter` and by
-//! the channel's machine behind the desk; whether the device may work at all by its owner's limits.
+//! One task serves one stream. What happens on it is decided by the machine of
+//! `hearth_protocol::answer::answering`, and on a channel by the machine behind the payment desk; here is
+//! what they need: the models, the desk, the key that signs, and the owner's limits.
 
 mod conversation;
 mod places;
-mod till;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,11 +14,10 @@ use std::sync::{Arc, PoisonError, RwLock};
 use alloy_signer_local::PrivateKeySigner;
 use hearth_chain::client::Environment;
 use hearth_net::IncomingAnswer;
-use hearth_protocol::answer::frame::{REFUSAL_BYTES_MAX, RefusalCode};
-use hearth_protocol::answer::request::RequestField;
-use hearth_protocol::answer::{Refusal, SignedReceipt};
+use hearth_protocol::answer::SignedReceipt;
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::id::AssetId;
+pub use hearth_protocol::offer::Openness;
 use hearth_protocol::offer::{Audience, DeviceId, OfferedModel};
 use hearth_protocol::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -48,28 +43,6 @@ pub struct Sales {
 
 /// Which devices belong to this household, and are answered for nothing.
 pub type IsHousehold = Arc<dyn Fn(&DeviceId) -> bool + Send + Sync>;
-
-/// Who may use this device now, besides the programs that ask it itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Openness {
-    /// Whoever its models answer.
-    Everyone,
-    /// The household's own devices; others are sent elsewhere.
-    Household,
-    /// Nobody.
-    Nobody,
-}
-
-impl Openness {
-    /// Whether a device may use this one; `is_household` says whether it is one of the household.
-    pub fn admits(self, is_household: bool) -> bool {
-        match self {
-            Self::Everyone => true,
-            Self::Household => is_household,
-            Self::Nobody => false,
-        }
-    }
-}
 
 /// What a provider is made of.
 #[derive(Clone)]
@@ -236,27 +209,5 @@ impl Provider {
             .served
             .write()
             .unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A refusal with a sentence, cut to what a frame holds.
-pub(super) fn refusal(
-    code: RefusalCode,
-    field: Option<RequestField>,
-    retry_after_ms: Option<u64>,
-    message: &str,
-) -> Refusal {
-    // What stands in a refusal is printable: a reason may quote what a stranger sent.
-    let mut message = message.replace(char::is_control, " ");
-    let mut end = message.len().min(REFUSAL_BYTES_MAX);
-    while !message.is_char_boundary(end) {
-        end -= 1;
-    }
-    message.truncate(end);
-    Refusal {
-        code,
-        field,
-        retry_after_ms,
-        message,
     }
 }

@@ -4,12 +4,14 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hearth_models::asker::Asker;
-use hearth_models::engine::{Engine, EngineDescription};
+use hearth_models::engine::EngineDescription;
+use hearth_models::generator::Generator;
 use hearth_models::grammar::GrammarSource;
+use hearth_models::reader::Prompts;
 use hearth_models::sampling::{NoiseKey, Rule};
 use hearth_protocol::answer::frame::TokenLogprobs;
 use hearth_protocol::answer::{
-    AnswerRequest, BackendClass, Grammar, KvType, Price, Sampling, Serving, StopReason, Tokens,
+    AnswerRequest, BackendClass, Grammar, KvType, Price, Sampling, Serving, StopReason,
 };
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::offer::{Audience, OfferedModel};
@@ -20,7 +22,9 @@ pub struct Served {
     /// What people call it.
     pub name: String,
     /// What computes.
-    pub engine: Engine,
+    pub generator: Arc<dyn Generator>,
+    /// What turns prompts into ids; nothing where that is done from the model's file.
+    pub prompts: Option<Prompts>,
     /// The same, as specs name it.
     pub serving: Serving,
     /// The weights' file.
@@ -91,7 +95,7 @@ impl Served {
     /// The line of this model in an offer.
     pub fn offered(&self) -> OfferedModel {
         let speed = self.pace.speed();
-        let load = self.engine.load_now();
+        let load = self.generator.load_now();
         let busy = load.busy.saturating_add(load.waiting);
         let slots = u16::try_from(load.slots).unwrap_or(u16::MAX).max(1);
         let busy = u16::try_from(busy).unwrap_or(u16::MAX);
@@ -100,7 +104,7 @@ impl Served {
             serving: self.serving.clone(),
             weights_bytes: self.weights_bytes,
             head_bytes: self.head_bytes,
-            context_tokens: self.engine.description().context_tokens,
+            context_tokens: self.generator.description().context_tokens,
             audience: self.audience,
             prices: self.prices.clone(),
             slots,
@@ -222,18 +226,11 @@ impl Gathered {
         self.ids.len()
     }
 
-    /// The tokens, the first of which is at `first`; nothing if there are none.
-    pub(super) fn take(&mut self, first: u32) -> Option<Tokens> {
-        if self.ids.is_empty() {
-            return None;
-        }
+    /// The tokens and what goes with them; nothing if there are none.
+    pub(super) fn take(&mut self) -> Option<(Vec<u32>, Vec<TokenLogprobs>)> {
         let ids = std::mem::take(&mut self.ids);
         let logprobs = std::mem::take(&mut self.logprobs);
-        Some(Tokens {
-            first,
-            ids,
-            logprobs,
-        })
+        (!ids.is_empty()).then_some((ids, logprobs))
     }
 }
 

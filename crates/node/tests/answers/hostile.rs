@@ -17,7 +17,7 @@ use hearth_protocol::id::ChannelId;
 use hearth_protocol::market::Passed;
 use hearth_protocol::money::Amount;
 use hearth_protocol::offer::{Audience, DeviceId, Offer, OfferError};
-use hearth_protocol::x402::{BatchExtra, PaymentRequirements, Scheme};
+use hearth_protocol::x402::{BatchExtra, PaymentJson, PaymentRequirements, Scheme};
 
 use crate::world::{LONG, MODEL, Shop, World, ask, asset, charges, key, price, question};
 
@@ -47,7 +47,7 @@ struct Robber {
 struct Asked {
     stream: PayerStream,
     tab: Tab,
-    payment: Vec<u8>,
+    payment: PaymentJson,
 }
 
 impl Robber {
@@ -158,7 +158,7 @@ impl Asked {
                     receipt,
                     settlement,
                 })) => {
-                    if !settlement.is_empty() {
+                    if let Some(settlement) = settlement {
                         self.tab.settle(&settlement).await.unwrap();
                     }
                     last = Some(receipt.receipt);
@@ -173,9 +173,8 @@ impl Asked {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs outside programs"]
 async fn a_payer_that_never_renews_gets_what_it_promised_for_and_no_more() {
-    let world = World::start().await;
+    let world = World::scripted().await;
     let shop = world.shop(2, vec![price()]).await;
     let robber = Robber::new(&world).await;
     let request = Robber::request(1, &shop, 200);
@@ -184,15 +183,14 @@ async fn a_payer_that_never_renews_gets_what_it_promised_for_and_no_more() {
     let last = last.expect("a receipt");
     assert_eq!((tokens, last.stop), (PROMISED_TOKENS, StopReason::Unpaid));
     assert_eq!(last.charge, cost(PROMISED_TOKENS));
-    assert_eq!(shop.provider.served()[0].engine.load_now().busy, 0);
+    assert_eq!(shop.provider.served()[0].generator.load_now().busy, 0);
     shop.till.settlement.claim(true).await.unwrap();
     assert_eq!(world.balance(&shop).await, cost(PROMISED_TOKENS));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs outside programs"]
 async fn a_payer_that_always_breaks_off_pays_for_what_was_sent() {
-    let world = World::start().await;
+    let world = World::scripted().await;
     let shop = world.shop(2, vec![price()]).await;
     let robber = Robber::new(&world).await;
     let (mut least, mut most) = (Amount::ZERO, Amount::ZERO);
@@ -217,9 +215,8 @@ async fn a_payer_that_always_breaks_off_pays_for_what_was_sent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs outside programs"]
 async fn a_replayed_voucher_buys_nothing() {
-    let world = World::start().await;
+    let world = World::scripted().await;
     let shop = world.shop(2, vec![price()]).await;
     let robber = Robber::new(&world).await;
     let request = Robber::request(1, &shop, 10);
@@ -252,9 +249,8 @@ async fn a_replayed_voucher_buys_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs outside programs"]
 async fn a_stranger_gets_nothing_of_a_model_for_the_household() {
-    let world = World::start().await;
+    let world = World::scripted().await;
     let shop = world.shop(2, Vec::new()).await;
     let private = Served {
         audience: Audience::Household,
@@ -355,7 +351,7 @@ impl Liar {
                 Lie::Stalls => {}
                 Lie::Forges | Lie::Overcharges => frames.push(ProviderFrame::Charged {
                     receipt: Box::new(receipt(&request, charge(&request), signer)),
-                    settlement: b"{}".to_vec(),
+                    settlement: Some(b"{}".to_vec().into()),
                 }),
                 Lie::Floods => frames.extend((1..1_000).map(|n| tokens(n * LIES_AFTER))),
             }
@@ -401,9 +397,8 @@ fn receipt(asked: &AnswerRequest, charge: Amount, signer: u8) -> SignedReceipt {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs outside programs"]
 async fn a_provider_that_lies_or_stalls_is_left_and_charges_nothing() {
-    let world = World::start().await;
+    let world = World::scripted().await;
     let shop = world.shop(2, vec![price()]).await;
     for (lie, distrust) in [
         (Lie::Stalls, None),
@@ -447,9 +442,8 @@ async fn a_provider_that_lies_or_stalls_is_left_and_charges_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs outside programs"]
 async fn with_none_but_a_stalling_provider_the_answer_ends_clearly_and_costs_nothing() {
-    let world = World::start().await;
+    let world = World::scripted().await;
     let shop = world.shop(2, vec![price()]).await;
     let liar = Liar::new(&world, &shop, Lie::Stalls).await;
     let sellers = [(&liar.network, liar.offer.clone())];
@@ -481,9 +475,8 @@ fn head(tensors: u64, facts: u64) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs outside programs"]
 async fn the_head_of_a_strangers_file_is_read_defensively() {
-    let world = World::start().await;
+    let world = World::scripted().await;
     let shop = world.shop(2, vec![price()]).await;
     let liar = Liar::new(&world, &shop, Lie::Stalls).await;
     let array_of_strings = [
@@ -540,9 +533,8 @@ async fn the_head_of_a_strangers_file_is_read_defensively() {
 
 /// The asker hears which field is wrong, before any provider works.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs outside programs"]
 async fn a_bias_for_a_token_that_is_not_there_is_the_askers_fault() {
-    let world = World::start().await;
+    let world = World::scripted().await;
     let shop = world.shop(2, Vec::new()).await;
     let payer = world.payer(&[&shop], 16).await;
     for id in [49_152, u32::MAX] {
@@ -554,5 +546,5 @@ async fn a_bias_for_a_token_that_is_not_there_is_the_askers_fault() {
         assert_eq!(field, Field::Sampling);
         assert!(reason.contains(&id.to_string()), "{reason}");
     }
-    assert_eq!(shop.provider.served()[0].engine.load_now().busy, 0);
+    assert_eq!(shop.provider.served()[0].generator.load_now().busy, 0);
 }

@@ -1,10 +1,11 @@
-//! Answers end to end: a real model, real streams between peers, a real chain.
+//! Answers end to end: real streams between peers, a real chain, and a real model or a script in its place.
 
 // Clippy knows the tests themselves, not what they share.
 #![allow(clippy::unwrap_used)]
 
 mod hostile;
 mod refunds;
+mod vocabulary;
 mod world;
 
 use hearth_chain::embedded::Mining;
@@ -124,7 +125,7 @@ async fn another_provider_goes_on_where_one_vanishes() {
             let answering = usize::from(
                 shops[0]
                     .as_ref()
-                    .is_none_or(|shop| shop.provider.served()[0].engine.load_now().busy == 0),
+                    .is_none_or(|shop| shop.provider.served()[0].generator.load_now().busy == 0),
             );
             vanished = shops[answering]
                 .take()

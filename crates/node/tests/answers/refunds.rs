@@ -11,7 +11,7 @@ use hearth_protocol::channel::payer::Status;
 use hearth_protocol::id::ChannelId;
 use hearth_protocol::money::Amount;
 use hearth_protocol::offer::Offer;
-use hearth_protocol::x402::{ErrorCode, PaymentRequired, SettleResponse};
+use hearth_protocol::x402::{ErrorCode, PaymentJson, SettleResponse};
 
 use crate::world::{LONG, Shop, World, ask, price, question};
 
@@ -50,7 +50,7 @@ async fn one_bought(world: &World) -> (Shop, Payer, Amount, Amount) {
 }
 
 /// What a provider says to a refund that somebody brings.
-async fn says(network: &Network, shop: &Shop, payment: Vec<u8>) -> ProviderFrame {
+async fn says(network: &Network, shop: &Shop, payment: PaymentJson) -> ProviderFrame {
     let address = shop.network.address();
     let said = async {
         let mut stream = network.ask(shop.device(), Some(&address)).await.unwrap();
@@ -62,15 +62,14 @@ async fn says(network: &Network, shop: &Shop, payment: Vec<u8>) -> ProviderFrame
 
 fn settled(frame: ProviderFrame) -> SettleResponse {
     match frame {
-        ProviderFrame::Refunded(json) => serde_json::from_slice(&json).unwrap(),
+        ProviderFrame::Refunded(json) => json.read().unwrap(),
         other => panic!("{other:?}"),
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs outside programs"]
 async fn all_that_was_not_spent_comes_back_whoever_may_use_the_device_now() {
-    let world = World::start().await;
+    let world = World::scripted().await;
     let (shop, payer, had, paid) = one_bought(&world).await;
     let purse = payer.purse().unwrap();
     let (id, left, _) = channel(purse);
@@ -91,22 +90,21 @@ async fn all_that_was_not_spent_comes_back_whoever_may_use_the_device_now() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs outside programs"]
 async fn nobody_but_the_payer_has_a_channel_refunded_and_nobody_twice() {
-    let world = World::start().await;
+    let world = World::scripted().await;
     let (shop, payer, had, paid) = one_bought(&world).await;
     let purse = payer.purse().unwrap();
     let (id, left, _) = channel(purse);
     let refund = begun(purse.begin_refund(id).await.unwrap());
-    let payment = refund.payment().unwrap();
+    let payment = refund.payment();
     let (stranger, _) = world.network(77).await;
 
-    let mut forged: serde_json::Value = serde_json::from_slice(&payment).unwrap();
+    let mut forged: serde_json::Value = serde_json::from_slice(payment.as_bytes()).unwrap();
     let signature = &mut forged["payload"]["voucher"]["signature"];
     *signature = format!("0x{}1b", "11".repeat(64)).into();
     let forged = serde_json::to_vec(&forged).unwrap();
     for worthless in [forged, b"{}".to_vec(), b"null".to_vec(), vec![0xff; 200]] {
-        match says(&stranger, &shop, worthless).await {
+        match says(&stranger, &shop, worthless.into()).await {
             ProviderFrame::Refused(refusal) => {
                 assert_eq!(refusal.code, RefusalCode::PaymentRefused, "{refusal:?}");
             }
@@ -124,16 +122,15 @@ async fn nobody_but_the_payer_has_a_channel_refunded_and_nobody_twice() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs outside programs"]
 async fn a_refund_whose_answer_was_lost_is_settled_when_it_is_asked_for_again() {
-    let world = World::start().await;
+    let world = World::scripted().await;
     let (shop, payer, had, paid) = one_bought(&world).await;
     let purse = payer.purse().unwrap();
     let (id, left, _) = channel(purse);
     let refund = begun(purse.begin_refund(id).await.unwrap());
     // It was done, and the payer heard nothing of it.
     let (carrier, _) = world.network(77).await;
-    let done = settled(says(&carrier, &shop, refund.payment().unwrap()).await);
+    let done = settled(says(&carrier, &shop, refund.payment()).await);
     assert!(done.success, "{done:?}");
     drop(refund);
     assert_eq!(channel(purse).2, Status::Refunding);
@@ -144,9 +141,8 @@ async fn a_refund_whose_answer_was_lost_is_settled_when_it_is_asked_for_again() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs outside programs"]
 async fn a_refund_whose_figure_a_claim_made_public_is_signed_again_for_the_one_that_is_named() {
-    let world = World::start().await;
+    let world = World::scripted().await;
     let (shop, payer, had, paid) = one_bought(&world).await;
     let purse = payer.purse().unwrap();
     let (id, left, _) = channel(purse);
@@ -154,11 +150,11 @@ async fn a_refund_whose_figure_a_claim_made_public_is_signed_again_for_the_one_t
     shop.till.settlement.claim(true).await.unwrap();
     let refund = begun(purse.begin_refund(id).await.unwrap());
     let (stranger, _) = world.network(77).await;
-    let said = says(&stranger, &shop, refund.payment().unwrap()).await;
+    let said = says(&stranger, &shop, refund.payment()).await;
     let ProviderFrame::PaymentRequired(correction) = said else {
         panic!("{said:?}");
     };
-    let correction: PaymentRequired = serde_json::from_slice(&correction).unwrap();
+    let correction = correction.read().unwrap();
     let mismatch = ErrorCode::CumulativeMismatch.as_str();
     assert_eq!(
         correction.error.as_deref(),
@@ -178,7 +174,7 @@ async fn lies(mut incoming: IncomingAnswers) {
     while let Some(asked) = incoming.next().await {
         let (mut sender, mut receiver) = asked.stream.split();
         if let Ok(Some(PayerFrame::Refund(payment))) = receiver.recv().await {
-            let payment: serde_json::Value = serde_json::from_slice(&payment).unwrap();
+            let payment: serde_json::Value = serde_json::from_slice(payment.as_bytes()).unwrap();
             let done = serde_json::json!({
                 "success": true,
                 "transaction": format!("0x{}", "11".repeat(32)),
@@ -186,7 +182,10 @@ async fn lies(mut incoming: IncomingAnswers) {
                 "amount": "1",
             });
             let done = serde_json::to_vec(&done).unwrap();
-            sender.send(&ProviderFrame::Refunded(done)).await.unwrap();
+            sender
+                .send(&ProviderFrame::Refunded(done.into()))
+                .await
+                .unwrap();
             sender.finish();
             sender.taken().await.unwrap();
         }
@@ -194,9 +193,8 @@ async fn lies(mut incoming: IncomingAnswers) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs outside programs"]
 async fn a_refund_counts_once_the_chain_shows_it() {
-    let world = World::start().await;
+    let world = World::scripted().await;
     let shop = world.shop(2, vec![price()]).await;
     let (liar, incoming) = world.network(77).await;
     let lying = tokio::spawn(lies(incoming));
@@ -223,9 +221,8 @@ async fn a_refund_counts_once_the_chain_shows_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs outside programs"]
 async fn a_channel_with_a_device_that_is_away_stays_as_it_is() {
-    let world = World::start().await;
+    let world = World::scripted().await;
     let shop = world.shop(2, vec![price()]).await;
     let payer = world.payer(&[&shop], 16).await;
     buys(&payer).await;

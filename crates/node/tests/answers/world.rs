@@ -2,7 +2,7 @@
 //! loopback.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use hearth_chain::client::{ChainClient, Environment, SystemEnvironment};
 use hearth_chain::embedded::{Embedded, EmbeddedConfig, Genesis, Mining, TEST_DOLLAR_ADDRESS};
 use hearth_chain::sender::SenderConfig;
 use hearth_models::engine::{Engine, EngineOptions};
+use hearth_models::generator::{Generator, Script};
 use hearth_net::{Network, NetworkOptions};
 use hearth_node::answers::{
     Answerer, Ending, Input, Message, Part, Promises, Question, Speaker, Tier, Usage,
@@ -36,6 +37,8 @@ use hearth_protocol::offer::{Audience, DeviceId, Offer};
 use hearth_protocol::spending::{AssetLimit, Spending};
 use hearth_protocol::time::Timestamp;
 use tempfile::TempDir;
+
+use crate::vocabulary;
 
 const CHAIN: u64 = hearth_chain::embedded::DEFAULT_CHAIN_ID;
 /// How long anything may take.
@@ -96,6 +99,9 @@ fn model_file() -> PathBuf {
 /// The chain that everybody shares.
 pub(crate) struct World {
     folder: TempDir,
+    /// The model's file, or a vocabulary where a script stands for the model.
+    model: PathBuf,
+    is_scripted: bool,
     _chain: Embedded,
     client: ChainClient,
     environment: Arc<dyn Environment>,
@@ -114,11 +120,26 @@ pub(crate) struct Shop {
 }
 
 impl World {
+    /// A world in which the model answers.
     pub(crate) async fn start() -> Self {
         Self::start_mining(Mining::OnDemand).await
     }
 
+    /// A world in which a script stands for the model.
+    pub(crate) async fn scripted() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let model = vocabulary::write(folder.path());
+        Self {
+            is_scripted: true,
+            ..Self::around(folder, model, Mining::OnDemand).await
+        }
+    }
+
     pub(crate) async fn start_mining(mining: Mining) -> Self {
+        Self::around(tempfile::tempdir().unwrap(), model_file(), mining).await
+    }
+
+    async fn around(folder: TempDir, model: PathBuf, mining: Mining) -> Self {
         let household = key(1).address();
         let genesis = Genesis::standard(household)
             .with_test_dollars(household, U256::from(1_000_000_000_u64));
@@ -130,11 +151,40 @@ impl World {
         let client = ChainClient::from_transport(chain.transport(), ChainId(CHAIN));
         client.connect().await.unwrap();
         Self {
-            folder: tempfile::tempdir().unwrap(),
+            folder,
+            model,
+            is_scripted: false,
             _chain: chain,
             client,
             environment: Arc::new(SystemEnvironment),
             tasks: Mutex::default(),
+        }
+    }
+
+    /// What a device serves, for its prices.
+    fn served(&self, prices: Vec<Price>) -> Served {
+        let (generator, prompts): (Arc<dyn Generator>, _) = if self.is_scripted {
+            (Arc::new(Script::new(2_048)), None)
+        } else {
+            let engine = engine(&self.model);
+            let prompts = engine.prompts().clone();
+            (Arc::new(engine), Some(prompts))
+        };
+        let weights = ContentHash::of(MODEL.as_bytes());
+        Served {
+            name: MODEL.to_owned(),
+            serving: serving(generator.description(), weights, ContentHash::default()),
+            generator,
+            prompts,
+            path: self.model.clone(),
+            weights_bytes: 98_362_432,
+            head_bytes: 2_000_000,
+            audience: Audience::Everyone,
+            prices,
+            pace: Pace::new(Speed {
+                output_tokens_per_s: 50,
+                prompt_tokens_per_s: 200,
+            }),
         }
     }
 
@@ -197,7 +247,7 @@ impl World {
             is_household: Arc::new(|_| false),
             environment: Arc::clone(&self.environment),
         });
-        provider.serve(served(prices));
+        provider.serve(self.served(prices));
         let (network, mut incoming) = self.network(number).await;
         let answering = provider.clone();
         tasks.spawn(async move {
@@ -265,7 +315,7 @@ impl World {
                 vec![hearth_node::roles::payer::ModelFile {
                     name: MODEL.to_owned(),
                     weights,
-                    path: model_file(),
+                    path: self.model.clone(),
                 }],
                 launcher(),
             ),
@@ -364,31 +414,13 @@ pub(crate) fn launcher() -> Launcher {
 }
 
 /// The model, run by an engine of its own on one thread.
-pub(crate) fn served(prices: Vec<Price>) -> Served {
+fn engine(path: &Path) -> Engine {
     let options = EngineOptions {
         threads: 1,
         context_tokens: 2_048,
         ..EngineOptions::default()
     };
-    let engine = Engine::load(&model_file(), options, &launcher()).unwrap();
-    let template = engine.vocabulary().template_text().unwrap_or_default();
-    let template = ContentHash::of(template.as_bytes());
-    let weights = ContentHash::of(MODEL.as_bytes());
-    let serving = serving(engine.description(), weights, template);
-    Served {
-        name: MODEL.to_owned(),
-        engine,
-        serving,
-        path: model_file(),
-        weights_bytes: 98_362_432,
-        head_bytes: 2_000_000,
-        audience: Audience::Everyone,
-        prices,
-        pace: Pace::new(Speed {
-            output_tokens_per_s: 50,
-            prompt_tokens_per_s: 200,
-        }),
-    }
+    Engine::load(path, options, &launcher()).unwrap()
 }
 
 pub(crate) fn question(text: &str, output_tokens: u32) -> Question {

@@ -28,7 +28,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::receipt::SignedReceipt;
-use super::request::{AnswerRequest, RequestField};
+use super::request::{AnswerRequest, RequestError, RequestField};
+use crate::x402::{PaymentJson, RequirementsJson, SettlementJson, optional_settlement};
 
 /// The longest frame, in bytes.
 pub const FRAME_BYTES_MAX: usize = 1 << 20;
@@ -46,16 +47,15 @@ pub enum PayerFrame {
     Ask {
         /// The question.
         request: Box<AnswerRequest>,
-        /// An x402 `PaymentPayload` as JSON, if the payer knows what to pay.
-        payment: Option<Vec<u8>>,
+        /// The payment, if the payer knows what to pay.
+        payment: Option<PaymentJson>,
     },
-    /// An x402 `PaymentPayload` as JSON.
-    Pay(Vec<u8>),
+    /// A payment, or a further one.
+    Pay(PaymentJson),
     /// No more is wanted.
     Cancel,
-    /// Asks for what is left in a channel, once, at the beginning: an x402 `PaymentPayload` with a
-    /// refund, as JSON.
-    Refund(Vec<u8>),
+    /// Asks for what is left in a channel, instead of a question: a payment of the kind `refund`.
+    Refund(PaymentJson),
 }
 
 /// Tokens of the answer.
@@ -114,11 +114,51 @@ pub struct Refusal {
     pub message: String,
 }
 
+impl Refusal {
+    /// A refusal with a sentence, made printable and cut to what a frame holds: a reason may quote
+    /// what a stranger sent.
+    pub fn new(
+        code: RefusalCode,
+        field: Option<RequestField>,
+        retry_after_ms: Option<u64>,
+        message: &str,
+    ) -> Self {
+        let mut message = message.replace(char::is_control, " ");
+        let mut end = message.len().min(REFUSAL_BYTES_MAX);
+        while !message.is_char_boundary(end) {
+            end -= 1;
+        }
+        message.truncate(end);
+        Self {
+            code,
+            field,
+            retry_after_ms,
+            message,
+        }
+    }
+}
+
+impl From<RequestError> for Refusal {
+    /// Why a question is refused before any model sees it.
+    fn from(error: RequestError) -> Self {
+        let code = match error {
+            RequestError::PromptTooLong => RefusalCode::TooLong,
+            RequestError::Grammar => RefusalCode::BadGrammar,
+            RequestError::Empty
+            | RequestError::OutputLength
+            | RequestError::Answered
+            | RequestError::Sampling
+            | RequestError::Logprobs => RefusalCode::BadRequest,
+        };
+        Self::new(code, Some(error.field()), None, &error.to_string())
+    }
+}
+
 /// What a provider says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum ProviderFrame {
-    /// An x402 `PaymentRequired` as JSON: what must be paid, or how a payment must be corrected.
-    PaymentRequired(Vec<u8>),
+    /// What must be paid, or how a payment must be corrected.
+    PaymentRequired(RequirementsJson),
     /// The answer is not given, or does not go on. The last frame.
     Refused(Refusal),
     /// The request is admitted.
@@ -138,10 +178,10 @@ pub enum ProviderFrame {
     Charged {
         /// For all that was delivered on this stream.
         receipt: Box<SignedReceipt>,
-        /// An x402 `SettleResponse` as JSON, for what was charged since the last one; empty if
-        /// nothing is to be paid.
-        settlement: Vec<u8>,
+        /// For what was charged since the last one; nothing where nothing is to be paid.
+        #[serde(with = "optional_settlement")]
+        settlement: Option<SettlementJson>,
     },
-    /// What became of a refund: an x402 `SettleResponse` as JSON. The last frame.
-    Refunded(Vec<u8>),
+    /// What became of a refund. The last frame.
+    Refunded(SettlementJson),
 }

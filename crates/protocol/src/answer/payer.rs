@@ -18,9 +18,10 @@ use super::price::Price;
 use super::receipt::{Receipt, SignedReceipt, StopReason};
 use super::request::AnswerRequest;
 use crate::content::ContentHash;
+use crate::id::DeviceId;
 use crate::money::Amount;
-use crate::offer::DeviceId;
 use crate::time::Timestamp;
+use crate::x402::{PaymentJson, RequirementsJson, SettlementJson};
 
 /// Providers that are tried for one answer at most.
 pub const ATTEMPTS_MAX: usize = 16;
@@ -73,8 +74,8 @@ pub struct Candidate {
 pub enum Event {
     /// The link to the candidate stands, and its promise, if one was asked for, is signed.
     Opened {
-        /// The JSON of an x402 `PaymentPayload`.
-        payment: Option<Vec<u8>>,
+        /// The promise.
+        payment: Option<PaymentJson>,
         /// Whether a deposit goes with it.
         deposits: bool,
     },
@@ -84,8 +85,8 @@ pub enum Event {
     NotPaid(String),
     /// A further promise is signed.
     Promised {
-        /// The JSON of an x402 `PaymentPayload`.
-        payment: Vec<u8>,
+        /// The promise.
+        payment: PaymentJson,
         /// Whether a deposit goes with it.
         deposits: bool,
     },
@@ -135,8 +136,8 @@ pub enum Effect {
     /// Take the provider's correction into the books, then sign the same promise again; answer
     /// with [`Event::Promised`] or [`Event::NotPaid`].
     Correct {
-        /// The JSON of an x402 `PaymentRequired`.
-        required: Vec<u8>,
+        /// The correction.
+        required: RequirementsJson,
         /// What is promised.
         promise: Amount,
     },
@@ -144,8 +145,8 @@ pub enum Effect {
     Settle {
         /// What the provider signed.
         receipt: Box<SignedReceipt>,
-        /// The JSON of an x402 `SettleResponse`; empty if nothing was to be paid.
-        settlement: Vec<u8>,
+        /// The statement of what was charged; nothing where nothing was to be paid.
+        settlement: Option<SettlementJson>,
     },
     /// Hand these on.
     Deliver(Tokens),
@@ -399,7 +400,7 @@ impl Answer {
     fn opened(
         &mut self,
         now: Timestamp,
-        payment: Option<Vec<u8>>,
+        payment: Option<PaymentJson>,
         deposits: bool,
         out: &mut Vec<Effect>,
     ) {
@@ -424,7 +425,7 @@ impl Answer {
     fn promised(
         &mut self,
         now: Timestamp,
-        payment: Vec<u8>,
+        payment: PaymentJson,
         deposits: bool,
         out: &mut Vec<Effect>,
     ) {
@@ -458,7 +459,7 @@ impl Answer {
         }
     }
 
-    fn correct(&mut self, now: Timestamp, required: Vec<u8>, out: &mut Vec<Effect>) {
+    fn correct(&mut self, now: Timestamp, required: RequirementsJson, out: &mut Vec<Effect>) {
         let patience_ms = self.patience.deposit_ms;
         let attempt = self.attempt.as_mut();
         let Some(attempt) = attempt.filter(|attempt| attempt.candidate.price.is_some()) else {
@@ -572,7 +573,7 @@ impl Answer {
         &mut self,
         now: Timestamp,
         signed: Box<SignedReceipt>,
-        settlement: Vec<u8>,
+        settlement: Option<SettlementJson>,
         out: &mut Vec<Effect>,
     ) {
         if let Err(distrust) = self.check_receipt(&signed) {

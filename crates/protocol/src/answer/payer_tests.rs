@@ -160,7 +160,7 @@ impl Provider {
         self.charged = charge;
         frame(ProviderFrame::Charged {
             receipt: self.receipt(stop, charge),
-            settlement: Vec::new(),
+            settlement: None,
         })
     }
 
@@ -236,7 +236,7 @@ fn frame(frame: ProviderFrame) -> Event {
 }
 
 fn promised(deposits: bool) -> Event {
-    let payment = vec![2];
+    let payment = vec![2].into();
     Event::Promised { payment, deposits }
 }
 
@@ -303,7 +303,7 @@ impl World {
                     promise.unwrap() <= price().cost(500, 16),
                     "one window at most"
                 );
-                let payment = Some(vec![1]);
+                let payment = Some(vec![1].into());
                 let deposits = false;
                 self.tell(Event::Opened { payment, deposits });
             }
@@ -576,7 +576,7 @@ fn a_provider_that_finds_a_fault_with_every_question_is_passed_over() {
         let mut answer = Answer::new(question(), vec![candidate(1), candidate(2)], patience());
         let mut out = Vec::new();
         answer.start(Timestamp(0), &mut out);
-        let payment = Some(Vec::new());
+        let payment = Some(Vec::new().into());
         let deposits = false;
         answer.handle(Timestamp(0), Event::Opened { payment, deposits }, &mut out);
         let refusal = Refusal {
@@ -652,19 +652,19 @@ fn a_correction_before_the_question_is_accepted_is_answered_by_another_promise()
     let mut out = Vec::new();
     answer.start(Timestamp(0), &mut out);
     let opened = Event::Opened {
-        payment: Some(vec![1]),
+        payment: Some(vec![1].into()),
         deposits: false,
     };
     answer.handle(Timestamp(0), opened, &mut out);
     out.clear();
-    let corrected = frame(ProviderFrame::PaymentRequired(vec![7]));
+    let corrected = frame(ProviderFrame::PaymentRequired(vec![7].into()));
     answer.handle(Timestamp(1), corrected, &mut out);
     let promise = price().cost(count(PROMPT.len()), 16);
-    let required = vec![7];
+    let required = vec![7].into();
     assert_eq!(out, [Effect::Correct { required, promise }]);
     out.clear();
     answer.handle(Timestamp(2), promised(false), &mut out);
-    assert_eq!(out, [Effect::Send(PayerFrame::Pay(vec![2]))]);
+    assert_eq!(out, [Effect::Send(PayerFrame::Pay(vec![2].into()))]);
 }
 
 #[test]

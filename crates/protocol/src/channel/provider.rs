@@ -35,12 +35,14 @@ mod vouchers;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use alloy_primitives::U256;
+use alloy_primitives::{Address, U256};
 
-use crate::id::ChannelId;
+use crate::id::{ChainId, ChannelId};
 use crate::money::Amount;
 use crate::time::Timestamp;
-use crate::x402::{ChannelState, ChargeStatement, ClaimRow, ErrorCode, VoucherState};
+use crate::x402::{
+    ChannelState, ChargeStatement, ClaimRow, ErrorCode, SettleResponse, VoucherState,
+};
 
 use super::{CheckedDeposit, CheckedPayment, OnchainState, PaymentKind, Voucher, channel_state};
 use judge::Verdict;
@@ -229,6 +231,19 @@ pub struct Statement {
     pub moved: Option<(String, Amount)>,
     /// The charge and the channel.
     pub charge: ChargeStatement,
+}
+
+impl Statement {
+    /// What it says, as it travels.
+    pub fn response(&self, network: ChainId, payer: Address) -> SettleResponse {
+        let mut response = SettleResponse::success(network, payer);
+        if let Some((transaction, amount)) = &self.moved {
+            response.transaction.clone_from(transaction);
+            response.amount = Some(amount.to_string());
+        }
+        response.extra = self.charge.clone().into_map();
+        response
+    }
 }
 
 /// What a corrective 402 says.

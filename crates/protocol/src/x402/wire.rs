@@ -212,6 +212,20 @@ pub struct SettleResponse {
 }
 
 impl SettleResponse {
+    /// A payment that stands, and moved nothing on chain.
+    pub fn success(network: ChainId, payer: Address) -> Self {
+        Self {
+            success: true,
+            error_reason: None,
+            payer: Some(payer),
+            transaction: String::new(),
+            network,
+            amount: Some(String::new()),
+            extra: Map::new(),
+            extensions: Map::new(),
+        }
+    }
+
     /// A payment that does not stand.
     pub fn failure(network: ChainId, payer: Option<Address>, code: ErrorCode) -> Self {
         Self {

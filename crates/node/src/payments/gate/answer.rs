@@ -15,7 +15,6 @@ use hearth_protocol::x402::{
 };
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, TE, TRAILER, VARY};
 use http::{HeaderMap, HeaderValue, StatusCode};
-use serde_json::Map;
 use tracing::error;
 
 /// A request that is not served.
@@ -137,19 +136,6 @@ impl Problem {
     }
 }
 
-fn settled(network: ChainId, payer: Address) -> SettleResponse {
-    SettleResponse {
-        success: true,
-        error_reason: None,
-        payer: Some(payer),
-        transaction: String::new(),
-        network,
-        amount: Some(String::new()),
-        extra: Map::new(),
-        extensions: Extensions::new(),
-    }
-}
-
 /// A reply depends on who paid for it: no cache may give it to anybody else, whatever the service
 /// behind the price says of it.
 fn keep_nowhere(headers: &mut HeaderMap) {
@@ -166,21 +152,6 @@ fn put(headers: &mut HeaderMap, response: &SettleResponse) {
     }
 }
 
-/// What a statement says, as it travels.
-pub(crate) fn batch_response(
-    network: ChainId,
-    payer: Address,
-    statement: &Statement,
-) -> SettleResponse {
-    let mut response = settled(network, payer);
-    if let Some((transaction, amount)) = &statement.moved {
-        response.transaction.clone_from(transaction);
-        response.amount = Some(amount.to_string());
-    }
-    response.extra = statement.charge.clone().into_map();
-    response
-}
-
 /// Puts a channel's statement into the headers of a reply.
 pub(super) fn state_batch(
     head: &mut http::response::Parts,
@@ -189,10 +160,7 @@ pub(super) fn state_batch(
     statement: &Statement,
 ) {
     keep_nowhere(&mut head.headers);
-    put(
-        &mut head.headers,
-        &batch_response(network, payer, statement),
-    );
+    put(&mut head.headers, &statement.response(network, payer));
 }
 
 /// Puts a one-off payment's statement into the headers of a reply.
@@ -202,7 +170,7 @@ pub(super) fn state_exact(
     payer: Address,
     transaction: String,
 ) {
-    let mut response = settled(accepted.network, payer);
+    let mut response = SettleResponse::success(accepted.network, payer);
     response.transaction = transaction;
     response.amount = Some(accepted.amount.to_string());
     keep_nowhere(&mut head.headers);
@@ -211,7 +179,7 @@ pub(super) fn state_exact(
 
 /// The reply to a refund.
 pub(super) fn refunded(network: ChainId, payer: Address, statement: &Statement) -> Response {
-    let response = batch_response(network, payer, statement);
+    let response = statement.response(network, payer);
     let json = serde_json::to_vec(&response).unwrap_or_default();
     let mut reply = Response::new(Body::from(json));
     reply
@@ -243,6 +211,6 @@ pub(super) fn announce_trailers(headers: &mut HeaderMap) {
 /// The trailers with the true charge of a stream.
 pub(super) fn trailers(network: ChainId, payer: Address, statement: &Statement) -> HeaderMap {
     let mut trailers = HeaderMap::new();
-    put(&mut trailers, &batch_response(network, payer, statement));
+    put(&mut trailers, &statement.response(network, payer));
     trailers
 }

@@ -14,7 +14,7 @@ use hearth_protocol::id::{AssetId, ChainId, ChannelId};
 use hearth_protocol::money::Amount;
 use hearth_protocol::spending::asset_of;
 use hearth_protocol::x402::{
-    BatchExtra, BatchPayload, ErrorCode, HeaderError, PaymentPayload, PaymentRequired,
+    BatchExtra, BatchPayload, ErrorCode, PaymentJson, PaymentPayload, PaymentRequired,
     PaymentRequirements, Scheme, SettleResponse, Version,
 };
 use serde_json::Map;
@@ -276,18 +276,14 @@ impl Refund {
     }
 
     /// What goes to the provider: the JSON of an x402 `PaymentPayload`.
-    ///
-    /// # Errors
-    /// Where it cannot be written.
-    pub fn payment(&self) -> Result<Vec<u8>, PayError> {
-        let payment = PaymentPayload {
+    pub fn payment(&self) -> PaymentJson {
+        PaymentJson::from(&PaymentPayload {
             x402_version: Version,
             resource: None,
             accepted: &self.requirements,
             payload: &self.payload,
             extensions: Map::new(),
-        };
-        serde_json::to_vec(&payment).map_err(|error| PayError::Unreadable(HeaderError::Json(error)))
+        })
     }
 
     /// Ends it by the provider's answer.

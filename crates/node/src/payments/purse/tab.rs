@@ -12,10 +12,9 @@ use hearth_protocol::id::AssetId;
 use hearth_protocol::money::Amount;
 use hearth_protocol::spending::{AssetLimit, Declined, asset_of};
 use hearth_protocol::x402::{
-    BatchExtra, HeaderError, PaymentPayload, PaymentRequired, PaymentRequirements, SettleResponse,
-    Version,
+    BatchExtra, HeaderError, PaymentJson, PaymentPayload, PaymentRequirements, RequirementsJson,
+    SettlementJson, Version,
 };
-use serde::de::DeserializeOwned;
 use serde_json::Map;
 
 use super::channels::Held;
@@ -111,12 +110,11 @@ impl Tab {
         self.limit.per_payment = self.limit.per_payment.saturating_sub(risked);
     }
 
-    /// Promises `amount` for what comes next, durably, and says it as the JSON of an x402
-    /// `PaymentPayload`.
+    /// Promises `amount` for what comes next, durably.
     ///
     /// # Errors
     /// When the answer would cost more than one payment or one day may, or the books fail.
-    pub async fn promise(&mut self, amount: Amount) -> Result<Vec<u8>, PayError> {
+    pub async fn promise(&mut self, amount: Amount) -> Result<PaymentJson, PayError> {
         self.requirements.amount = amount;
         let risked = self.check_limits()?;
         if self.held.channel().record().deposit_in_doubt && !self.held.channel().covers(amount) {
@@ -141,14 +139,13 @@ impl Tab {
         )?;
         let now = self.purse.now();
         self.held.save_signed(now).await?;
-        let payment = PaymentPayload {
+        Ok(PaymentJson::from(&PaymentPayload {
             x402_version: Version,
             resource: None,
             accepted: &self.requirements,
             payload,
             extensions: Map::new(),
-        };
-        serde_json::to_vec(&payment).map_err(|error| PayError::Unreadable(HeaderError::Json(error)))
+        }))
     }
 
     /// What the tab comes to at most with the next promise: an answer is one payment, however many parts it is paid in.
@@ -166,13 +163,12 @@ impl Tab {
         Ok(asked)
     }
 
-    /// Takes the provider's statement of what it charged, the JSON of an x402 `SettleResponse`.
-    /// Returns what that was.
+    /// Takes the provider's statement of what it charged. Returns what that was.
     ///
     /// # Errors
     /// When it cannot be read, or says what cannot be true: then the channel signs nothing more.
-    pub async fn settle(&mut self, settlement: &[u8]) -> Result<Amount, PayError> {
-        let settled: SettleResponse = read(settlement)?;
+    pub async fn settle(&mut self, settlement: &SettlementJson) -> Result<Amount, PayError> {
+        let settled = settlement.read().map_err(unreadable)?;
         let before = self.held.channel().record().charged;
         let outcome = if settled.success {
             Outcome::Stated(Box::new(statement(&settled).map_err(PayError::Unreadable)?))
@@ -187,13 +183,13 @@ impl Tab {
         Ok(charged)
     }
 
-    /// Takes a provider's correction, the JSON of an x402 `PaymentRequired`, once.
+    /// Takes a provider's correction, once.
     ///
     /// # Errors
     /// When the refusal is final, or the correction is not proved.
-    pub async fn correct(&mut self, required: &[u8]) -> Result<(), PayError> {
+    pub async fn correct(&mut self, required: &RequirementsJson) -> Result<(), PayError> {
         self.held.channel().finish(Outcome::NotCharged)?;
-        let required: PaymentRequired = read(required)?;
+        let required = required.read().map_err(unreadable)?;
         let code = required.error.clone().unwrap_or_default();
         let outcome = if self.corrected || !is_recoverable(&code) {
             Err(PayError::Refused { code })
@@ -227,6 +223,6 @@ impl Tab {
     }
 }
 
-fn read<T: DeserializeOwned>(json: &[u8]) -> Result<T, PayError> {
-    serde_json::from_slice(json).map_err(|error| PayError::Unreadable(HeaderError::Json(error)))
+fn unreadable(error: serde_json::Error) -> PayError {
+    PayError::Unreadable(HeaderError::Json(error))
 }

@@ -15,7 +15,9 @@ use hearth_protocol::id::AssetId;
 use hearth_protocol::money::Amount;
 use hearth_protocol::offer::{DeviceId, Offer};
 use hearth_protocol::time::Timestamp;
-use hearth_protocol::x402::{BatchExtra, PaymentRequirements, Scheme};
+use hearth_protocol::x402::{
+    BatchExtra, PaymentJson, PaymentRequirements, RequirementsJson, Scheme, SettlementJson,
+};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
@@ -235,7 +237,7 @@ impl Asking {
             Effect::Settle {
                 receipt,
                 settlement,
-            } => self.settle(*receipt, &settlement).await,
+            } => self.settle(*receipt, settlement.as_ref()).await,
             Effect::Deliver(tokens) => self.deliver(tokens).await,
             Effect::Leave { candidate, why } => self.leave(&candidate, why).await,
             Effect::Ended(end) => self.ended(end).await,
@@ -308,7 +310,7 @@ impl Asking {
         &mut self,
         candidate: &Candidate,
         amount: Amount,
-    ) -> Result<(Vec<u8>, bool), PayError> {
+    ) -> Result<(PaymentJson, bool), PayError> {
         let parts = self.payer.parts();
         let offered = candidate.device.and_then(|device| self.offers.get(&device));
         let (Some(purse), Some(price), Some(offer)) = (&parts.purse, candidate.price, offered)
@@ -378,7 +380,7 @@ impl Asking {
         // For its turn, and before that for a process that follows its grammar.
         let wait_s = u64::from(self.payer.parts().config.engine.wait_s);
         let turn_by = self.payer.now().plus_ms(wait_s * 1_000);
-        let submitting = (served.engine).submit_within(job, Duration::from_secs(wait_s));
+        let submitting = (served.generator).submit_within(job, Duration::from_secs(wait_s));
         let submitted = tokio::select! {
             biased;
             submitted = submitting => submitted,
@@ -440,7 +442,7 @@ impl Asking {
         }
     }
 
-    async fn correct(&mut self, required: &[u8], amount: Amount) -> Event {
+    async fn correct(&mut self, required: &RequirementsJson, amount: Amount) -> Event {
         let Some(tab) = &mut self.tab else {
             return Event::NotPaid("no payment is open with the provider".to_owned());
         };
@@ -452,10 +454,8 @@ impl Asking {
     }
 
     /// Takes a charge into the books, and keeps its receipt.
-    async fn settle(&mut self, receipt: SignedReceipt, settlement: &[u8]) {
-        if let Some(tab) = &mut self.tab
-            && !settlement.is_empty()
-        {
+    async fn settle(&mut self, receipt: SignedReceipt, settlement: Option<&SettlementJson>) {
+        if let (Some(tab), Some(settlement)) = (&mut self.tab, settlement) {
             self.promised = false;
             match tab.settle(settlement).await {
                 Ok(charged) => add(&mut self.charged, tab.asset(), charged),
@@ -672,7 +672,7 @@ async fn promise_on(
     amount: Amount,
     promised: &Promises,
     now: Timestamp,
-) -> Result<Vec<u8>, PayError> {
+) -> Result<PaymentJson, PayError> {
     promised.kept(now).await?;
     let payment = tab.promise(amount).await?;
     if promised.add(tab.asset(), tab.newly_counted()) {
@@ -736,8 +736,12 @@ async fn made(
             Some(Made::Token { id, logprobs }) => {
                 let mut gathered = Gathered::default();
                 gathered.push(id, logprobs);
-                if let Some(tokens) = gathered.take(position) {
-                    return Event::Made(tokens);
+                if let Some((ids, logprobs)) = gathered.take() {
+                    return Event::Made(Tokens {
+                        first: position,
+                        ids,
+                        logprobs,
+                    });
                 }
             }
             Some(Made::Prompt { cached, .. }) => {

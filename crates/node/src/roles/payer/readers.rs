@@ -10,7 +10,6 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use hearth_models::asker::Asker;
-use hearth_models::engine::Engine;
 use hearth_models::grammar::GrammarError;
 use hearth_models::prompt::PromptInput;
 use hearth_models::reader::{self, Launcher, Prompts, SchemaChecker};
@@ -99,12 +98,6 @@ impl Readers {
             file.name.eq_ignore_ascii_case(name) || file.weights.to_string() == name
         })?;
         Some((found.name.clone(), found.weights))
-    }
-
-    /// The reader of a model that an engine runs here.
-    pub fn of_engine(engine: &Engine) -> Reader {
-        let prompts = engine.prompts().clone();
-        Reader { prompts }
     }
 
     /// The reader of a model of which the file or its head is here.

@@ -59,7 +59,7 @@ async fn carry(mut stream: PayerStream, mut refund: Refund) -> Result<Refunded, 
     let unreadable = |error| PayError::Unreadable(HeaderError::Json(error));
     let mut liveness = stream.liveness();
     loop {
-        let frame = PayerFrame::Refund(refund.payment()?);
+        let frame = PayerFrame::Refund(refund.payment());
         let sent = stream.send(&frame).await;
         sent.map_err(|error| unreached(&error))?;
         let answered = tokio::select! {
@@ -69,11 +69,11 @@ async fn carry(mut stream: PayerStream, mut refund: Refund) -> Result<Refunded, 
         let frame = answered.map_err(|_| unreached(&"it gave no answer in time"))?;
         match frame.map_err(|error| unreached(&error))? {
             Some(ProviderFrame::PaymentRequired(correction)) => {
-                let correction = serde_json::from_slice(&correction).map_err(unreadable)?;
+                let correction = correction.read().map_err(unreadable)?;
                 refund = refund.correct(&correction).await?;
             }
             Some(ProviderFrame::Refunded(settlement)) => {
-                let settled = serde_json::from_slice(&settlement).map_err(unreadable)?;
+                let settled = settlement.read().map_err(unreadable)?;
                 return refund.settle(settled).await;
             }
             Some(ProviderFrame::Refused(refusal)) => return refund.refused(refusal.message).await,

@@ -1,0 +1,81 @@
+//! Runs the simulation by hand.
+
+use std::process::ExitCode;
+
+use hearth_sim::World;
+
+const USAGE: &str = "usage: hearth-sim run COUNT [FIRST]   runs so many seeds, from FIRST on (0)
+       hearth-sim replay SEED        shows one run, line by line";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments[..] {
+        ["run", count] => run(number(count), Some(0)),
+        ["run", count, first] => run(number(count), number(first)),
+        ["replay", seed] => replay(number(seed)),
+        _ => usage(),
+    }
+}
+
+fn usage() -> ExitCode {
+    eprintln!("{USAGE}");
+    ExitCode::from(2)
+}
+
+/// A number in decimal digits, or in hexadecimal ones after `0x`.
+fn number(text: &str) -> Option<u64> {
+    match text.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16).ok(),
+        None => text.parse().ok(),
+    }
+}
+
+fn run(count: Option<u64>, first: Option<u64>) -> ExitCode {
+    let (Some(count), Some(first)) = (count, first) else {
+        return usage();
+    };
+    let mut hasher = blake3::Hasher::new();
+    let mut failures = 0_u64;
+    for seed in first..first.saturating_add(count) {
+        match hearth_sim::run(seed) {
+            Ok(summary) => {
+                hasher.update(summary.hash.as_bytes());
+            }
+            Err(failure) => {
+                println!("{failure}");
+                failures += 1;
+            }
+        }
+    }
+    println!(
+        "{count} runs from {first:#x} on, {failures} failed; hash {}",
+        hasher.finalize().to_hex()
+    );
+    if failures == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+fn replay(seed: Option<u64>) -> ExitCode {
+    let Some(seed) = seed else {
+        return usage();
+    };
+    let mut world = World::new(seed, true);
+    let ran = world.run();
+    for line in world.log().lines() {
+        println!("{line}");
+    }
+    match ran {
+        Ok(summary) => {
+            println!("{summary:#?}");
+            ExitCode::SUCCESS
+        }
+        Err(failure) => {
+            println!("{failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
