@@ -1,7 +1,7 @@
 //! A household that answers: drives `answer::answering` for each stream, and `channel::provider` for each
 //! channel, with a disk that takes its time.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use alloy_primitives::Address;
 use hearth_protocol::accepted::AcceptedAsset;
@@ -175,6 +175,8 @@ pub(crate) struct Seller {
     turns: VecDeque<Turn>,
     conversations: BTreeMap<StreamId, Conversation>,
     streams: BTreeMap<RequestId, StreamId>,
+    /// Streams that are over: what arrives on them is dropped.
+    over: BTreeSet<StreamId>,
     awaited: Vec<(TransactionNumber, ChannelId, RequestId)>,
     claiming: BTreeMap<ChannelId, TransactionNumber>,
     heard: Option<Sight>,
@@ -240,6 +242,7 @@ impl Seller {
             turns: VecDeque::new(),
             conversations: BTreeMap::new(),
             streams: BTreeMap::new(),
+            over: BTreeSet::new(),
             awaited: Vec::new(),
             claiming: BTreeMap::new(),
             heard: None,
@@ -296,7 +299,7 @@ impl Seller {
         stream: StreamId,
         what: Up,
     ) -> Result<(), Broken> {
-        if !self.is_up {
+        if !self.is_up || self.over.contains(&stream) {
             return Ok(());
         }
         if !self.conversations.contains_key(&stream) {
@@ -955,6 +958,7 @@ impl Seller {
         let Some(conversation) = self.conversations.remove(&stream) else {
             return Ok(());
         };
+        self.over.insert(stream);
         outside.say(format_args!(
             "stream {} ends after {} tokens",
             stream.0,
@@ -1066,7 +1070,7 @@ impl Seller {
         self.follow(outside)?;
         self.write_all(outside)?;
         for (channel, mut record) in self.durable.clone() {
-            if self.claiming.contains_key(&channel) || record.unclaimed().is_zero() {
+            if self.claiming.contains_key(&channel) || !record.may_be_due() {
                 continue;
             }
             if let Some((state, sight)) = outside.look(channel) {
@@ -1094,7 +1098,10 @@ impl Seller {
                 row.total_claimed
             };
             let claim = Transaction::Claim { channel, total };
-            outside.say(format_args!("provider {} claims {total}", self.number));
+            outside.say(format_args!(
+                "provider {} claims {total} of {channel}",
+                self.number
+            ));
             let number = outside.chain.send(claim, outside.now);
             self.claiming.insert(channel, number);
         }
@@ -1155,6 +1162,7 @@ impl Seller {
             })?;
         }
         for stream in std::mem::take(&mut self.conversations).into_keys() {
+            self.over.insert(stream);
             outside.after(1_200, Happening::Down(stream, Down::Unheard));
         }
         self.life += 1;
@@ -1199,7 +1207,7 @@ impl Seller {
             })?;
             let held = outside.chain.newest(*channel).balance;
             ensure(*paid_for <= held, "charges-are-in-escrow", || {
-                format!("{paid_for} served, {held} left to claim")
+                format!("{paid_for} served, {held} left to claim of {channel}: {record:?}")
             })?;
         }
         Ok(())

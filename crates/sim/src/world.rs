@@ -389,7 +389,10 @@ impl World {
             }
             self.live_for(60_000)?;
         }
-        self.live_for(WITHDRAW_DELAY_S * 1_000 + 120_000)?;
+        // What was deposited after a withdrawal began takes another one.
+        for _ in 0..4 {
+            self.live_for(WITHDRAW_DELAY_S * 1_000 + 120_000)?;
+        }
         for seller in &self.sellers {
             if seller.nature == Nature::Honest {
                 seller.check_end(&self.outside)?;

@@ -158,7 +158,7 @@ impl Settlement {
                 let token = record.config.token;
                 let ledger = ledgers.entry(AssetId { chain, token }).or_default();
                 ledger.receivers.insert(record.config.receiver);
-                if !record.unclaimed().is_zero() {
+                if record.may_be_due() {
                     let channel = ChannelId(B256::from_slice(key));
                     ledger.due.insert(channel, record);
                 }

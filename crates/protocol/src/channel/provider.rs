@@ -794,6 +794,15 @@ impl Channel {
         match outcome {
             Err(code) => {
                 let waiting = self.waiting.remove(index);
+                let was_refund = |waiting: &Waiting| {
+                    matches!(waiting.payment.kind, PaymentKind::Refund(_)) && !self.reading
+                };
+                // Its claim may have been seen in a block that was undone. Without this nothing would seem
+                // due on the channel, and nobody would look again.
+                if waiting.as_ref().is_some_and(was_refund) {
+                    self.reading = true;
+                    out.push(Effect::ReadChain);
+                }
                 out.extend(waiting.map(|waiting| Effect::Refuse {
                     request: waiting.request,
                     code,

@@ -660,7 +660,7 @@ impl History {
         self.settled_at = self.now;
         self.follow();
         self.commit_all();
-        if self.durable.unclaimed().is_zero() {
+        if !self.durable.may_be_due() {
             return;
         }
         let mut record = self.durable.clone();

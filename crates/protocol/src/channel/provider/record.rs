@@ -68,6 +68,12 @@ impl Record {
         self.charged.saturating_sub(claimed)
     }
 
+    /// Whether something is due on the channel, or may be: the claim that goes with a refund may have been seen in a
+    /// block that was undone, as long as the refund is not final.
+    pub fn may_be_due(&self) -> bool {
+        !self.unclaimed().is_zero() || (self.voucher.is_some() && !self.spread.refunds.is_empty())
+    }
+
     /// What vouchers may reach, given what the chain has: nothing that is being withdrawn or that a
     /// refund may still return.
     pub(super) fn spendable(&self, onchain: &OnchainState) -> Amount {

@@ -44,6 +44,11 @@ impl SignedRefunds {
         self.0.retain(|open, _| *open > nonce);
     }
 
+    /// Whether each that was signed is final.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// What may still be returned on a channel whose next refund has this nonce.
     pub fn open_from(&self, nonce: U256) -> Amount {
         let open = self.0.range(nonce..);
