@@ -42,7 +42,7 @@ pub enum ReadError {
 /// Reads prompts for one model.
 #[derive(Debug, Clone)]
 pub struct Reader {
-    prompts: Prompts,
+    pub(super) prompts: Prompts,
 }
 
 /// A model's file that is on this device.

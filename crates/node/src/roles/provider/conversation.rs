@@ -289,7 +289,7 @@ impl<'a> Conversation<'a> {
             self.tell(AnsweringEvent::Made { ids, logprobs });
         }
         let event = match next {
-            None | Some(Made::Token { .. }) => return,
+            Some(Made::Ended(reason)) => AnsweringEvent::MadeAll(stop_reason(&reason)),
             Some(Made::Started { waiting }) => AnsweringEvent::Taken { waiting },
             Some(Made::Prompt {
                 tokens_read: tokens,
@@ -298,7 +298,8 @@ impl<'a> Conversation<'a> {
                 self.pace.cached_tokens = cached;
                 AnsweringEvent::Read { tokens }
             }
-            Some(Made::Ended(reason)) => AnsweringEvent::MadeAll(stop_reason(&reason)),
+            // Nothing, or what a payer need not hear.
+            _ => return,
         };
         self.tell(event);
     }
