@@ -3,13 +3,14 @@
 //! A call stands in the text as `<tool_call>{"name": .., "arguments": {..}}</tool_call>`, the form
 //! that most open models were trained on, and the one that models without any are told.
 //!
-//! What is not here: what a tool does, and the API's own forms of calls.
+//! Two rooms must agree on that form, and neither may see the other: `models` tells it to a model whose
+//! template knows no tools, `surface` has answers follow it and finds the calls in them. So it is here, as
+//! functions of text and JSON alone.
+//!
+//! What is not here: what a tool does, the API's own forms of calls, and what compiles a grammar.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-
-use crate::grammar::{GrammarSource, with_bounds};
-use crate::template::Message;
 
 mod stream;
 #[cfg(test)]
@@ -17,8 +18,13 @@ mod tests;
 
 pub use stream::{CALL_BYTES_MAX, OutputPart, ToolCallStream};
 
-const OPEN: &str = "<tool_call>";
-const CLOSE: &str = "</tool_call>";
+/// What stands before a call.
+pub const OPEN: &str = "<tool_call>";
+/// What stands behind it.
+pub const CLOSE: &str = "</tool_call>";
+/// White space between the tokens of JSON: a blank, or a line feed and an indentation. Without a
+/// bound a model can write nothing else to the end of its answer.
+const WHITE_SPACE: &str = r"\x20|\x0D?\x0A[\x20\x09]{0,32}";
 /// How deep a schema is searched for references.
 const SCHEMA_DEPTH_MAX: usize = 64;
 /// The most calls that an output of calls may have: without a bound a model can go on with calls to the end.
@@ -57,7 +63,7 @@ pub enum ForcedTool<'a> {
 
 impl Tool {
     /// The tool as templates expect it.
-    pub(crate) fn to_json(&self) -> Value {
+    pub fn to_json(&self) -> Value {
         let mut function = json!({"name": self.name});
         if let Some(description) = &self.description {
             function["description"] = json!(description);
@@ -92,14 +98,30 @@ impl<'a> From<&'a ToolCall> for Written<'a> {
     }
 }
 
-/// The grammar of an output that is nothing but calls: one, or one after another if `parallel`.
+/// A schema with the options that bound what follows it, as llguidance reads them.
+pub fn with_bounds(schema: &Value) -> Value {
+    let mut schema = match schema {
+        Value::Object(schema) => schema.clone(),
+        // `true` allows everything, as no statement does; `false` nothing.
+        Value::Bool(true) => Map::new(),
+        other => return other.clone(),
+    };
+    schema.insert(
+        "x-guidance".to_owned(),
+        json!({"whitespace_pattern": WHITE_SPACE}),
+    );
+    Value::Object(schema)
+}
+
+/// The grammar of an output that is nothing but calls: one, or one after another if `parallel`, in the Lark form of
+/// llguidance.
 ///
 /// Nothing if no tool has the name.
 pub fn forced_call_grammar(
     tools: &[Tool],
     forced: ForcedTool<'_>,
     parallel: bool,
-) -> Option<GrammarSource> {
+) -> Option<String> {
     let callable = |tool: &&Tool| match forced {
         ForcedTool::Any => true,
         ForcedTool::Named(name) => tool.name == name,
@@ -120,9 +142,9 @@ pub fn forced_call_grammar(
         true => format!(" (\"\\n\" call){{0,{}}}", CALLS_MAX - 1),
         false => String::new(),
     };
-    Some(GrammarSource::Lark(format!(
+    Some(format!(
         "start: call{more}\ncall: \"{OPEN}\\n\" body \"\\n{CLOSE}\"\nbody: %json {schema}\n"
-    )))
+    ))
 }
 
 /// The schema of one call. Where the parameters refer to parts of themselves, they are moved to `definitions`, because
@@ -195,62 +217,4 @@ fn move_references(schema: &mut Value, place: &str, depth: usize) -> bool {
         _ => {}
     }
     found
-}
-
-/// A conversation for a template that knows no tools.
-pub(crate) fn folded(messages: &[Message], tools: &[Tool]) -> Vec<Message> {
-    let mut folded: Vec<Message> = messages.iter().map(plain).collect();
-    if tools.is_empty() {
-        return folded;
-    }
-    let preamble = preamble(tools);
-    match folded.first_mut() {
-        Some(first) if first.role == "system" => {
-            first.content = format!("{}\n\n{preamble}", first.content);
-        }
-        _ => folded.insert(
-            0,
-            Message {
-                role: "system".to_owned(),
-                content: preamble,
-                ..Message::default()
-            },
-        ),
-    }
-    folded
-}
-
-/// A message without calls or results, which are written into its words.
-fn plain(message: &Message) -> Message {
-    let mut content = message.content.clone();
-    for call in &message.tool_calls {
-        if !content.is_empty() {
-            content.push('\n');
-        }
-        content += &call.to_text();
-    }
-    let is_result = message.role == "tool";
-    if is_result {
-        content = format!("<tool_response>\n{content}\n</tool_response>");
-    }
-    Message {
-        role: if is_result { "user" } else { &message.role }.to_owned(),
-        content,
-        name: message.name.clone(),
-        ..Message::default()
-    }
-}
-
-fn preamble(tools: &[Tool]) -> String {
-    let list: Vec<String> = tools
-        .iter()
-        .map(|tool| tool.to_json().to_string())
-        .collect();
-    format!(
-        "You may call functions to help with the user's request. These are the functions, each \
-         with the JSON Schema of its arguments:\n<tools>\n{}\n</tools>\n\nTo call a function, \
-         answer with its name and its arguments as JSON within {OPEN}{CLOSE} tags:\n{OPEN}\n\
-         {{\"name\": \"the function's name\", \"arguments\": {{}}}}\n{CLOSE}",
-        list.join("\n")
-    )
 }

@@ -16,7 +16,6 @@ pub mod reader;
 pub mod sampling;
 mod scheduler;
 pub mod template;
-pub mod tools;
 pub mod vocabulary;
 
 pub use backend::OpenError;

@@ -10,12 +10,13 @@
 //! put back when the markup was found (docs/adr/0016-words-and-markup.md).
 //!
 //! Where a template does not speak of tools, they are told in a system message, in the form that
-//! `tools` reads back, and calls and results of earlier turns are written into plain messages.
+//! `hearth_calls` reads back, and calls and results of earlier turns are written into plain messages.
 //!
 //! What is not here: ids, which the `vocabulary` makes of the text.
 
 use std::sync::Arc;
 
+use hearth_calls::{Tool, ToolCall};
 use minijinja::machinery::{eval, make_string_output};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Serde};
@@ -23,7 +24,6 @@ use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, Value, context
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::tools::{Tool, ToolCall};
 use crate::vocabulary::Encoder;
 use crate::vocabulary::markup::{Guard, Markup, NoStandIn, Stretch};
 use crate::vocabulary::split::on_deep_stack;
@@ -31,6 +31,7 @@ use crate::vocabulary::split::on_deep_stack;
 mod bounds;
 mod calendar;
 mod methods;
+mod telling;
 #[cfg(test)]
 mod tests;
 mod words;
@@ -241,7 +242,7 @@ impl ChatTemplate {
         let (messages, tools) = if in_template {
             (conversation.messages, conversation.tools)
         } else {
-            folded = crate::tools::folded(conversation.messages, conversation.tools);
+            folded = telling::folded(conversation.messages, conversation.tools);
             (&folded[..], &[][..])
         };
         let input = serde_json::to_string(&(messages, tools));

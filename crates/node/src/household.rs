@@ -29,6 +29,12 @@ use std::time::Duration;
 use axum::Router;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use hearth_surface::answers::Answerer;
+use hearth_surface::{ApiKey, Door, KEYLESS, Surface, own_policy, sold_policy};
+use hearth_payments::escrow::Escrows;
+use hearth_payments::purse::{PayerKeys, Purse};
+use hearth_payments::till::{Tasks, Till, TillKeys, open_escrows};
+use hearth_payments::store::{OpenError, Store, StoreError};
 use hearth_api::household::{NodeReady, ServedModel};
 use hearth_chain::client::Environment;
 use hearth_models::engine::LoadError;
@@ -43,18 +49,12 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use crate::advice::Advice;
-use crate::answers::Answerer;
 use crate::home::{Config, Home, HomeError, HomeLock, Part, ReachConfig};
-use crate::http::surface::{ApiKey, Door, KEYLESS, Surface, own_policy, sold_policy};
 use crate::http::{self, Budget, Listener, Policy, Shutdown};
 use crate::keys::Unlocked;
-use crate::payments::escrow::Escrows;
-use crate::payments::purse::{PayerKeys, Purse};
-use crate::payments::till::{Tasks, Till, TillKeys, open_escrows};
 use crate::roles::payer::{Payer, PayerParts, Readers, StoredPurchase};
 use crate::roles::provider::{IsHousehold, Provider, ProviderParts, Sales, StoredSale};
 use crate::roles::retention::{self, Kept};
-use crate::store::{OpenError, Store, StoreError};
 use crate::trade::{self, ChainAccesses, TradeError};
 
 use admin::Admin;
@@ -508,7 +508,7 @@ impl Building<'_> {
             session: self.keys.session(self.config.device.index),
         };
         let spending = trade::spending(self.config);
-        let client = http::client().map_err(TradeError::from)?;
+        let client = hearth_payments::http::client().map_err(TradeError::from)?;
         let environment = Arc::clone(&self.environment);
         let purse = Purse::new(
             keys,

@@ -8,7 +8,6 @@
 //! whole to an async function: a block would keep only the fields that it names, and let go of the locks.
 
 pub mod advice;
-pub mod answers;
 pub mod chains;
 pub mod doctor;
 pub mod explorer;
@@ -17,10 +16,8 @@ pub mod household;
 pub mod http;
 pub mod keys;
 pub mod local_chain;
-pub mod payments;
 pub mod reader;
 pub mod relay;
 pub mod roles;
-pub mod store;
 pub mod trade;
 pub mod wallet;

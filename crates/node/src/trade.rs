@@ -13,6 +13,9 @@ use std::sync::Arc;
 
 use alloy_primitives::{Address, U256};
 use futures::future::join_all;
+use hearth_payments::purse::PayError;
+use hearth_payments::till::{ChainAccess, TillError};
+use hearth_payments::store::{OpenError, StoreError};
 use hearth_api::money::Money;
 use hearth_chain::client::{ChainClient, ChainError, Environment, HttpOptions, SystemEnvironment};
 use hearth_chain::sender::SenderConfig;
@@ -25,9 +28,6 @@ use crate::advice::Advice;
 use crate::chains::{self, AccessError, ChainChoice};
 use crate::home::{ChainConfig, Config, HomeError};
 use crate::http::Listener;
-use crate::payments::purse::PayError;
-use crate::payments::till::{ChainAccess, TillError};
-use crate::store::{OpenError, StoreError};
 use crate::wallet::{money, money_of_units};
 
 pub use books::{Books, list, list_with};

@@ -21,12 +21,12 @@ use hearth_chain::embedded::{
     DEFAULT_CHAIN_ID, Embedded, EmbeddedConfig, Genesis, TEST_DOLLAR_ADDRESS,
 };
 use hearth_chain::sender::SenderConfig;
-use hearth_node::payments::desk::{Admission, Desk};
-use hearth_node::payments::gate::{Gate, PaidLayer};
-use hearth_node::payments::offer::{AcceptedAsset, FixedPrice, Price};
-use hearth_node::payments::signing::sign;
-use hearth_node::payments::till::{ChainAccess, Tasks, Till, TillKeys, open_escrows};
-use hearth_node::store::{Batch, Store, Table};
+use hearth_payments::desk::{Admission, Desk};
+use hearth_payments::gate::{Gate, PaidLayer};
+use hearth_payments::offer::{AcceptedAsset, FixedPrice, Price};
+use hearth_payments::signing::sign;
+use hearth_payments::store::{Batch, Store, Table};
+use hearth_payments::till::{ChainAccess, Tasks, Till, TillKeys, open_escrows};
 use hearth_protocol::channel::provider::Quote;
 use hearth_protocol::channel::{Terms, Voucher, check, deposit_message};
 use hearth_protocol::claim::ClaimPolicy;
@@ -43,6 +43,8 @@ use redb::backends::InMemoryBackend;
 use serde_json::json;
 
 const CHAIN: ChainId = ChainId(DEFAULT_CHAIN_ID);
+/// Records of the length that a channel has, for the store's own figures.
+const RECORDS: Table<Vec<u8>> = Table::new("records");
 /// What each request costs.
 const PRICE: Amount = Amount::new(100);
 /// What each channel holds.
@@ -255,7 +257,7 @@ async fn commits(folder: &Path, size: &Size) -> Result<f64> {
     let started = Instant::now();
     for number in 0..size.commits {
         let mut batch = Batch::default();
-        batch.put(Table::ProviderChannels, &number.to_be_bytes(), &value)?;
+        batch.put(RECORDS, &number.to_be_bytes(), &value)?;
         store.commit(batch).await?;
     }
     let rate = size.commits as f64 / started.elapsed().as_secs_f64();
@@ -269,7 +271,7 @@ async fn commits(folder: &Path, size: &Size) -> Result<f64> {
         tasks.spawn(async move {
             let mut batch = Batch::default();
             let key = (number % 4_096).to_be_bytes();
-            batch.put(Table::ProviderChannels, &key, &value)?;
+            batch.put(RECORDS, &key, &value)?;
             store.commit(batch).await
         });
     }
@@ -489,7 +491,7 @@ async fn latency(
             })
         })
         .collect();
-    let http = hearth_node::http::client()?;
+    let http = hearth_payments::http::client()?;
     let (mut paid, mut free) = (Vec::new(), Vec::new());
     for (count, header) in headers?.into_iter().enumerate() {
         let request = http

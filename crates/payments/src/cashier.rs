@@ -42,6 +42,8 @@ use super::escrow::{Escrow, Escrows};
 use super::offer::AcceptedAsset;
 use crate::store::{Batch, Store, Table};
 
+/// One-off payments that were taken, by token and nonce.
+const TRANSFERS: Table<TransferRecord> = Table::own("transfers");
 /// Payments that are worked for at the same time at most.
 const IN_HAND_MAX: usize = 1_024;
 /// Payers that are remembered because a payment of theirs failed, or its work was in vain.
@@ -281,7 +283,7 @@ impl Tendered {
         let record: Option<TransferRecord> = self
             .cashier
             .store
-            .get(Table::Transfers, self.key.as_slice())
+            .get(TRANSFERS, self.key.as_slice())
             .map_err(|error| store_failed(&error))?;
         match record {
             None => Ok(None),
@@ -405,7 +407,7 @@ impl Tendered {
         let fingerprint = self.fingerprint;
         let record = TransferRecord { fingerprint, stage };
         batch
-            .put(Table::Transfers, self.key.as_slice(), &record)
+            .put(TRANSFERS, self.key.as_slice(), &record)
             .map_err(|error| store_failed(&error))?;
         self.cashier
             .store

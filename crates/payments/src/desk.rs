@@ -29,7 +29,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use super::escrow::Escrows;
 use crate::store::{Batch, Store, StoreError};
 use channels::{Channels, Releases, Waiter};
-pub use stored::StoredChannel;
+pub use stored::{PROVIDER_CHANNELS, StoredChannel};
 pub use task::DeskTask;
 use task::Errand;
 

@@ -21,6 +21,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use hearth_api::error::ErrorBody;
 use hearth_chain::client::Environment;
+use hearth_doors::{BodyError, read_body};
 use hearth_protocol::channel::{
     CheckedDeposit, CheckedPayment, OnchainState, PaymentKind, Terms, channel_state, check,
 };
@@ -41,11 +42,12 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use tracing::error;
 
-use super::desk::StoredChannel;
+use super::desk::{PROVIDER_CHANNELS, StoredChannel};
 use super::escrow::{Escrow, Escrows};
-use crate::http::{BodyError, read_body};
 use crate::store::{Batch, Store, StoreError, Table};
 
+/// Whose channels are whose of those that ask the facilitator, by channel id.
+const FACILITATED: Table<String> = Table::own("facilitated");
 /// The longest request that is read, in bytes: a claim of [`CLAIM_ROWS_MAX`] rows.
 const REQUEST_BYTES_MAX: usize = 128 * 1024;
 /// How long a request may take to arrive.
@@ -85,7 +87,7 @@ impl Callers {
     }
 
     fn owner(&self, channel: ChannelId) -> Result<Option<Caller>, StoreError> {
-        let name = self.store.get(Table::Facilitated, channel.0.as_slice())?;
+        let name = self.store.get(FACILITATED, channel.0.as_slice())?;
         Ok(name.map(Caller))
     }
 
@@ -95,7 +97,7 @@ impl Callers {
             return Ok(());
         }
         let mut batch = Batch::default();
-        batch.put_new(Table::Facilitated, channel.0.as_slice(), &caller.0)?;
+        batch.put_new(FACILITATED, channel.0.as_slice(), &caller.0)?;
         self.store.commit(batch).await
     }
 }
@@ -169,7 +171,7 @@ impl Facilitator {
     fn may_sign(&self, channel: ChannelId, caller: &Caller) -> Outcome<()> {
         let known: Option<StoredChannel> = match &self.desk {
             Some(store) => {
-                let known = store.get(Table::ProviderChannels, channel.0.as_slice());
+                let known = store.get(PROVIDER_CHANNELS, channel.0.as_slice());
                 known.map_err(|error| unreadable(&error))?
             }
             None => None,

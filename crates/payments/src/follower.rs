@@ -38,6 +38,8 @@ use super::desk::{Desk, DeskStopped};
 use super::escrow::Escrow;
 use crate::store::{Batch, Store, StoreError, Table};
 
+/// From which block on the events of a chain are followed, by chain.
+const INDEX_START: Table<u64> = Table::own("index_start");
 /// How often a chain is usually asked for new blocks, in milliseconds: often beside the 15 minutes
 /// that a withdrawal takes at least, and seldom enough for an endpoint that many share.
 pub const POLL_INTERVAL_MS: u64 = 5_000;
@@ -297,11 +299,11 @@ impl Follower {
     /// The block from which on this store's channels can matter.
     async fn start_block(&self, newest: u64) -> Result<u64, StoreError> {
         let key = self.chain().0.to_be_bytes();
-        if let Some(block) = self.store.get(Table::IndexStart, &key)? {
+        if let Some(block) = self.store.get(INDEX_START, &key)? {
             return Ok(block);
         }
         let mut batch = Batch::default();
-        batch.put(Table::IndexStart, &key, &newest)?;
+        batch.put(INDEX_START, &key, &newest)?;
         self.store.commit(batch).await?;
         Ok(newest)
     }

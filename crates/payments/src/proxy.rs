@@ -19,6 +19,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
 use hearth_api::error::ErrorBody;
+use hearth_doors::read_body;
 use hearth_protocol::money::{Amount, AmountError};
 use hearth_protocol::x402::PAYMENT_SIGNATURE;
 use http::header::{
@@ -33,8 +34,7 @@ use tracing::warn;
 use url::Url;
 
 use self::path::canonical;
-use super::read_body;
-use crate::payments::gate::{Gate, Meter, PaidLayer, REQUEST_BYTES_MAX};
+use crate::gate::{Gate, Meter, PaidLayer, REQUEST_BYTES_MAX};
 
 /// By which a service says what a request cost, in whole tokens, such as `0.0004`.
 pub const CHARGE: HeaderName = HeaderName::from_static("hearth-charge");

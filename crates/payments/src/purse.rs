@@ -45,9 +45,10 @@ use url::Url;
 
 use super::escrow::{EscrowError, Escrows};
 use super::signing::sign;
-use crate::answers::NotKept;
 use crate::store::{Store, StoreError};
-pub use channels::{CHANNELS_PER_PROVIDER_MAX, ChannelView, StoredPayerChannel};
+pub use channels::{
+    CHANNELS_PER_PROVIDER_MAX, ChannelView, PAYER_CHANNELS, StoredPayerChannel,
+};
 use channels::{Channels, Held};
 pub use onchain::Withdrawal;
 pub use open::{ChannelQuote, OpenedChannel};
@@ -71,6 +72,30 @@ pub struct Purchase {
     /// The same payment is sent again where the service honours payment identifiers, so that
     /// nothing is paid twice.
     pub patience_ms: u64,
+}
+
+/// The body of a request comes as a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("a body that comes as a stream cannot be sent twice, without and with the payment: read it first")]
+pub struct StreamedBody;
+
+impl TryFrom<reqwest::Request> for Purchase {
+    type Error = StreamedBody;
+
+    /// A request that is not tried again where the service cannot be reached.
+    fn try_from(request: reqwest::Request) -> Result<Self, StreamedBody> {
+        let body = match request.body() {
+            Some(body) => Bytes::copy_from_slice(body.as_bytes().ok_or(StreamedBody)?),
+            None => Bytes::new(),
+        };
+        Ok(Self {
+            method: request.method().clone(),
+            url: request.url().clone(),
+            headers: request.headers().clone(),
+            body,
+            patience_ms: 0,
+        })
+    }
 }
 
 impl Purchase {
@@ -198,9 +223,9 @@ pub enum PayError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The budget of the API key was not on disk.
+    /// The caller could not write down what the payment counts against, so that nothing was signed.
     #[error(transparent)]
-    NotKept(#[from] NotKept),
+    Uncounted(Box<dyn std::error::Error + Send + Sync>),
     /// The header would be too long.
     #[error("the payment does not fit into a header")]
     TooLong(#[source] HeaderError),

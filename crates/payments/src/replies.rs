@@ -26,8 +26,14 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use crate::store::{Batch, Store, StoreError, Table};
+use crate::store::{Batch, OLD_REPLIES_NAME, Store, StoreError, Table};
 
+/// Replies kept for requests that are asked again, sealed, by route and payment identifier.
+const REPLIES: Table<Sealed> = Table::own("sealed_replies");
+/// When each of them was kept: the time, then its key.
+const REPLY_TIMES: Table<()> = Table::own("reply_times");
+/// Replies as earlier versions kept them, in clear. They are sealed or dropped, and the table with them.
+const OLD_REPLIES: Table<Old> = Table::own(OLD_REPLIES_NAME);
 /// The longest body that is kept, in bytes.
 pub const REPLY_BYTES_MAX: usize = 256 * 1024;
 /// How long a reply is kept, in milliseconds.
@@ -204,7 +210,7 @@ impl Replies {
             key,
             fingerprint,
         };
-        let kept: Option<Sealed> = self.store.get(Table::Replies, key.as_slice())?;
+        let kept: Option<Sealed> = self.store.get(REPLIES, key.as_slice())?;
         let Some(kept) = kept.filter(|kept| now.ms_since(kept.at) < REPLY_KEPT_MS) else {
             return Ok(Known::New(slot));
         };
@@ -243,15 +249,15 @@ impl Replies {
             let mut times = Vec::new();
             let note = |key: &[u8], (): ()| times.push(key.to_vec());
             self.store
-                .first(Table::ReplyTimes, &end, STEP_REPLIES, note)?;
+                .first(REPLY_TIMES, &end, STEP_REPLIES, note)?;
             let mut batch = Batch::default();
             for time in &times {
-                batch.remove(Table::ReplyTimes, time);
+                batch.remove(REPLY_TIMES, time);
                 let slot = &time[size_of::<u64>().min(time.len())..];
-                let kept: Option<Sealed> = self.store.get(Table::Replies, slot)?;
+                let kept: Option<Sealed> = self.store.get(REPLIES, slot)?;
                 // The same identifier may have been used anew since.
                 if kept.is_some_and(|kept| now.ms_since(kept.at) >= REPLY_KEPT_MS) {
-                    batch.remove(Table::Replies, slot);
+                    batch.remove(REPLIES, slot);
                 }
             }
             self.store.commit(batch).await?;
@@ -267,17 +273,17 @@ impl Replies {
             let mut old = Vec::new();
             let note = |key: &[u8], kept: Old| old.push((key.to_vec(), kept));
             self.store
-                .first(Table::OldReplies, &[u8::MAX; 33], STEP_REPLIES, note)?;
+                .first(OLD_REPLIES, &[u8::MAX; 33], STEP_REPLIES, note)?;
             let count = old.len();
             let mut batch = Batch::default();
             for (key, kept) in old {
-                batch.remove(Table::OldReplies, &key);
+                batch.remove(OLD_REPLIES, &key);
                 if key.len() == 32 && now.ms_since(kept.at) < REPLY_KEPT_MS {
                     let slot = B256::from_slice(&key);
                     let (at, reply) = (kept.at, kept.reply.as_ref());
                     let sealed = self.secret.seal(slot, kept.fingerprint, at, reply)?;
-                    batch.put_new(Table::Replies, &key, &sealed)?;
-                    batch.put(Table::ReplyTimes, &time_key(at, &key), &())?;
+                    batch.put_new(REPLIES, &key, &sealed)?;
+                    batch.put(REPLY_TIMES, &time_key(at, &key), &())?;
                 }
             }
             self.store.commit(batch).await?;
@@ -313,9 +319,9 @@ impl Slot {
         let secret = self.replies.secret;
         let sealed = secret.seal(self.key, self.fingerprint, now, reply.as_ref())?;
         let mut batch = Batch::default();
-        batch.put(Table::Replies, self.key.as_slice(), &sealed)?;
+        batch.put(REPLIES, self.key.as_slice(), &sealed)?;
         let time = time_key(now, self.key.as_slice());
-        batch.put(Table::ReplyTimes, &time, &())?;
+        batch.put(REPLY_TIMES, &time, &())?;
         Ok(batch)
     }
 
@@ -387,9 +393,9 @@ mod tests {
     fn count(replies: &Replies) -> (usize, usize) {
         let (mut kept, mut times) = (0, 0);
         let note = |_: &[u8], _: Sealed| kept += 1;
-        replies.store.each(Table::Replies, note).unwrap();
+        replies.store.each(REPLIES, note).unwrap();
         let note = |_: &[u8], (): ()| times += 1;
-        replies.store.each(Table::ReplyTimes, note).unwrap();
+        replies.store.each(REPLY_TIMES, note).unwrap();
         (kept, times)
     }
 
@@ -469,13 +475,13 @@ mod tests {
         let mut batch = Batch::default();
         let long_ago = Timestamp(START.0 - REPLY_KEPT_MS);
         for (key, at) in [(slot.as_slice(), START), (&[9; 32], long_ago)] {
-            batch.put(Table::OldReplies, key, &old(at, 1)).unwrap();
+            batch.put(OLD_REPLIES, key, &old(at, 1)).unwrap();
         }
         // Of all lengths, so that they lie in pages of all sizes.
         for number in 0..3 * STEP_REPLIES {
             let key = keccak256(number.to_be_bytes());
             let long = old(START, number * number / 8);
-            batch.put(Table::OldReplies, key.as_slice(), &long).unwrap();
+            batch.put(OLD_REPLIES, key.as_slice(), &long).unwrap();
         }
         replies.store.commit(batch).await.unwrap();
         assert!(is_on_disk(folder.path(), ANSWER));

@@ -28,11 +28,11 @@ use hearth_protocol::time::Timestamp;
 use hearth_protocol::x402::ClaimRow;
 use tracing::{info, warn};
 
-use super::desk::{Desk, DeskStopped, StoredChannel};
+use super::desk::{Desk, DeskStopped, PROVIDER_CHANNELS, StoredChannel};
 use super::escrow::{Escrow, EscrowError, Escrows};
 use super::follower::Followed;
 use super::watchtower::{Handover, TowerClient};
-use crate::store::{Store, StoreError, Table};
+use crate::store::{Store, StoreError};
 
 /// How often what is due is looked at.
 const PERIOD: Duration = Duration::from_secs(20);
@@ -147,7 +147,7 @@ impl Settlement {
     fn ledgers(&self, on: ChainId) -> Result<BTreeMap<AssetId, Ledger>, StoreError> {
         let mut ledgers: BTreeMap<AssetId, Ledger> = BTreeMap::new();
         self.store
-            .each(Table::ProviderChannels, |key, stored: StoredChannel| {
+            .each(PROVIDER_CHANNELS, |key, stored: StoredChannel| {
                 if key.len() != 32 {
                     return;
                 }

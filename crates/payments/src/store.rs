@@ -14,9 +14,11 @@
 #[cfg(test)]
 mod crash_tests;
 mod journal;
+mod table;
 mod wiping;
 mod writer;
 
+use std::borrow::Cow;
 use std::fs::Permissions;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
@@ -24,23 +26,25 @@ use std::sync::Arc;
 
 use redb::backends::FileBackend;
 use redb::{
-    Database, Durability, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata,
-    StorageBackend, TableDefinition,
+    Database, Durability, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable,
+    ReadableTableMetadata, StorageBackend,
 };
-use serde::de::{DeserializeOwned, Error as _};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::sync::{Semaphore, oneshot};
 
 pub use journal::JournalError;
 use journal::{Journal, StoreId};
+use table::Definition;
+pub(crate) use table::OLD_REPLIES_NAME;
+pub use table::Table;
 use writer::{Applier, Job, Progress, Queue, Writer};
 
 /// Batches of [`Store::commit`] that may wait for the writer; senders wait beyond.
 const QUEUE_BATCHES_MAX: usize = 4_096;
 /// Which store this is, and up to which number it has the records of its journal.
-const JOURNAL_STATE: TableDefinition<'static, &'static [u8], &'static [u8]> =
-    TableDefinition::new("journal");
+const JOURNAL_STATE: Definition<'static> = Definition::new("journal");
 /// The one key of [`JOURNAL_STATE`].
 const JOURNAL_STATE_KEY: &[u8] = b"applied";
 /// The longest value that is written, in bytes.
@@ -49,112 +53,6 @@ pub const VALUE_BYTES_MAX: usize = 1 << 20;
 const FILE_MODE: u32 = 0o600;
 /// The number of the format that [`encode`] writes.
 const FORMAT: u8 = 1;
-
-/// What is kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Table {
-    /// Channels on which this node is paid, by channel id.
-    ProviderChannels,
-    /// Channels from which this node pays, by channel id.
-    PayerChannels,
-    /// What earlier versions counted as spent, by day and token.
-    Spent,
-    /// What counts of each channel from which this node pays, by channel id.
-    Outlays,
-    /// One-off payments that this node signed, by their nonce.
-    Authorized,
-    /// One-off payments that were taken, by token and nonce.
-    Transfers,
-    /// Replies kept for requests that are asked again, sealed, by route and payment identifier.
-    Replies,
-    /// When each of them was kept: the time, then its key.
-    ReplyTimes,
-    /// Replies as earlier versions kept them, in clear. They are sealed or dropped, and the table with them.
-    OldReplies,
-    /// Claims that another device asked this one to watch, by channel id.
-    Watched,
-    /// From which block on the events of a chain are followed, by chain.
-    IndexStart,
-    /// Answers that were sold, by the answer's id, the channel, and a number of the provider's own.
-    Sales,
-    /// Answers that were asked for, by the answer's id and the number of the provider.
-    Bought,
-    /// What API keys have spent, by asset and key.
-    KeysSpent,
-    /// What this device knows of its household, under one key.
-    Household,
-    /// What sales came to whose receipts are gone, by model and token.
-    SoldSums,
-    /// What purchases came to whose receipts are gone, by model and token.
-    BoughtSums,
-    /// Whose channels are whose of those that ask the facilitator, by channel id.
-    Facilitated,
-}
-
-impl Table {
-    const ALL: [Self; 18] = [
-        Self::ProviderChannels,
-        Self::PayerChannels,
-        Self::Spent,
-        Self::Outlays,
-        Self::Authorized,
-        Self::Transfers,
-        Self::Replies,
-        Self::ReplyTimes,
-        Self::OldReplies,
-        Self::Watched,
-        Self::IndexStart,
-        Self::Sales,
-        Self::Bought,
-        Self::KeysSpent,
-        Self::Household,
-        Self::SoldSums,
-        Self::BoughtSums,
-        Self::Facilitated,
-    ];
-
-    const fn definition(self) -> TableDefinition<'static, &'static [u8], &'static [u8]> {
-        TableDefinition::new(self.name())
-    }
-
-    /// The table's name in the file.
-    const fn name(self) -> &'static str {
-        match self {
-            Self::ProviderChannels => "provider_channels",
-            Self::PayerChannels => "payer_channels",
-            Self::Spent => "spent",
-            Self::Outlays => "outlays",
-            Self::Authorized => "authorized",
-            Self::Transfers => "transfers",
-            Self::Replies => "sealed_replies",
-            Self::ReplyTimes => "reply_times",
-            Self::OldReplies => "replies",
-            Self::Watched => "watched",
-            Self::IndexStart => "index_start",
-            Self::Sales => "sales",
-            Self::Bought => "bought",
-            Self::KeysSpent => "keys_spent",
-            Self::Household => "household",
-            Self::SoldSums => "sold_sums",
-            Self::BoughtSums => "bought_sums",
-            Self::Facilitated => "facilitated",
-        }
-    }
-}
-
-impl Serialize for Table {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.name())
-    }
-}
-
-impl<'de> Deserialize<'de> for Table {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let name = <&str>::deserialize(deserializer)?;
-        let table = Self::ALL.into_iter().find(|table| table.name() == name);
-        table.ok_or_else(|| D::Error::custom(format!("no table is called {name}")))
-    }
-}
 
 /// Why the store cannot be opened.
 #[derive(Debug, Error)]
@@ -227,7 +125,8 @@ impl<E: Into<redb::Error>> From<E> for StoreError {
 /// One write: a value for a key, or that there is none any more.
 #[derive(Debug, Serialize, Deserialize)]
 struct Row {
-    table: Table,
+    /// The table's name. One that a consumer names no more is written all the same: its rows were promised.
+    table: Cow<'static, str>,
     key: Vec<u8>,
     value: Option<Vec<u8>>,
     /// Whether what is there already stays.
@@ -239,7 +138,7 @@ impl Row {
     fn bytes_max(&self) -> usize {
         let value_bytes = self.value.as_ref().map_or(0, Vec::len);
         // Lengths and flags take a few bytes each.
-        self.table.name().len() + self.key.len() + value_bytes + 16
+        self.table.len() + self.key.len() + value_bytes + 16
     }
 }
 
@@ -257,11 +156,11 @@ impl Batch {
     /// When the value is too long.
     pub fn put<T: Serialize>(
         &mut self,
-        table: Table,
+        table: Table<T>,
         key: &[u8],
         value: &T,
     ) -> Result<(), StoreError> {
-        self.push(table, key, Some(encode(value)?), false);
+        self.push(table.name(), key, Some(encode(value)?), false);
         Ok(())
     }
 
@@ -271,17 +170,23 @@ impl Batch {
     /// When the value is too long.
     pub fn put_new<T: Serialize>(
         &mut self,
-        table: Table,
+        table: Table<T>,
         key: &[u8],
         value: &T,
     ) -> Result<(), StoreError> {
-        self.push(table, key, Some(encode(value)?), true);
+        self.push(table.name(), key, Some(encode(value)?), true);
         Ok(())
     }
 
-    fn push(&mut self, table: Table, key: &[u8], value: Option<Vec<u8>>, is_new_only: bool) {
+    fn push(
+        &mut self,
+        table: &'static str,
+        key: &[u8],
+        value: Option<Vec<u8>>,
+        is_new_only: bool,
+    ) {
         self.0.push(Row {
-            table,
+            table: table.into(),
             key: key.to_vec(),
             value,
             is_new_only,
@@ -289,8 +194,8 @@ impl Batch {
     }
 
     /// Removes a value.
-    pub fn remove(&mut self, table: Table, key: &[u8]) {
-        self.push(table, key, None, false);
+    pub fn remove<T>(&mut self, table: Table<T>, key: &[u8]) {
+        self.push(table.name(), key, None, false);
     }
 
     /// Adds the writes of another batch.
@@ -471,11 +376,12 @@ impl Store {
     /// When the disk fails, or the value is in another format.
     pub fn get<T: DeserializeOwned>(
         &self,
-        table: Table,
+        table: Table<T>,
         key: &[u8],
     ) -> Result<Option<T>, StoreError> {
-        let read = self.begin_read()?;
-        let table = read.open_table(table.definition())?;
+        let Some(table) = opened(&self.begin_read()?, table)? else {
+            return Ok(None);
+        };
         let Some(value) = table.get(key)? else {
             return Ok(None);
         };
@@ -488,7 +394,7 @@ impl Store {
     /// When the disk fails, or a value is in another format.
     pub fn each<T: DeserializeOwned>(
         &self,
-        table: Table,
+        table: Table<T>,
         visit: impl FnMut(&[u8], T),
     ) -> Result<(), StoreError> {
         self.view()?.each(table, visit)
@@ -500,15 +406,13 @@ impl Store {
     /// When the disk fails, or a value is in another format.
     pub fn first<T: DeserializeOwned>(
         &self,
-        table: Table,
+        table: Table<T>,
         end: &[u8],
         most: usize,
         mut visit: impl FnMut(&[u8], T),
     ) -> Result<(), StoreError> {
-        let read = self.begin_read()?;
-        let table = match read.open_table(table.definition()) {
-            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(()),
-            opened => opened?,
+        let Some(table) = opened(&self.begin_read()?, table)? else {
+            return Ok(());
         };
         for entry in table.range(..end)?.take(most) {
             let (key, value) = entry?;
@@ -536,15 +440,28 @@ impl View {
     /// When the disk fails, or a value is in another format.
     pub fn each<T: DeserializeOwned>(
         &self,
-        table: Table,
+        table: Table<T>,
         mut visit: impl FnMut(&[u8], T),
     ) -> Result<(), StoreError> {
-        let table = self.0.open_table(table.definition())?;
+        let Some(table) = opened(&self.0, table)? else {
+            return Ok(());
+        };
         for entry in table.iter()? {
             let (key, value) = entry?;
             visit(key.value(), decode(value.value())?);
         }
         Ok(())
+    }
+}
+
+/// Opens a table for reading; there is none before something was put into it.
+fn opened<T>(
+    read: &ReadTransaction,
+    table: Table<T>,
+) -> Result<Option<ReadOnlyTable<&'static [u8], &'static [u8]>>, StoreError> {
+    match read.open_table(Definition::new(table.name())) {
+        Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
+        opened => Ok(Some(opened?)),
     }
 }
 
@@ -592,13 +509,13 @@ fn create_file(path: &Path) -> Result<(), redb::DatabaseError> {
     Ok(())
 }
 
-/// Makes the tables, and reads up to where the database has its journal; a new one draws its id.
+/// Reads up to where the database has its journal; a new one draws its id.
 fn prepare(database: Database) -> Result<Applier, OpenError> {
     let mut id = StoreId::default();
     getrandom::fill(&mut id).map_err(|_| OpenError::Randomness)?;
     let fresh = encode(&(id, 0_u64)).map_err(OpenError::Recover)?;
     let state =
-        prepare_tables(&database, fresh).map_err(|error| OpenError::Prepare(Box::new(error)))?;
+        prepare_state(&database, fresh).map_err(|error| OpenError::Prepare(Box::new(error)))?;
     let (id, applied) = decode(&state).map_err(OpenError::Recover)?;
     Ok(Applier {
         database: Arc::new(database),
@@ -608,14 +525,8 @@ fn prepare(database: Database) -> Result<Applier, OpenError> {
     })
 }
 
-fn prepare_tables(database: &Database, fresh: Vec<u8>) -> Result<Vec<u8>, redb::Error> {
+fn prepare_state(database: &Database, fresh: Vec<u8>) -> Result<Vec<u8>, redb::Error> {
     let write = database.begin_write()?;
-    for table in Table::ALL {
-        // What is empty of it is gone, and is not made again.
-        if table != Table::OldReplies {
-            write.open_table(table.definition())?;
-        }
-    }
     let state = {
         let mut table = write.open_table(JOURNAL_STATE)?;
         let kept = table
@@ -652,7 +563,7 @@ fn make_private(path: &Path) -> std::io::Result<()> {
 
 /// Drops the table of replies in clear once nothing is in it, and writes over the pages that held them.
 fn shed(database: &mut Database, path: &Path) -> Result<(), redb::Error> {
-    let old = Table::OldReplies.definition();
+    let old = Definition::new(OLD_REPLIES_NAME);
     let is_empty = match database.begin_read()?.open_table(old) {
         Err(redb::TableError::TableDoesNotExist(_)) => return Ok(()),
         table => table?.is_empty()?,
@@ -672,26 +583,29 @@ fn shed(database: &mut Database, path: &Path) -> Result<(), redb::Error> {
 mod tests {
     use super::*;
 
+    const WORDS: Table<String> = Table::new("words");
+    const NUMBERS: Table<u64> = Table::new("numbers");
+
     #[tokio::test]
     async fn what_was_committed_is_there_after_opening_again() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("store.redb");
         let store = Store::open(&path).unwrap();
         let mut batch = Batch::default();
-        batch.put(Table::Replies, b"a", &"one".to_owned()).unwrap();
-        batch.put(Table::Replies, b"b", &"two".to_owned()).unwrap();
+        batch.put(WORDS, b"a", &"one".to_owned()).unwrap();
+        batch.put(WORDS, b"b", &"two".to_owned()).unwrap();
         store.commit(batch).await.unwrap();
         let mut batch = Batch::default();
-        batch.remove(Table::Replies, b"a");
+        batch.remove(WORDS, b"a");
         store.commit(batch).await.unwrap();
         drop(store);
         let store = reopen(&path).await;
-        assert_eq!(store.get::<String>(Table::Replies, b"a").unwrap(), None);
+        assert_eq!(store.get(WORDS, b"a").unwrap(), None);
         assert_eq!(
-            store.get::<String>(Table::Replies, b"b").unwrap(),
+            store.get(WORDS, b"b").unwrap(),
             Some("two".to_owned())
         );
-        let wrong = store.get::<u64>(Table::Transfers, b"b").unwrap();
+        let wrong = store.get(NUMBERS, b"b").unwrap();
         assert_eq!(wrong, None);
     }
 
@@ -737,10 +651,10 @@ mod tests {
         let store = Store::open(&folder.path().join("store.redb")).unwrap();
         for number in 1..4_u64 {
             let mut batch = Batch::default();
-            batch.put_new(Table::Facilitated, b"a", &number).unwrap();
+            batch.put_new(NUMBERS, b"a", &number).unwrap();
             store.commit(batch).await.unwrap();
         }
-        assert_eq!(store.get::<u64>(Table::Facilitated, b"a").unwrap(), Some(1));
+        assert_eq!(store.get(NUMBERS, b"a").unwrap(), Some(1));
     }
 
     #[tokio::test]
@@ -753,7 +667,7 @@ mod tests {
             tasks.spawn(async move {
                 let mut batch = Batch::default();
                 batch
-                    .put(Table::Transfers, &number.to_be_bytes(), &number)
+                    .put(NUMBERS, &number.to_be_bytes(), &number)
                     .unwrap();
                 store.commit(batch).await
             });
@@ -763,7 +677,7 @@ mod tests {
         }
         let mut seen = Vec::new();
         store
-            .each(Table::Transfers, |_, number: u64| seen.push(number))
+            .each(NUMBERS, |_, number: u64| seen.push(number))
             .unwrap();
         assert_eq!(seen, (0..500).collect::<Vec<_>>());
     }

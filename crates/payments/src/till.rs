@@ -15,6 +15,8 @@ use super::cashier::Cashier;
 use super::desk::Desk;
 use super::escrow::{Escrow, Escrows};
 use super::follower::{Followed, Follower, POLL_INTERVAL_MS};
+use super::gate::Gate;
+use super::offer::{AcceptedAsset, Pricing};
 use super::replies::Replies;
 use super::settlement::Settlement;
 use super::watchtower::TowerClient;
@@ -69,6 +71,7 @@ pub struct Till {
     pub escrows: Escrows,
     /// What it keeps.
     pub store: Store,
+    environment: Arc<dyn Environment>,
 }
 
 /// Opens the way to the contracts on each chain, and keeps their senders running in `tasks`.
@@ -164,6 +167,22 @@ impl Till {
             settlement,
             escrows,
             store: store.clone(),
+            environment: Arc::clone(environment),
+        }
+    }
+
+    /// Returns a gate that takes `assets`, the preferred one first, for what `pricing` says. Put a service behind it with
+    /// [`PaidLayer`](crate::gate::PaidLayer).
+    pub fn gate(&self, assets: Vec<AcceptedAsset>, pricing: impl Pricing) -> Gate {
+        Gate {
+            assets,
+            pricing: Box::new(pricing),
+            desk: self.desk.clone(),
+            cashier: self.cashier.clone(),
+            replies: self.replies.clone(),
+            base_url: None,
+            description: None,
+            environment: Arc::clone(&self.environment),
         }
     }
 }

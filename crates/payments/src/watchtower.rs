@@ -21,6 +21,7 @@ use futures::StreamExt;
 use futures::future::join_all;
 use hearth_api::error::ErrorBody;
 use hearth_chain::client::Environment;
+use hearth_doors::{BodyError, read_body};
 use hearth_protocol::claim::{gas_price_nano, is_claim_covered, row_channel};
 use hearth_protocol::eip712::SettlementDomain;
 use hearth_protocol::id::{AssetId, ChainId, ChannelId};
@@ -35,9 +36,10 @@ use tracing::{debug, info, warn};
 use url::Url;
 
 use super::escrow::{Escrow, Escrows};
-use crate::http::{BodyError, read_body};
 use crate::store::{Batch, Store, StoreError, Table};
 
+/// Claims that another device asked this one to watch, by channel id.
+pub const WATCHED: Table<Handover> = Table::own("watched");
 /// Channels that one watchtower watches at most.
 const WATCHED_MAX: usize = 10_000;
 /// The longest handover that is read, in bytes.
@@ -252,7 +254,7 @@ impl Watchtower {
             _ => {}
         }
         let mut batch = Batch::default();
-        batch.put(Table::Watched, channel.0.as_slice(), handover)?;
+        batch.put(WATCHED, channel.0.as_slice(), handover)?;
         self.store.commit(batch).await?;
         Ok(true)
     }
@@ -265,18 +267,18 @@ impl Watchtower {
             return Ok(());
         }
         let mut batch = Batch::default();
-        batch.remove(Table::Watched, channel.0.as_slice());
+        batch.remove(WATCHED, channel.0.as_slice());
         self.store.commit(batch).await
     }
 
     fn held(&self, channel: ChannelId) -> Result<Option<Handover>, StoreError> {
-        self.store.get(Table::Watched, channel.0.as_slice())
+        self.store.get(WATCHED, channel.0.as_slice())
     }
 
     fn count(&self) -> Result<usize, StoreError> {
         let mut count = 0;
         self.store
-            .each(Table::Watched, |_, _: Handover| count += 1)?;
+            .each(WATCHED, |_, _: Handover| count += 1)?;
         Ok(count)
     }
 
@@ -294,7 +296,7 @@ impl Watchtower {
     /// The same on one chain.
     async fn look_at(&self, escrow: &Escrow) -> Result<usize, StoreError> {
         let mut watched = Vec::new();
-        self.store.each(Table::Watched, |key, handover: Handover| {
+        self.store.each(WATCHED, |key, handover: Handover| {
             if key.len() == 32 && handover.network == escrow.domain().chain() {
                 watched.push((ChannelId(B256::from_slice(key)), handover));
             }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::response::Response;
+use hearth_payments::gate::Meter;
 use hearth_protocol::answer::{AnswerId, Sampling};
 use hearth_protocol::id::AssetId;
 use hearth_protocol::money::Amount;
@@ -18,7 +19,6 @@ use super::sold::Tariff;
 use super::tools::Tooling;
 use super::{At, Surface, door};
 use crate::answers::{AskError, Field, Input, Message, Promises, Question, Tier};
-use crate::payments::gate::Meter;
 
 /// The answer's name, in every reply of a model.
 const ANSWER_ID: HeaderName = HeaderName::from_static("hearth-answer-id");

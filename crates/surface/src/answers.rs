@@ -14,7 +14,6 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use hearth_api::money::Money;
-use hearth_models::grammar::GrammarError;
 use hearth_protocol::answer::request::RequestField;
 use hearth_protocol::answer::{AnswerId, Grammar, Sampling, SignedReceipt, StopReason};
 use hearth_protocol::id::AssetId;
@@ -441,6 +440,39 @@ pub enum AskError {
     Failed(String),
 }
 
+/// Why a JSON Schema was not found sound. Exhaustive, so that the surface decides on each case.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum SchemaFault {
+    /// No answer can follow it, whichever model gives it; says why.
+    #[error("{0}")]
+    Refused(String),
+    /// It could not be looked at now. Whoever answers will.
+    #[error("the schema could not be checked in time")]
+    Unchecked,
+}
+
+/// Who may use this device now, besides the programs that ask it itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Openness {
+    /// Whoever its models answer.
+    Everyone,
+    /// The household's own devices; others are sent elsewhere.
+    Household,
+    /// Nobody.
+    Nobody,
+}
+
+impl Openness {
+    /// Whether a device may use this one; `is_household` says whether it is one of the household.
+    pub fn admits(self, is_household: bool) -> bool {
+        match self {
+            Self::Everyone => true,
+            Self::Household => is_household,
+            Self::Nobody => false,
+        }
+    }
+}
+
 /// Answers questions.
 pub trait Answerer: Send + Sync + 'static {
     /// The models that can be asked now, by name.
@@ -457,7 +489,7 @@ pub trait Answerer: Send + Sync + 'static {
         &self,
         schema: String,
         within: Duration,
-    ) -> BoxFuture<'_, Result<(), GrammarError>>;
+    ) -> BoxFuture<'_, Result<(), SchemaFault>>;
 
     /// The embeddings of some texts or token ids.
     fn embed(&self, model: String, inputs: Vec<Input>)

@@ -7,12 +7,11 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use hearth_models::grammar::GrammarError;
 use hearth_protocol::content::ContentHash;
 
 use super::failure::Failure;
 use super::names::Schema;
-use crate::answers::Answerer;
+use crate::answers::{Answerer, SchemaFault};
 
 /// Schemas that are known to be good.
 const SOUND_MAX: usize = 512;
@@ -47,8 +46,10 @@ impl Forms {
             match answerer.check_schema(text, within).await {
                 Ok(()) => self.keep(hash),
                 // There is no time for more of them: the provider finds out.
-                Err(GrammarError::Unavailable) => return Ok(()),
-                Err(error) => return Err(Failure::bad_schema(param.clone(), &error.to_string())),
+                Err(SchemaFault::Unchecked) => return Ok(()),
+                Err(SchemaFault::Refused(reason)) => {
+                    return Err(Failure::bad_schema(param.clone(), &reason));
+                }
             }
         }
         Ok(())

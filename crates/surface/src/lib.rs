@@ -2,9 +2,11 @@
 //!
 //! OpenAI's and Anthropic's shapes (`hearth_api`) become questions, answers become their replies and
 //! events. Everything here is translation: what answers stands behind
-//! [`Answerer`](crate::answers::Answerer), and neither tokens nor payments are known here. Keeps
+//! [`Answerer`](answers::Answerer), and neither tokens nor payments are known here. Keeps
 //! the budgets of API keys, and bounds what it reads. Keeps
 //! nothing of what was said (design: answers, "Surfaces of the household's node").
+
+pub mod answers;
 
 mod answering;
 pub mod bodies;
@@ -33,7 +35,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use alloy_primitives::U256;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
@@ -46,8 +47,7 @@ use hearth_protocol::money::Amount;
 use http::StatusCode;
 use tokio::sync::Notify;
 
-use crate::answers::{Answerer, Keeping, Kept};
-use crate::wallet::money_of_units;
+use answers::{Answerer, Keeping, Kept};
 use budget::{Budgets, Reservation, TooManyAtOnce};
 use failure::{Failure, Form};
 use forms::Forms;
@@ -151,8 +151,7 @@ impl Surface {
             Some((symbol, decimals)) => (symbol.as_str(), *decimals),
             None => ("units", 0),
         };
-        let units = U256::from(amount.units());
-        money_of_units(symbol, asset.to_string(), decimals, units)
+        Money::of_units(symbol, asset.to_string(), decimals, amount.units())
     }
 
     /// Goes on with what keys have spent today. To be called before anything is asked.

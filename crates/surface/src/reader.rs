@@ -12,7 +12,7 @@ use alloy_primitives::U256;
 use futures::StreamExt;
 use hearth_api::money::Money;
 use hearth_api::openai::{AnswerNote, AnswerSource};
-use hearth_models::tools::{OutputPart, ToolCallStream};
+use hearth_calls::{OutputPart, ToolCallStream};
 use hearth_protocol::answer::{AnswerId, StopReason};
 use hearth_protocol::id::AssetId;
 use hearth_protocol::money::Amount;
@@ -25,7 +25,6 @@ use super::keys::ApiKey;
 use super::names::Names;
 use super::sold::Tariff;
 use crate::answers::{Answer, AskError, Ending, Logprob, Part, Source, Usage};
-use crate::wallet::money_of_units;
 
 /// A piece of an answer.
 #[derive(Debug, Clone, PartialEq)]
@@ -372,7 +371,7 @@ pub(super) fn add_note(sum: &mut AnswerNote, other: &AnswerNote) {
 fn together(one: &Money, other: &Money) -> Money {
     let units = |money: &Money| money.units.parse::<U256>().unwrap_or_default();
     let sum = units(one).saturating_add(units(other));
-    money_of_units(&one.symbol, one.asset.clone(), one.decimals, sum)
+    Money::of_units(&one.symbol, &one.asset, one.decimals, sum)
 }
 
 /// What was charged, as the budgets count it.

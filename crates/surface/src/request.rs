@@ -7,7 +7,7 @@ use http::StatusCode;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
 use super::failure::Failure;
-use crate::http::{BodyError, read_body};
+use hearth_doors::{BodyError, read_body};
 
 mod objects;
 

@@ -19,6 +19,8 @@ use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::get;
+use hearth_payments::gate::{Gate, Meter, PaidLayer, UNPAID_BYTES_MAX};
+use hearth_payments::offer::{Price, Pricing};
 use hearth_protocol::answer;
 use hearth_protocol::answer::request::OUTPUT_TOKENS_MAX;
 use hearth_protocol::id::AssetId;
@@ -33,10 +35,7 @@ use tokio::sync::watch;
 use super::failure::{Failure, Form};
 use super::keys::{ApiKey, BUYER};
 use super::{At, Door, Surface, answer_routes, finish, listing, request, wrong_method};
-use crate::answers::Tier;
-use crate::payments::gate::{Gate, Meter, PaidLayer, UNPAID_BYTES_MAX};
-use crate::payments::offer::{Price, Pricing};
-use crate::roles::provider::Openness;
+use crate::answers::{Openness, Tier};
 
 /// The output that is paid for where a request does not say how much it wants, in tokens.
 pub const OUTPUT_TOKENS_DEFAULT: u32 = 1_024;

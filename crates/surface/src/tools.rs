@@ -1,8 +1,7 @@
 //! Tools and forms of answers, as the APIs name them, and the grammars that they make.
 
 use hearth_api::openai::chat::ToolMode;
-use hearth_models::grammar::{GrammarSource, with_bounds};
-use hearth_models::tools::{self as models, ForcedTool, forced_call_grammar};
+use hearth_calls::{ForcedTool, forced_call_grammar, with_bounds};
 use hearth_protocol::answer::Grammar;
 use hearth_protocol::answer::request::GRAMMAR_BYTES_MAX;
 use serde_json::{Map, Value, json};
@@ -197,18 +196,16 @@ pub(super) fn parameters(given: Option<Map<String, Value>>) -> Value {
 
 /// The grammar of calls, which the model that is asked for them must follow.
 fn calls(tools: &[Tool], named: Option<&str>, several: bool) -> Option<String> {
-    let tools: Vec<models::Tool> = tools
+    let tools: Vec<hearth_calls::Tool> = tools
         .iter()
-        .map(|tool| models::Tool {
+        .map(|tool| hearth_calls::Tool {
             name: tool.name.clone(),
             description: Some(tool.description.clone()),
             parameters: tool.parameters.clone(),
         })
         .collect();
     let forced = named.map_or(ForcedTool::Any, ForcedTool::Named);
-    match forced_call_grammar(&tools, forced, several)? {
-        GrammarSource::Lark(text) | GrammarSource::JsonSchema(text) => Some(text),
-    }
+    forced_call_grammar(&tools, forced, several)
 }
 
 /// The grammar of calls, or of JSON that follows a schema.

@@ -32,14 +32,9 @@ const KNOWN: &[(&str, &str)] = &[
         "ModelError::Catalogue",
     ),
     ("crates/node/src/household/models.rs", "ModelError::Io"),
-    ("crates/node/src/http/proxy.rs", "ChargeFault::NotAnAmount"),
     ("crates/node/src/local_chain.rs", "LocalChainError::Chain"),
     ("crates/node/src/local_chain.rs", "LocalChainError::Journal"),
     ("crates/node/src/local_chain.rs", "LocalChainError::Port"),
-    ("crates/node/src/payments/purse.rs", "PayError::Correction"),
-    ("crates/node/src/payments/purse.rs", "PayError::Distrust"),
-    ("crates/node/src/payments/purse.rs", "PayError::Http"),
-    ("crates/node/src/payments/purse.rs", "PayError::Randomness"),
     (
         "crates/node/src/roles/provider/conversation.rs",
         "Ended::Received",
@@ -52,6 +47,11 @@ const KNOWN: &[(&str, &str)] = &[
     ("crates/node/src/trade.rs", "TradeError::Http"),
     ("crates/node/src/trade.rs", "TradeError::Listen"),
     ("crates/node/src/wallet/send.rs", "TransferError::Chain"),
+    ("crates/payments/src/proxy.rs", "ChargeFault::NotAnAmount"),
+    ("crates/payments/src/purse.rs", "PayError::Correction"),
+    ("crates/payments/src/purse.rs", "PayError::Distrust"),
+    ("crates/payments/src/purse.rs", "PayError::Http"),
+    ("crates/payments/src/purse.rs", "PayError::Randomness"),
 ];
 
 /// The errors that print their cause.

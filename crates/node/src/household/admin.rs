@@ -16,6 +16,11 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use hearth_surface::answers::{AskError, Tier};
+use hearth_surface::Surface;
+use hearth_payments::desk::{PROVIDER_CHANNELS, StoredChannel};
+use hearth_payments::till::Till;
+use hearth_payments::store::StoreError;
 use hearth_api::error::ErrorBody;
 use hearth_api::household::{
     DeviceView, Devices, Earnings, Invitation, InviteAsked, Joined, Left, OfferView, Offers, Trade,
@@ -37,15 +42,10 @@ use super::keys::Keys;
 use super::members::{self, Member, Members};
 use super::serving::{shown_audience, shown_prices};
 use crate::advice::Advice;
-use crate::answers::{AskError, Tier};
 use crate::home::{Config, Home};
-use crate::http::surface::Surface;
-use crate::payments::desk::StoredChannel;
-use crate::payments::till::Till;
 use crate::roles::payer::Payer;
 use crate::roles::provider::StoredSale;
 use crate::roles::retention::{self, Sum};
-use crate::store::{StoreError, Table};
 use crate::trade;
 use crate::wallet::money;
 
@@ -291,7 +291,7 @@ fn summed(admin: &Admin) -> Result<Earnings, StoreError> {
     if let Some(till) = &admin.till {
         sold = retention::sums::<StoredSale>(&till.store)?;
         till.store
-            .each(Table::ProviderChannels, |_, stored: StoredChannel| {
+            .each(PROVIDER_CHANNELS, |_, stored: StoredChannel| {
                 let asset = AssetId {
                     chain: stored.chain,
                     token: stored.record.config.token,

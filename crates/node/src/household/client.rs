@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::BoxFuture;
+use hearth_payments::purse;
 use hearth_api::error::ErrorBody;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -11,7 +12,6 @@ use thiserror::Error;
 use super::NodeFile;
 use crate::advice::Advice;
 use crate::home::Home;
-use crate::payments::purse;
 
 /// The longest answer of a node that is read, in bytes: a body that was paid for, in base64, and what is around it.
 const REPLY_BYTES_MAX: usize = purse::REPLY_BYTES_MAX / 3 * 4 + (1 << 20);
@@ -88,7 +88,7 @@ impl Client {
     /// When none runs.
     pub fn of(home: &Home) -> Result<Self, ClientError> {
         let node = NodeFile::read(home).ok_or(ClientError::NotUp)?;
-        let http = crate::http::client().map_err(|source| ClientError::Silent {
+        let http = hearth_payments::http::client().map_err(|source| ClientError::Silent {
             url: node.url.clone(),
             source,
         })?;

@@ -4,6 +4,10 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
+use hearth_surface::answers::Tier;
+use hearth_surface::{
+    ApiKey, BUYER, Cap, KEYLESS, KEYS_MAX, KeyTable, KeyTableError, hash, secret,
+};
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::money::Amount;
 use hearth_protocol::text::is_name;
@@ -11,11 +15,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::advice::Advice;
-use crate::answers::Tier;
 use crate::home::{Config, ConfigError, Home};
-use crate::http::surface::{
-    ApiKey, BUYER, Cap, KEYLESS, KEYS_MAX, KeyTable, KeyTableError, hash, secret,
-};
 
 /// The name of the file in the data folder.
 const FILE: &str = "api-keys.json";

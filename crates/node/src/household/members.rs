@@ -11,6 +11,8 @@ use alloy_primitives::{Address, B256};
 use alloy_signer::SignerSync;
 use alloy_signer_local::PrivateKeySigner;
 use futures::future::BoxFuture;
+use hearth_payments::till::Tasks;
+use hearth_payments::store::{Batch, Store, StoreError, Table};
 use hearth_chain::client::Environment;
 use hearth_net::{AnswersHousehold, HouseholdAskError, JoinError, Network, PeerAddress, Ticket};
 use hearth_protocol::household::{
@@ -28,9 +30,9 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::advice::Advice;
-use crate::payments::till::Tasks;
-use crate::store::{Batch, Store, StoreError, Table};
 
+/// What this device knows of its household, under one key.
+const HOUSEHOLD: Table<Standing> = Table::new("household");
 /// The key under which the store holds what is known.
 const KEY: &[u8] = b"standing";
 /// The name of a device in a fresh configuration.
@@ -186,7 +188,7 @@ impl Members {
     /// When the store fails.
     pub async fn open(parts: MembersParts, tasks: &mut Tasks) -> Result<Self, MembersError> {
         let now = Timestamp(parts.environment.now_ms());
-        let standing: Option<Standing> = parts.store.get(Table::Household, KEY)?;
+        let standing: Option<Standing> = parts.store.get(HOUSEHOLD, KEY)?;
         let state = Household::new(parts.own, parts.account.address(), standing, now);
         let known = Arc::new(RwLock::new(state.clone()));
         let (orders, queue) = mpsc::channel(ORDERS_MAX);
@@ -498,7 +500,7 @@ impl Keeper {
         let standing = next.standing();
         if standing != self.state.standing() {
             let mut batch = Batch::default();
-            batch.put(Table::Household, KEY, &standing)?;
+            batch.put(HOUSEHOLD, KEY, &standing)?;
             self.parts.store.commit(batch).await?;
         }
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);

@@ -11,6 +11,7 @@ use axum::routing::post;
 use axum::{Json, Router};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use hearth_payments::purse::PayError;
 use hearth_api::money::Money;
 use hearth_api::payments::{
     Agreement, ChannelTerms, Channels, OpenAsked, Opened, PayAsked, PayReply, PriceQuoted, Refunds,
@@ -19,7 +20,6 @@ use hearth_api::payments::{
 use http::StatusCode;
 
 use super::admin::{Admin, not_done, refused};
-use crate::payments::purse::PayError;
 use crate::trade::{self, Payer, Request, TradeError};
 
 /// The longest request that is made for a command, in bytes: a body of 4 MiB in base64, and what is around it.

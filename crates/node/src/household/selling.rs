@@ -8,15 +8,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
+use hearth_surface::{ForSale, PriceTable, Surface, sold};
+use hearth_payments::gate::Gate;
+use hearth_payments::offer::AcceptedAsset;
+use hearth_payments::till::Till;
 use hearth_chain::client::Environment;
 
 use super::{Building, UpError};
 use crate::home::SoldConfig;
 use crate::http::Listener;
-use crate::http::surface::{ForSale, PriceTable, Surface, sold};
-use crate::payments::gate::Gate;
-use crate::payments::offer::AcceptedAsset;
-use crate::payments::till::Till;
 use crate::roles::provider::Provider;
 use crate::trade;
 

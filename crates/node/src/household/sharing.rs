@@ -7,13 +7,14 @@
 
 use std::time::Duration;
 
+use hearth_surface::answers::Openness;
 use chrono::Timelike;
 use tracing::info;
 
 use super::power::Meter;
 use super::{Building, UpError};
 use crate::home::SharingConfig;
-use crate::roles::provider::{Openness, Provider};
+use crate::roles::provider::Provider;
 
 /// How often the device is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(5);

@@ -9,11 +9,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hearth_surface::{Spent, Surface};
+use hearth_payments::store::{Batch, Store, StoreError, Table};
 use tracing::warn;
 
-use crate::http::surface::{Spent, Surface};
-use crate::store::{Batch, Store, StoreError, Table};
-
+/// What API keys have spent, by asset and key.
+const KEYS_SPENT: Table<Spent> = Table::new("keys_spent");
 /// How often it is written at most where nobody waits.
 const WRITE_EVERY: Duration = Duration::from_secs(1);
 
@@ -36,7 +37,7 @@ impl Ledger {
     /// Lets `surface` go on with what `store` has of today.
     pub(super) fn open(store: Store, surface: Arc<Surface>) -> Result<Self, StoreError> {
         let mut written = Rows::new();
-        store.each(Table::KeysSpent, |key, spent: Spent| {
+        store.each(KEYS_SPENT, |key, spent: Spent| {
             written.insert(key.to_vec(), spent);
         })?;
         surface.restore_spent(written.values().cloned());
@@ -78,11 +79,11 @@ impl Ledger {
         let mut batch = Batch::default();
         for (key, spent) in rows {
             if self.written.get(key) != Some(spent) {
-                batch.put(Table::KeysSpent, key, spent)?;
+                batch.put(KEYS_SPENT, key, spent)?;
             }
         }
         for key in self.written.keys().filter(|key| !rows.contains_key(*key)) {
-            batch.remove(Table::KeysSpent, key);
+            batch.remove(KEYS_SPENT, key);
         }
         self.store.commit(batch).await
     }
@@ -95,7 +96,6 @@ mod tests {
     use axum::body::Body;
     use futures::future::BoxFuture;
     use hearth_chain::client::{Environment, SystemEnvironment};
-    use hearth_models::grammar::GrammarError;
     use hearth_protocol::answer::{AnswerId, SignedReceipt};
     use hearth_protocol::money::Amount;
     use hearth_protocol::time::Timestamp;
@@ -103,8 +103,10 @@ mod tests {
     use tower::ServiceExt as _;
 
     use super::*;
-    use crate::answers::{Answer, Answerer, AskError, Embedded, Input, ModelCard, Question};
-    use crate::http::surface::{ApiKey, Cap, Door, KeyTable};
+    use hearth_surface::answers::{
+        Answer, Answerer, AskError, Embedded, Input, ModelCard, Question, SchemaFault,
+    };
+    use hearth_surface::{ApiKey, Cap, Door, KeyTable};
 
     const KEY: &str = "hearth-key";
     const NAME: &str = "bought";
@@ -145,7 +147,7 @@ mod tests {
             Box::pin(async move { Err(AskError::NoModel(model)) })
         }
 
-        fn check_schema(&self, _: String, _: Duration) -> BoxFuture<'_, Result<(), GrammarError>> {
+        fn check_schema(&self, _: String, _: Duration) -> BoxFuture<'_, Result<(), SchemaFault>> {
             Box::pin(async { Ok(()) })
         }
 

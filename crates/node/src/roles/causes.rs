@@ -5,6 +5,7 @@
 //! it, and when it is worth to ask again. No match here has a wildcard, so that a new cause does not
 //! compile before somebody has decided what it means (`docs/adr/0020-causes.md`).
 
+use hearth_surface::answers::{AskError, Field};
 use hearth_models::engine::{EmbedError, Figure, SubmitError};
 use hearth_models::grammar::GrammarError;
 use hearth_models::prompt::PromptError;
@@ -18,7 +19,6 @@ use hearth_protocol::answer::request::{PROMPT_TOKENS_MAX, RequestError, RequestF
 
 use super::payer::ReadError;
 use super::provider::refusal;
-use crate::answers::{AskError, Field};
 
 /// What is told where nobody says when to come again, in milliseconds.
 const RETRY_MS: u64 = 1_000;

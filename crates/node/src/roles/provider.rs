@@ -16,6 +16,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use alloy_signer_local::PrivateKeySigner;
+use hearth_payments::desk::Desk;
+use hearth_payments::offer::AcceptedAsset;
+use hearth_payments::store::Table;
+use hearth_surface::answers::Openness;
 use hearth_chain::client::Environment;
 use hearth_net::IncomingAnswer;
 use hearth_protocol::answer::frame::{REFUSAL_BYTES_MAX, RefusalCode};
@@ -30,8 +34,6 @@ use tokio::sync::watch;
 use tracing::debug;
 
 use super::served::Served;
-use crate::payments::desk::Desk;
-use crate::payments::offer::AcceptedAsset;
 
 use conversation::Conversation;
 pub use places::Place;
@@ -48,28 +50,6 @@ pub struct Sales {
 
 /// Which devices belong to this household, and are answered for nothing.
 pub type IsHousehold = Arc<dyn Fn(&DeviceId) -> bool + Send + Sync>;
-
-/// Who may use this device now, besides the programs that ask it itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Openness {
-    /// Whoever its models answer.
-    Everyone,
-    /// The household's own devices; others are sent elsewhere.
-    Household,
-    /// Nobody.
-    Nobody,
-}
-
-impl Openness {
-    /// Whether a device may use this one; `is_household` says whether it is one of the household.
-    pub fn admits(self, is_household: bool) -> bool {
-        match self {
-            Self::Everyone => true,
-            Self::Household => is_household,
-            Self::Nobody => false,
-        }
-    }
-}
 
 /// What a provider is made of.
 #[derive(Clone)]
@@ -105,6 +85,9 @@ impl std::fmt::Debug for Provider {
             .finish_non_exhaustive()
     }
 }
+
+/// Answers that were sold, by the answer's id, the channel, and a number of the provider's own.
+pub const SALES: Table<StoredSale> = Table::new("sales");
 
 /// A sale as it stands in the store, under a key of this provider's own ([`StoredSale::key`]).
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -2,6 +2,11 @@
 
 use alloy_primitives::B256;
 use futures::future::BoxFuture;
+use hearth_payments::desk::{PROVIDER_CHANNELS, StoredChannel};
+use hearth_payments::purse::{PAYER_CHANNELS, StoredPayerChannel};
+use hearth_payments::settlement::ClaimReport;
+use hearth_payments::till::{Tasks, Till};
+use hearth_payments::store::{Store, StoreError};
 use hearth_api::payments::{Channel, Channels, Claim, Claims};
 use hearth_protocol::channel::payer::Status;
 use hearth_protocol::id::{AssetId, ChannelId};
@@ -11,11 +16,6 @@ use super::service::{open_till, policy};
 use super::{Payer, TradeError, money_of};
 use crate::home::{Config, Home, HomeLock, Part};
 use crate::keys::Unlocked;
-use crate::payments::desk::StoredChannel;
-use crate::payments::purse::StoredPayerChannel;
-use crate::payments::settlement::ClaimReport;
-use crate::payments::till::{Tasks, Till};
-use crate::store::{Store, StoreError, Table};
 
 /// Every channel of this device, on both sides, as the stores have them. A store in use is reported, not waited for.
 ///
@@ -46,7 +46,7 @@ pub(crate) fn list_open(
 
 fn paying_in(config: &Config, store: &Store) -> Result<Vec<Channel>, StoreError> {
     let mut channels = Vec::new();
-    store.each(Table::PayerChannels, |key, stored: StoredPayerChannel| {
+    store.each(PAYER_CHANNELS, |key, stored: StoredPayerChannel| {
         channels.push(paying(config, channel_id(key), &stored));
     })?;
     Ok(channels)
@@ -54,7 +54,7 @@ fn paying_in(config: &Config, store: &Store) -> Result<Vec<Channel>, StoreError>
 
 fn earning_in(config: &Config, store: &Store) -> Result<Vec<Channel>, StoreError> {
     let mut channels = Vec::new();
-    store.each(Table::ProviderChannels, |key, stored: StoredChannel| {
+    store.each(PROVIDER_CHANNELS, |key, stored: StoredChannel| {
         channels.push(earning(config, key, &stored));
     })?;
     Ok(channels)

@@ -4,6 +4,12 @@ use std::collections::BTreeMap;
 
 use axum::body::Bytes;
 use futures::future::BoxFuture;
+use hearth_payments::purse::{
+    CHANNELS_PER_PROVIDER_MAX, ChannelQuote, ChannelView, PayError, PayerKeys, PriceTag, Purchase,
+    Purse, Refunded, Withdrawal,
+};
+use hearth_payments::till::{Tasks, TillKeys, open_escrows};
+use hearth_payments::store::Store;
 use hearth_api::money::Money;
 use hearth_api::payments::{ChannelTerms, Opened, Payment, Refund, Refunds, Returned};
 use hearth_protocol::id::{AssetId, ChannelId};
@@ -17,13 +23,7 @@ use url::Url;
 use super::{TradeError, chain_accesses, environment, money_of};
 use crate::home::{Config, Home, HomeLock, Part};
 use crate::keys::Unlocked;
-use crate::payments::purse::{
-    CHANNELS_PER_PROVIDER_MAX, ChannelQuote, ChannelView, PayError, PayerKeys, PriceTag, Purchase,
-    Purse, Refunded, Withdrawal,
-};
-use crate::payments::till::{Tasks, TillKeys, open_escrows};
 use crate::roles::{self, payer::device_named};
-use crate::store::Store;
 
 /// A request as a person writes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,7 +97,7 @@ impl Payer {
                 household: keys.household(),
                 session,
             };
-            let http = crate::http::client()?;
+            let http = hearth_payments::http::client()?;
             let limits = spending(&config);
             let purse = Purse::new(payer_keys, limits, store, escrows, http, environment())?;
             Ok(Self {

@@ -5,6 +5,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
+use hearth_payments::proxy::Upstream;
+use hearth_payments::facilitator::{Callers, Facilitator, FindCaller};
+use hearth_payments::gate::Gate;
+use hearth_payments::offer::{AcceptedAsset, DEPOSIT_CEILINGS, FixedPrice, Price};
+use hearth_payments::till::{Tasks, Till, TillKeys, open_escrows};
+use hearth_payments::watchtower::TowerClient;
+use hearth_payments::store::Store;
 use hearth_api::payments::ServiceReady;
 use hearth_protocol::claim::ClaimPolicy;
 use hearth_protocol::money::Amount;
@@ -13,15 +20,8 @@ use url::Url;
 use super::{TradeError, bind, chain_access, environment};
 use crate::home::{AssetConfig, ClaimConfig, Config, Home, HomeLock, Part};
 use crate::household::keys::Keys;
-use crate::http::proxy::Upstream;
 use crate::http::{self, Budget, Listener, Policy, Shutdown};
 use crate::keys::Unlocked;
-use crate::payments::facilitator::{Callers, Facilitator, FindCaller};
-use crate::payments::gate::Gate;
-use crate::payments::offer::{AcceptedAsset, DEPOSIT_CEILINGS, FixedPrice, Price};
-use crate::payments::till::{Tasks, Till, TillKeys, open_escrows};
-use crate::payments::watchtower::TowerClient;
-use crate::store::Store;
 use crate::wallet::money;
 
 /// The most requests for which a quoted ceiling leaves room: no channel works on more.
@@ -140,7 +140,7 @@ impl PaidService {
                 environment: environment(),
             };
             let router =
-                Upstream::new(upstream, crate::http::client()?, asset.decimals).router(gate);
+                Upstream::new(upstream, hearth_payments::http::client()?, asset.decimals).router(gate);
             Ok(Self {
                 ready,
                 router,
@@ -359,7 +359,7 @@ async fn tower(
     warnings: &mut Vec<String>,
 ) -> Result<TowerClient, TradeError> {
     let url = http_url(url)?;
-    let client = TowerClient::new(&url, crate::http::client()?)
+    let client = TowerClient::new(&url, hearth_payments::http::client()?)
         .map_err(|error| TradeError::Asked(format!("the watchtower at {url}: {error}")))?;
     match client.scope().await {
         Ok(scope) if !scope.authorizers.contains(&accepted.receiver_authorizer) => {

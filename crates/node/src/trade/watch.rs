@@ -1,7 +1,7 @@
 //! A watchtower on this device: claims for devices that sleep, when a payer begins to withdraw.
 //!
 //! It takes signed claims over HTTP from those whose session keys it was told of, and sends them with this household's
-//! account. It decides nothing else: see [`crate::payments::watchtower`] (spec: payments, section 12).
+//! account. It decides nothing else: see [`hearth_payments::watchtower`] (spec: payments, section 12).
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -10,6 +10,10 @@ use std::time::Duration;
 
 use alloy_primitives::Address;
 use futures::future::{BoxFuture, join_all};
+use hearth_payments::escrow::Escrows;
+use hearth_payments::till::{ChainAccess, Tasks, TillKeys, open_escrows};
+use hearth_payments::watchtower::{REPORTS_MAX, WatchReport, Watchtower};
+use hearth_payments::store::Store;
 use hearth_api::payments::{WatchEvent, WatchReady, WatchedClaim};
 use hearth_chain::client::ChainError;
 use hearth_protocol::id::AssetId;
@@ -19,10 +23,6 @@ use super::{TradeError, all_chains, bind, environment, money_of, silent_access};
 use crate::home::{Config, Home, HomeLock, Part};
 use crate::http::{self, Budget, Listener, Policy, Shutdown};
 use crate::keys::{DeviceIndex, Unlocked};
-use crate::payments::escrow::Escrows;
-use crate::payments::till::{ChainAccess, Tasks, TillKeys, open_escrows};
-use crate::payments::watchtower::{REPORTS_MAX, WatchReport, Watchtower};
-use crate::store::Store;
 
 /// Devices of the own household that are served where nobody is named.
 pub const HOUSEHOLD_DEVICES: u32 = 16;

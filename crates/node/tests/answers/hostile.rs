@@ -1,10 +1,10 @@
 //! Peers that break the rules on purpose, against a real provider and a real payer: what each can lose is bounded
 //! (spec: answers, section 12).
 
+use hearth_surface::answers::{Answerer, AskError, Ending, Field, Tier};
+use hearth_payments::purse::{Purse, Tab};
+use hearth_payments::signing::sign;
 use hearth_net::{IncomingAnswers, Network, PayerStream, RecvError};
-use hearth_node::answers::{Answerer, AskError, Ending, Field, Tier};
-use hearth_node::payments::purse::{Purse, Tab};
-use hearth_node::payments::signing::sign;
 use hearth_node::roles::served::Served;
 use hearth_protocol::answer::frame::RefusalCode;
 use hearth_protocol::answer::payer::Distrust;

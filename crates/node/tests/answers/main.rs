@@ -7,8 +7,8 @@ mod hostile;
 mod refunds;
 mod world;
 
+use hearth_surface::answers::{Answerer, Ending, Input};
 use hearth_chain::embedded::Mining;
-use hearth_node::answers::{Answerer, Ending, Input};
 use hearth_protocol::answer::StopReason;
 use hearth_protocol::answer::payer::Patience;
 use hearth_protocol::money::Amount;

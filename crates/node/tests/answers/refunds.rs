@@ -1,10 +1,10 @@
 //! What is left in a channel with a device of the network comes back over the network: all of it, once, and to its payer.
 
+use hearth_surface::answers::Ending;
+use hearth_payments::purse::{Beginning, PayError, Purse, Refund};
 use hearth_net::{IncomingAnswers, Network};
-use hearth_node::answers::Ending;
-use hearth_node::payments::purse::{Beginning, PayError, Purse, Refund};
 use hearth_node::roles::payer::Payer;
-use hearth_node::roles::provider::Openness;
+use hearth_surface::answers::Openness;
 use hearth_protocol::answer::frame::RefusalCode;
 use hearth_protocol::answer::{PayerFrame, ProviderFrame, StopReason};
 use hearth_protocol::channel::payer::Status;

@@ -17,9 +17,11 @@ use hearth_protocol::x402::ErrorCode;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::task::{Errand, Job, SentDeposit};
-use super::{Admission, Alongside, Charged, Desk, Refusal, StoredChannel, Ticket};
-use crate::payments::escrow::{Escrow, Escrows};
-use crate::store::{Batch, Done, Store, StoreError, Table};
+use super::{
+    Admission, Alongside, Charged, Desk, PROVIDER_CHANNELS, Refusal, StoredChannel, Ticket,
+};
+use crate::escrow::{Escrow, Escrows};
+use crate::store::{Batch, Done, Store, StoreError};
 
 /// Channels that are kept in memory while nothing happens on them.
 const IDLE_CHANNELS_MAX: usize = 4_096;
@@ -229,7 +231,7 @@ impl Channels {
         }
         let stored: Option<StoredChannel> = self
             .store
-            .get(Table::ProviderChannels, channel.0.as_slice())?;
+            .get(PROVIDER_CHANNELS, channel.0.as_slice())?;
         let Some(stored) = stored else {
             return Ok(false);
         };
@@ -304,7 +306,7 @@ impl Channels {
                     record: *record,
                     saved_by: self.run,
                 };
-                batch.put(Table::ProviderChannels, channel.0.as_slice(), &stored)?;
+                batch.put(PROVIDER_CHANNELS, channel.0.as_slice(), &stored)?;
             } else {
                 let desk = &releases.desk;
                 leaving.extend(self.release(desk, channel, effect, &mut batch)?);

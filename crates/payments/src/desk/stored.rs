@@ -4,6 +4,11 @@ use hearth_protocol::channel::provider::{Record, Spread};
 use hearth_protocol::id::ChainId;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::store::Table;
+
+/// The channels on which this node is paid, by channel id.
+pub const PROVIDER_CHANNELS: Table<StoredChannel> = Table::own("provider_channels");
+
 /// A channel as it stands in the store.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(from = "WrittenChannel", into = "WrittenChannel")]

@@ -14,7 +14,7 @@ use tokio::time::MissedTickBehavior;
 use tracing::{error, warn};
 
 use super::Desk;
-use crate::payments::escrow::Escrow;
+use crate::escrow::Escrow;
 use crate::store::StoreError;
 
 /// How often those who wait are looked at, in milliseconds.

@@ -20,6 +20,15 @@ use tokio::sync::Notify;
 
 use crate::store::{Batch, Store, StoreError, Table};
 
+/// The channels from which this node pays, by channel id.
+pub const PAYER_CHANNELS: Table<StoredPayerChannel> = Table::own("payer_channels");
+/// What earlier versions counted as spent, by day and token.
+const SPENT: Table<Amount> = Table::own("spent");
+/// What counts of each channel, by channel id.
+const OUTLAYS: Table<ChannelOutlay> = Table::own("outlays");
+/// One-off payments that this node signed, by their nonce.
+const AUTHORIZED: Table<AuthorizationOutlay> = Table::own("authorized");
+
 /// Channels that are opened with one provider at most, for requests side by side.
 pub const CHANNELS_PER_PROVIDER_MAX: usize = 8;
 
@@ -107,7 +116,7 @@ fn same_but_salt(one: &ChannelConfig, other: &ChannelConfig) -> bool {
 /// What an earlier version counted, on the newest day that it has.
 fn counted_before(store: &Store) -> Result<(u64, BTreeMap<AssetId, Amount>), StoreError> {
     let mut spent: (u64, BTreeMap<AssetId, Amount>) = (0, BTreeMap::new());
-    store.each(Table::Spent, |key, amount: Amount| {
+    store.each(SPENT, |key, amount: Amount| {
         let (day, asset) = key.split_at(key.len().min(8));
         let day = u64::from_be_bytes(day.try_into().unwrap_or_default());
         let asset = std::str::from_utf8(asset).ok();
@@ -142,18 +151,18 @@ fn adopted(stored: &StoredPayerChannel) -> ChannelOutlay {
 
 fn outlays(store: &Store) -> Result<Outlays, StoreError> {
     let mut channels = BTreeMap::new();
-    store.each(Table::PayerChannels, |key, stored: StoredPayerChannel| {
+    store.each(PAYER_CHANNELS, |key, stored: StoredPayerChannel| {
         if key.len() == 32 {
             channels.insert(ChannelId(B256::from_slice(key)), adopted(&stored));
         }
     })?;
-    store.each(Table::Outlays, |key, row: ChannelOutlay| {
+    store.each(OUTLAYS, |key, row: ChannelOutlay| {
         if key.len() == 32 {
             channels.insert(ChannelId(B256::from_slice(key)), row);
         }
     })?;
     let mut authorizations = BTreeMap::new();
-    store.each(Table::Authorized, |key, row: AuthorizationOutlay| {
+    store.each(AUTHORIZED, |key, row: AuthorizationOutlay| {
         if key.len() == 32 {
             authorizations.insert(B256::from_slice(key), row);
         }
@@ -165,7 +174,7 @@ fn outlays(store: &Store) -> Result<Outlays, StoreError> {
 impl Channels {
     pub(super) fn load(store: Store) -> Result<Self, StoreError> {
         let mut slots = BTreeMap::new();
-        store.each(Table::PayerChannels, |key, stored: StoredPayerChannel| {
+        store.each(PAYER_CHANNELS, |key, stored: StoredPayerChannel| {
             if key.len() == 32 {
                 let id = ChannelId(B256::from_slice(key));
                 slots.insert(id, Slot::new(id, stored));
@@ -194,7 +203,7 @@ impl Channels {
 
     pub(super) fn view(&self) -> Result<Vec<ChannelView>, StoreError> {
         let mut views = Vec::new();
-        self.0.store.each(Table::PayerChannels, |key, stored| {
+        self.0.store.each(PAYER_CHANNELS, |key, stored| {
             if key.len() == 32 {
                 views.push(ChannelView {
                     channel: ChannelId(B256::from_slice(key)),
@@ -239,9 +248,9 @@ impl Channels {
         {
             let mut outlays = self.outlays();
             let (row, over) = outlays.authorized(reserved, nonce, valid_before_s, now);
-            batch.put(Table::Authorized, nonce.as_slice(), &row)?;
+            batch.put(AUTHORIZED, nonce.as_slice(), &row)?;
             for over in over {
-                batch.remove(Table::Authorized, over.as_slice());
+                batch.remove(AUTHORIZED, over.as_slice());
             }
         }
         self.0.store.commit(batch).await
@@ -273,7 +282,7 @@ impl Channels {
     pub(super) async fn unused(&self, nonce: B256, at_s: u64) -> Result<(), StoreError> {
         let mut batch = Batch::default();
         if self.outlays().unused(nonce, at_s) {
-            batch.remove(Table::Authorized, nonce.as_slice());
+            batch.remove(AUTHORIZED, nonce.as_slice());
         }
         self.0.store.commit(batch).await
     }
@@ -432,11 +441,11 @@ impl Channels {
     /// Writes a channel, and what counts of it.
     fn writing(&self, id: ChannelId, stored: &StoredPayerChannel) -> Result<Batch, StoreError> {
         let mut batch = Batch::default();
-        batch.put(Table::PayerChannels, id.0.as_slice(), stored)?;
+        batch.put(PAYER_CHANNELS, id.0.as_slice(), stored)?;
         let record = &stored.record;
         let kept = self.outlays().keep(id, record.refundable());
         if let Some(row) = kept {
-            batch.put(Table::Outlays, id.0.as_slice(), &row)?;
+            batch.put(OUTLAYS, id.0.as_slice(), &row)?;
         }
         Ok(batch)
     }
@@ -578,7 +587,7 @@ impl Held {
         };
         let mut batch = Batch::default();
         if let Some(row) = self.channels.outlays().observe(id, seen) {
-            batch.put(Table::Outlays, id.0.as_slice(), &row)?;
+            batch.put(OUTLAYS, id.0.as_slice(), &row)?;
         }
         self.channels.0.store.commit(batch).await
     }

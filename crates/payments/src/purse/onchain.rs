@@ -7,7 +7,7 @@ use tracing::debug;
 
 use super::channels::Sure;
 use super::{PayError, Purse};
-use crate::payments::escrow::Escrow;
+use crate::escrow::Escrow;
 
 /// Gas that beginning or finishing a withdrawal uses at most, by the snapshot of the contracts and a margin.
 const WITHDRAW_GAS: u64 = 120_000;

@@ -7,6 +7,9 @@ use redb::{Database, StorageBackend};
 
 use super::*;
 
+const VALUES: Table<Vec<u8>> = Table::new("values");
+const FIRST: Table<u64> = Table::new("first");
+const LAST: Table<u64> = Table::new("last");
 /// Each commit's value: a dozen fill both halves of a journal.
 const VALUE_BYTES: usize = 200_000;
 const COMMITS: u64 = 14;
@@ -57,14 +60,14 @@ fn batch(number: u64) -> Batch {
     };
     let mut batch = Batch::default();
     let value = vec![u8::try_from(number).unwrap(); length];
-    batch.put(Table::Transfers, &key(number), &value).unwrap();
+    batch.put(VALUES, &key(number), &value).unwrap();
     if let Some(older) = number.checked_sub(2) {
-        batch.remove(Table::Transfers, &key(older));
+        batch.remove(VALUES, &key(older));
     }
     batch
-        .put_new(Table::Facilitated, b"first", &number)
+        .put_new(FIRST, b"first", &number)
         .unwrap();
-    batch.put(Table::Watched, b"last", &number).unwrap();
+    batch.put(LAST, b"last", &number).unwrap();
     batch
 }
 
@@ -80,18 +83,18 @@ fn write(store: &Store, runtime: &tokio::runtime::Runtime) -> u64 {
 
 /// How many commits the store has: what it holds must be exactly what they leave.
 fn commits_in(store: &Store) -> u64 {
-    let last: Option<u64> = store.get(Table::Watched, b"last").unwrap();
+    let last: Option<u64> = store.get(LAST, b"last").unwrap();
     let commits = last.map_or(0, |last| last + 1);
     let mut found = BTreeMap::new();
     store
-        .each(Table::Transfers, |key, value: Vec<u8>| {
+        .each(VALUES, |key, value: Vec<u8>| {
             found.insert(key.to_vec(), value[0]);
         })
         .unwrap();
     let kept = commits.saturating_sub(2)..commits;
     let expected = kept.map(|number| (key(number).to_vec(), u8::try_from(number).unwrap()));
     assert_eq!(found, expected.collect());
-    let first = store.get::<u64>(Table::Facilitated, b"first").unwrap();
+    let first = store.get(FIRST, b"first").unwrap();
     assert_eq!(first, last.map(|_| 0));
     commits
 }
@@ -168,9 +171,9 @@ async fn whoever_reads_sees_everything_that_was_answered() {
     let store = Disk::new().open().unwrap();
     for number in 0..200_u64 {
         let mut batch = Batch::default();
-        batch.put(Table::Watched, b"last", &number).unwrap();
+        batch.put(LAST, b"last", &number).unwrap();
         store.commit(batch).await.unwrap();
-        assert_eq!(store.get(Table::Watched, b"last").unwrap(), Some(number));
+        assert_eq!(store.get(LAST, b"last").unwrap(), Some(number));
     }
 }
 
@@ -181,7 +184,7 @@ fn a_lone_writer_is_answered_on_its_own_thread_and_in_its_turn() {
     for number in 0..3_u64 {
         let mut batch = Batch::default();
         if number < 2 {
-            batch.put(Table::Watched, b"last", &number).unwrap();
+            batch.put(LAST, b"last", &number).unwrap();
         }
         let say = say.clone();
         let done = move |outcome: Result<(), StoreError>| {
@@ -198,5 +201,5 @@ fn a_lone_writer_is_answered_on_its_own_thread_and_in_its_turn() {
     let here = std::thread::current().id();
     let answers: Vec<_> = heard.try_iter().collect();
     assert_eq!(answers, [0, 1, 2].map(|number| (number, true, here)));
-    assert_eq!(store.get(Table::Watched, b"last").unwrap(), Some(1_u64));
+    assert_eq!(store.get(LAST, b"last").unwrap(), Some(1_u64));
 }

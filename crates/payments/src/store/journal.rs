@@ -283,13 +283,12 @@ mod tests {
     use redb::backends::InMemoryBackend;
 
     use super::*;
-    use crate::store::Table;
 
     const ID: StoreId = [7; 16];
 
     fn row(byte: u8, length: usize) -> Row {
         Row {
-            table: Table::Watched,
+            table: "watched".into(),
             key: vec![byte],
             value: Some(vec![byte; length]),
             is_new_only: false,

@@ -5,7 +5,7 @@
 //! as half a sync. Whoever reads sees everything that was answered before: a read waits until the database has it
 //! ([`Progress`]).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 use redb::{Database, Durability, ReadableTable};
 
 use super::journal::{BODY_BYTES_MAX, Journal, Place, Record, StoreId};
-use super::{Done, JOURNAL_STATE, JOURNAL_STATE_KEY, Row, StoreError, Table, encode};
+use super::table::Definition;
+use super::{Done, JOURNAL_STATE, JOURNAL_STATE_KEY, Row, StoreError, encode};
 
 /// Batches that share one commit at most.
 const GROUP_BATCHES_MAX: usize = 1_024;
@@ -164,13 +165,10 @@ impl Applier {
         let mut write = self.database.begin_write()?;
         write.set_durability(durability)?;
         // Each table is opened once, because to open one costs more than to write a row.
-        for table in Table::ALL {
-            let mut rows = rows.clone().filter(|row| row.table == table).peekable();
-            if rows.peek().is_none() {
-                continue;
-            }
-            let mut table = write.open_table(table.definition())?;
-            for row in rows {
+        let names: BTreeSet<&str> = rows.clone().map(|row| &*row.table).collect();
+        for name in names {
+            let mut table = write.open_table(Definition::new(name))?;
+            for row in rows.clone().filter(|row| row.table == name) {
                 let key = row.key.as_slice();
                 if row.is_new_only && table.get(key)?.is_some() {
                     continue;

@@ -12,12 +12,12 @@ use alloy_primitives::Address;
 use alloy_signer_local::PrivateKeySigner;
 use hearth_chain::client::{ChainClient, Environment, HttpOptions, SystemEnvironment};
 use hearth_chain::sender::SenderConfig;
-use hearth_node::http::proxy::Upstream as Proxied;
-use hearth_node::payments::gate::Gate;
-use hearth_node::payments::offer::{AcceptedAsset, FixedPrice, Price};
-use hearth_node::payments::settlement::Settlement;
-use hearth_node::payments::till::{ChainAccess, Tasks, Till, TillKeys, open_escrows};
-use hearth_node::store::Store;
+use hearth_payments::proxy::Upstream as Proxied;
+use hearth_payments::gate::Gate;
+use hearth_payments::offer::{AcceptedAsset, FixedPrice, Price};
+use hearth_payments::settlement::Settlement;
+use hearth_payments::till::{ChainAccess, Tasks, Till, TillKeys, open_escrows};
+use hearth_payments::store::Store;
 use hearth_protocol::claim::ClaimPolicy;
 use hearth_protocol::id::{AssetId, ChainId};
 use hearth_protocol::money::Amount;
@@ -181,7 +181,7 @@ impl Seller {
             description: None,
             environment,
         };
-        let http = hearth_node::http::client().expect("an HTTP client");
+        let http = hearth_payments::http::client().expect("an HTTP client");
         // The service behind it counts in atomic units, as a token without decimals has them.
         let router = Proxied::new(self.upstream.clone(), http, 0).router(gate);
         let listener = TcpListener::bind(self.address)

@@ -19,10 +19,10 @@ use hearth_chain::client::{ChainClient, SystemEnvironment};
 use hearth_chain::embedded::{Embedded, EmbeddedConfig, Genesis, TEST_DOLLAR_ADDRESS};
 use hearth_chain::fault::{FaultyBackend, Unsynced};
 use hearth_chain::sender::SenderConfig;
-use hearth_node::payments::desk::StoredChannel;
-use hearth_node::payments::purse::{PayerKeys, Purchase, Purse};
-use hearth_node::payments::till::{ChainAccess, Tasks, TillKeys, open_escrows};
-use hearth_node::store::{Store, Table};
+use hearth_payments::desk::{PROVIDER_CHANNELS, StoredChannel};
+use hearth_payments::purse::{PayerKeys, Purchase, Purse};
+use hearth_payments::store::Store;
+use hearth_payments::till::{ChainAccess, Tasks, TillKeys, open_escrows};
 use hearth_protocol::channel::OnchainState;
 use hearth_protocol::id::{ChainId, ChannelId};
 use hearth_protocol::money::Amount;
@@ -286,7 +286,7 @@ impl Payer {
                 session: keys.session.clone(),
             };
             let escrows = open_escrows(access(&case.chain).await, &till_keys, &store, &mut tasks);
-            let http = hearth_node::http::client().unwrap();
+            let http = hearth_payments::http::client().unwrap();
             let environment = Arc::new(SystemEnvironment);
             Purse::new(keys, spending, store, escrows.ok()?, http, environment).ok()
         })?;
@@ -427,7 +427,7 @@ impl<'a> Trade<'a> {
         loop {
             let mut records = Vec::new();
             let store = &self.provider().store;
-            let read = store.each(Table::ProviderChannels, |key, stored| {
+            let read = store.each(PROVIDER_CHANNELS, |key, stored| {
                 records.push((ChannelId(B256::from_slice(key)), stored));
             });
             match read {
@@ -469,7 +469,7 @@ impl<'a> Trade<'a> {
         };
         let approved = Arc::clone(&self.deposits_approved);
         let (early, last) = self.runtime.block_on(async {
-            let approve = |tag: &hearth_node::payments::purse::PriceTag| {
+            let approve = |tag: &hearth_payments::purse::PriceTag| {
                 *approved.lock().unwrap() += u32::from(tag.deposit.is_some());
                 true
             };

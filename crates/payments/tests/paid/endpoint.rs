@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use hearth_chain::client::{ChainClient, HttpOptions, RetryPolicy};
 use hearth_chain::embedded::Embedded;
-use hearth_node::payments::till::Tasks;
+use hearth_payments::till::Tasks;
 use hearth_protocol::id::ChainId;
 use serde_json::{Value, json};
 

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use hearth_node::http::{Budget, Listener, Policy, serve};
-use hearth_node::payments::facilitator::{Callers, Facilitator};
-use hearth_node::payments::offer::{AcceptedAsset, Price};
-use hearth_node::payments::signing::sign;
-use hearth_node::payments::till::{Tasks, TillKeys, open_escrows};
+use hearth_doors::{Budget, Listener, Policy, serve};
+use hearth_payments::facilitator::{Callers, Facilitator};
+use hearth_payments::offer::{AcceptedAsset, Price};
+use hearth_payments::signing::sign;
+use hearth_payments::till::{Tasks, TillKeys, open_escrows};
 use hearth_protocol::exact::transfer_message;
 use hearth_protocol::x402::{
     Authorization, ErrorCode, ExactPayload, Extensions, PaymentPayload, PaymentRequirements,
@@ -117,7 +117,7 @@ impl Office {
     }
 
     fn post(&self, path: &str) -> reqwest::RequestBuilder {
-        let http = hearth_node::http::client().unwrap();
+        let http = hearth_payments::http::client().unwrap();
         http.post(format!("{}{path}", self.base))
     }
 
@@ -311,7 +311,7 @@ fn key_of_household() -> alloy_primitives::Address {
 async fn what_is_supported_is_said() {
     let world = World::start().await;
     let office = Office::open(&world).await;
-    let http = hearth_node::http::client().unwrap();
+    let http = hearth_payments::http::client().unwrap();
     let reply = http
         .get(format!("{}/supported", office.base))
         .send()

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hearth_node::payments::desk::{Desk, StoredChannel};
-use hearth_node::payments::follower::{Followed, Follower};
-use hearth_node::payments::till::{Tasks, TillKeys, open_escrows};
-use hearth_node::store::{Batch, Store, Table};
+use hearth_payments::desk::{Desk, PROVIDER_CHANNELS, StoredChannel};
+use hearth_payments::follower::{Followed, Follower};
+use hearth_payments::store::{Batch, Store};
+use hearth_payments::till::{Tasks, TillKeys, open_escrows};
 use hearth_protocol::channel::OnchainState;
 use hearth_protocol::id::{ChainId, ChannelId};
 use hearth_protocol::time::Timestamp;
@@ -50,7 +50,7 @@ async fn eventually(what: &str, is_so: impl Fn() -> bool) {
 
 fn onchain(store: &Store, channel: ChannelId) -> OnchainState {
     let stored: Option<StoredChannel> = store
-        .get(Table::ProviderChannels, channel.0.as_slice())
+        .get(PROVIDER_CHANNELS, channel.0.as_slice())
         .unwrap();
     stored.unwrap().record.onchain.unwrap()
 }
@@ -69,12 +69,12 @@ async fn events_tell_what_happened_also_while_the_provider_was_away() {
     let store = world.store("followed");
     let stored: Option<StoredChannel> = shop
         .store
-        .get(Table::ProviderChannels, channel.0.as_slice())
+        .get(PROVIDER_CHANNELS, channel.0.as_slice())
         .unwrap();
     let mut batch = Batch::default();
     batch
         .put(
-            Table::ProviderChannels,
+            PROVIDER_CHANNELS,
             channel.0.as_slice(),
             &stored.unwrap(),
         )

@@ -12,8 +12,7 @@ mod strangers;
 use alloy_primitives::{Address, U256};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use hearth_node::payments::desk::StoredChannel;
-use hearth_node::store::Table;
+use hearth_payments::desk::{PROVIDER_CHANNELS, StoredChannel};
 use hearth_protocol::x402::ErrorCode;
 use http::StatusCode;
 use serde_json::json;
@@ -32,7 +31,7 @@ async fn books(forger: &Forger<'_>) -> String {
     forger.shop.till.desk.written().await.unwrap();
     let store = &forger.shop.store;
     store
-        .each(Table::ProviderChannels, |key, stored: StoredChannel| {
+        .each(PROVIDER_CHANNELS, |key, stored: StoredChannel| {
             records.push(format!("{key:?} {stored:?}"));
         })
         .unwrap();

@@ -12,8 +12,8 @@ use axum::response::Response;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hearth_chain::client::Environment;
-use hearth_node::payments::purse::{PaidResponse, PayError, Purchase, Purse};
-use hearth_node::payments::till::Tasks;
+use hearth_payments::purse::{PaidResponse, PayError, Purchase, Purse};
+use hearth_payments::till::Tasks;
 use hearth_protocol::money::Amount;
 use hearth_protocol::spending::{AssetLimit, Declined};
 use hearth_protocol::x402::{

@@ -4,7 +4,6 @@
 // Clippy knows the tests themselves, not what they share.
 #![allow(clippy::unwrap_used)]
 
-mod answers;
 mod crash;
 mod endpoint;
 mod facilitator;
@@ -12,18 +11,12 @@ mod follower;
 mod hostile;
 mod limits;
 mod proxy;
-#[allow(
-    dead_code,
-    reason = "shared with the tests of the surface, which use the rest"
-)]
-#[path = "../surface/script.rs"]
-mod script;
 mod settlement;
 mod slow;
 mod watchtower;
 mod world;
 
-use hearth_node::payments::till::Tasks;
+use hearth_payments::till::Tasks;
 use hearth_protocol::money::Amount;
 use world::{World, amount};
 

@@ -7,8 +7,8 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
-use hearth_node::http::proxy::Upstream;
-use hearth_node::payments::offer::Price;
+use hearth_payments::offer::Price;
+use hearth_payments::proxy::Upstream;
 use hearth_protocol::money::Amount;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -60,7 +60,7 @@ impl Behind {
     /// The same, and what it answers requests with.
     pub(crate) async fn shop_and_router(&self, world: &World) -> (Shop, Router) {
         let base = format!("http://{}/public", self.address).parse().unwrap();
-        let upstream = Upstream::new(base, hearth_node::http::client().unwrap(), 6);
+        let upstream = Upstream::new(base, hearth_payments::http::client().unwrap(), 6);
         let price = Price {
             need: amount(100),
             ceiling: amount(100),

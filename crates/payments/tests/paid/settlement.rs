@@ -9,12 +9,12 @@ use axum::routing::post;
 use hearth_chain::client::{ChainClient, HttpOptions};
 use hearth_chain::embedded::Embedded;
 use hearth_chain::sender::{DynSigner, RedbJournal, Sender};
-use hearth_node::payments::desk::StoredChannel;
-use hearth_node::payments::escrow::{Escrow, Escrows};
-use hearth_node::payments::purse::Purse;
-use hearth_node::payments::settlement::Settlement;
-use hearth_node::payments::till::Tasks;
-use hearth_node::store::{Batch, Table};
+use hearth_payments::desk::{PROVIDER_CHANNELS, StoredChannel};
+use hearth_payments::escrow::{Escrow, Escrows};
+use hearth_payments::purse::Purse;
+use hearth_payments::settlement::Settlement;
+use hearth_payments::store::Batch;
+use hearth_payments::till::Tasks;
 use hearth_protocol::claim::{ClaimPolicy, ClaimReason};
 use hearth_protocol::id::ChainId;
 use hearth_protocol::money::Amount;
@@ -263,7 +263,7 @@ async fn a_chain_that_does_not_answer_delays_no_claim_on_another() {
     // The same is due on a chain that comes first in every list.
     let dead = ChainId(1);
     let mut batch = Batch::default();
-    let table = Table::ProviderChannels;
+    let table = PROVIDER_CHANNELS;
     shop.store
         .each(table, |key, mut stored: StoredChannel| {
             stored.chain = dead;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hearth_node::http::{Bounds, Budget, Limits};
+use hearth_doors::{Bounds, Budget, Limits};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;

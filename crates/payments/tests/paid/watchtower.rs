@@ -5,12 +5,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hearth_node::http::{Budget, Listener, Policy, serve};
-use hearth_node::payments::escrow::Escrows;
-use hearth_node::payments::purse::{Purse, Withdrawal};
-use hearth_node::payments::till::{Tasks, TillKeys, open_escrows};
-use hearth_node::payments::watchtower::{Handover, HandoverError, WatchReport, Watchtower};
-use hearth_node::store::{Batch, Store, Table};
+use hearth_doors::{Budget, Listener, Policy, serve};
+use hearth_payments::escrow::Escrows;
+use hearth_payments::purse::{Purse, Withdrawal};
+use hearth_payments::store::{Batch, Store};
+use hearth_payments::till::{Tasks, TillKeys, open_escrows};
+use hearth_payments::watchtower::{
+    Handover, HandoverError, WATCHED, WatchReport, Watchtower,
+};
 use hearth_protocol::id::ChainId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -316,7 +318,7 @@ async fn an_old_claim_that_is_shown_again_takes_the_place_of_no_higher_one() {
     all.join_all().await;
     let mut held = Vec::new();
     let note = |_: &[u8], handover: Handover| held.push(handover.claim.total_claimed);
-    store.each(Table::Watched, note).unwrap();
+    store.each(WATCHED, note).unwrap();
     assert_eq!(held, [amount(400)]);
     // Nor is a higher one forgotten when the chain has a lower one.
     shop.till.settlement.claim(true).await.unwrap();
@@ -329,7 +331,7 @@ async fn an_old_claim_that_is_shown_again_takes_the_place_of_no_higher_one() {
     tower.look().await.unwrap();
     let mut held = Vec::new();
     let note = |_: &[u8], handover: Handover| held.push(handover.claim.total_claimed);
-    store.each(Table::Watched, note).unwrap();
+    store.each(WATCHED, note).unwrap();
     assert_eq!(held, [amount(500)]);
 }
 
@@ -350,7 +352,7 @@ async fn a_chain_that_does_not_answer_delays_no_watched_claim_on_another() {
             network: dead,
             ..handover.clone()
         };
-        batch.put(Table::Watched, &[byte; 32], &elsewhere).unwrap();
+        batch.put(WATCHED, &[byte; 32], &elsewhere).unwrap();
     }
     store.commit(batch).await.unwrap();
     let tower = tower_of(escrows, &store, &world);

@@ -19,13 +19,13 @@ use hearth_chain::embedded::{
     Embedded, EmbeddedConfig, Genesis, GenesisCall, GenesisCode, TEST_DOLLAR_ADDRESS,
 };
 use hearth_chain::sender::{DynSigner, IntentId, RedbJournal, Sender, SenderConfig, TxIntent};
-use hearth_node::payments::desk::StoredChannel;
-use hearth_node::payments::escrow::Escrows;
-use hearth_node::payments::gate::{Gate, Meter, PaidLayer};
-use hearth_node::payments::offer::{AcceptedAsset, FixedPrice, Price};
-use hearth_node::payments::purse::{PayerKeys, Purchase, Purse};
-use hearth_node::payments::till::{ChainAccess, Tasks, Till, TillKeys, open_escrows};
-use hearth_node::store::{Batch, Store, Table};
+use hearth_payments::desk::{PROVIDER_CHANNELS, StoredChannel};
+use hearth_payments::escrow::Escrows;
+use hearth_payments::gate::{Gate, Meter, PaidLayer};
+use hearth_payments::offer::{AcceptedAsset, FixedPrice, Price};
+use hearth_payments::purse::{PAYER_CHANNELS, PayerKeys, Purchase, Purse};
+use hearth_payments::store::{Batch, Store};
+use hearth_payments::till::{ChainAccess, Tasks, Till, TillKeys, open_escrows};
 use hearth_protocol::claim::ClaimPolicy;
 use hearth_protocol::id::{AssetId, ChainId, ChannelId};
 use hearth_protocol::money::Amount;
@@ -206,7 +206,7 @@ impl Shop {
     pub(crate) fn claim_row(&self, channel: ChannelId) -> ClaimRow {
         let stored: StoredChannel = self
             .store
-            .get(Table::ProviderChannels, channel.0.as_slice())
+            .get(PROVIDER_CHANNELS, channel.0.as_slice())
             .unwrap()
             .unwrap();
         stored.record.claim_row().unwrap()
@@ -462,7 +462,7 @@ impl World {
             household: key(1),
             session: key(2),
         };
-        let http = hearth_node::http::client().unwrap();
+        let http = hearth_payments::http::client().unwrap();
         Purse::new(keys, spending, self.store(name), escrows, http, clock).unwrap()
     }
 }
@@ -515,7 +515,7 @@ impl World {
         for view in purse.channels().unwrap() {
             let key = view.channel.0;
             batch
-                .put(Table::PayerChannels, key.as_slice(), &view.stored)
+                .put(PAYER_CHANNELS, key.as_slice(), &view.stored)
                 .unwrap();
         }
         store.commit(batch).await.unwrap();
@@ -523,7 +523,7 @@ impl World {
             household: key(1),
             session: key(2),
         };
-        let http = hearth_node::http::client().unwrap();
+        let http = hearth_payments::http::client().unwrap();
         let environment = Arc::clone(&self.environment);
         let payer = Purse::new(keys, Spending::default(), store, escrows, http, environment);
         (payer.unwrap(), tasks)

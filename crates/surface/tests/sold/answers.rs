@@ -6,14 +6,12 @@ use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
 use hearth_chain::client::SystemEnvironment;
-use hearth_node::answers::{Answerer, AskError, Tier};
-use hearth_node::http::surface::{ForSale, PriceTable, Surface, sold};
-use hearth_node::payments::desk::StoredChannel;
-use hearth_node::payments::gate::Gate;
-use hearth_node::payments::offer::Price as Quoted;
-use hearth_node::payments::purse::Purchase;
-use hearth_node::roles::provider::Openness;
-use hearth_node::store::Table;
+use hearth_surface::answers::{Answerer, AskError, Openness, Tier};
+use hearth_surface::{ForSale, PriceTable, Surface, sold};
+use hearth_payments::desk::{PROVIDER_CHANNELS, StoredChannel};
+use hearth_payments::gate::Gate;
+use hearth_payments::offer::Price as Quoted;
+use hearth_payments::purse::Purchase;
 use hearth_protocol::answer::Price;
 use http::{HeaderMap, Method};
 use serde_json::{Value, json};
@@ -78,7 +76,7 @@ impl Seller {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let mut found = Vec::new();
-            let table = Table::ProviderChannels;
+            let table = PROVIDER_CHANNELS;
             let seen = |_: &[u8], stored: StoredChannel| found.push(stored.record.charged);
             self.shop.store.each(table, seen).unwrap();
             if found == [amount(charged)] {
@@ -169,7 +167,7 @@ async fn a_stream_is_charged_as_it_was_delivered_though_it_breaks() {
 #[tokio::test]
 async fn what_cannot_be_served_is_refused_before_anything_is_paid() {
     let seller = Seller::start().await;
-    let http = hearth_node::http::client().unwrap();
+    let http = hearth_payments::http::client().unwrap();
     let post = |body: Value| {
         http.post(seller.shop.url("/v1/chat/completions"))
             .json(&body)
@@ -256,7 +254,7 @@ async fn a_payer_that_goes_away_is_charged_what_was_said_until_then_and_no_more(
 #[tokio::test]
 async fn while_the_owner_needs_the_device_nothing_is_sold() {
     let seller = Seller::start().await;
-    let http = hearth_node::http::client().unwrap();
+    let http = hearth_payments::http::client().unwrap();
     let ask = || {
         let body = json!({ "model": "parrot", "messages": said("hello") });
         http.post(seller.shop.url("/v1/chat/completions"))

@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hearth_api::anthropic::{Block, Event, Message};
 use hearth_api::openai::responses::{OutputItem, Response};
-use hearth_node::answers::{Input, Speaker};
+use hearth_surface::answers::{Input, Speaker};
 use hearth_protocol::answer::Grammar;
 use serde_json::{Value, json};
 

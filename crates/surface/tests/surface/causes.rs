@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use hearth_node::answers::{AskError, Field};
+use hearth_surface::answers::{AskError, Field};
 use serde_json::{Value, json};
 
 use crate::script::{Served, said};

@@ -1,7 +1,7 @@
 //! `/v1/chat/completions`.
 
 use hearth_api::openai::chat::{ChatChunk, ChatCompletion};
-use hearth_node::answers::{Input, Speaker, Tier};
+use hearth_surface::answers::{Input, Speaker, Tier};
 use hearth_protocol::answer::Grammar;
 use serde_json::{Value, json};
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::io::Write;
 
-use hearth_node::answers::Tier;
-use hearth_node::http::surface::{ANSWERS_AT_ONCE, ApiKey, Cap, secret};
+use hearth_surface::answers::Tier;
+use hearth_surface::{ANSWERS_AT_ONCE, ApiKey, Cap, secret};
 use hearth_protocol::money::Amount;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -1,7 +1,7 @@
 //! Where the APIs have grown: what can be taken is taken, the rest is refused by name, and nothing silently means
 //! something else.
 
-use hearth_node::answers::{Input, Message, Speaker};
+use hearth_surface::answers::{Input, Message, Speaker};
 use hearth_protocol::answer::Grammar;
 use serde_json::{Value, json};
 

@@ -14,14 +14,13 @@ use futures::stream::{self, BoxStream};
 use futures::{FutureExt, StreamExt};
 use hearth_api::money::Money;
 use hearth_chain::client::SystemEnvironment;
-use hearth_models::grammar::{GrammarChecker, GrammarError, GrammarSource};
-use hearth_node::answers::{
+use hearth_surface::answers::{
     Answer, Answerer, AskError, Embedded, Ending, Input, Logprob, ModelCard, Part, Question,
-    Source, Speaker, Usage,
+    SchemaFault, Source, Speaker, Usage,
 };
-use hearth_node::http::surface::own_policy;
-use hearth_node::http::surface::{ApiKey, Door, KeyTable, Surface};
-use hearth_node::http::{Budget, Listener, serve};
+use hearth_surface::own_policy;
+use hearth_surface::{ApiKey, Door, KeyTable, Surface};
+use hearth_doors::{Budget, Listener, serve};
 use hearth_protocol::answer::{AnswerId, SignedReceipt, StopReason};
 use serde_json::{Value, json};
 use tokio::sync::{Notify, oneshot};
@@ -223,8 +222,12 @@ fn play(question: &Question) -> Result<(Source, Vec<Part>), AskError> {
 }
 
 impl Answerer for Script {
-    fn check_schema(&self, schema: String, _: Duration) -> BoxFuture<'_, Result<(), GrammarError>> {
-        let found = GrammarChecker::of_bytes().check(&GrammarSource::JsonSchema(schema));
+    /// A schema that says what must not be is one that no model follows.
+    fn check_schema(&self, schema: String, _: Duration) -> BoxFuture<'_, Result<(), SchemaFault>> {
+        let found = match schema.contains("\"not\":") {
+            true => Err(SchemaFault::Refused("it says `not`".to_owned())),
+            false => Ok(()),
+        };
         Box::pin(async move { found })
     }
 
@@ -383,7 +386,7 @@ impl Served {
             script,
             surface,
             address,
-            http: hearth_node::http::client().unwrap(),
+            http: hearth_payments::http::client().unwrap(),
             _stop: stop,
         }
     }

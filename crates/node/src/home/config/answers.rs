@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::str::FromStr;
 
+use hearth_surface::answers::Tier;
+use hearth_surface::ANSWERS_AT_ONCE;
 use hearth_protocol::answer::Price;
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::money::Amount;
@@ -15,8 +17,6 @@ use toml::Spanned;
 use url::Url;
 
 use super::{AssetConfig, Fault, fault, whole_tokens};
-use crate::answers::Tier;
-use crate::http::surface::ANSWERS_AT_ONCE;
 use crate::trade::AT_ONCE_MAX;
 
 /// The most models in a configuration.

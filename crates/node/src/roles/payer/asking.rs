@@ -4,6 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::future::pending;
 use std::time::Duration;
 
+use hearth_surface::answers::{AskError, Ending, Logprob, Part, Promises, Question, Source, Usage};
+use hearth_payments::purse::{PayError, Tab};
+use hearth_payments::store::Batch;
 use hearth_models::engine::{EndReason, Event as Made, Generation};
 use hearth_net::{FrameReceiver, FrameSender, Liveness, RecvError};
 use hearth_protocol::answer::frame::{RefusalCode, TokenLogprobs};
@@ -22,12 +25,9 @@ use tracing::{info, warn};
 use super::readers::Reader;
 use super::refund::provider_name;
 use super::text;
-use super::{Payer, Prepared, StoredPurchase, count};
-use crate::answers::{AskError, Ending, Logprob, Part, Promises, Question, Source, Usage};
-use crate::payments::purse::{PayError, Tab};
+use super::{BOUGHT, Payer, Prepared, StoredPurchase, count};
 use crate::roles::causes::{self, Verdict};
 use crate::roles::served::{Gathered, stop_reason};
-use crate::store::{Batch, Table};
 use crate::wallet::money;
 
 /// How long a payment may take, as it is promised, in seconds.
@@ -477,7 +477,7 @@ impl Asking {
             model: self.model.clone(),
         };
         let mut batch = Batch::default();
-        let written = match batch.put(Table::Bought, &key, &stored) {
+        let written = match batch.put(BOUGHT, &key, &stored) {
             Ok(()) => self.payer.parts().store.commit(batch).await,
             Err(error) => Err(error),
         };
@@ -673,7 +673,8 @@ async fn promise_on(
     promised: &Promises,
     now: Timestamp,
 ) -> Result<Vec<u8>, PayError> {
-    promised.kept(now).await?;
+    let kept = promised.kept(now).await;
+    kept.map_err(|error| PayError::Uncounted(Box::new(error)))?;
     let payment = tab.promise(amount).await?;
     if promised.add(tab.asset(), tab.newly_counted()) {
         return Ok(payment);

@@ -3,6 +3,9 @@
 use std::future::pending;
 use std::time::Duration;
 
+use hearth_surface::answers::Openness;
+use hearth_payments::desk::DeskStopped;
+use hearth_payments::signing::sign;
 use hearth_models::asker::Asker;
 use hearth_models::engine::{Event as Made, Generation};
 use hearth_net::{FrameReceiver, FrameSender, IncomingAnswer, Origin, RecvError, SendError};
@@ -21,9 +24,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, Interval, interval_at, sleep_until, timeout};
 
 use super::till::{self, Admitting, Outcome, Promised, Refunding, Tab};
-use super::{Openness, Provider, refusal};
-use crate::payments::desk::DeskStopped;
-use crate::payments::signing::sign;
+
+use super::{Provider, refusal};
 use crate::roles::causes;
 use crate::roles::served::{Gathered, Served, asker_number, stop_reason};
 

@@ -4,6 +4,10 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 
 use alloy_primitives::Address;
+use hearth_payments::desk::{Admission, Alongside, Desk, DeskStopped, Refusal, Ticket};
+use hearth_payments::gate::batch_response;
+use hearth_payments::offer::{self, AcceptedAsset};
+use hearth_payments::store::Batch;
 use hearth_protocol::answer::provider::Meter;
 use hearth_protocol::answer::{Price, SignedReceipt};
 use hearth_protocol::channel::provider::{Correction, Quote, Statement};
@@ -18,11 +22,7 @@ use hearth_protocol::x402::{
 };
 use serde::Deserialize;
 
-use super::{SaleNumber, Sales, StoredSale};
-use crate::payments::desk::{Admission, Alongside, Desk, DeskStopped, Refusal, Ticket};
-use crate::payments::gate::batch_response;
-use crate::payments::offer::{self, AcceptedAsset};
-use crate::store::{Batch, Table};
+use super::{SALES, SaleNumber, Sales, StoredSale};
 
 /// What a paid answer has been promised, and owes.
 pub(super) struct Tab<'a> {
@@ -357,7 +357,7 @@ impl Paying {
         let keep = sale.map(|(number, sale)| {
             let keep: Alongside = Box::new(move |_| {
                 let mut batch = Batch::default();
-                batch.put(Table::Sales, &sale.key(number), &sale)?;
+                batch.put(SALES, &sale.key(number), &sale)?;
                 Ok(batch)
             });
             keep

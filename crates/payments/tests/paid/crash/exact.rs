@@ -5,8 +5,8 @@
 //! reply be lost. No payment serves another request, or serves again once its reply arrived.
 
 use alloy_primitives::B256;
-use hearth_node::payments::offer::Price;
-use hearth_node::payments::signing::sign;
+use hearth_payments::offer::Price;
+use hearth_payments::signing::sign;
 use hearth_protocol::exact::transfer_message;
 use hearth_protocol::x402::{Authorization, ErrorCode, PAYMENT_SIGNATURE, encode_header};
 use serde_json::{Value, json};
@@ -88,7 +88,7 @@ fn ask(trade: &mut Trade<'_>, path: &str, payment: &Value) -> Reply {
     let url = trade.provider().url(path);
     let header = encode_header(payment).unwrap();
     let reply = trade.runtime.block_on(async {
-        let http = hearth_node::http::client().unwrap();
+        let http = hearth_payments::http::client().unwrap();
         let sent = http.get(url).header(PAYMENT_SIGNATURE, header).send().await;
         let Ok(response) = sent else {
             return Reply::None;

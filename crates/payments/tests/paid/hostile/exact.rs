@@ -4,7 +4,7 @@ use alloy_primitives::{B256, U256};
 use alloy_sol_types::SolCall;
 use hearth_chain::bindings::IERC3009;
 use hearth_chain::embedded::TEST_DOLLAR_ADDRESS;
-use hearth_node::payments::offer::AcceptedAsset;
+use hearth_payments::offer::AcceptedAsset;
 use hearth_protocol::signature::Signature;
 use hearth_protocol::x402::{Authorization, ErrorCode};
 use serde_json::{Value, json};

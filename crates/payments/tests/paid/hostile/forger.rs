@@ -4,8 +4,8 @@ use alloy_primitives::{Address, B256, U256};
 use alloy_signer_local::PrivateKeySigner;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use hearth_node::payments::offer::{AcceptedAsset, Price};
-use hearth_node::payments::signing::sign;
+use hearth_payments::offer::{AcceptedAsset, Price};
+use hearth_payments::signing::sign;
 use hearth_protocol::channel::{Voucher, deposit_message};
 use hearth_protocol::eip712::{ChannelConfig, SettlementDomain};
 use hearth_protocol::exact::transfer_message;
@@ -49,7 +49,7 @@ impl<'a> Forger<'a> {
     pub(super) async fn new(world: &'a World, shop: &'a Shop) -> Self {
         let asset = accepted(shop.receiver, key(4).address());
         let config = config_for(&asset);
-        let http = hearth_node::http::client().unwrap();
+        let http = hearth_payments::http::client().unwrap();
         let mut forger = Self {
             world,
             shop,
@@ -78,7 +78,7 @@ impl<'a> Forger<'a> {
             config: config_for(&asset),
             asset,
             charged,
-            http: hearth_node::http::client().unwrap(),
+            http: hearth_payments::http::client().unwrap(),
         }
     }
 
@@ -91,7 +91,7 @@ impl<'a> Forger<'a> {
             shop,
             asset,
             charged: 0,
-            http: hearth_node::http::client().unwrap(),
+            http: hearth_payments::http::client().unwrap(),
         }
     }
 

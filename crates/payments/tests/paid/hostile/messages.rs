@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use hearth_node::http::{Bounds, Budget, Listener, Policy, serve};
+use hearth_doors::{Bounds, Budget, Listener, Policy, serve};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;

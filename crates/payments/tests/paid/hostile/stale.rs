@@ -1,8 +1,8 @@
 //! Payers that take their money back while the provider cannot see it.
 
-use hearth_node::payments::desk::{Admission, StoredChannel};
-use hearth_node::payments::till::Tasks;
-use hearth_node::store::{Batch, Table};
+use hearth_payments::desk::{Admission, PROVIDER_CHANNELS, StoredChannel};
+use hearth_payments::store::Batch;
+use hearth_payments::till::Tasks;
 use hearth_protocol::channel::provider::Quote;
 use hearth_protocol::channel::{CheckedPayment, PaymentKind, check};
 use hearth_protocol::id::ChainId;
@@ -97,12 +97,12 @@ async fn a_provider_that_was_away_reads_a_channel_before_it_works_on_it() {
     shop.till.desk.written().await.unwrap();
     let stored: Option<StoredChannel> = shop
         .store
-        .get(Table::ProviderChannels, channel.as_slice())
+        .get(PROVIDER_CHANNELS, channel.as_slice())
         .unwrap();
     let mut batch = Batch::default();
     batch
         .put(
-            Table::ProviderChannels,
+            PROVIDER_CHANNELS,
             channel.as_slice(),
             &stored.unwrap(),
         )
