@@ -8,7 +8,7 @@ use hearth_api::payments::{
     Returned, WhichChannels,
 };
 use hearth_node::home::Home;
-use hearth_node::household::client::{Client, get_if_up};
+use hearth_node::owner::client::{Client, get_if_up};
 use hearth_node::keys::Keystore;
 use hearth_node::trade::{self, Answer, Payer, Request};
 

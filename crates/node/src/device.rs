@@ -5,14 +5,6 @@
 //! lacks (a chain that answers, a model, a peer) is said and does not keep the rest from working:
 //! a device without a network still answers its household.
 
-mod admin;
-pub mod client;
-mod from_peers;
-pub mod keys;
-pub mod machine;
-mod members;
-pub mod models;
-mod paying;
 mod power;
 mod selling;
 pub mod service;
@@ -22,7 +14,6 @@ mod spent;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,13 +24,13 @@ use hearth_surface::answers::Answerer;
 use hearth_surface::{ApiKey, Door, KEYLESS, Surface, own_policy, sold_policy};
 use hearth_payments::escrow::Escrows;
 use hearth_payments::purse::{PayerKeys, Purse};
-use hearth_payments::till::{Tasks, Till, TillKeys, open_escrows};
+use hearth_payments::till::{Tasks, Till, TillError, TillKeys, open_escrows};
 use hearth_payments::store::{OpenError, Store, StoreError};
 use hearth_api::household::{NodeReady, ServedModel};
 use hearth_chain::client::Environment;
 use hearth_models::engine::LoadError;
 use hearth_models::reader::Launcher;
-use hearth_net::{Network, NetworkOptions, OfferChange, OpenError as NetworkError, Reach, Ticket};
+use hearth_net::{Network, NetworkOptions, OfferChange, OpenError as NetworkError, Reach};
 use hearth_protocol::answer::payer::Patience;
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::offer::Offer;
@@ -48,18 +39,20 @@ use thiserror::Error;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use crate::advice::Advice;
+use crate::advice::{Advice, CHECK_DISK, START_AGAIN};
+use crate::api_keys::Keys;
 use crate::home::{Config, Home, HomeError, HomeLock, Part, ReachConfig};
-use crate::http::{self, Budget, Listener, Policy, Shutdown};
+use crate::household::{self, Members, MembersError, MembersParts};
+use crate::http::{self, Budget, ListenError, Listener, Policy, Shutdown};
 use crate::keys::Unlocked;
+use crate::models::Models;
+use crate::owner::{self, Admin, NodeFile, NodeFileError};
 use crate::roles::payer::{Payer, PayerParts, Readers, StoredPurchase};
 use crate::roles::provider::{IsHousehold, Provider, ProviderParts, Sales, StoredSale};
 use crate::roles::retention::{self, Kept};
-use crate::trade::{self, ChainAccesses, TradeError};
+use crate::terms::{self, ChainAccesses};
+use crate::trade;
 
-use admin::Admin;
-pub use admin::NodeFile;
-pub use members::{Member, Members, MembersError, MembersParts, invitation};
 pub use power::Unmeasurable;
 use selling::Shop;
 use spent::Ledger;
@@ -84,9 +77,21 @@ pub enum UpError {
     /// The books failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A part of what pays and is paid.
+    /// The journal of transactions.
     #[error(transparent)]
-    Trade(#[from] TradeError),
+    Till(#[from] TillError),
+    /// The port.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The HTTP client.
+    #[error("the HTTP client cannot be set up")]
+    Http(#[from] reqwest::Error),
+    /// The system gave no random bytes.
+    #[error("the system gave no random bytes")]
+    Randomness,
+    /// A part stopped by itself.
+    #[error("{0} stopped")]
+    Stopped(&'static str),
     /// The network.
     #[error(transparent)]
     Network(#[from] NetworkError),
@@ -114,37 +119,33 @@ pub enum UpError {
         reason: String,
     },
     /// The file by which commands find this node cannot be written.
-    #[error("{path} cannot be written: {source}")]
-    NodeFile {
-        /// Where.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    NodeFile(#[from] NodeFileError),
 }
 
 impl Advice for UpError {
     fn code(&self) -> &str {
         match self {
             Self::Home(error) => error.code(),
-            Self::Open(_) | Self::Store(_) => "store",
-            Self::Trade(error) => error.code(),
+            Self::Open(_) | Self::Store(_) | Self::Till(_) => "store",
+            Self::Listen(error) => error.code(),
+            Self::Http(_) => "http",
+            Self::Randomness => "no_randomness",
+            Self::Stopped(_) => "stopped",
             Self::Network(_) => "network",
             Self::Members(error) => error.code(),
             Self::Power(_) => "watts_unmeasurable",
             Self::Model { .. } | Self::File { .. } => "model",
-            Self::NodeFile { .. } => "home_io",
+            Self::NodeFile(error) => error.code(),
         }
     }
 
     fn next_step(&self) -> String {
         match self {
             Self::Home(error) => error.next_step(),
-            Self::Open(_) | Self::Store(_) => {
-                "Check the disk with `hearth doctor`, then start again".to_owned()
-            }
-            Self::Trade(error) => error.next_step(),
+            Self::Open(_) | Self::Store(_) | Self::Till(_) => CHECK_DISK.to_owned(),
+            Self::Listen(error) => error.next_step(),
+            Self::Http(_) | Self::Randomness | Self::Stopped(_) => START_AGAIN.to_owned(),
             Self::Members(error) => error.next_step(),
             Self::Power(_) => {
                 "Take `watts` out of [sharing] in config.toml, or let this user read those counters"
@@ -157,7 +158,7 @@ impl Advice for UpError {
                 "See `hearth models` for what is there; lower context_tokens in config.toml if memory is short"
                     .to_owned()
             }
-            Self::NodeFile { .. } => "Check that the folder belongs to you".to_owned(),
+            Self::NodeFile(error) => error.next_step(),
         }
     }
 }
@@ -229,17 +230,17 @@ impl Device {
         options: UpOptions,
     ) -> Result<Self, UpError> {
         let locks = locked(home)?;
-        let (listener, address) = trade::bind(options.listen.unwrap_or(config.api.listen)).await?;
+        let (listener, address) = http::bind(options.listen.unwrap_or(config.api.listen)).await?;
         let mut building = Building {
             home,
             config,
             keys,
-            environment: trade::environment(),
+            environment: terms::environment(),
             tasks: Tasks::new(),
             warnings: Vec::new(),
             escrows: Escrows::default(),
         };
-        let chains = trade::chain_accesses(config).await;
+        let chains = terms::chain_accesses(config).await;
         let store = Store::open(&home.store_path(Part::Provider))?;
         let (members, is_household) = building.members(&store).await?;
         let till = building.till(store, chains)?;
@@ -264,11 +265,11 @@ impl Device {
             surface: Arc::clone(&surface),
             network: network.clone(),
             members,
-            fetches: from_peers::Fetches::default(),
+            fetches: owner::Fetches::default(),
             till,
             config: config.clone(),
         };
-        let admin = admin::router(admin, &node_file);
+        let admin = owner::router(admin, &node_file);
         let router = surface.router(building.door(address)).merge(admin);
         let ready = NodeReady {
             url: format!("http://{address}"),
@@ -329,7 +330,7 @@ impl Device {
             () = self.ledger.run() => Ok(()),
             ended = self.tasks.join_next() => {
                 let part = ended.and_then(Result::ok).unwrap_or("a part of the node");
-                Err(TradeError::Stopped(part).into())
+                Err(UpError::Stopped(part))
             }
         };
         self.node_file.remove();
@@ -363,7 +364,7 @@ impl Building<'_> {
         let device = &self.config.device;
         let parts = MembersParts {
             own: hearth_net::device_of_key(&self.keys.endpoint_key(device.index)),
-            name: members::shown_name(&device.name),
+            name: household::shown_name(&device.name),
             account: self.keys.household(),
             store: store.clone(),
             environment: Arc::clone(&self.environment),
@@ -411,16 +412,16 @@ impl Building<'_> {
             session: self.keys.session(self.config.device.index),
         };
         let mut escrows =
-            open_escrows(chains.all, &keys, &store, &mut self.tasks).map_err(TradeError::from)?;
+            open_escrows(chains.all, &keys, &store, &mut self.tasks)?;
         for asset in self.config.assets.values() {
             if let Some(worth) = asset.coin_worth {
                 escrows.set_coin_worth(asset.id, worth);
             }
         }
         self.escrows = escrows.clone();
-        let run = getrandom::u64().map_err(|_| TradeError::Randomness)?;
+        let run = getrandom::u64().map_err(|_| UpError::Randomness)?;
         let least = hearth_protocol::money::Amount::new(1_000_000);
-        let policy = trade::policy(&self.config.provider.claim, least);
+        let policy = terms::policy(&self.config.provider.claim, least);
         let tasks = &mut self.tasks;
         let till = Till::open(&store, escrows, policy, None, &self.environment, run, tasks);
         Ok(Some(till))
@@ -431,7 +432,7 @@ impl Building<'_> {
             desk: till.desk.clone(),
             assets: till
                 .escrows
-                .accepted(trade::accepted_by_channel(self.config, self.keys)),
+                .accepted(terms::accepted_by_channel(self.config, self.keys)),
         });
         Provider::new(ProviderParts {
             session: self.keys.session(self.config.device.index),
@@ -507,8 +508,8 @@ impl Building<'_> {
             household: self.keys.household(),
             session: self.keys.session(self.config.device.index),
         };
-        let spending = trade::spending(self.config);
-        let client = hearth_payments::http::client().map_err(TradeError::from)?;
+        let spending = terms::spending(self.config);
+        let client = hearth_payments::http::client()?;
         let environment = Arc::clone(&self.environment);
         let purse = Purse::new(
             keys,
@@ -543,7 +544,7 @@ impl Building<'_> {
 
     /// What names of models stand for, as the household's catalogue says it.
     fn pinned(&self, launcher: &Launcher) -> Result<BTreeMap<String, ContentHash>, UpError> {
-        let models = models::Models::open(self.home, launcher.clone());
+        let models = Models::open(self.home, launcher.clone());
         let models = models.map_err(|error| UpError::File {
             name: self.home.root().display().to_string(),
             reason: error.to_string(),
@@ -649,7 +650,7 @@ impl Building<'_> {
 
     /// Lets in whoever holds a key of the data folder.
     fn api_keys(&mut self, surface: &Surface) {
-        let own = keys::Keys::open(self.home).and_then(|own| own.table(self.config));
+        let own = Keys::open(self.home).and_then(|own| own.table(self.config));
         match own {
             Ok(table) => surface.set_keys(table),
             Err(error) => self.warnings.push(format!(
@@ -670,7 +671,7 @@ impl Building<'_> {
                     let (network, members) = (network.clone(), members.clone());
                     // Not one of the node's parts: it ends when it is done.
                     tokio::spawn(async move {
-                        if let Err(error) = join(&network, &members, &ticket).await {
+                        if let Err(error) = household::join(&network, &members, &ticket).await {
                             warn!(%error, next = error.next_step(), "a ticket was of no use");
                         }
                     });
@@ -686,16 +687,5 @@ impl Building<'_> {
         options: &UpOptions,
     ) -> Result<Vec<ServedModel>, UpError> {
         serving::serve(self, provider, readers, options).await
-    }
-}
-
-/// Joins what a ticket invites to: a household, or only a network. A household that the device
-/// belongs to already is not joined twice.
-async fn join(network: &Network, members: &Members, ticket: &Ticket) -> Result<(), MembersError> {
-    match invitation(ticket) {
-        Some(invitation) if members.household() != (invitation.household, false) => {
-            members.join(network, ticket).await
-        }
-        _ => Ok(network.join(ticket).await?),
     }
 }

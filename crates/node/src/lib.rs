@@ -8,7 +8,9 @@
 //! whole to an async function: a block would keep only the fields that it names, and let go of the locks.
 
 pub mod advice;
+pub mod api_keys;
 pub mod chains;
+pub mod device;
 pub mod doctor;
 pub mod explorer;
 pub mod home;
@@ -16,8 +18,12 @@ pub mod household;
 pub mod http;
 pub mod keys;
 pub mod local_chain;
+pub mod machine;
+pub mod models;
+pub mod owner;
 pub mod reader;
 pub mod relay;
 pub mod roles;
+mod terms;
 pub mod trade;
 pub mod wallet;

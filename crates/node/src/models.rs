@@ -15,9 +15,9 @@ use hearth_protocol::content::ContentHash;
 use thiserror::Error;
 use toml_edit::{Array, DocumentMut, InlineTable, Item, Table, value};
 
-use super::machine;
 use crate::advice::Advice;
 use crate::home::{Config, ConfigError, Home};
+use crate::machine;
 
 pub use hearth_models::fetch::{Progress, Stage, Watch};
 
@@ -248,7 +248,7 @@ impl Models {
     ///
     /// # Errors
     /// When the folder or the configuration cannot be read.
-    pub(super) fn with_weights(
+    pub(crate) fn with_weights(
         &self,
         weights: &ContentHash,
     ) -> Result<Option<HomeModel>, ModelError> {
@@ -259,7 +259,7 @@ impl Models {
     }
 
     /// The model of the catalogue with that name.
-    pub(super) fn known(&self, name: &str) -> Option<&Model> {
+    pub(crate) fn known(&self, name: &str) -> Option<&Model> {
         self.catalogue.find(name)
     }
 
@@ -292,7 +292,7 @@ impl Models {
     ///
     /// # Errors
     /// When it is no model, or not the one that the label names, or the name is taken.
-    pub(super) async fn take(
+    pub(crate) async fn take(
         &self,
         file: &Path,
         label: Label,

@@ -4,7 +4,7 @@ use std::io::{BufRead, IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::Args;
-use hearth_node::household::client::Client;
+use hearth_node::owner::client::Client;
 use serde_json::{Value, json};
 
 use crate::args::Global;

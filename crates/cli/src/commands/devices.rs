@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use hearth_api::household::{
     DeviceView, Devices, Invitation, InviteAsked, Joined, Left, WhichDevice,
 };
-use hearth_node::household::client::Client;
+use hearth_node::owner::client::Client;
 
 use crate::args::Global;
 use crate::failure::Failure;

@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use hearth_api::household::{KeyLimit, KeyShown, KeysShown, NewKey};
-use hearth_node::household::client::post_if_up;
-use hearth_node::household::keys::{Keys, StoredCap, StoredKey};
+use hearth_node::owner::client::post_if_up;
+use hearth_node::api_keys::{Keys, StoredCap, StoredKey};
 
 use crate::args::Global;
 use crate::failure::Failure;

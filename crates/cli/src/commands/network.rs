@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 use hearth_api::household::{Earnings, OfferView, Offers, Trade};
 use hearth_api::money::Money;
-use hearth_node::household::client::Client;
+use hearth_node::owner::client::Client;
 
 use super::up::prices;
 use crate::args::Global;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
 use hearth_api::household::ServiceFile;
-use hearth_node::household::service::{Manager, Service};
+use hearth_node::device::service::{Manager, Service};
 use hearth_node::keys::Keystore;
 
 use crate::args::Global;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use hearth_api::household::{Audience, ModelPrice, NodeEvent, NodeReady};
-use hearth_node::household::{Device, UpOptions};
+use hearth_node::device::{Device, UpOptions};
 
 use super::first_run::{self, Consent};
 use crate::args::Global;

@@ -16,9 +16,9 @@ use hearth_chain::client::Environment;
 
 use super::{Building, UpError};
 use crate::home::SoldConfig;
-use crate::http::Listener;
+use crate::http::{Listener, bind};
 use crate::roles::provider::Provider;
-use crate::trade;
+use crate::terms;
 
 /// What is sold, for people.
 const DESCRIPTION: &str = "answers of open models, by the token";
@@ -66,7 +66,7 @@ impl Building<'_> {
             answers_at_once: self.config.engine.answers,
             open: provider.opened(),
         };
-        let (listener, address) = trade::bind(wanted.listen).await?;
+        let (listener, address) = bind(wanted.listen).await?;
         let environment: Arc<dyn Environment> = Arc::clone(&self.environment);
         let router = sold(surface, prices, |pricing| Gate {
             assets,
@@ -88,7 +88,7 @@ impl Building<'_> {
     /// The assets in which an answer can be paid now.
     fn accepted(&self, till: &Till) -> Vec<AcceptedAsset> {
         till.escrows
-            .accepted(trade::accepted_by_channel(self.config, self.keys))
+            .accepted(terms::accepted_by_channel(self.config, self.keys))
     }
 }
 

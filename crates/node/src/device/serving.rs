@@ -3,13 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use hearth_api::household::{self as api, ModelPrice, ServedModel};
+use hearth_api::household::ServedModel;
 use hearth_models::engine::{ENGINE, Engine, EngineOptions, LoadError};
 use hearth_models::library::{Entry, Library};
 use hearth_models::reader::{self, Launcher};
-use hearth_protocol::answer::Price;
 use hearth_protocol::content::ContentHash;
-use hearth_protocol::offer::Audience;
 use tracing::warn;
 
 use super::{Building, UpError, UpOptions};
@@ -17,7 +15,7 @@ use crate::home::{Config, EngineConfig, ModelConfig};
 use crate::roles::payer::{ModelFile, Readers};
 use crate::roles::provider::Provider;
 use crate::roles::served::{Pace, Served, Speed, serving};
-use crate::wallet::money;
+use crate::terms::{shown_audience, shown_prices};
 
 /// How fast a model is taken to be before it has answered: slow enough that nobody is disappointed.
 const SPEED_BEFORE_MEASURED: Speed = Speed {
@@ -165,25 +163,4 @@ pub(super) fn shown(config: &Config, served: &Served) -> ServedModel {
         audience: shown_audience(served.audience),
         prices: shown_prices(config, &served.prices),
     }
-}
-
-/// Whom a model answers, as it is shown.
-pub(super) fn shown_audience(audience: Audience) -> api::Audience {
-    match audience {
-        Audience::Household => api::Audience::Household,
-        Audience::Everyone => api::Audience::Everyone,
-    }
-}
-
-/// Prices as they are shown: those in tokens that have a name.
-pub(super) fn shown_prices(config: &Config, prices: &[Price]) -> Vec<ModelPrice> {
-    let known = prices.iter().filter_map(|price| {
-        let (symbol, asset) = config.asset(&price.asset.to_string())?;
-        Some(ModelPrice {
-            per_million_prompt: money(symbol, asset, price.per_million_prompt),
-            per_million_output: money(symbol, asset, price.per_million_output),
-            floor: money(symbol, asset, price.floor),
-        })
-    });
-    known.collect()
 }

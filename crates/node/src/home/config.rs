@@ -24,7 +24,7 @@ use crate::advice::Advice;
 use crate::keys::{DEVICE_NAME_BYTES_MAX, DeviceIndex};
 
 pub use answers::{
-    ApiConfig, EngineConfig, HoursError, HoursWindow, MODELS_MAX, ModelConfig, NetworkConfig,
+    AT_ONCE_MAX, ApiConfig, EngineConfig, HoursError, HoursWindow, MODELS_MAX, ModelConfig, NetworkConfig,
     ReachConfig, SharingConfig, SoldConfig,
 };
 

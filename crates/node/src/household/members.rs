@@ -437,7 +437,7 @@ impl AnswersHousehold for Members {
 
 /// What others call a device: the name of its configuration, or the machine's where the owner chose
 /// none, so that two devices are told apart.
-pub(super) fn shown_name(configured: &str) -> String {
+pub(crate) fn shown_name(configured: &str) -> String {
     let machine = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let machine = machine.trim();
     if configured == UNNAMED && is_device_name(machine) {
@@ -459,7 +459,7 @@ pub fn invitation(ticket: &Ticket) -> Option<InviteTicket> {
 ///
 /// # Errors
 /// Never in practice: an invitation is short.
-pub(super) fn ticket(network: &Network, invitation: &InviteTicket) -> Result<Ticket, MembersError> {
+pub(crate) fn ticket(network: &Network, invitation: &InviteTicket) -> Result<Ticket, MembersError> {
     let payload = postcard::to_stdvec(invitation);
     let payload = payload.map_err(|_| MembersError::NoInvitation)?;
     Ok(network.ticket(payload))

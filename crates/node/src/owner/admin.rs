@@ -1,13 +1,8 @@
 //! What the owner's own commands ask of a running node: offers, earnings, channels, claims, tickets.
 //!
-//! A command finds the node by a file in the data folder that only the owner can read. It holds
-//! the address and a token that is drawn anew each time the node starts; whoever can read the
-//! folder may ask.
+//! Who shows the token of the node's file may ask: see [`NodeFile`].
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use alloy_primitives::keccak256;
@@ -34,104 +29,41 @@ use hearth_protocol::market::Weighed;
 use hearth_protocol::money::Amount;
 use http::StatusCode;
 use http::header::AUTHORIZATION;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
-use super::UpError;
 use super::from_peers::Fetches;
-use super::keys::Keys;
-use super::members::{self, Member, Members};
-use super::serving::{shown_audience, shown_prices};
+use super::node_file::NodeFile;
 use crate::advice::Advice;
+use crate::api_keys::Keys;
 use crate::home::{Config, Home};
+use crate::household::{self, Member, Members};
 use crate::roles::payer::Payer;
 use crate::roles::provider::StoredSale;
 use crate::roles::retention::{self, Sum};
+use crate::terms::{shown_audience, shown_prices};
 use crate::trade;
 use crate::wallet::money;
 
-/// The name of the file in the data folder.
-const NODE_FILE: &str = "node.json";
 /// An hour, in milliseconds.
 const HOUR_MS: u64 = 3_600_000;
-/// The longest such file, in bytes.
-const NODE_FILE_BYTES_MAX: u64 = 4_096;
-
-/// The file by which commands find the node of a data folder.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NodeFile {
-    /// Where the node is asked.
-    pub url: String,
-    /// What it is asked with.
-    pub token: String,
-    #[serde(skip)]
-    path: PathBuf,
-}
-
-impl NodeFile {
-    pub(super) fn write(home: &Home, address: SocketAddr) -> Result<Self, UpError> {
-        let path = home.root().join(NODE_FILE);
-        let failed = |source| UpError::NodeFile {
-            path: path.clone(),
-            source,
-        };
-        let mut token = [0_u8; 32];
-        getrandom::fill(&mut token).map_err(|_| crate::trade::TradeError::Randomness)?;
-        let file = Self {
-            url: format!("http://{address}"),
-            token: alloy_primitives::hex::encode(token),
-            path: path.clone(),
-        };
-        let json = serde_json::to_vec(&file).map_err(|error| failed(error.into()))?;
-        let _ = std::fs::remove_file(&path);
-        let opened = std::fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path);
-        let mut opened = opened.map_err(failed)?;
-        std::io::Write::write_all(&mut opened, &json).map_err(failed)?;
-        Ok(file)
-    }
-
-    /// The node that uses a data folder, if one says that it does.
-    pub fn read(home: &Home) -> Option<Self> {
-        let path = home.root().join(NODE_FILE);
-        let length = std::fs::metadata(&path).ok()?.len();
-        if length > NODE_FILE_BYTES_MAX {
-            return None;
-        }
-        let file: Self = serde_json::from_slice(&std::fs::read(&path).ok()?).ok()?;
-        Some(Self { path, ..file })
-    }
-
-    pub(super) fn remove(&self) {
-        remove(&self.path);
-    }
-}
-
-fn remove(path: &Path) {
-    if let Err(error) = std::fs::remove_file(path) {
-        tracing::debug!(%error, "the node's file is gone already");
-    }
-}
 
 /// What the owner may ask about.
-pub(super) struct Admin {
-    pub(super) payer: Payer,
+pub(crate) struct Admin {
+    pub(crate) payer: Payer,
     /// Pays services; nothing where this device cannot pay.
-    pub(super) purse: Option<trade::Payer>,
-    pub(super) home: Home,
-    pub(super) launcher: Launcher,
-    pub(super) surface: Arc<Surface>,
-    pub(super) network: Network,
-    pub(super) members: Members,
-    pub(super) fetches: Fetches,
-    pub(super) till: Option<Till>,
-    pub(super) config: Config,
+    pub(crate) purse: Option<trade::Payer>,
+    pub(crate) home: Home,
+    pub(crate) launcher: Launcher,
+    pub(crate) surface: Arc<Surface>,
+    pub(crate) network: Network,
+    pub(crate) members: Members,
+    pub(crate) fetches: Fetches,
+    pub(crate) till: Option<Till>,
+    pub(crate) config: Config,
 }
 
 /// The owner's routes, behind the token of `file`.
-pub(super) fn router(admin: Admin, file: &NodeFile) -> Router {
+pub(crate) fn router(admin: Admin, file: &NodeFile) -> Router {
     let token: Arc<str> = format!("Bearer {}", file.token).into();
     Router::new()
         .route("/hearth/offers", get(offers))
@@ -314,7 +246,7 @@ async fn invite(State(admin): State<Arc<Admin>>, Json(asked): Json<InviteAsked>)
     };
     let ttl_ms = u64::from(hours).saturating_mul(HOUR_MS);
     let invited = admin.members.invite(ttl_ms).await;
-    match invited.and_then(|invitation| members::ticket(&admin.network, &invitation)) {
+    match invited.and_then(|invitation| household::ticket(&admin.network, &invitation)) {
         Ok(ticket) => {
             let ticket = ticket.to_string();
             Json(Invitation { ticket }).into_response()
@@ -331,10 +263,10 @@ async fn join(State(admin): State<Arc<Admin>>, Json(invitation): Json<Invitation
             return refused(StatusCode::BAD_REQUEST, "bad_ticket", &error.to_string());
         }
     };
-    match super::join(&admin.network, &admin.members, &ticket).await {
+    match household::join(&admin.network, &admin.members, &ticket).await {
         Ok(()) => {
             let (household, _) = admin.members.household();
-            let joined = members::invitation(&ticket).is_some();
+            let joined = household::invitation(&ticket).is_some();
             let household = joined.then(|| household.to_string());
             Json(Joined { household }).into_response()
         }

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
-use super::NodeFile;
+use super::node_file::NodeFile;
 use crate::advice::Advice;
 use crate::home::Home;
 

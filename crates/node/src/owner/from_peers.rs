@@ -25,7 +25,7 @@ use hearth_protocol::text::is_same_name;
 use tokio::sync::watch;
 
 use super::admin::Admin;
-use super::models::{ModelError, Models};
+use crate::models::{ModelError, Models, Watch};
 
 /// The most devices that are asked for one file.
 const SOURCES_MAX: usize = 16;
@@ -98,7 +98,7 @@ fn find<'a>(
 
 /// The files that are on their way, and how far each is. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Fetches(Arc<Mutex<BTreeMap<ContentHash, watch::Receiver<FetchEvent>>>>);
+pub(crate) struct Fetches(Arc<Mutex<BTreeMap<ContentHash, watch::Receiver<FetchEvent>>>>);
 
 impl Fetches {
     /// How far the fetch of a file is; `begin` begins it where none is under way.
@@ -207,7 +207,7 @@ async fn fetched(
     kept.map_err(|error: ModelError| error.to_string())
 }
 
-fn quiet() -> super::models::Watch {
+fn quiet() -> Watch {
     Arc::new(|_| ())
 }
 

@@ -20,7 +20,7 @@ use hearth_api::payments::{
 use http::StatusCode;
 
 use super::admin::{Admin, not_done, refused};
-use crate::trade::{self, Payer, Request, TradeError};
+use crate::trade::{self, BuyError, Payer, Request};
 
 /// The longest request that is made for a command, in bytes: a body of 4 MiB in base64, and what is around it.
 const ASKED_BYTES_MAX: usize = 6 << 20;
@@ -46,10 +46,10 @@ impl IntoResponse for NotDone {
     }
 }
 
-fn failed(error: impl Into<TradeError>) -> NotDone {
+fn failed(error: impl Into<BuyError>) -> NotDone {
     let error = error.into();
     let status = match error {
-        TradeError::Asked(_) => StatusCode::BAD_REQUEST,
+        BuyError::Asked(_) => StatusCode::BAD_REQUEST,
         _ => StatusCode::CONFLICT,
     };
     NotDone(Box::new(not_done(status, &error)))
@@ -152,7 +152,7 @@ async fn pay(
     let bought = purse.buy(&request, &approve).await;
     let quoted = quoted.into_inner().unwrap_or_else(PoisonError::into_inner);
     match (bought, quoted) {
-        (Err(TradeError::Pay(error)), Some(quote)) if matches!(*error, PayError::NotApproved) => {
+        (Err(BuyError::Pay(error)), Some(quote)) if matches!(*error, PayError::NotApproved) => {
             Ok(Json(PayReply::Price(quote)))
         }
         (bought, _) => {

@@ -1,29 +1,131 @@
 //! Buying from any x402 service within the household's limits.
 
-use std::collections::BTreeMap;
-
 use axum::body::Bytes;
 use futures::future::BoxFuture;
 use hearth_payments::purse::{
     CHANNELS_PER_PROVIDER_MAX, ChannelQuote, ChannelView, PayError, PayerKeys, PriceTag, Purchase,
     Purse, Refunded, Withdrawal,
 };
-use hearth_payments::till::{Tasks, TillKeys, open_escrows};
-use hearth_payments::store::Store;
+use hearth_payments::till::{Tasks, TillError, TillKeys, open_escrows};
+use hearth_payments::store::{OpenError, Store, StoreError};
 use hearth_api::money::Money;
 use hearth_api::payments::{ChannelTerms, Opened, Payment, Refund, Refunds, Returned};
+use hearth_protocol::channel::payer::PrepareError;
 use hearth_protocol::id::{AssetId, ChannelId};
 use hearth_protocol::money::Amount;
-use hearth_protocol::spending::{AssetLimit, Spending, asset_of};
+use hearth_protocol::spending::asset_of;
 use hearth_protocol::x402::{ChargeStatement, PaymentRequirements, Scheme, SettleResponse};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use serde_json::Value;
+use thiserror::Error;
 use url::Url;
 
-use super::{TradeError, chain_accesses, environment, money_of};
-use crate::home::{Config, Home, HomeLock, Part};
+use crate::advice::{Advice, CHECK_DISK, SEE_HELP, START_AGAIN};
+use crate::home::{Config, Home, HomeError, HomeLock, Part};
 use crate::keys::Unlocked;
 use crate::roles::{self, payer::device_named};
+use crate::terms::{chain_accesses, environment, money_of, spending};
+
+/// Why nothing was bought, or nothing came back.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum BuyError {
+    /// The data folder.
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The journal of transactions.
+    #[error(transparent)]
+    Till(#[from] TillError),
+    /// The payment.
+    #[error(transparent)]
+    Pay(Box<PayError>),
+    /// What was asked for makes no sense.
+    #[error("{0}")]
+    Asked(String),
+    /// The HTTP client.
+    #[error("the HTTP client cannot be set up")]
+    Http(#[from] reqwest::Error),
+}
+
+impl From<PayError> for BuyError {
+    fn from(error: PayError) -> Self {
+        Self::Pay(Box::new(error))
+    }
+}
+
+impl Advice for BuyError {
+    fn code(&self) -> &str {
+        match self {
+            Self::Home(error) => error.code(),
+            Self::Open(_) | Self::Store(_) | Self::Till(_) => "store",
+            Self::Pay(error) => match **error {
+                PayError::Http(_) | PayError::Slow => "service_unreachable",
+                PayError::Declined(_) => "beyond_limits",
+                PayError::NotApproved => "not_confirmed",
+                PayError::NoChannel | PayError::Prepare(PrepareError::Empty) => "no_channel",
+                PayError::Unreached(_) => "device_unreachable",
+                PayError::NeedsNode => "not_up",
+                PayError::Unseen => "not_seen",
+                PayError::Free => "free",
+                PayError::NoChannelTaken => "no_channel_taken",
+                PayError::Deposit(_) => "not_deposited",
+                PayError::NoCoin { .. } => "no_coin",
+                PayError::Refused { .. } => "payment_refused",
+                _ => "not_paid",
+            },
+            Self::Asked(_) => "bad_request",
+            Self::Http(_) => "http",
+        }
+    }
+
+    fn next_step(&self) -> String {
+        match self {
+            Self::Home(error) => error.next_step(),
+            Self::Open(_) | Self::Store(_) | Self::Till(_) => CHECK_DISK.to_owned(),
+            Self::Pay(error) => match **error {
+                PayError::Declined(_) => {
+                    "Raise the limits in config.toml if you agree with the price".to_owned()
+                }
+                PayError::Free | PayError::NoChannelTaken => {
+                    "Ask for an address that is sold for payments by channel".to_owned()
+                }
+                PayError::Deposit(_) => {
+                    "See `hearth wallet balances` for what there is, and try again".to_owned()
+                }
+                PayError::NoCoin { .. } => {
+                    "Send some of the chain's own coin to that account. `hearth pay` needs none: there the service \
+                     sends the deposit"
+                        .to_owned()
+                }
+                PayError::NotApproved => "Run it again if you change your mind".to_owned(),
+                PayError::Unreached(_) => {
+                    "Ask again when it is up, or take the rest back without it: `hearth channels close`".to_owned()
+                }
+                PayError::Unseen => {
+                    "See `hearth channels look` in a minute; take the rest back without it: `hearth channels close`"
+                        .to_owned()
+                }
+                PayError::NeedsNode => {
+                    "Start `hearth up` and ask again, or take the rest back without the device: `hearth channels close`"
+                        .to_owned()
+                }
+                PayError::Prepare(PrepareError::InFlight) => {
+                    "Ask again when the answer that it pays for has ended".to_owned()
+                }
+                PayError::NoChannel | PayError::Prepare(PrepareError::Empty) => "See `hearth channels` for what there is".to_owned(),
+                _ => "See `hearth channels` for what was promised, and try again".to_owned(),
+            },
+            Self::Asked(_) => SEE_HELP.to_owned(),
+            Self::Http(_) => START_AGAIN.to_owned(),
+        }
+    }
+}
 
 /// A request as a person writes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,12 +177,12 @@ impl Payer {
     /// Opens the purse.
     ///
     /// # Errors
-    /// See [`TradeError`].
+    /// See [`BuyError`].
     pub fn open<'a>(
         home: &'a Home,
         config: Config,
         keys: &'a Unlocked,
-    ) -> BoxFuture<'a, Result<Self, TradeError>> {
+    ) -> BoxFuture<'a, Result<Self, BuyError>> {
         Box::pin(async move {
             let lock = home.lock(Part::Payer)?;
             home.make_private()?;
@@ -122,12 +224,12 @@ impl Payer {
     /// Makes a request; pays where `approve` agrees with the price and what would be deposited first.
     ///
     /// # Errors
-    /// See [`TradeError`].
+    /// See [`BuyError`].
     pub fn buy<'a>(
         &'a self,
         request: &'a Request,
         approve: &'a (dyn Fn(&Money, Option<&Money>) -> bool + Sync),
-    ) -> BoxFuture<'a, Result<Answer, TradeError>> {
+    ) -> BoxFuture<'a, Result<Answer, BuyError>> {
         Box::pin(async move {
             let purchase = purchase(request)?;
             let agreed = |tag: &PriceTag| {
@@ -189,25 +291,25 @@ impl Payer {
     /// What a channel with the service at `url` and `deposit` whole tokens in it would mean.
     ///
     /// # Errors
-    /// See [`TradeError`]; where the deposit makes no sense, or is beyond the limits.
+    /// See [`BuyError`]; where the deposit makes no sense, or is beyond the limits.
     pub fn channel_offer<'a>(
         &'a self,
         url: &'a str,
         deposit: &'a str,
-    ) -> BoxFuture<'a, Result<ChannelOffer, TradeError>> {
+    ) -> BoxFuture<'a, Result<ChannelOffer, BuyError>> {
         Box::pin(async move {
             let url = service_url(url)?;
             let quote = self.purse.channel_quote(&url).await?;
             let requirements = &quote.requirements;
             let asset = asset_of(requirements).to_string();
             let (_, asset) = self.config.asset(&asset).ok_or_else(|| {
-                TradeError::Asked(format!("the asset {asset:?} is not configured"))
+                BuyError::Asked(format!("the asset {asset:?} is not configured"))
             })?;
             let amount = Amount::parse_decimal(deposit, asset.decimals)
-                .map_err(|error| TradeError::Asked(format!("the deposit {deposit:?}: {error}")))?;
+                .map_err(|error| BuyError::Asked(format!("the deposit {deposit:?}: {error}")))?;
             if amount < requirements.amount || amount.is_zero() {
                 let price = self.money(requirements, requirements.amount);
-                return Err(TradeError::Asked(format!(
+                return Err(BuyError::Asked(format!(
                     "a deposit of {deposit} does not cover one request, which costs {} {}",
                     price.amount, price.symbol
                 )));
@@ -231,11 +333,11 @@ impl Payer {
     /// Opens the channel that was offered, by a transaction of the household's account.
     ///
     /// # Errors
-    /// See [`TradeError`].
+    /// See [`BuyError`].
     pub fn open_channel<'a>(
         &'a self,
         offer: &'a ChannelOffer,
-    ) -> BoxFuture<'a, Result<Opened, TradeError>> {
+    ) -> BoxFuture<'a, Result<Opened, BuyError>> {
         Box::pin(async move {
             let opened = self.purse.open_channel(&offer.quote, offer.amount).await?;
             Ok(Opened {
@@ -250,18 +352,15 @@ impl Payer {
     }
 
     /// Every channel that this device ever paid from.
-    ///
-    /// # Errors
-    /// See [`TradeError`].
-    pub fn channels(&self) -> Result<Vec<ChannelView>, TradeError> {
-        Ok(self.purse.channels()?)
+    pub(super) fn channels(&self) -> Result<Vec<ChannelView>, StoreError> {
+        self.purse.channels()
     }
 
     /// Brings the books up to date with the chains. Returns the channels whose chain could not be read.
     ///
     /// # Errors
-    /// See [`TradeError`].
-    pub fn look<'a>(&'a self) -> BoxFuture<'a, Result<Vec<String>, TradeError>> {
+    /// See [`BuyError`].
+    pub fn look<'a>(&'a self) -> BoxFuture<'a, Result<Vec<String>, BuyError>> {
         Box::pin(async move {
             let unread = self.purse.look().await?;
             Ok(unread.iter().map(ToString::to_string).collect())
@@ -272,13 +371,13 @@ impl Payer {
     /// device that the list of channels names so, or in those with the service at that address.
     ///
     /// # Errors
-    /// See [`TradeError`]. Once something came back, what fails is in its entry.
-    pub fn refund<'a>(&'a self, with: &'a str) -> BoxFuture<'a, Result<Refunds, TradeError>> {
+    /// See [`BuyError`]. Once something came back, what fails is in its entry.
+    pub fn refund<'a>(&'a self, with: &'a str) -> BoxFuture<'a, Result<Refunds, BuyError>> {
         Box::pin(async move {
             let channel: Option<ChannelId> = with.parse().ok();
             if channel.is_none() && device_named(with).is_none() {
                 let url = service_url(with).map_err(|_| {
-                    TradeError::Asked(format!(
+                    BuyError::Asked(format!(
                         "{with:?} names no channel: write a service's address, what `hearth channels` has under \"with\", or a \
                          channel's id"
                     ))
@@ -302,14 +401,14 @@ impl Payer {
     }
 
     /// Takes back what is left in every channel with the service at `url`.
-    async fn refund_by(&self, url: &Url) -> Result<Refunds, TradeError> {
+    async fn refund_by(&self, url: &Url) -> Result<Refunds, BuyError> {
         let mut refunds = Vec::new();
         for _ in 0..CHANNELS_PER_PROVIDER_MAX {
             match self.purse.refund(url, None, None).await {
                 Err(PayError::NoChannel) if !refunds.is_empty() => break,
                 refunded => {
                     let failed = refunded.is_err();
-                    self.note(None, refunded.map_err(TradeError::from), &mut refunds)?;
+                    self.note(None, refunded.map_err(BuyError::from), &mut refunds)?;
                     if failed {
                         break;
                     }
@@ -319,7 +418,7 @@ impl Payer {
         Ok(Refunds { refunds })
     }
 
-    async fn refund_one(&self, view: &ChannelView) -> Result<Refunded, TradeError> {
+    async fn refund_one(&self, view: &ChannelView) -> Result<Refunded, BuyError> {
         let Some(device) = device_named(&view.stored.url) else {
             let url = service_url(&view.stored.url)?;
             return Ok(self.purse.refund(&url, Some(view.channel), None).await?);
@@ -332,9 +431,9 @@ impl Payer {
     fn note(
         &self,
         channel: Option<ChannelId>,
-        refunded: Result<Refunded, TradeError>,
+        refunded: Result<Refunded, BuyError>,
         refunds: &mut Vec<Refund>,
-    ) -> Result<(), TradeError> {
+    ) -> Result<(), BuyError> {
         let refund = match refunded {
             Ok(refunded) => {
                 let AssetId { chain, token } = refunded.asset;
@@ -363,12 +462,12 @@ impl Payer {
     /// Takes the rest of a channel back without the provider's help, in two steps.
     ///
     /// # Errors
-    /// See [`TradeError`].
-    pub fn close<'a>(&'a self, channel: &'a str) -> BoxFuture<'a, Result<Returned, TradeError>> {
+    /// See [`BuyError`].
+    pub fn close<'a>(&'a self, channel: &'a str) -> BoxFuture<'a, Result<Returned, BuyError>> {
         Box::pin(async move {
             let channel: ChannelId = channel
                 .parse()
-                .map_err(|error| TradeError::Asked(format!("{channel:?}: {error}")))?;
+                .map_err(|error| BuyError::Asked(format!("{channel:?}: {error}")))?;
             let (outcome, transaction, returned, ends_at_s) =
                 match self.purse.withdraw(channel).await? {
                     Withdrawal::Begun {
@@ -405,36 +504,19 @@ fn scheme_name(scheme: &Scheme) -> String {
     }
 }
 
-pub(crate) fn spending(config: &Config) -> Spending {
-    let limit = |asset: &crate::home::AssetConfig| AssetLimit {
-        per_payment: asset.limits.per_payment,
-        per_deposit: asset.limits.per_deposit,
-        per_day: asset.limits.per_day,
-        deposits_per_day: asset.limits.deposits_per_day,
-        locked: asset.limits.locked,
-        withdraw_delay_s_max: asset.limits.withdraw_delay_s_max,
-    };
-    let limits: BTreeMap<AssetId, AssetLimit> = config
-        .assets
-        .values()
-        .map(|asset| (asset.id, limit(asset)))
-        .collect();
-    Spending(limits)
-}
-
-fn service_url(text: &str) -> Result<Url, TradeError> {
+fn service_url(text: &str) -> Result<Url, BuyError> {
     Url::parse(text)
         .ok()
         .filter(|url| matches!(url.scheme(), "http" | "https"))
-        .ok_or_else(|| TradeError::Asked(format!("{text:?} is not an http or https URL")))
+        .ok_or_else(|| BuyError::Asked(format!("{text:?} is not an http or https URL")))
 }
 
-fn purchase(request: &Request) -> Result<Purchase, TradeError> {
+fn purchase(request: &Request) -> Result<Purchase, BuyError> {
     let method = Method::from_bytes(request.method.as_bytes())
-        .map_err(|_| TradeError::Asked(format!("{:?} is no HTTP method", request.method)))?;
+        .map_err(|_| BuyError::Asked(format!("{:?} is no HTTP method", request.method)))?;
     let mut headers = HeaderMap::new();
     for line in &request.headers {
-        let bad = || TradeError::Asked(format!("{line:?} is no header: write \"name: value\""));
+        let bad = || BuyError::Asked(format!("{line:?} is no header: write \"name: value\""));
         let (name, value) = line.split_once(':').ok_or_else(bad)?;
         let name: HeaderName = name.trim().parse().map_err(|_| bad())?;
         let value: HeaderValue = value.trim().parse().map_err(|_| bad())?;

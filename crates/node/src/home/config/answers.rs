@@ -17,10 +17,11 @@ use toml::Spanned;
 use url::Url;
 
 use super::{AssetConfig, Fault, fault, whole_tokens};
-use crate::trade::AT_ONCE_MAX;
 
 /// The most models in a configuration.
 pub const MODELS_MAX: usize = hearth_protocol::offer::OFFERED_MODELS_MAX;
+/// The most requests for which a quoted ceiling leaves room: no channel works on more.
+pub const AT_ONCE_MAX: u32 = 256;
 /// The most names of models of others.
 const NAMES_MAX: usize = 256;
 /// The most relays.
