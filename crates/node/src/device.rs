@@ -258,7 +258,7 @@ impl Device {
         let node_file = NodeFile::write(home, address)?;
         surface.set_owner(&node_file.token);
         let admin = Admin {
-            purse: trade::Payer::of_node(payer.clone(), config.clone()),
+            purse: trade::Buyer::of_node(payer.clone(), config.clone()),
             payer,
             home: home.clone(),
             launcher: options.launcher,

@@ -20,7 +20,6 @@ const KNOWN: &[(&str, &str)] = &[
     ("crates/api", "ToolChoice"),
     ("crates/chain", "Machine"),
     ("crates/net", "Sealed"),
-    ("crates/node", "Payer"),
     ("crates/protocol", "Channel"),
     ("crates/protocol", "Distrust"),
     ("crates/protocol", "Effect"),

@@ -51,7 +51,7 @@ const HOUR_MS: u64 = 3_600_000;
 pub(crate) struct Admin {
     pub(crate) payer: Payer,
     /// Pays services; nothing where this device cannot pay.
-    pub(crate) purse: Option<trade::Payer>,
+    pub(crate) purse: Option<trade::Buyer>,
     pub(crate) home: Home,
     pub(crate) launcher: Launcher,
     pub(crate) surface: Arc<Surface>,

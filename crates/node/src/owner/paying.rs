@@ -20,7 +20,7 @@ use hearth_api::payments::{
 use http::StatusCode;
 
 use super::admin::{Admin, not_done, refused};
-use crate::trade::{self, BuyError, Payer, Request};
+use crate::trade::{self, BuyError, Buyer, Request};
 
 /// The longest request that is made for a command, in bytes: a body of 4 MiB in base64, and what is around it.
 const ASKED_BYTES_MAX: usize = 6 << 20;
@@ -60,7 +60,7 @@ fn not_possible(status: StatusCode, code: &str, message: &str) -> NotDone {
 }
 
 /// The purse, or that there is none.
-fn purse(admin: &Admin) -> Result<&Payer, NotDone> {
+fn purse(admin: &Admin) -> Result<&Buyer, NotDone> {
     admin.purse.as_ref().ok_or_else(|| {
         let message = "this device cannot pay";
         not_possible(StatusCode::CONFLICT, "no_purse", message)

@@ -13,7 +13,7 @@ use hearth_protocol::id::{AssetId, ChannelId};
 use hearth_protocol::money::Amount;
 use thiserror::Error;
 
-use super::Payer;
+use super::Buyer;
 use super::service::{OpenTillError, open_till};
 use crate::advice::{Advice, CHECK_DISK, SEE_HELP, START_AGAIN};
 use crate::home::{Config, Home, HomeError, HomeLock, Part};
@@ -113,7 +113,7 @@ fn earning_in(config: &Config, store: &Store) -> Result<Vec<Channel>, StoreError
 ///
 /// # Errors
 /// See [`BooksError`].
-pub fn list_with(home: &Home, config: &Config, payer: &Payer) -> Result<Channels, BooksError> {
+pub fn list_with(home: &Home, config: &Config, payer: &Buyer) -> Result<Channels, BooksError> {
     let views = payer.channels()?;
     let channels = views
         .iter()

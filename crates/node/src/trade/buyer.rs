@@ -163,8 +163,8 @@ pub struct ChannelOffer {
     quote: ChannelQuote,
 }
 
-/// The payer of a data folder.
-pub struct Payer {
+/// Who buys for a data folder.
+pub struct Buyer {
     purse: Purse,
     config: Config,
     /// The way to devices of the network, where a node is up.
@@ -173,7 +173,7 @@ pub struct Payer {
     _own: Option<(Tasks, HomeLock)>,
 }
 
-impl Payer {
+impl Buyer {
     /// Opens the purse.
     ///
     /// # Errors
