@@ -24,7 +24,7 @@ use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, Value, context
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::vocabulary::Encoder;
+use crate::vocabulary::{Encoder, PromptPart};
 use crate::vocabulary::markup::{Guard, Markup, NoStandIn, Stretch};
 use crate::vocabulary::split::on_deep_stack;
 
@@ -115,15 +115,6 @@ pub struct Conversation<'a> {
     pub continue_last: bool,
     /// The time that templates may tell, in seconds since 1970, UTC.
     pub now_s: u64,
-}
-
-/// A part of a prompt.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum PromptPart {
-    /// A special token that the template wrote.
-    Token(u32),
-    /// Text in which nothing is markup.
-    Words(String),
 }
 
 /// The chat template of a model.

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use crate::gate::{Gate, Knock, Newcomer, Refusal, Slot};
-use crate::household::Desk;
+use crate::desk::Desk;
 use crate::origin::Origin;
 
 /// The code a connection is closed with when there are too many.

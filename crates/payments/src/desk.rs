@@ -23,23 +23,18 @@ use hearth_protocol::channel::{CheckedPayment, OnchainState};
 use hearth_protocol::id::{ChainId, ChannelId};
 use hearth_protocol::money::Amount;
 use hearth_protocol::x402::ErrorCode;
-use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::escrow::Escrows;
 use crate::store::{Batch, Store, StoreError};
 use channels::{Channels, Releases, Waiter};
+pub use crate::stopped::DeskStopped;
 pub use stored::{PROVIDER_CHANNELS, StoredChannel};
 pub use task::DeskTask;
 use task::Errand;
 
 /// Requests that are waited for or worked on at once; more are told that the desk is busy.
 const REQUESTS_MAX: usize = 8_192;
-
-/// Why the desk does not answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("the payment desk has stopped, because the store failed or the node is shutting down")]
-pub struct DeskStopped;
 
 /// What became of a payment.
 #[derive(Debug)]

@@ -30,7 +30,7 @@ use hearth_protocol::x402::{ClaimRow, ErrorCode, RefundPayload};
 use thiserror::Error;
 use tracing::warn;
 
-use super::desk::DeskStopped;
+use super::stopped::DeskStopped;
 use super::offer::AcceptedAsset;
 use super::signing::sign;
 

@@ -21,6 +21,7 @@ pub mod purse;
 pub mod replies;
 pub mod settlement;
 pub mod signing;
+mod stopped;
 pub mod store;
 pub mod till;
 pub mod watchtower;

@@ -1,4 +1,4 @@
-//! Names of chains, accounts, assets and channels.
+//! Names of chains, accounts, assets, channels and devices.
 //!
 //! Chains are named by CAIP-2, accounts by CAIP-10, tokens by CAIP-19, always in the `eip155`
 //! namespace (spec: identifiers). Addresses compare as bytes: the case of their hex digits is
@@ -10,6 +10,8 @@ use std::str::FromStr;
 use alloy_primitives::{Address, B256};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
+
+use crate::content::ContentHash;
 
 /// The longest identifier that is read: `eip155:` + 20 digits + `/erc20:` + an address.
 pub const IDENTIFIER_BYTES_MAX: usize = 80;
@@ -181,6 +183,48 @@ macro_rules! string_form {
 }
 
 string_form!(ChainId, AccountId, AssetId);
+
+/// A device: its Ed25519 endpoint key, written as 64 hex digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DeviceId(pub [u8; 32]);
+
+impl fmt::Display for DeviceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        ContentHash(self.0).fmt(f)
+    }
+}
+
+impl fmt::Debug for DeviceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DeviceId({self})")
+    }
+}
+
+/// Why a text is not a device's id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("a device is named by 64 hex digits, its endpoint key")]
+pub struct DeviceIdError;
+
+impl FromStr for DeviceId {
+    type Err = DeviceIdError;
+
+    fn from_str(text: &str) -> Result<Self, DeviceIdError> {
+        let hash: ContentHash = text.parse().map_err(|_| DeviceIdError)?;
+        Ok(Self(hash.0))
+    }
+}
+
+impl Serialize for DeviceId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        ContentHash(self.0).serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for DeviceId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        ContentHash::deserialize(deserializer).map(|hash| Self(hash.0))
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -4,15 +4,13 @@
 //! replaced by the next one of the same device. The signature itself is checked where endpoint
 //! keys are known (`net`); what an offer may say is checked here.
 
-use std::fmt;
-use std::str::FromStr;
-
 use alloy_primitives::Address;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::answer::{Price, Serving};
 use crate::content::ContentHash;
+pub use crate::id::{DeviceId, DeviceIdError};
 use crate::text::is_name;
 use crate::time::Timestamp;
 
@@ -30,48 +28,6 @@ pub const CLOCK_SKEW_MS_MAX: u64 = 2 * 60 * 1_000;
 pub const HEAD_BYTES_MAX: u64 = 256 << 20;
 /// The longest name of a model or of an engine, in bytes.
 pub const NAME_BYTES_MAX: usize = 96;
-
-/// A device: its Ed25519 endpoint key, written as 64 hex digits.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct DeviceId(pub [u8; 32]);
-
-impl fmt::Display for DeviceId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        ContentHash(self.0).fmt(f)
-    }
-}
-
-impl fmt::Debug for DeviceId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "DeviceId({self})")
-    }
-}
-
-/// Why a text is not a device's id.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("a device is named by 64 hex digits, its endpoint key")]
-pub struct DeviceIdError;
-
-impl FromStr for DeviceId {
-    type Err = DeviceIdError;
-
-    fn from_str(text: &str) -> Result<Self, DeviceIdError> {
-        let hash: ContentHash = text.parse().map_err(|_| DeviceIdError)?;
-        Ok(Self(hash.0))
-    }
-}
-
-impl Serialize for DeviceId {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        ContentHash(self.0).serialize(serializer)
-    }
-}
-
-impl<'de> Deserialize<'de> for DeviceId {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        ContentHash::deserialize(deserializer).map(|hash| Self(hash.0))
-    }
-}
 
 /// Whom a model answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

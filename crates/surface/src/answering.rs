@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::response::Response;
+use hearth_calls::CLOSE;
 use hearth_payments::gate::Meter;
 use hearth_protocol::answer::{AnswerId, Sampling};
 use hearth_protocol::id::AssetId;
@@ -24,8 +25,6 @@ use crate::answers::{AskError, Field, Input, Message, Promises, Question, Tier};
 const ANSWER_ID: HeaderName = HeaderName::from_static("hearth-answer-id");
 /// How far this prompt may travel: at most as far as the key allows.
 const TIER: HeaderName = HeaderName::from_static("hearth-tier");
-/// What ends a call of a tool: where one call only is wanted, the answer ends with it.
-pub(super) const CALL_END: &str = "</tool_call>";
 /// The most messages of a conversation.
 pub(super) const MESSAGES_MAX: usize = 4_096;
 
@@ -150,7 +149,8 @@ impl Asking {
         let tariff = self.tariff(&mut question)?;
         let held = Held::begin(surface, &self.key)?;
         if reading.one_call {
-            question.stops.push(CALL_END.to_owned());
+            // The answer ends with its one call.
+            question.stops.push(CLOSE.to_owned());
         }
         question.tier = self.tier;
         question.asked_by.clone_from(&self.key.name);

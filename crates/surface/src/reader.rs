@@ -12,13 +12,12 @@ use alloy_primitives::U256;
 use futures::StreamExt;
 use hearth_api::money::Money;
 use hearth_api::openai::{AnswerNote, AnswerSource};
-use hearth_calls::{OutputPart, ToolCallStream};
+use hearth_calls::{CLOSE, OutputPart, ToolCallStream};
 use hearth_protocol::answer::{AnswerId, StopReason};
 use hearth_protocol::id::AssetId;
 use hearth_protocol::money::Amount;
 
 use super::Surface;
-use super::answering::CALL_END;
 use super::budget::Reservation;
 use super::failure::Failure;
 use super::keys::ApiKey;
@@ -235,7 +234,7 @@ impl Reader {
 
     fn end(&mut self, stop: Ending, usage: Usage) {
         self.over = true;
-        let closed = matches!(&stop, Ending::Stop(text) if text == CALL_END);
+        let closed = matches!(&stop, Ending::Stop(text) if text == CLOSE);
         if let Some(finder) = self.finder.take() {
             for found in finder.finish() {
                 self.found(found, Vec::new());

@@ -19,7 +19,7 @@ use super::receipt::{Receipt, SignedReceipt, StopReason};
 use super::request::AnswerRequest;
 use crate::content::ContentHash;
 use crate::money::Amount;
-use crate::offer::DeviceId;
+use crate::id::DeviceId;
 use crate::time::Timestamp;
 
 /// Providers that are tried for one answer at most.
