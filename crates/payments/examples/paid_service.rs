@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use alloy_primitives::U256;
 use alloy_signer_local::PrivateKeySigner;
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use axum::{Router, routing::get};
 use hearth_chain::client::{ChainClient, Environment, SystemEnvironment};
 use hearth_chain::embedded::{
@@ -42,13 +42,7 @@ async fn main() -> Result<()> {
     // The seller: any axum router, at a cent a request, claimed when a dollar is due.
     let (receiver, signer) = (account.address(), session.address());
     let dollar = AcceptedAsset::new(asset, "Test Dollar (worthless)", "1", receiver, signer);
-    let policy = ClaimPolicy {
-        gas_price_nano: 0,
-        gas_share_ppm: 10_000,
-        age_ms_max: 24 * 60 * 60 * 1_000,
-        amount_min: Amount::new(1_000_000),
-        withdrawal_margin_s: 900,
-    };
+    let policy = ClaimPolicy::usual(Amount::new(1_000_000));
     let store = Store::open(&folder.path().join("seller.redb"))?;
     let sender = SenderConfig { confirmations: 1, ..SenderConfig::default() };
     let keys = TillKeys { account, session };
@@ -71,6 +65,7 @@ async fn main() -> Result<()> {
     for _ in 0..3 {
         let request = http.get(&url).build()?;
         let mut reply = purse.buy(&request.try_into()?, |price| price.requirements.amount <= CENT).await?;
+        ensure!(reply.status.is_success(), "{}", reply.status);
         println!("{}: {}", reply.status, std::str::from_utf8(&reply.bytes().await?)?);
     }
 
@@ -80,4 +75,9 @@ async fn main() -> Result<()> {
         println!("{paid} units were paid out by {transaction}");
     }
     Ok(())
+}
+
+#[test]
+fn a_seller_and_a_buyer_agree() {
+    main().unwrap();
 }
