@@ -21,6 +21,7 @@ use alloy_primitives::{B256, keccak256};
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::response::Response;
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use hearth_chain::client::Environment;
 use hearth_doors::{BodyError, read_body};
@@ -154,15 +155,13 @@ where
     fn call(&mut self, request: Request) -> Self::Future {
         let (gate, terms) = (Arc::clone(&self.gate), Arc::clone(&self.terms));
         let inner = self.inner.clone();
-        Box::pin(async move {
-            let serve = |request| async {
-                let Ok(response) = inner.oneshot(request).await;
-                response
-            };
-            Ok(gate.handle(&terms, request, serve).await)
-        })
+        let serve = move |request| inner.oneshot(request).boxed();
+        gate.handled(terms, request, Box::new(serve))
     }
 }
+
+/// What serves a request once its payment is in order. Boxed, so that the gate is compiled once and not for each service.
+type Serve = Box<dyn FnOnce(Request) -> BoxFuture<'static, Result<Response, Infallible>> + Send>;
 
 /// A request whose price is known.
 struct Priced {
@@ -200,11 +199,16 @@ impl Gate {
         Timestamp(self.environment.now_ms())
     }
 
-    async fn handle<F, R>(&self, terms: &[Arc<Terms>], request: Request, serve: F) -> Response
-    where
-        F: FnOnce(Request) -> R,
-        R: Future<Output = Response>,
-    {
+    fn handled(
+        self: Arc<Self>,
+        terms: Arc<[Arc<Terms>]>,
+        request: Request,
+        serve: Serve,
+    ) -> BoxFuture<'static, Result<Response, Infallible>> {
+        Box::pin(async move { Ok(self.handle(&terms, request, serve).await) })
+    }
+
+    async fn handle(&self, terms: &[Arc<Terms>], request: Request, serve: Serve) -> Response {
         // What cannot be read as a payment is refused before a body is read for it.
         let payment = match header_payment(request.headers()) {
             Ok(payment) => payment,
@@ -288,16 +292,12 @@ impl Gate {
         Problem::payment_required(resource, accepts, error)
     }
 
-    async fn admit<F, R>(
+    async fn admit(
         &self,
         priced: Priced,
         payment: PaymentPayload,
-        serve: F,
-    ) -> Result<Response, Problem>
-    where
-        F: FnOnce(Request) -> R,
-        R: Future<Output = Response>,
-    {
+        serve: Serve,
+    ) -> Result<Response, Problem> {
         let slot = match self.recall(&priced, &payment)? {
             Ok(slot) => slot,
             Err(kept) => return Ok(*kept),
@@ -355,18 +355,14 @@ impl Gate {
         }
     }
 
-    async fn admit_exact<F, R>(
+    async fn admit_exact(
         &self,
         priced: Priced,
         payment: &PaymentPayload,
         asset: &AcceptedAsset,
-        serve: F,
+        serve: Serve,
         slot: Option<Slot>,
-    ) -> Result<Response, Problem>
-    where
-        F: FnOnce(Request) -> R,
-        R: Future<Output = Response>,
-    {
+    ) -> Result<Response, Problem> {
         let payload: ExactPayload = scheme_payload(&payment.payload, ErrorCode::InvalidPayload)?;
         let accepted = &payment.accepted;
         let (fingerprint, now) = (priced.fingerprint(), self.now());
@@ -381,7 +377,7 @@ impl Gate {
         let payer = tendered.payer();
         let request = Request::from_parts(priced.parts, priced.body);
         tendered.set_worked_for(true);
-        let response = serve(request).await;
+        let Ok(response) = serve(request).await;
         tendered.set_worked_for(false);
         if response.status().as_u16() >= 400 {
             tendered.not_served().await;
@@ -400,18 +396,14 @@ impl Gate {
         }
     }
 
-    async fn admit_batch<F, R>(
+    async fn admit_batch(
         &self,
         priced: Priced,
         payment: &PaymentPayload,
         quoted: Quoted,
-        serve: F,
+        serve: Serve,
         slot: Option<Slot>,
-    ) -> Result<Response, Problem>
-    where
-        F: FnOnce(Request) -> R,
-        R: Future<Output = Response>,
-    {
+    ) -> Result<Response, Problem> {
         let Quoted {
             asset,
             terms,
@@ -444,7 +436,7 @@ impl Gate {
                     ticket: Some(ticket),
                     meter: meter.clone(),
                 };
-                let response = serve(request).await;
+                let Ok(response) = serve(request).await;
                 let charging = Charging {
                     network: asset.chain(),
                     payer,

@@ -17,6 +17,7 @@ use std::time::Duration;
 use alloy_primitives::{Address, B256, U256};
 use alloy_signer_local::PrivateKeySigner;
 use axum::body::Bytes;
+use futures::future::BoxFuture;
 use hearth_chain::client::{ChainError, Environment};
 use hearth_protocol::channel::payer::{CorrectionError, Distrust, Outcome, PrepareError, Promise};
 use hearth_protocol::channel::{Voucher, deposit_message};
@@ -332,10 +333,27 @@ impl Purse {
     ///
     /// # Errors
     /// See [`PayError`]. What was promised before an error stays on record.
-    pub async fn buy(
-        &self,
-        purchase: &Purchase,
-        approve: impl Fn(&PriceTag) -> bool,
+    pub fn buy<'a>(
+        &'a self,
+        purchase: &'a Purchase,
+        approve: impl Fn(&PriceTag) -> bool + Send + Sync + 'a,
+    ) -> BoxFuture<'a, Result<PaidResponse, PayError>> {
+        self.buying(purchase, Box::new(approve))
+    }
+
+    /// The same for whatever approves, so that it is compiled once.
+    fn buying<'a>(
+        &'a self,
+        purchase: &'a Purchase,
+        approve: Box<dyn Fn(&PriceTag) -> bool + Send + Sync + 'a>,
+    ) -> BoxFuture<'a, Result<PaidResponse, PayError>> {
+        Box::pin(self.bought(purchase, approve))
+    }
+
+    async fn bought<'a>(
+        &'a self,
+        purchase: &'a Purchase,
+        approve: Box<dyn Fn(&PriceTag) -> bool + Send + Sync + 'a>,
     ) -> Result<PaidResponse, PayError> {
         let response = self.send(purchase, None, true).await?;
         let Some(required) = payment_required(&response)? else {

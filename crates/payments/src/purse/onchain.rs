@@ -1,5 +1,6 @@
 //! What a payer can do about its channels without the provider: look, and take the rest back.
 
+use futures::future::BoxFuture;
 use hearth_protocol::channel::OnchainState;
 use hearth_protocol::id::{AssetId, ChainId, ChannelId};
 use hearth_protocol::money::Amount;
@@ -49,7 +50,13 @@ impl Purse {
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn look(&self) -> Result<Vec<ChannelId>, PayError> {
+    pub fn look(
+        &self,
+    ) -> BoxFuture<'_, Result<Vec<ChannelId>, PayError>> {
+        Box::pin(self.looked())
+    }
+
+    async fn looked(&self) -> Result<Vec<ChannelId>, PayError> {
         let mut unread = Vec::new();
         for view in self.channels()? {
             match self.read(view.stored.chain, view.channel).await {
@@ -149,7 +156,14 @@ impl Purse {
     ///
     /// # Errors
     /// When the channel or its chain is not known, nothing is left, or the chain refuses.
-    pub async fn withdraw(&self, channel: ChannelId) -> Result<Withdrawal, PayError> {
+    pub fn withdraw(
+        &self,
+        channel: ChannelId,
+    ) -> BoxFuture<'_, Result<Withdrawal, PayError>> {
+        Box::pin(self.withdrawn(channel))
+    }
+
+    async fn withdrawn(&self, channel: ChannelId) -> Result<Withdrawal, PayError> {
         let views = self.channels()?;
         let view = views.into_iter().find(|view| view.channel == channel);
         let stored = view.ok_or(PayError::NoChannel)?.stored;

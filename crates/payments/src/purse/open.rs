@@ -4,6 +4,7 @@
 //! record, and the next payment on it asks the chain first whether the deposit arrived.
 
 use alloy_primitives::B256;
+use futures::future::BoxFuture;
 use hearth_protocol::channel::CheckedDeposit;
 use hearth_protocol::channel::payer::Promise;
 use hearth_protocol::eip712::SettlementDomain;
@@ -65,7 +66,14 @@ impl Purse {
     ///
     /// # Errors
     /// When it cannot be reached, is free, or takes no channel within the limits.
-    pub async fn channel_quote(&self, url: &Url) -> Result<ChannelQuote, PayError> {
+    pub fn channel_quote<'a>(
+        &'a self,
+        url: &'a Url,
+    ) -> BoxFuture<'a, Result<ChannelQuote, PayError>> {
+        Box::pin(self.quoted(url))
+    }
+
+    async fn quoted(&self, url: &Url) -> Result<ChannelQuote, PayError> {
         let probe = Purchase::probe(url);
         let response = self.send(&probe, None, true).await?;
         let required = payment_required(&response)?.ok_or(PayError::Free)?;
@@ -90,7 +98,15 @@ impl Purse {
     ///
     /// # Errors
     /// See [`PayError`]. Once the transaction may have been sent, the channel stays on record.
-    pub async fn open_channel(
+    pub fn open_channel<'a>(
+        &'a self,
+        quote: &'a ChannelQuote,
+        deposit: Amount,
+    ) -> BoxFuture<'a, Result<OpenedChannel, PayError>> {
+        Box::pin(self.opened(quote, deposit))
+    }
+
+    async fn opened(
         &self,
         quote: &ChannelQuote,
         deposit: Amount,

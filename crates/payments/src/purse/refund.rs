@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use alloy_primitives::{Address, B256, U256};
+use futures::future::BoxFuture;
 use hearth_protocol::channel::payer::{PrepareError, Returned, Status};
 use hearth_protocol::channel::{OnchainState, Voucher};
 use hearth_protocol::eip712::SettlementDomain;
@@ -74,7 +75,16 @@ impl Purse {
     ///
     /// # Errors
     /// When no channel is known, or the service refuses. The channel stays as it is.
-    pub async fn refund(
+    pub fn refund<'a>(
+        &'a self,
+        url: &'a Url,
+        channel: Option<ChannelId>,
+        amount: Option<Amount>,
+    ) -> BoxFuture<'a, Result<Refunded, PayError>> {
+        Box::pin(self.refunded(url, channel, amount))
+    }
+
+    async fn refunded(
         &self,
         url: &Url,
         channel: Option<ChannelId>,
@@ -112,7 +122,14 @@ impl Purse {
     ///
     /// # Errors
     /// When the channel is not known, is in use, or has nothing left.
-    pub async fn begin_refund(&self, channel: ChannelId) -> Result<Beginning, PayError> {
+    pub fn begin_refund(
+        &self,
+        channel: ChannelId,
+    ) -> BoxFuture<'_, Result<Beginning, PayError>> {
+        Box::pin(self.begun(channel))
+    }
+
+    async fn begun(&self, channel: ChannelId) -> Result<Beginning, PayError> {
         let views = self.channels()?;
         let view = views.into_iter().find(|view| view.channel == channel);
         let stored = view.ok_or(PayError::NoChannel)?.stored;

@@ -6,6 +6,7 @@
 //! next payment on the channel learns what became of it.
 
 use alloy_primitives::B256;
+use futures::future::BoxFuture;
 use hearth_protocol::channel::payer::Outcome;
 use hearth_protocol::eip712::SettlementDomain;
 use hearth_protocol::id::AssetId;
@@ -50,7 +51,15 @@ impl Purse {
     ///
     /// # Errors
     /// When the way to pay is not within the limits, or the books cannot be read.
-    pub async fn open_tab(
+    pub fn open_tab<'a>(
+        &'a self,
+        provider: &'a str,
+        requirements: PaymentRequirements,
+    ) -> BoxFuture<'a, Result<Tab, PayError>> {
+        Box::pin(self.tab(provider, requirements))
+    }
+
+    async fn tab(
         &self,
         provider: &str,
         requirements: PaymentRequirements,
