@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    chain, channels, chat, devices, doctor, keys, models, network, pay, relay, serve, service, up, wallet,
-    watch,
+    chain, channels, chat, devices, doctor, keys, models, network, pay, relay, serve, service, up,
+    wallet, watch,
 };
 use crate::failure::Failure;
 use crate::global::Global;

@@ -8,13 +8,13 @@ use hearth_api::payments::{
     Returned, WhichChannels,
 };
 use hearth_node::home::Home;
-use hearth_node::owner::client::{Client, get_if_up};
 use hearth_node::keys::Keystore;
+use hearth_node::owner::client::{Client, get_if_up};
 use hearth_node::trade::{self, Answer, Buyer, Request};
 
-use crate::global::Global;
 use crate::confirm::confirm;
 use crate::failure::Failure;
+use crate::global::Global;
 use crate::{secrets, wait};
 
 /// Prices that a person is asked about for one request, when the service names another each time.

@@ -24,9 +24,9 @@ use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, Value, context
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::vocabulary::{Encoder, PromptPart};
 use crate::vocabulary::markup::{Guard, Markup, NoStandIn, Stretch};
 use crate::vocabulary::split::on_deep_stack;
+use crate::vocabulary::{Encoder, PromptPart};
 
 mod bounds;
 mod calendar;

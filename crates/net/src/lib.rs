@@ -37,12 +37,12 @@ mod stream;
 mod ticket;
 
 pub use answers::{ANSWER_ALPN, ConnectError, IncomingAnswer};
+pub use desk::AnswersHousehold;
 pub use endpoint::device_of_key;
 pub use files::{FetchError, ProviderError, ShareError, SharedFile};
-pub use desk::AnswersHousehold;
 pub use household::{
-    HOUSEHOLD_ALPN, HouseholdAskError, HouseholdMessage, HouseholdMessageError,
-    decode_household, encode_household, household_length,
+    HOUSEHOLD_ALPN, HouseholdAskError, HouseholdMessage, HouseholdMessageError, decode_household,
+    encode_household, household_length,
 };
 pub use liveness::Liveness;
 pub use network::{IncomingAnswers, JoinError, Network, OfferChanges};

@@ -4,13 +4,13 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
+use hearth_protocol::content::ContentHash;
+use hearth_protocol::money::Amount;
+use hearth_protocol::text::is_name;
 use hearth_surface::answers::Tier;
 use hearth_surface::{
     ApiKey, BUYER, Cap, KEYLESS, KEYS_MAX, KeyTable, KeyTableError, hash, secret,
 };
-use hearth_protocol::content::ContentHash;
-use hearth_protocol::money::Amount;
-use hearth_protocol::text::is_name;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 

@@ -20,21 +20,21 @@ use std::time::Duration;
 use axum::Router;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use hearth_surface::answers::Answerer;
-use hearth_surface::{ApiKey, Door, KEYLESS, Surface, own_policy, sold_policy};
-use hearth_payments::escrow::Escrows;
-use hearth_payments::purse::{PayerKeys, Purse};
-use hearth_payments::till::{Tasks, Till, TillError, TillKeys, open_escrows};
-use hearth_payments::store::{OpenError, Store, StoreError};
 use hearth_api::household::{NodeReady, ServedModel};
 use hearth_chain::client::Environment;
 use hearth_models::engine::LoadError;
 use hearth_models::reader::Launcher;
 use hearth_net::{Network, NetworkOptions, OfferChange, OpenError as NetworkError, Reach};
+use hearth_payments::escrow::Escrows;
+use hearth_payments::purse::{PayerKeys, Purse};
+use hearth_payments::store::{OpenError, Store, StoreError};
+use hearth_payments::till::{Tasks, Till, TillError, TillKeys, open_escrows};
 use hearth_protocol::answer::payer::Patience;
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::offer::Offer;
 use hearth_protocol::time::Timestamp;
+use hearth_surface::answers::Answerer;
+use hearth_surface::{ApiKey, Door, KEYLESS, Surface, own_policy, sold_policy};
 use thiserror::Error;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
@@ -411,8 +411,7 @@ impl Building<'_> {
             account: self.keys.household(),
             session: self.keys.session(self.config.device.index),
         };
-        let mut escrows =
-            open_escrows(chains.all, &keys, &store, &mut self.tasks)?;
+        let mut escrows = open_escrows(chains.all, &keys, &store, &mut self.tasks)?;
         for asset in self.config.assets.values() {
             if let Some(worth) = asset.coin_worth {
                 escrows.set_coin_worth(asset.id, worth);

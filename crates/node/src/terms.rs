@@ -95,7 +95,10 @@ pub(crate) async fn all_chains(config: &Config) -> (Vec<ChainAccess>, Vec<Silent
 }
 
 /// The way to a chain that does not answer now. Its client refuses any other chain once something answers.
-pub(crate) fn silent_access(chain: ChainId, settings: &ChainConfig) -> Result<ChainAccess, ChainError> {
+pub(crate) fn silent_access(
+    chain: ChainId,
+    settings: &ChainConfig,
+) -> Result<ChainAccess, ChainError> {
     let (rpc, options) = (settings.rpc.clone(), HttpOptions::default());
     Ok(ChainAccess {
         client: ChainClient::http_in(rpc, chain, options, environment())?,

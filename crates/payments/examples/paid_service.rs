@@ -35,7 +35,10 @@ async fn main() -> Result<()> {
     let genesis = Genesis::standard(account.address());
     let genesis = genesis.with_test_dollars(buyer.address(), U256::from(100_000_000));
     let chain = Embedded::in_memory(EmbeddedConfig::new(genesis))?;
-    let asset = AssetId { chain: ChainId(DEFAULT_CHAIN_ID), token: TEST_DOLLAR_ADDRESS };
+    let asset = AssetId {
+        chain: ChainId(DEFAULT_CHAIN_ID),
+        token: TEST_DOLLAR_ADDRESS,
+    };
     let client = ChainClient::from_transport(chain.transport(), asset.chain);
     client.connect().await?;
 
@@ -44,10 +47,26 @@ async fn main() -> Result<()> {
     let dollar = AcceptedAsset::new(asset, "Test Dollar (worthless)", "1", receiver, signer);
     let policy = ClaimPolicy::usual(Amount::new(1_000_000));
     let store = Store::open(&folder.path().join("seller.redb"))?;
-    let sender = SenderConfig { confirmations: 1, ..SenderConfig::default() };
+    let sender = SenderConfig {
+        confirmations: 1,
+        ..SenderConfig::default()
+    };
     let keys = TillKeys { account, session };
-    let escrows = open_escrows(vec![ChainAccess { client, sender }], &keys, &store, &mut tasks)?;
-    let till = Till::open(&store, escrows, policy, None, &clock, clock.random(), &mut tasks);
+    let escrows = open_escrows(
+        vec![ChainAccess { client, sender }],
+        &keys,
+        &store,
+        &mut tasks,
+    )?;
+    let till = Till::open(
+        &store,
+        escrows,
+        policy,
+        None,
+        &clock,
+        clock.random(),
+        &mut tasks,
+    );
     let price = FixedPrice(vec![(asset, Price::fixed(CENT))]);
     let gate = PaidLayer(Arc::new(till.gate(vec![dollar], price)));
     let router = Router::new().route("/weather", get(|| async { "sunny" }));
@@ -58,15 +77,30 @@ async fn main() -> Result<()> {
     // The buyer: any request of reqwest, within limits for each payment, each deposit and each day.
     let limit = AssetLimit::new(CENT, Amount::new(1_000_000), Amount::new(5_000_000));
     let session = PrivateKeySigner::random();
-    let keys = PayerKeys { household: buyer, session };
+    let keys = PayerKeys {
+        household: buyer,
+        session,
+    };
     let (spending, http) = (Spending([(asset, limit)].into()), http::client()?);
     let store = Store::open(&folder.path().join("buyer.redb"))?;
-    let purse = Purse::new(keys, spending, store, Escrows::default(), http.clone(), clock)?;
+    let purse = Purse::new(
+        keys,
+        spending,
+        store,
+        Escrows::default(),
+        http.clone(),
+        clock,
+    )?;
     for _ in 0..3 {
         let request = http.get(&url).build()?;
-        let mut reply = purse.buy(&request.try_into()?, |price| price.requirements.amount <= CENT).await?;
+        let mut reply = purse
+            .buy(&request.try_into()?, |price| {
+                price.requirements.amount <= CENT
+            })
+            .await?;
         ensure!(reply.status.is_success(), "{}", reply.status);
-        println!("{}: {}", reply.status, std::str::from_utf8(&reply.bytes().await?)?);
+        let said = reply.bytes().await?;
+        println!("paid a cent for {:?}", std::str::from_utf8(&said)?);
     }
 
     // Three requests, one deposit, one claim.

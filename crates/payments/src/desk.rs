@@ -26,9 +26,9 @@ use hearth_protocol::x402::ErrorCode;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::escrow::Escrows;
+pub use crate::stopped::DeskStopped;
 use crate::store::{Batch, Store, StoreError};
 use channels::{Channels, Releases, Waiter};
-pub use crate::stopped::DeskStopped;
 pub use stored::{PROVIDER_CHANNELS, StoredChannel};
 pub use task::DeskTask;
 use task::Errand;

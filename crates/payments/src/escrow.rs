@@ -30,9 +30,9 @@ use hearth_protocol::x402::{ClaimRow, ErrorCode, RefundPayload};
 use thiserror::Error;
 use tracing::warn;
 
-use super::stopped::DeskStopped;
 use super::offer::AcceptedAsset;
 use super::signing::sign;
+use super::stopped::DeskStopped;
 
 mod finality;
 mod payers;

@@ -47,7 +47,7 @@ use super::desk::{Admission, Alongside, Charged, Desk, Refusal, Ticket};
 use super::offer::{AcceptedAsset, Price, Pricing, resource};
 use super::replies::{Known, Replies, Slot};
 use answer::Problem;
-pub(crate) use answer::batch_response;
+pub use answer::batch_response;
 use body::{Charging, MeteredBody};
 
 /// The longest request body that is read for a price or a fingerprint, in bytes.

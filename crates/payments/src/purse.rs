@@ -47,9 +47,7 @@ use url::Url;
 use super::escrow::{EscrowError, Escrows};
 use super::signing::sign;
 use crate::store::{Store, StoreError};
-pub use channels::{
-    CHANNELS_PER_PROVIDER_MAX, ChannelView, PAYER_CHANNELS, StoredPayerChannel,
-};
+pub use channels::{CHANNELS_PER_PROVIDER_MAX, ChannelView, PAYER_CHANNELS, StoredPayerChannel};
 use channels::{Channels, Held};
 pub use onchain::Withdrawal;
 pub use open::{ChannelQuote, OpenedChannel};
@@ -77,7 +75,9 @@ pub struct Purchase {
 
 /// The body of a request comes as a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("a body that comes as a stream cannot be sent twice, without and with the payment: read it first")]
+#[error(
+    "a body that comes as a stream cannot be sent twice, without and with the payment: read it first"
+)]
 pub struct StreamedBody;
 
 impl TryFrom<reqwest::Request> for Purchase {

@@ -248,8 +248,7 @@ impl Replies {
         loop {
             let mut times = Vec::new();
             let note = |key: &[u8], (): ()| times.push(key.to_vec());
-            self.store
-                .first(REPLY_TIMES, &end, STEP_REPLIES, note)?;
+            self.store.first(REPLY_TIMES, &end, STEP_REPLIES, note)?;
             let mut batch = Batch::default();
             for time in &times {
                 batch.remove(REPLY_TIMES, time);

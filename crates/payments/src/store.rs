@@ -178,13 +178,7 @@ impl Batch {
         Ok(())
     }
 
-    fn push(
-        &mut self,
-        table: &'static str,
-        key: &[u8],
-        value: Option<Vec<u8>>,
-        is_new_only: bool,
-    ) {
+    fn push(&mut self, table: &'static str, key: &[u8], value: Option<Vec<u8>>, is_new_only: bool) {
         self.0.push(Row {
             table: table.into(),
             key: key.to_vec(),
@@ -601,10 +595,7 @@ mod tests {
         drop(store);
         let store = reopen(&path).await;
         assert_eq!(store.get(WORDS, b"a").unwrap(), None);
-        assert_eq!(
-            store.get(WORDS, b"b").unwrap(),
-            Some("two".to_owned())
-        );
+        assert_eq!(store.get(WORDS, b"b").unwrap(), Some("two".to_owned()));
         let wrong = store.get(NUMBERS, b"b").unwrap();
         assert_eq!(wrong, None);
     }
@@ -666,9 +657,7 @@ mod tests {
             let store = store.clone();
             tasks.spawn(async move {
                 let mut batch = Batch::default();
-                batch
-                    .put(NUMBERS, &number.to_be_bytes(), &number)
-                    .unwrap();
+                batch.put(NUMBERS, &number.to_be_bytes(), &number).unwrap();
                 store.commit(batch).await
             });
         }

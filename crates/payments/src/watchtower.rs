@@ -277,8 +277,7 @@ impl Watchtower {
 
     fn count(&self) -> Result<usize, StoreError> {
         let mut count = 0;
-        self.store
-            .each(WATCHED, |_, _: Handover| count += 1)?;
+        self.store.each(WATCHED, |_, _: Handover| count += 1)?;
         Ok(count)
     }
 

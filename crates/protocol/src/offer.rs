@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::answer::{Price, Serving};
-use crate::content::ContentHash;
 pub use crate::id::{DeviceId, DeviceIdError};
 use crate::text::is_name;
 use crate::time::Timestamp;
@@ -175,6 +174,7 @@ impl OfferedModel {
 mod tests {
     use super::*;
     use crate::answer::{BackendClass, KvType};
+    use crate::content::ContentHash;
 
     const NOW: Timestamp = Timestamp(1_000_000_000);
 

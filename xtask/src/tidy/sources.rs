@@ -26,10 +26,7 @@ const KNOWN: &[(&str, &str)] = &[
     ("crates/node/src/device.rs", "UpError::Model"),
     ("crates/node/src/owner/client.rs", "ClientError::Silent"),
     ("crates/node/src/api_keys.rs", "KeysError::Io"),
-    (
-        "crates/node/src/models.rs",
-        "ModelError::Catalogue",
-    ),
+    ("crates/node/src/models.rs", "ModelError::Catalogue"),
     ("crates/node/src/models.rs", "ModelError::Io"),
     ("crates/node/src/local_chain.rs", "LocalChainError::Chain"),
     ("crates/node/src/local_chain.rs", "LocalChainError::Journal"),

@@ -1,10 +1,10 @@
 //! Answers in a form that was asked for.
 
+use hearth_calls::{ForcedTool, OutputPart, Tool, ToolCallStream, forced_call_grammar};
 use hearth_models::asker::Asker;
 use hearth_models::engine::{EndReason, SubmitError};
 use hearth_models::grammar::{GrammarError, GrammarSource};
 use hearth_models::prompt::PromptInput;
-use hearth_calls::{ForcedTool, OutputPart, Tool, ToolCallStream, forced_call_grammar};
 use serde_json::{Value, json};
 
 use super::answers::{answer, engine, ids_of, job, text};

@@ -8,11 +8,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
-use hearth_surface::{ForSale, PriceTable, Surface, sold};
+use hearth_chain::client::Environment;
 use hearth_payments::gate::Gate;
 use hearth_payments::offer::AcceptedAsset;
 use hearth_payments::till::Till;
-use hearth_chain::client::Environment;
+use hearth_surface::{ForSale, PriceTable, Surface, sold};
 
 use super::{Building, UpError};
 use crate::home::SoldConfig;

@@ -7,8 +7,8 @@
 
 use std::time::Duration;
 
-use hearth_surface::answers::Openness;
 use chrono::Timelike;
+use hearth_surface::answers::Openness;
 use tracing::info;
 
 use super::power::Meter;

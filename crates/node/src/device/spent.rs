@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hearth_surface::{Spent, Surface};
 use hearth_payments::store::{Batch, Store, StoreError, Table};
+use hearth_surface::{Spent, Surface};
 use tracing::warn;
 
 /// What API keys have spent, by asset and key.

@@ -11,10 +11,10 @@ use alloy_primitives::{Address, B256};
 use alloy_signer::SignerSync;
 use alloy_signer_local::PrivateKeySigner;
 use futures::future::BoxFuture;
-use hearth_payments::till::Tasks;
-use hearth_payments::store::{Batch, Store, StoreError, Table};
 use hearth_chain::client::Environment;
 use hearth_net::{AnswersHousehold, HouseholdAskError, JoinError, Network, PeerAddress, Ticket};
+use hearth_payments::store::{Batch, Store, StoreError, Table};
+use hearth_payments::till::Tasks;
 use hearth_protocol::household::{
     Household, HouseholdAsk, HouseholdError, HouseholdReply, InviteTicket, JoinRefusal, KinProof,
     Secret, SignedCertificate, Standing, Statement, is_device_name,

@@ -11,11 +11,6 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use hearth_surface::answers::{AskError, Tier};
-use hearth_surface::Surface;
-use hearth_payments::desk::{PROVIDER_CHANNELS, StoredChannel};
-use hearth_payments::till::Till;
-use hearth_payments::store::StoreError;
 use hearth_api::error::ErrorBody;
 use hearth_api::household::{
     DeviceView, Devices, Earnings, Invitation, InviteAsked, Joined, Left, OfferView, Offers, Trade,
@@ -24,9 +19,14 @@ use hearth_api::household::{
 use hearth_api::money::Money;
 use hearth_models::reader::Launcher;
 use hearth_net::Network;
+use hearth_payments::desk::{PROVIDER_CHANNELS, StoredChannel};
+use hearth_payments::store::StoreError;
+use hearth_payments::till::Till;
 use hearth_protocol::id::AssetId;
 use hearth_protocol::market::Weighed;
 use hearth_protocol::money::Amount;
+use hearth_surface::Surface;
+use hearth_surface::answers::{AskError, Tier};
 use http::StatusCode;
 use http::header::AUTHORIZATION;
 use serde::Deserialize;

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::BoxFuture;
-use hearth_payments::purse;
 use hearth_api::error::ErrorBody;
+use hearth_payments::purse;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;

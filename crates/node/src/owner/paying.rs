@@ -11,12 +11,12 @@ use axum::routing::post;
 use axum::{Json, Router};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use hearth_payments::purse::PayError;
 use hearth_api::money::Money;
 use hearth_api::payments::{
     Agreement, ChannelTerms, Channels, OpenAsked, Opened, PayAsked, PayReply, PriceQuoted, Refunds,
     Returned, WhichChannels,
 };
+use hearth_payments::purse::PayError;
 use http::StatusCode;
 
 use super::admin::{Admin, not_done, refused};

@@ -5,7 +5,6 @@
 //! it, and when it is worth to ask again. No match here has a wildcard, so that a new cause does not
 //! compile before somebody has decided what it means (`docs/adr/0020-causes.md`).
 
-use hearth_surface::answers::{AskError, Field};
 use hearth_models::engine::{EmbedError, Figure, SubmitError};
 use hearth_models::grammar::GrammarError;
 use hearth_models::prompt::PromptError;
@@ -16,6 +15,7 @@ use hearth_protocol::answer::Refusal;
 use hearth_protocol::answer::frame::RefusalCode;
 use hearth_protocol::answer::payer::Departure;
 use hearth_protocol::answer::request::{PROMPT_TOKENS_MAX, RequestError, RequestField};
+use hearth_surface::answers::{AskError, Field};
 
 use super::payer::ReadError;
 use super::provider::refusal;

@@ -20,17 +20,12 @@ use std::time::Duration;
 use alloy_primitives::Address;
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream};
-use hearth_surface::answers::{
-    Answer, Answerer, AskError, Embedded, Ending, Field, Input, ModelCard, Part, Question,
-    SchemaFault, Tier,
-};
-use hearth_surface::BUYER;
-use hearth_payments::purse::Purse;
-use hearth_payments::store::{Store, StoreError, Table};
 use hearth_chain::client::Environment;
 use hearth_models::asker::Asker;
 use hearth_models::gguf::Header;
 use hearth_net::{Network, PeerAddress};
+use hearth_payments::purse::Purse;
+use hearth_payments::store::{Store, StoreError, Table};
 use hearth_protocol::answer::payer::{Candidate, Patience};
 use hearth_protocol::answer::request::OUTPUT_TOKENS_MAX;
 use hearth_protocol::answer::{AnswerId, AnswerRequest, Sampling, SignedReceipt, Spec};
@@ -40,6 +35,11 @@ use hearth_protocol::market::{Market, Passed, Weighed, Wish};
 use hearth_protocol::offer::{Audience, DeviceId, Offer, OfferedModel};
 use hearth_protocol::spending::Spending;
 use hearth_protocol::time::Timestamp;
+use hearth_surface::BUYER;
+use hearth_surface::answers::{
+    Answer, Answerer, AskError, Embedded, Ending, Field, Input, ModelCard, Part, Question,
+    SchemaFault, Tier,
+};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::time::timeout;

@@ -2,12 +2,12 @@
 
 use alloy_primitives::B256;
 use futures::future::BoxFuture;
+use hearth_api::payments::{Channel, Channels, Claim, Claims};
 use hearth_payments::desk::{PROVIDER_CHANNELS, StoredChannel};
 use hearth_payments::purse::{PAYER_CHANNELS, StoredPayerChannel};
 use hearth_payments::settlement::ClaimReport;
-use hearth_payments::till::{Tasks, Till};
 use hearth_payments::store::{OpenError, Store, StoreError};
-use hearth_api::payments::{Channel, Channels, Claim, Claims};
+use hearth_payments::till::{Tasks, Till};
 use hearth_protocol::channel::payer::Status;
 use hearth_protocol::id::{AssetId, ChannelId};
 use hearth_protocol::money::Amount;

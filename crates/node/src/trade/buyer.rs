@@ -2,14 +2,14 @@
 
 use axum::body::Bytes;
 use futures::future::BoxFuture;
+use hearth_api::money::Money;
+use hearth_api::payments::{ChannelTerms, Opened, Payment, Refund, Refunds, Returned};
 use hearth_payments::purse::{
     CHANNELS_PER_PROVIDER_MAX, ChannelQuote, ChannelView, PayError, PayerKeys, PriceTag, Purchase,
     Purse, Refunded, Withdrawal,
 };
-use hearth_payments::till::{Tasks, TillError, TillKeys, open_escrows};
 use hearth_payments::store::{OpenError, Store, StoreError};
-use hearth_api::money::Money;
-use hearth_api::payments::{ChannelTerms, Opened, Payment, Refund, Refunds, Returned};
+use hearth_payments::till::{Tasks, TillError, TillKeys, open_escrows};
 use hearth_protocol::channel::payer::PrepareError;
 use hearth_protocol::id::{AssetId, ChannelId};
 use hearth_protocol::money::Amount;
@@ -302,9 +302,10 @@ impl Buyer {
             let quote = self.purse.channel_quote(&url).await?;
             let requirements = &quote.requirements;
             let asset = asset_of(requirements).to_string();
-            let (_, asset) = self.config.asset(&asset).ok_or_else(|| {
-                BuyError::Asked(format!("the asset {asset:?} is not configured"))
-            })?;
+            let (_, asset) = self
+                .config
+                .asset(&asset)
+                .ok_or_else(|| BuyError::Asked(format!("the asset {asset:?} is not configured")))?;
             let amount = Amount::parse_decimal(deposit, asset.decimals)
                 .map_err(|error| BuyError::Asked(format!("the deposit {deposit:?}: {error}")))?;
             if amount < requirements.amount || amount.is_zero() {

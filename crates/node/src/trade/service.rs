@@ -6,15 +6,15 @@ use std::sync::Arc;
 
 use alloy_primitives::Address;
 use futures::future::BoxFuture;
-use hearth_payments::proxy::Upstream;
+use hearth_api::payments::ServiceReady;
+use hearth_chain::client::ChainError;
 use hearth_payments::facilitator::{Callers, Facilitator, FindCaller};
 use hearth_payments::gate::Gate;
 use hearth_payments::offer::{AcceptedAsset, FixedPrice, Price};
+use hearth_payments::proxy::Upstream;
+use hearth_payments::store::{OpenError, Store};
 use hearth_payments::till::{Tasks, Till, TillError, TillKeys, open_escrows};
 use hearth_payments::watchtower::TowerClient;
-use hearth_payments::store::{OpenError, Store};
-use hearth_api::payments::ServiceReady;
-use hearth_chain::client::ChainError;
 use hearth_protocol::claim::ClaimPolicy;
 use hearth_protocol::id::ChainId;
 use hearth_protocol::money::Amount;
@@ -252,8 +252,8 @@ impl PaidService {
                 description: options.description,
                 environment: environment(),
             };
-            let router =
-                Upstream::new(upstream, hearth_payments::http::client()?, asset.decimals).router(gate);
+            let router = Upstream::new(upstream, hearth_payments::http::client()?, asset.decimals)
+                .router(gate);
             Ok(Self {
                 ready,
                 router,

@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use alloy_primitives::Address;
 use futures::future::{BoxFuture, join_all};
-use hearth_payments::escrow::Escrows;
-use hearth_payments::till::{ChainAccess, Tasks, TillError, TillKeys, open_escrows};
-use hearth_payments::watchtower::{REPORTS_MAX, WatchReport, Watchtower};
-use hearth_payments::store::{OpenError, Store};
 use hearth_api::payments::{WatchEvent, WatchReady, WatchedClaim};
 use hearth_chain::client::ChainError;
+use hearth_payments::escrow::Escrows;
+use hearth_payments::store::{OpenError, Store};
+use hearth_payments::till::{ChainAccess, Tasks, TillError, TillKeys, open_escrows};
+use hearth_payments::watchtower::{REPORTS_MAX, WatchReport, Watchtower};
 use hearth_protocol::id::AssetId;
 use thiserror::Error;
 use tokio::sync::mpsc;

@@ -7,11 +7,11 @@ mod hostile;
 mod refunds;
 mod world;
 
-use hearth_surface::answers::{Answerer, Ending, Input};
 use hearth_chain::embedded::Mining;
 use hearth_protocol::answer::StopReason;
 use hearth_protocol::answer::payer::Patience;
 use hearth_protocol::money::Amount;
+use hearth_surface::answers::{Answerer, Ending, Input};
 
 use world::{MODEL, World, ask, charges, price, question};
 

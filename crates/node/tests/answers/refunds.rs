@@ -1,10 +1,8 @@
 //! What is left in a channel with a device of the network comes back over the network: all of it, once, and to its payer.
 
-use hearth_surface::answers::Ending;
-use hearth_payments::purse::{Beginning, PayError, Purse, Refund};
 use hearth_net::{IncomingAnswers, Network};
 use hearth_node::roles::payer::Payer;
-use hearth_surface::answers::Openness;
+use hearth_payments::purse::{Beginning, PayError, Purse, Refund};
 use hearth_protocol::answer::frame::RefusalCode;
 use hearth_protocol::answer::{PayerFrame, ProviderFrame, StopReason};
 use hearth_protocol::channel::payer::Status;
@@ -12,6 +10,8 @@ use hearth_protocol::id::ChannelId;
 use hearth_protocol::money::Amount;
 use hearth_protocol::offer::Offer;
 use hearth_protocol::x402::{ErrorCode, PaymentRequired, SettleResponse};
+use hearth_surface::answers::Ending;
+use hearth_surface::answers::Openness;
 
 use crate::world::{LONG, Shop, World, ask, price, question};
 

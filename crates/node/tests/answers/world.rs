@@ -9,13 +9,6 @@ use std::time::Duration;
 use alloy_primitives::{Address, B256, U256};
 use alloy_signer_local::PrivateKeySigner;
 use futures::StreamExt;
-use hearth_surface::answers::{
-    Answerer, Ending, Input, Message, Part, Promises, Question, Speaker, Tier, Usage,
-};
-use hearth_payments::offer::AcceptedAsset;
-use hearth_payments::purse::{PayerKeys, Purse};
-use hearth_payments::till::{ChainAccess, Tasks, Till, TillKeys, open_escrows};
-use hearth_payments::store::Store;
 use hearth_chain::client::{ChainClient, Environment, SystemEnvironment};
 use hearth_chain::embedded::{Embedded, EmbeddedConfig, Genesis, Mining, TEST_DOLLAR_ADDRESS};
 use hearth_chain::sender::SenderConfig;
@@ -26,6 +19,10 @@ use hearth_node::reader::Launcher;
 use hearth_node::roles::payer::{Payer, PayerParts, Readers};
 use hearth_node::roles::provider::{Provider, ProviderParts, Sales};
 use hearth_node::roles::served::{Pace, Served, Speed, serving};
+use hearth_payments::offer::AcceptedAsset;
+use hearth_payments::purse::{PayerKeys, Purse};
+use hearth_payments::store::Store;
+use hearth_payments::till::{ChainAccess, Tasks, Till, TillKeys, open_escrows};
 use hearth_protocol::answer::payer::Patience;
 use hearth_protocol::answer::{Price, Sampling};
 use hearth_protocol::claim::ClaimPolicy;
@@ -35,6 +32,9 @@ use hearth_protocol::money::Amount;
 use hearth_protocol::offer::{Audience, DeviceId, Offer};
 use hearth_protocol::spending::{AssetLimit, Spending};
 use hearth_protocol::time::Timestamp;
+use hearth_surface::answers::{
+    Answerer, Ending, Input, Message, Part, Promises, Question, Speaker, Tier, Usage,
+};
 use tempfile::TempDir;
 
 const CHAIN: u64 = hearth_chain::embedded::DEFAULT_CHAIN_ID;

@@ -229,9 +229,8 @@ impl Channels {
         if self.open.contains_key(&channel) {
             return Ok(true);
         }
-        let stored: Option<StoredChannel> = self
-            .store
-            .get(PROVIDER_CHANNELS, channel.0.as_slice())?;
+        let stored: Option<StoredChannel> =
+            self.store.get(PROVIDER_CHANNELS, channel.0.as_slice())?;
         let Some(stored) = stored else {
             return Ok(false);
         };

@@ -167,11 +167,7 @@ fn put(headers: &mut HeaderMap, response: &SettleResponse) {
 }
 
 /// What a statement says, as it travels.
-pub(crate) fn batch_response(
-    network: ChainId,
-    payer: Address,
-    statement: &Statement,
-) -> SettleResponse {
+pub fn batch_response(network: ChainId, payer: Address, statement: &Statement) -> SettleResponse {
     let mut response = settled(network, payer);
     if let Some((transaction, amount)) = &statement.moved {
         response.transaction.clone_from(transaction);

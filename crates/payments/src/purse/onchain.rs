@@ -50,9 +50,7 @@ impl Purse {
     ///
     /// # Errors
     /// When the store fails.
-    pub fn look(
-        &self,
-    ) -> BoxFuture<'_, Result<Vec<ChannelId>, PayError>> {
+    pub fn look(&self) -> BoxFuture<'_, Result<Vec<ChannelId>, PayError>> {
         Box::pin(self.looked())
     }
 
@@ -156,10 +154,7 @@ impl Purse {
     ///
     /// # Errors
     /// When the channel or its chain is not known, nothing is left, or the chain refuses.
-    pub fn withdraw(
-        &self,
-        channel: ChannelId,
-    ) -> BoxFuture<'_, Result<Withdrawal, PayError>> {
+    pub fn withdraw(&self, channel: ChannelId) -> BoxFuture<'_, Result<Withdrawal, PayError>> {
         Box::pin(self.withdrawn(channel))
     }
 

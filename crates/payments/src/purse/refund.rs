@@ -122,10 +122,7 @@ impl Purse {
     ///
     /// # Errors
     /// When the channel is not known, is in use, or has nothing left.
-    pub fn begin_refund(
-        &self,
-        channel: ChannelId,
-    ) -> BoxFuture<'_, Result<Beginning, PayError>> {
+    pub fn begin_refund(&self, channel: ChannelId) -> BoxFuture<'_, Result<Beginning, PayError>> {
         Box::pin(self.begun(channel))
     }
 

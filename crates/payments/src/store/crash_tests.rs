@@ -64,9 +64,7 @@ fn batch(number: u64) -> Batch {
     if let Some(older) = number.checked_sub(2) {
         batch.remove(VALUES, &key(older));
     }
-    batch
-        .put_new(FIRST, b"first", &number)
-        .unwrap();
+    batch.put_new(FIRST, b"first", &number).unwrap();
     batch.put(LAST, b"last", &number).unwrap();
     batch
 }

@@ -49,9 +49,7 @@ async fn eventually(what: &str, is_so: impl Fn() -> bool) {
 }
 
 fn onchain(store: &Store, channel: ChannelId) -> OnchainState {
-    let stored: Option<StoredChannel> = store
-        .get(PROVIDER_CHANNELS, channel.0.as_slice())
-        .unwrap();
+    let stored: Option<StoredChannel> = store.get(PROVIDER_CHANNELS, channel.0.as_slice()).unwrap();
     stored.unwrap().record.onchain.unwrap()
 }
 
@@ -73,11 +71,7 @@ async fn events_tell_what_happened_also_while_the_provider_was_away() {
         .unwrap();
     let mut batch = Batch::default();
     batch
-        .put(
-            PROVIDER_CHANNELS,
-            channel.0.as_slice(),
-            &stored.unwrap(),
-        )
+        .put(PROVIDER_CHANNELS, channel.0.as_slice(), &stored.unwrap())
         .unwrap();
     store.commit(batch).await.unwrap();
     let (followed, tasks) = follow(&world, &store, 1);

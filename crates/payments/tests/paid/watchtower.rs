@@ -10,9 +10,7 @@ use hearth_payments::escrow::Escrows;
 use hearth_payments::purse::{Purse, Withdrawal};
 use hearth_payments::store::{Batch, Store};
 use hearth_payments::till::{Tasks, TillKeys, open_escrows};
-use hearth_payments::watchtower::{
-    Handover, HandoverError, WATCHED, WatchReport, Watchtower,
-};
+use hearth_payments::watchtower::{Handover, HandoverError, WATCHED, WatchReport, Watchtower};
 use hearth_protocol::id::ChainId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

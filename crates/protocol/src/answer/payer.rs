@@ -18,8 +18,8 @@ use super::price::Price;
 use super::receipt::{Receipt, SignedReceipt, StopReason};
 use super::request::AnswerRequest;
 use crate::content::ContentHash;
-use crate::money::Amount;
 use crate::id::DeviceId;
+use crate::money::Amount;
 use crate::time::Timestamp;
 
 /// Providers that are tried for one answer at most.

@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
 use hearth_chain::client::SystemEnvironment;
-use hearth_surface::answers::{Answerer, AskError, Openness, Tier};
-use hearth_surface::{ForSale, PriceTable, Surface, sold};
 use hearth_payments::desk::{PROVIDER_CHANNELS, StoredChannel};
 use hearth_payments::gate::Gate;
 use hearth_payments::offer::Price as Quoted;
 use hearth_payments::purse::Purchase;
 use hearth_protocol::answer::Price;
+use hearth_surface::answers::{Answerer, AskError, Openness, Tier};
+use hearth_surface::{ForSale, PriceTable, Surface, sold};
 use http::{HeaderMap, Method};
 use serde_json::{Value, json};
 use tokio::sync::watch;

@@ -4,8 +4,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hearth_api::anthropic::{Block, Event, Message};
 use hearth_api::openai::responses::{OutputItem, Response};
-use hearth_surface::answers::{Input, Speaker};
 use hearth_protocol::answer::Grammar;
+use hearth_surface::answers::{Input, Speaker};
 use serde_json::{Value, json};
 
 use crate::script::{Served, said};

@@ -1,8 +1,8 @@
 //! `/v1/chat/completions`.
 
 use hearth_api::openai::chat::{ChatChunk, ChatCompletion};
-use hearth_surface::answers::{Input, Speaker, Tier};
 use hearth_protocol::answer::Grammar;
+use hearth_surface::answers::{Input, Speaker, Tier};
 use serde_json::{Value, json};
 
 use crate::script::{Served, said};

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::io::Write;
 
+use hearth_protocol::money::Amount;
 use hearth_surface::answers::Tier;
 use hearth_surface::{ANSWERS_AT_ONCE, ApiKey, Cap, secret};
-use hearth_protocol::money::Amount;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

@@ -1,8 +1,8 @@
 //! Where the APIs have grown: what can be taken is taken, the rest is refused by name, and nothing silently means
 //! something else.
 
-use hearth_surface::answers::{Input, Message, Speaker};
 use hearth_protocol::answer::Grammar;
+use hearth_surface::answers::{Input, Message, Speaker};
 use serde_json::{Value, json};
 
 use crate::script::{Served, said};

@@ -14,14 +14,14 @@ use futures::stream::{self, BoxStream};
 use futures::{FutureExt, StreamExt};
 use hearth_api::money::Money;
 use hearth_chain::client::SystemEnvironment;
+use hearth_doors::{Budget, Listener, serve};
+use hearth_protocol::answer::{AnswerId, SignedReceipt, StopReason};
 use hearth_surface::answers::{
     Answer, Answerer, AskError, Embedded, Ending, Input, Logprob, ModelCard, Part, Question,
     SchemaFault, Source, Speaker, Usage,
 };
 use hearth_surface::own_policy;
 use hearth_surface::{ApiKey, Door, KeyTable, Surface};
-use hearth_doors::{Budget, Listener, serve};
-use hearth_protocol::answer::{AnswerId, SignedReceipt, StopReason};
 use serde_json::{Value, json};
 use tokio::sync::{Notify, oneshot};
 

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::str::FromStr;
 
-use hearth_surface::answers::Tier;
-use hearth_surface::ANSWERS_AT_ONCE;
 use hearth_protocol::answer::Price;
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::money::Amount;
 use hearth_protocol::offer::{Audience, PRICES_MAX};
 use hearth_protocol::text::is_name;
+use hearth_surface::ANSWERS_AT_ONCE;
+use hearth_surface::answers::Tier;
 use serde::Deserialize;
 use thiserror::Error;
 use toml::Spanned;

@@ -4,11 +4,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::future::pending;
 use std::time::Duration;
 
-use hearth_surface::answers::{AskError, Ending, Logprob, Part, Promises, Question, Source, Usage};
-use hearth_payments::purse::{PayError, Tab};
-use hearth_payments::store::Batch;
 use hearth_models::engine::{EndReason, Event as Made, Generation};
 use hearth_net::{FrameReceiver, FrameSender, Liveness, RecvError};
+use hearth_payments::purse::{PayError, Tab};
+use hearth_payments::store::Batch;
 use hearth_protocol::answer::frame::{RefusalCode, TokenLogprobs};
 use hearth_protocol::answer::payer::{Answer as Machine, Candidate, Departure, Effect, End, Event};
 use hearth_protocol::answer::{
@@ -19,6 +18,7 @@ use hearth_protocol::money::Amount;
 use hearth_protocol::offer::{DeviceId, Offer};
 use hearth_protocol::time::Timestamp;
 use hearth_protocol::x402::{BatchExtra, PaymentRequirements, Scheme};
+use hearth_surface::answers::{AskError, Ending, Logprob, Part, Promises, Question, Source, Usage};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 

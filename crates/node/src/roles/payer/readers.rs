@@ -9,17 +9,17 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use hearth_surface::answers::{Input, SchemaFault, Speaker};
+use hearth_calls::{Tool, ToolCall};
 use hearth_models::asker::Asker;
 use hearth_models::engine::Engine;
 use hearth_models::grammar::GrammarError;
 use hearth_models::prompt::PromptInput;
 use hearth_models::reader::{self, Launcher, Prompts, SchemaChecker};
 use hearth_models::template::Message;
-use hearth_calls::{Tool, ToolCall};
 use hearth_models::vocabulary::Vocabulary;
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::time::Timestamp;
+use hearth_surface::answers::{Input, SchemaFault, Speaker};
 use thiserror::Error;
 
 /// Models whose readers are kept.

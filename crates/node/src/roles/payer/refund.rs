@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use hearth_payments::purse::{Beginning, PayError, Purse, Refund, Refunded};
 use hearth_net::PayerStream;
+use hearth_payments::purse::{Beginning, PayError, Purse, Refund, Refunded};
 use hearth_protocol::answer::{PayerFrame, ProviderFrame};
 use hearth_protocol::id::ChannelId;
 use hearth_protocol::offer::DeviceId;

@@ -3,12 +3,11 @@
 use std::future::pending;
 use std::time::Duration;
 
-use hearth_surface::answers::Openness;
-use hearth_payments::desk::DeskStopped;
-use hearth_payments::signing::sign;
 use hearth_models::asker::Asker;
 use hearth_models::engine::{Event as Made, Generation};
 use hearth_net::{FrameReceiver, FrameSender, IncomingAnswer, Origin, RecvError, SendError};
+use hearth_payments::desk::DeskStopped;
+use hearth_payments::signing::sign;
 use hearth_protocol::answer::frame::{FRAME_TOKENS_MAX, RefusalCode};
 use hearth_protocol::answer::{
     AnswerRequest, PayerFrame, ProviderFrame, Receipt, Refusal, SignedReceipt, Spec, StopReason,
@@ -19,6 +18,7 @@ use hearth_protocol::money::Amount;
 use hearth_protocol::offer::{Audience, DeviceId};
 use hearth_protocol::time::Timestamp;
 use hearth_protocol::x402::ErrorCode;
+use hearth_surface::answers::Openness;
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio::time::{Instant, Interval, interval_at, sleep_until, timeout};

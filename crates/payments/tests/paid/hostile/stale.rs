@@ -101,11 +101,7 @@ async fn a_provider_that_was_away_reads_a_channel_before_it_works_on_it() {
         .unwrap();
     let mut batch = Batch::default();
     batch
-        .put(
-            PROVIDER_CHANNELS,
-            channel.as_slice(),
-            &stored.unwrap(),
-        )
+        .put(PROVIDER_CHANNELS, channel.as_slice(), &stored.unwrap())
         .unwrap();
     let books = world.store("away");
     books.commit(batch).await.unwrap();
