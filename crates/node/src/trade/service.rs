@@ -206,13 +206,9 @@ impl PaidService {
             let upstream = http_url(&options.upstream)?;
             let least = Amount::parse_decimal(&options.claim_at_least, asset.decimals)
                 .map_err(|error| ServeError::Asked(format!("what to claim at least: {error}")))?;
-            let accepted = accepted(config, keys, asset).ok_or_else(|| {
-                let reason = "the asset has no eip712 name and version in config.toml";
-                ServeError::Asked(reason.to_owned())
-            })?;
             let accepted = AcceptedAsset {
                 exact: options.exact,
-                ..accepted
+                ..taken(config, keys, asset)?
             };
             let lock = home.lock(Part::Provider)?;
             home.make_private()?;
@@ -323,6 +319,18 @@ pub(super) async fn open_till(
         run,
         tasks,
     ))
+}
+
+/// The terms on which an asset is taken.
+fn taken(
+    config: &Config,
+    keys: &Unlocked,
+    asset: &AssetConfig,
+) -> Result<AcceptedAsset, ServeError> {
+    accepted(config, keys, asset).ok_or_else(|| {
+        let reason = "the asset has no eip712 name and version in config.toml";
+        ServeError::Asked(reason.to_owned())
+    })
 }
 
 /// The price of a request, and the ceiling that is quoted for it. A client signs one voucher for all
