@@ -3,9 +3,9 @@
 //! Whatever a program sends is read or refused with a sentence, and what is read is within the bounds that all that
 //! follows relies on.
 
-use hearth_node::answers::{Input, Question};
-use hearth_node::http::surface::bodies::{Body, MESSAGES_MAX, read};
 use hearth_protocol::answer::request::{GRAMMAR_BYTES_MAX, OUTPUT_TOKENS_MAX};
+use hearth_surface::answers::{Input, Question};
+use hearth_surface::bodies::{Body, MESSAGES_MAX, read};
 
 /// `/v1/chat/completions`.
 pub fn chat(input: &[u8]) -> bool {

@@ -28,7 +28,7 @@ use hearth_net::offers::{Event, Table};
 use hearth_net::{HouseholdMessage, Origin, decode_household, encode_household, household_length};
 use hearth_node::home::Config;
 use hearth_node::keys::Keystore;
-use hearth_node::payments::watchtower::Handover;
+use hearth_payments::watchtower::Handover;
 use hearth_protocol::answer::frame::FRAME_BYTES_MAX;
 use hearth_protocol::answer::{PayerFrame, ProviderFrame};
 use hearth_protocol::channel::{Terms, check};

@@ -1,6 +1,6 @@
 //! Paths of requests to the paid reverse proxy (spec: payments, section 9).
 
-use hearth_node::http::proxy::path::canonical;
+use hearth_payments::proxy::path::canonical;
 
 /// A path has one form. In it no program finds a segment of dots, an empty one, or a separator that is coded, after
 /// however many rounds of decoding.

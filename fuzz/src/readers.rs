@@ -3,13 +3,13 @@
 use std::fs;
 use std::sync::LazyLock;
 
+use hearth_calls::{OutputPart, Tool, ToolCall, ToolCallStream};
 use hearth_models::catalogue::Catalogue;
 use hearth_models::gguf::Header;
 use hearth_models::grammar::{GrammarChecker, GrammarSource};
 use hearth_models::prompt::{PromptInput, PromptReader};
 use hearth_models::reader::is_sound_reply;
 use hearth_models::template::{ChatTemplate, Conversation, Message};
-use hearth_models::tools::{OutputPart, Tool, ToolCall, ToolCallStream};
 use hearth_models::vocabulary::Encoder;
 
 /// A moment for templates that tell it.

@@ -28,6 +28,7 @@ use std::{
 use alloy_primitives::{B256, Bytes, U64, hex, keccak256};
 use alloy_rpc_client::RpcClient;
 use alloy_transport::{IntoBoxTransport, TransportError, TransportErrorKind};
+use futures::future::BoxFuture;
 use hearth_protocol::id::ChainId;
 use reqwest::Url;
 use serde::de::DeserializeOwned;
@@ -212,10 +213,17 @@ impl ChainClient {
         method: &'static str,
         params: Value,
     ) -> Result<T, ChainError> {
-        let raw = self
-            .repeat(method, |rpc| exchange_one(rpc, method, params.clone()))
-            .await?;
+        let raw = self.answer(method, params).await?;
         decode(method, &raw).inspect_err(|_| self.doubt(self.current()))
+    }
+
+    /// The answer to a call as it came. Boxed, so that it is compiled once and not for each type that is asked for.
+    fn answer(
+        &self,
+        method: &'static str,
+        params: Value,
+    ) -> BoxFuture<'_, Result<Box<RawValue>, ChainError>> {
+        Box::pin(self.repeat(method, move |rpc| exchange_one(rpc, method, params.clone())))
     }
 
     /// Several calls in one round trip, at most [`MAX_BATCH_CALLS`]; each has its own outcome.

@@ -8,13 +8,13 @@ use hearth_api::payments::{
     Returned, WhichChannels,
 };
 use hearth_node::home::Home;
-use hearth_node::household::client::{Client, get_if_up};
 use hearth_node::keys::Keystore;
-use hearth_node::trade::{self, Answer, Payer, Request};
+use hearth_node::owner::client::{Client, get_if_up};
+use hearth_node::trade::{self, Answer, Buyer, Request};
 
-use crate::args::Global;
 use crate::confirm::confirm;
 use crate::failure::Failure;
+use crate::global::Global;
 use crate::{secrets, wait};
 
 /// Prices that a person is asked about for one request, when the service names another each time.
@@ -25,7 +25,7 @@ pub(crate) enum Purse {
     /// The node that is up: it has the books and the keys.
     Node(Box<Client>),
     /// This program.
-    Here { home: Home, payer: Box<Payer> },
+    Here { home: Home, payer: Box<Buyer> },
 }
 
 impl Purse {
@@ -40,7 +40,7 @@ impl Purse {
         let config = home.config()?;
         let keys = secrets::unlock(global, &keystore)?;
         let _spinner = wait::spinner(global.json, "asking the chains");
-        let payer = Payer::open(&home, config, &keys).await?;
+        let payer = Buyer::open(&home, config, &keys).await?;
         let payer = Box::new(payer);
         Ok(Self::Here { home, payer })
     }
@@ -116,7 +116,7 @@ impl Purse {
     }
 }
 
-async fn buy_here(payer: &Payer, request: &Request, yes: bool) -> Result<Answer, Failure> {
+async fn buy_here(payer: &Buyer, request: &Request, yes: bool) -> Result<Answer, Failure> {
     let refusal = std::sync::Mutex::new(None);
     let held = || {
         refusal

@@ -49,7 +49,7 @@ struct Size {
 
 fn main() -> Result<()> {
     if reader::is_reader() {
-        reader::serve();
+        hearth_models::serve_as_reader();
         return Ok(());
     }
     let arguments: Vec<String> = std::env::args().collect();

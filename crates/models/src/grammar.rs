@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use hearth_calls::with_bounds;
 use llguidance::api::{ParserLimits, TopLevelGrammar};
 use llguidance::{Matcher, ParserFactory};
 use serde::{Deserialize, Serialize};
@@ -23,7 +24,6 @@ mod tests;
 
 pub use checker::GrammarChecker;
 use endless::{EndTokens, EndlessGuard};
-pub use front::with_bounds;
 
 /// The longest grammar, in bytes.
 pub const GRAMMAR_BYTES_MAX: usize = 64 << 10;

@@ -17,7 +17,12 @@ pub mod reader;
 pub mod sampling;
 mod scheduler;
 pub mod template;
-pub mod tools;
 pub mod vocabulary;
 
 pub use backend::OpenError;
+
+/// Serves as a reader until whoever started this process closes its standard input. For a process for which
+/// [`reader::is_reader`] says so.
+pub fn serve_as_reader() -> std::process::ExitCode {
+    reader::serve(engine::trial::run)
+}

@@ -6,11 +6,11 @@
 //!
 //! What is not here: where the file comes from, and who asks.
 
+use hearth_calls::Tool;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::template::{ChatTemplate, Conversation, Message, TemplateError};
-use crate::tools::Tool;
 use crate::vocabulary::{EncodeError, Encoder, Vocabulary};
 
 /// What is asked.

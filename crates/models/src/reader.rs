@@ -34,7 +34,8 @@ mod wire;
 pub(crate) use grammars::{CompileError, GrammarSession, Grammars};
 pub use prompts::{Prompts, ReadError};
 pub use schemas::SchemaChecker;
-pub use serve::{is_reader, serve};
+pub use serve::is_reader;
+pub(crate) use serve::serve;
 pub use trial::try_out;
 
 /// What tells a process that it is a reader, and which; nothing else is in its environment.
@@ -61,7 +62,7 @@ const TOKEN_MAX: Duration = Duration::from_secs(2);
 pub struct Launcher {
     /// The program.
     pub program: PathBuf,
-    /// What it is called with, so that it calls [`serve`].
+    /// What it is called with, so that it calls [`serve_as_reader`](crate::serve_as_reader).
     pub arguments: Vec<OsString>,
 }
 

@@ -10,12 +10,13 @@
 //! put back when the markup was found (docs/adr/0016-words-and-markup.md).
 //!
 //! Where a template does not speak of tools, they are told in a system message, in the form that
-//! `tools` reads back, and calls and results of earlier turns are written into plain messages.
+//! `hearth_calls` reads back, and calls and results of earlier turns are written into plain messages.
 //!
 //! What is not here: ids, which the `vocabulary` makes of the text.
 
 use std::sync::Arc;
 
+use hearth_calls::{Tool, ToolCall};
 use minijinja::machinery::{eval, make_string_output};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Serde};
@@ -23,14 +24,14 @@ use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, Value, context
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::tools::{Tool, ToolCall};
-use crate::vocabulary::Encoder;
 use crate::vocabulary::markup::{Guard, Markup, NoStandIn, Stretch};
 use crate::vocabulary::split::on_deep_stack;
+use crate::vocabulary::{Encoder, PromptPart};
 
 mod bounds;
 mod calendar;
 mod methods;
+mod telling;
 #[cfg(test)]
 mod tests;
 mod words;
@@ -114,15 +115,6 @@ pub struct Conversation<'a> {
     pub continue_last: bool,
     /// The time that templates may tell, in seconds since 1970, UTC.
     pub now_s: u64,
-}
-
-/// A part of a prompt.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum PromptPart {
-    /// A special token that the template wrote.
-    Token(u32),
-    /// Text in which nothing is markup.
-    Words(String),
 }
 
 /// The chat template of a model.
@@ -241,7 +233,7 @@ impl ChatTemplate {
         let (messages, tools) = if in_template {
             (conversation.messages, conversation.tools)
         } else {
-            folded = crate::tools::folded(conversation.messages, conversation.tools);
+            folded = telling::folded(conversation.messages, conversation.tools);
             (&folded[..], &[][..])
         };
         let input = serde_json::to_string(&(messages, tools));

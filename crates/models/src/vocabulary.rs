@@ -24,7 +24,6 @@ use thiserror::Error;
 use crate::backend::{self, OpenError};
 use crate::gguf;
 use crate::packed::Packed;
-use crate::template::PromptPart;
 
 #[cfg(test)]
 pub(crate) mod made_up;
@@ -39,6 +38,15 @@ pub use text::TextDecoder;
 
 /// The longest text that is encoded at once, in bytes.
 pub const TEXT_BYTES_MAX: usize = 4 << 20;
+
+/// A part of a prompt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum PromptPart {
+    /// A special token that the template wrote.
+    Token(u32),
+    /// Text in which nothing is markup.
+    Words(String),
+}
 
 /// Why a text has no ids. Exhaustive, so that whoever tells it further decides on each cause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error, Serialize, Deserialize)]

@@ -39,7 +39,7 @@ fn launcher() -> Launcher {
 #[test]
 fn serves_as_a_reader() {
     if reader::is_reader() {
-        reader::serve();
+        hearth_models::serve_as_reader();
         std::process::exit(0);
     }
 }

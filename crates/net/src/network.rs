@@ -1,9 +1,10 @@
 //! A device's place in the network: what the node opens, uses and shuts down.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use futures::future::BoxFuture;
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::household::{HouseholdAsk, HouseholdReply};
 use hearth_protocol::offer::{DeviceId, Offer, SignedOffer};
@@ -17,47 +18,24 @@ use tokio::time::interval;
 use crate::admission::Admission;
 use crate::answers::{ANSWER_ALPN, AnswerProtocol, Asker, ConnectError, IncomingAnswer};
 use crate::codec::{ANNOUNCEMENT_BYTES_MAX, AnnouncementError};
+use crate::desk::{AnswersHousehold, Desk};
 use crate::dialing::{Dialing, Teller};
 use crate::endpoint;
 use crate::entrance::Entrance;
 use crate::files::{FetchError, Files, ShareError, SharedFile, WantedFile};
-use crate::household::{
-    self, AnswersHousehold, Desk, HOUSEHOLD_ALPN, HouseholdAskError, HouseholdProtocol,
-};
+use crate::household::{self, HOUSEHOLD_ALPN, HouseholdAskError, HouseholdProtocol};
 use crate::limits::{IDLE_SAMPLE_INTERVAL, INCOMING_ANSWERS_MAX};
 use crate::offers::driver::{Driver, Hub, HubParts};
 use crate::offers::exchange::{self, ExchangeError, ExchangeProtocol, OFFERS_ALPN};
 use crate::offers::{Event, OfferChange};
+use crate::opening::OpenError;
 use crate::options::{Membership, NetworkOptions};
-use crate::peers::{PeerAddress, PeerBook, PeersError};
+use crate::peers::{PeerAddress, PeerBook};
 use crate::stream::PayerStream;
 use crate::ticket::{Ticket, TicketError};
 
 /// What gossip adds to an announcement: its id, its length and its scope.
 const GOSSIP_OVERHEAD_BYTES: usize = 64;
-
-/// Why the network could not be opened.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum OpenError {
-    /// An address cannot be listened on.
-    #[error("the network cannot listen ({0}): choose another address or port")]
-    Bind(String),
-    /// A relay's URL is wrong.
-    #[error("{0} is no relay: write it as https://HOST or http://HOST:PORT")]
-    Relay(String),
-    /// The store of files cannot be opened.
-    #[error("the store of files in {} cannot be opened ({reason}): is another node using it?", folder.display())]
-    Files {
-        /// Its folder.
-        folder: PathBuf,
-        /// What is wrong.
-        reason: String,
-    },
-    /// The remembered peers cannot be used.
-    #[error(transparent)]
-    Peers(#[from] PeersError),
-}
 
 /// Why a ticket did not let this device in.
 #[derive(Debug, Error)]
@@ -125,7 +103,13 @@ impl Network {
     ///
     /// # Errors
     /// When nothing can be listened on, or a file cannot be used.
-    pub async fn open(options: NetworkOptions) -> Result<(Self, IncomingAnswers), OpenError> {
+    pub fn open(
+        options: NetworkOptions,
+    ) -> BoxFuture<'static, Result<(Self, IncomingAnswers), OpenError>> {
+        Box::pin(Self::opened(options))
+    }
+
+    async fn opened(options: NetworkOptions) -> Result<(Self, IncomingAnswers), OpenError> {
         let book = match &options.peers_file {
             Some(path) => PeerBook::read(path)?,
             None => PeerBook::default(),
@@ -216,7 +200,15 @@ impl Network {
     ///
     /// # Errors
     /// When it cannot be reached, or takes no more streams.
-    pub async fn ask(
+    pub fn ask<'a>(
+        &'a self,
+        device: DeviceId,
+        hint: Option<&'a PeerAddress>,
+    ) -> BoxFuture<'a, Result<PayerStream, ConnectError>> {
+        Box::pin(self.asked(device, hint))
+    }
+
+    async fn asked(
         &self,
         device: DeviceId,
         hint: Option<&PeerAddress>,
@@ -232,9 +224,11 @@ impl Network {
     ///
     /// # Errors
     /// When it cannot be reached.
-    pub async fn prepare(&self, device: DeviceId) -> Result<(), ConnectError> {
-        let address = self.locate(device, None)?;
-        self.inner.asker.prepare(address).await
+    pub fn prepare(&self, device: DeviceId) -> BoxFuture<'_, Result<(), ConnectError>> {
+        Box::pin(async move {
+            let address = self.locate(device, None)?;
+            self.inner.asker.prepare(address).await
+        })
     }
 
     fn locate(
@@ -323,7 +317,11 @@ impl Network {
     /// # Errors
     /// When the ticket is of another network, or its device does not answer. A device that does
     /// not answer is remembered all the same, and asked again now and then.
-    pub async fn join(&self, ticket: &Ticket) -> Result<(), JoinError> {
+    pub fn join<'a>(&'a self, ticket: &'a Ticket) -> BoxFuture<'a, Result<(), JoinError>> {
+        Box::pin(self.joined(ticket))
+    }
+
+    async fn joined(&self, ticket: &Ticket) -> Result<(), JoinError> {
         ticket.check()?;
         let ours = match &self.inner.membership {
             Membership::Private { secret } => Some(*secret),
@@ -351,16 +349,18 @@ impl Network {
     ///
     /// # Errors
     /// When it cannot be reached, or does not answer.
-    pub async fn ask_household(
-        &self,
+    pub fn ask_household<'a>(
+        &'a self,
         hint: PeerAddress,
-        question: &HouseholdAsk,
-    ) -> Result<HouseholdReply, HouseholdAskError> {
-        let hub = &self.inner.hub;
-        let device = hint.device;
-        let located = hub.locate(hint);
-        let address = located.ok_or(ConnectError::NoDevice(device))?;
-        household::ask(&hub.endpoint, address, question).await
+        question: &'a HouseholdAsk,
+    ) -> BoxFuture<'a, Result<HouseholdReply, HouseholdAskError>> {
+        Box::pin(async move {
+            let hub = &self.inner.hub;
+            let device = hint.device;
+            let located = hub.locate(hint);
+            let address = located.ok_or(ConnectError::NoDevice(device))?;
+            household::ask(&hub.endpoint, address, question).await
+        })
     }
 
     /// Serves a file from where it is, to whoever asks for its hash. The first time it is read
@@ -368,12 +368,12 @@ impl Network {
     ///
     /// # Errors
     /// When it cannot be read, is not the `expected` one, or too many are shared.
-    pub async fn share(
-        &self,
-        path: &Path,
+    pub fn share<'a>(
+        &'a self,
+        path: &'a Path,
         expected: Option<ContentHash>,
-    ) -> Result<SharedFile, ShareError> {
-        self.inner.files.share(path, expected).await
+    ) -> BoxFuture<'a, Result<SharedFile, ShareError>> {
+        Box::pin(self.inner.files.share(path, expected))
     }
 
     /// Serves a file no longer. False when it was not served.
@@ -392,22 +392,32 @@ impl Network {
     ///
     /// # Errors
     /// When nobody gave the file, or it cannot be written.
-    pub async fn fetch(
-        &self,
+    pub fn fetch<'a>(
+        &'a self,
         hash: ContentHash,
         bytes: u64,
-        from: &[PeerAddress],
-        to: &Path,
-        mut progress: impl FnMut(u64) + Send,
-    ) -> Result<(), FetchError> {
+        from: &'a [PeerAddress],
+        to: &'a Path,
+        progress: impl FnMut(u64) + Send + 'a,
+    ) -> BoxFuture<'a, Result<(), FetchError>> {
         let wanted = WantedFile {
             hash,
             bytes,
             from,
             to,
         };
-        let inner = &self.inner;
-        inner.files.fetch(&inner.hub, &wanted, &mut progress).await
+        self.fetched(wanted, Box::new(progress))
+    }
+
+    fn fetched<'a>(
+        &'a self,
+        wanted: WantedFile<'a>,
+        mut progress: Box<dyn FnMut(u64) + Send + 'a>,
+    ) -> BoxFuture<'a, Result<(), FetchError>> {
+        Box::pin(async move {
+            let inner = &self.inner;
+            inner.files.fetch(&inner.hub, &wanted, &mut *progress).await
+        })
     }
 
     /// Fetches only the first `head_bytes` of a file of `bytes` bytes, verified, into a sparse
@@ -415,29 +425,33 @@ impl Network {
     ///
     /// # Errors
     /// When nobody gave them, or the file cannot be written.
-    pub async fn fetch_head(
-        &self,
+    pub fn fetch_head<'a>(
+        &'a self,
         hash: ContentHash,
         bytes: u64,
         head_bytes: u64,
-        from: &[PeerAddress],
-        to: &Path,
-    ) -> Result<(), FetchError> {
+        from: &'a [PeerAddress],
+        to: &'a Path,
+    ) -> BoxFuture<'a, Result<(), FetchError>> {
         let wanted = WantedFile {
             hash,
             bytes,
             from,
             to,
         };
-        let inner = &self.inner;
-        inner
-            .files
-            .fetch_head(&inner.hub, &wanted, head_bytes)
-            .await
+        Box::pin(async move {
+            let inner = &self.inner;
+            let fetched = inner.files.fetch_head(&inner.hub, &wanted, head_bytes);
+            fetched.await
+        })
     }
 
     /// Leaves the network: tells the others, closes every connection, and waits for all tasks.
-    pub async fn shutdown(&self) {
+    pub fn shutdown(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.left())
+    }
+
+    async fn left(&self) {
         // Fails only when no task listens any more, which is what is wanted.
         let _ = self.inner.stop.send(true);
         take(&self.inner.tasks).join_all().await;

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use futures::future::BoxFuture;
 use hearth_protocol::offer::DeviceId;
 use iroh::EndpointId;
 use iroh_relay::server::{
@@ -136,7 +137,11 @@ impl Relay {
     ///
     /// # Errors
     /// When an address is taken or a certificate cannot be used.
-    pub async fn start(options: RelayOptions) -> Result<Self, RelayError> {
+    pub fn start(options: RelayOptions) -> BoxFuture<'static, Result<Self, RelayError>> {
+        Box::pin(Self::started(options))
+    }
+
+    async fn started(options: RelayOptions) -> Result<Self, RelayError> {
         let mut relay = RelayConfig::new(options.http);
         relay.limits.client_rx = options.device_bytes_per_s.map(ClientRateLimit::new);
         relay.access = Arc::new(Gate {
@@ -173,9 +178,11 @@ impl Relay {
     ///
     /// # Errors
     /// When it had ended by itself before.
-    pub async fn shutdown(self) -> Result<(), RelayError> {
-        let ended = self.server.shutdown().await;
-        ended.map_err(|error| RelayError::Ended(format!("{error:#}")))
+    pub fn shutdown(self) -> BoxFuture<'static, Result<(), RelayError>> {
+        Box::pin(async move {
+            let ended = self.server.shutdown().await;
+            ended.map_err(|error| RelayError::Ended(format!("{error:#}")))
+        })
     }
 }
 

@@ -11,3 +11,10 @@ pub trait Advice: std::error::Error {
     /// What the person should do now, as an imperative sentence without a full stop.
     fn next_step(&self) -> String;
 }
+
+/// What to do where a store fails.
+pub(crate) const CHECK_DISK: &str = "Check the disk with `hearth doctor`, then start again";
+/// What to do where the arguments make no sense.
+pub(crate) const SEE_HELP: &str = "See the command's --help";
+/// What to do where a part of the program cannot go on.
+pub(crate) const START_AGAIN: &str = "Start again";

@@ -17,10 +17,10 @@ use thiserror::Error;
 use crate::advice::Advice;
 
 pub use config::{
-    ASSETS_MAX, ApiConfig, AssetConfig, CHAINS_MAX, CONFIG_BYTES_MAX, ChainConfig, ClaimConfig,
-    Config, ConfigError, DeviceConfig, Eip712Name, EngineConfig, HoursError, HoursWindow, Limits,
-    MODELS_MAX, ModelConfig, NetworkConfig, ProviderConfig, RPC_URLS_MAX, ReachConfig,
-    SharingConfig, SoldConfig,
+    ASSETS_MAX, AT_ONCE_MAX, ApiConfig, AssetConfig, CHAINS_MAX, CONFIG_BYTES_MAX, ChainConfig,
+    ClaimConfig, Config, ConfigError, DeviceConfig, Eip712Name, EngineConfig, HoursError,
+    HoursWindow, Limits, MODELS_MAX, ModelConfig, NetworkConfig, ProviderConfig, RPC_URLS_MAX,
+    ReachConfig, SharingConfig, SoldConfig,
 };
 pub use lock::HomeLock;
 

@@ -1,27 +1,40 @@
 //! HTTP doors of the node.
 
-pub mod proxy;
-pub mod surface;
+use std::net::SocketAddr;
 
-use std::time::Duration;
+use thiserror::Error;
 
-pub(crate) use hearth_doors::{BodyError, read_body};
+use crate::advice::Advice;
+
 pub use hearth_doors::{Bounds, Budget, Limits, Listener, Policy, Shutdown, serve};
 
-/// How long a connection may take to be made.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Nobody can listen at an address.
+#[derive(Debug, Error)]
+#[error("{address} cannot be listened on: {source}")]
+pub struct ListenError {
+    /// Where.
+    address: SocketAddr,
+    /// Why.
+    source: std::io::Error,
+}
 
-/// An HTTP client for services: rustls with ring, no redirects, so that a payment goes to the
-/// address that was approved and to no other.
+impl Advice for ListenError {
+    fn code(&self) -> &str {
+        "port_in_use"
+    }
+
+    fn next_step(&self) -> String {
+        "Stop what uses the port, or name another with --listen or in config.toml".to_owned()
+    }
+}
+
+/// Listens, and says where.
 ///
 /// # Errors
-/// When the system's certificates cannot be set up.
-pub fn client() -> Result<reqwest::Client, reqwest::Error> {
-    // A second installation is refused and changes nothing.
-    let _already_installed = rustls::crypto::ring::default_provider().install_default();
-    reqwest::Client::builder()
-        .redirect(reqwest::redirect::Policy::none())
-        .connect_timeout(CONNECT_TIMEOUT)
-        .user_agent(concat!("hearth/", env!("CARGO_PKG_VERSION")))
-        .build()
+/// When the address is taken, or not this machine's.
+pub(crate) async fn bind(address: SocketAddr) -> Result<(Listener, SocketAddr), ListenError> {
+    let bound = Listener::bind(address).await;
+    let listener = bound.map_err(|source| ListenError { address, source })?;
+    let address = listener.address();
+    Ok((listener, address))
 }

@@ -8,8 +8,9 @@
 //! whole to an async function: a block would keep only the fields that it names, and let go of the locks.
 
 pub mod advice;
-pub mod answers;
+pub mod api_keys;
 pub mod chains;
+pub mod device;
 pub mod doctor;
 pub mod explorer;
 pub mod home;
@@ -17,10 +18,12 @@ pub mod household;
 pub mod http;
 pub mod keys;
 pub mod local_chain;
-pub mod payments;
+pub mod machine;
+pub mod models;
+pub mod owner;
 pub mod reader;
 pub mod relay;
 pub mod roles;
-pub mod store;
+mod terms;
 pub mod trade;
 pub mod wallet;

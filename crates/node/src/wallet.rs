@@ -6,7 +6,6 @@
 
 mod send;
 
-use alloy_primitives::utils::format_units;
 use alloy_primitives::{Address, U256};
 use futures::future::BoxFuture;
 use futures::future::join_all;
@@ -52,22 +51,9 @@ pub fn coin(chain: ChainId, wei: U256) -> Money {
     money_of_units("coin", format!("{chain}/slip44:60"), COIN_DECIMALS, wei)
 }
 
+/// An amount of so many atomic units.
 pub(crate) fn money_of_units(symbol: &str, asset: String, decimals: u8, units: U256) -> Money {
-    let amount = format_units(units, decimals).unwrap_or_else(|_| units.to_string());
-    let amount = match amount.split_once('.') {
-        Some(_) => amount
-            .trim_end_matches('0')
-            .trim_end_matches('.')
-            .to_owned(),
-        None => amount,
-    };
-    Money {
-        asset,
-        symbol: symbol.to_owned(),
-        units: units.to_string(),
-        decimals,
-        amount,
-    }
+    Money::of_units(symbol, asset, decimals, units)
 }
 
 /// What `household` holds on every configured chain. A chain that does not answer is reported in its place.
@@ -133,15 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn amounts_are_shown_without_needless_zeros() {
-        let shown = |units: u128, decimals| {
-            money_of_units("X", String::new(), decimals, U256::from(units)).amount
-        };
-        assert_eq!(shown(1_500_000, 6), "1.5");
-        assert_eq!(shown(1_000_000, 6), "1");
-        assert_eq!(shown(1, 6), "0.000001");
-        assert_eq!(shown(0, 6), "0");
-        assert_eq!(shown(100, 0), "100");
+    fn a_coin_has_eighteen_digits_behind_the_point() {
         assert_eq!(
             coin(ChainId(1), U256::from(10).pow(U256::from(19))).amount,
             "10"

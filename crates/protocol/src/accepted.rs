@@ -12,6 +12,11 @@ use crate::x402::{BatchExtra, ExactExtra, PaymentRequirements, Scheme};
 
 /// How long a payment may take, as it is offered, in seconds.
 const MAX_TIMEOUT_S: u64 = 120;
+/// How long a payer's withdrawal usually takes, in seconds: a seller that was away for a night still claims in time.
+const WITHDRAW_DELAY_S: u64 = 24 * 60 * 60;
+/// The deposit that is usually asked for, in ceilings: as many requests as one deposit pays for at
+/// least.
+pub const DEPOSIT_CEILINGS: u32 = 10;
 
 /// An asset that is taken, and on what terms.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,16 +53,41 @@ pub struct RequestPrice {
 }
 
 impl RequestPrice {
-    /// A price that leaves no room for requests in parallel.
-    pub fn of(need: Amount) -> Self {
+    /// A price that does not depend on the request. A voucher covers one request at a time.
+    pub fn fixed(amount: Amount) -> Self {
         Self {
-            need,
-            ceiling: need,
+            need: amount,
+            ceiling: amount,
         }
     }
 }
 
 impl AcceptedAsset {
+    /// An asset that is taken in both ways, by channels and one-off, on the usual terms: a payer's withdrawal takes a
+    /// day, and a deposit does for [`DEPOSIT_CEILINGS`] requests.
+    ///
+    /// `name` and `version` are of the token's EIP-712 domain, as its contract has them. `receiver` is paid;
+    /// `receiver_authorizer` is the account of the key that signs claims and refunds.
+    pub fn new(
+        asset: AssetId,
+        name: impl Into<String>,
+        version: impl Into<String>,
+        receiver: Address,
+        receiver_authorizer: Address,
+    ) -> Self {
+        Self {
+            asset,
+            name: name.into(),
+            version: version.into(),
+            receiver,
+            receiver_authorizer,
+            withdraw_delay: WITHDRAW_DELAY_S,
+            deposit_ceilings: DEPOSIT_CEILINGS,
+            batch: true,
+            exact: true,
+        }
+    }
+
     /// The terms on which channels in this asset are taken.
     pub fn terms(&self) -> Terms {
         let AssetId { chain, token } = self.asset;

@@ -49,6 +49,20 @@ pub struct ClaimPolicy {
     pub withdrawal_margin_s: u64,
 }
 
+impl ClaimPolicy {
+    /// Claims what is worth at least `amount_min` once its gas costs at most 1% of it, everything that is older than a day,
+    /// and a quarter of an hour before a payer's withdrawal ends.
+    pub const fn usual(amount_min: Amount) -> Self {
+        Self {
+            gas_price_nano: 0,
+            gas_share_ppm: 10_000,
+            age_ms_max: 24 * 60 * 60 * 1_000,
+            amount_min,
+            withdrawal_margin_s: 15 * 60,
+        }
+    }
+}
+
 /// What one unit of gas costs in a token, as [`ClaimPolicy::gas_price_nano`] has it, rounded up.
 ///
 /// `gas_price_wei` is the chain's price of one unit of gas; `coin_worth` is what one whole coin of

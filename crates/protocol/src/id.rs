@@ -1,4 +1,4 @@
-//! Names of chains, accounts, assets and channels.
+//! Names of chains, accounts, assets, channels and devices.
 //!
 //! Chains are named by CAIP-2, accounts by CAIP-10, tokens by CAIP-19, always in the `eip155`
 //! namespace (spec: identifiers). Addresses compare as bytes: the case of their hex digits is

@@ -140,7 +140,7 @@ mod tests {
     fn doors_and_tests_may_listen() {
         let text = "fn f() { tokio::net::TcpListener::bind(x); }";
         assert!(found("crates/doors/src/serving.rs", text).is_empty());
-        assert!(found("crates/node/tests/paid/world.rs", text).is_empty());
+        assert!(found("crates/payments/tests/paid/world.rs", text).is_empty());
         assert!(found("crates/models/src/fetch/tests.rs", text).is_empty());
         let inside = format!("#[cfg(test)]\nmod tests {{ {text} }}");
         assert!(found("crates/node/src/http.rs", &inside).is_empty());

@@ -12,18 +12,42 @@ use crate::workspace::{Metadata, Package};
 const EDGES: &[(&str, &[&str])] = &[
     ("hearth-protocol", &[]),
     ("hearth-api", &[]),
+    ("hearth-calls", &[]),
     ("hearth-chain", &["hearth-protocol", "hearth-doors"]),
     ("hearth-doors", &[]),
-    ("hearth-models", &[]),
+    ("hearth-models", &["hearth-calls"]),
     ("hearth-net", &["hearth-protocol"]),
+    (
+        "hearth-payments",
+        &[
+            "hearth-protocol",
+            "hearth-chain",
+            "hearth-doors",
+            "hearth-api",
+        ],
+    ),
+    (
+        "hearth-surface",
+        &[
+            "hearth-protocol",
+            "hearth-calls",
+            "hearth-chain",
+            "hearth-doors",
+            "hearth-payments",
+            "hearth-api",
+        ],
+    ),
     (
         "hearth-node",
         &[
             "hearth-protocol",
+            "hearth-calls",
             "hearth-models",
             "hearth-chain",
             "hearth-doors",
             "hearth-net",
+            "hearth-payments",
+            "hearth-surface",
             "hearth-api",
         ],
     ),
@@ -33,9 +57,12 @@ const EDGES: &[(&str, &[&str])] = &[
         "hearth-fuzz",
         &[
             "hearth-protocol",
+            "hearth-calls",
             "hearth-models",
             "hearth-chain",
             "hearth-net",
+            "hearth-payments",
+            "hearth-surface",
             "hearth-node",
             "hearth-api",
         ],
@@ -53,10 +80,25 @@ const RESERVED: &[(&str, &[&str])] = &[
     ("anyhow", &["hearth-cli", "xtask"]),
     (
         "axum",
-        &["hearth-chain", "hearth-doors", "hearth-node", "hearth-cli"],
+        &[
+            "hearth-chain",
+            "hearth-doors",
+            "hearth-payments",
+            "hearth-surface",
+            "hearth-node",
+            "hearth-cli",
+        ],
     ),
     ("clap", &["hearth-cli", "xtask"]),
-    ("getrandom", &["hearth-chain", "hearth-node", "hearth-cli"]),
+    (
+        "getrandom",
+        &[
+            "hearth-chain",
+            "hearth-payments",
+            "hearth-node",
+            "hearth-cli",
+        ],
+    ),
     ("iroh", &["hearth-net"]),
     ("iroh-blobs", &["hearth-net"]),
     ("iroh-gossip", &["hearth-net"]),
@@ -65,10 +107,16 @@ const RESERVED: &[(&str, &[&str])] = &[
     ("iroh-relay", &["hearth-net"]),
     ("llama-cpp-2", &["hearth-models"]),
     ("llguidance", &["hearth-models"]),
-    ("redb", &["hearth-chain", "hearth-node"]),
+    ("redb", &["hearth-chain", "hearth-payments", "hearth-node"]),
     (
         "reqwest",
-        &["hearth-chain", "hearth-models", "hearth-node", "hearth-cli"],
+        &[
+            "hearth-chain",
+            "hearth-models",
+            "hearth-payments",
+            "hearth-node",
+            "hearth-cli",
+        ],
     ),
     ("revm", &["hearth-chain"]),
     (
@@ -78,6 +126,8 @@ const RESERVED: &[(&str, &[&str])] = &[
             "hearth-doors",
             "hearth-models",
             "hearth-net",
+            "hearth-payments",
+            "hearth-surface",
             "hearth-node",
             "hearth-cli",
         ],
@@ -199,6 +249,25 @@ mod tests {
     fn the_planned_edges_are_allowed() {
         let chain = package("hearth-chain", &[("hearth-protocol", None), ("revm", None)]);
         assert!(messages(vec![chain, package("hearth-protocol", &[("serde", None)])]).is_empty());
+    }
+
+    /// Everything that a crate may be built from, itself included.
+    fn reach(name: &str) -> Vec<&'static str> {
+        let row = EDGES.iter().find(|(from, _)| *from == name);
+        let (from, targets) = row.expect("every crate has a row");
+        let further = targets.iter().flat_map(|target| reach(target));
+        further.chain([*from]).collect()
+    }
+
+    #[test]
+    fn what_others_may_want_to_use_needs_neither_models_nor_the_network() {
+        for name in ["hearth-payments", "hearth-surface"] {
+            let reach = reach(name);
+            assert!(reach.contains(&"hearth-protocol"), "{name}");
+            for heavy in ["hearth-models", "hearth-net", "hearth-node"] {
+                assert!(!reach.contains(&heavy), "{name} can reach {heavy}");
+            }
+        }
     }
 
     #[test]

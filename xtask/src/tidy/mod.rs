@@ -14,6 +14,7 @@ use anyhow::{Context, Result, bail};
 use crate::workspace;
 use evidence::Evidence;
 
+mod circles;
 mod claims;
 mod doors;
 mod edges;
@@ -111,6 +112,7 @@ pub(crate) fn run() -> Result<()> {
     violations.extend(sources.iter().flat_map(of_file));
     violations.extend(sources::check(&sources));
     violations.extend(types::check(&sources));
+    violations.extend(circles::check(&sources));
     violations.extend(edges::check(&metadata, &root));
     violations.extend(edges::unargued(text("Cargo.toml")?, text(edges::DECISION)?));
     let evidence = Evidence::of(&metadata, &root, &texts);

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use alloy_primitives::{Address, B256};
 use alloy_rpc_types_eth::{Filter, Log};
+use futures::future::BoxFuture;
 use redb::Database;
 use tokio::{sync::watch, task::spawn_blocking};
 
@@ -109,7 +110,11 @@ impl EventIndex {
     ///
     /// # Errors
     /// [`IndexError`]; an endpoint that is only slow, busy or behind is no error, and is asked again.
-    pub async fn run(mut self) -> Result<(), IndexError> {
+    pub fn run(self) -> BoxFuture<'static, Result<(), IndexError>> {
+        Box::pin(self.follow())
+    }
+
+    async fn follow(mut self) -> Result<(), IndexError> {
         let environment = Arc::clone(self.client.environment());
         loop {
             if self.advance().await? == Pace::Wait {

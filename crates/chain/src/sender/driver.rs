@@ -12,6 +12,7 @@ use std::{
 use alloy_consensus::{SignableTransaction, TxEip1559};
 use alloy_eips::eip2718::Encodable2718;
 use alloy_primitives::{B256, TxKind};
+use futures::future::BoxFuture;
 use tokio::{sync::oneshot, task::spawn_blocking};
 
 use super::{
@@ -107,7 +108,11 @@ impl SenderTask {
     ///
     /// # Errors
     /// [`SenderStopped`] if the journal fails.
-    pub async fn run(mut self) -> Result<(), SenderStopped> {
+    pub fn run(self) -> BoxFuture<'static, Result<(), SenderStopped>> {
+        Box::pin(self.work())
+    }
+
+    async fn work(mut self) -> Result<(), SenderStopped> {
         let environment = Arc::clone(self.client.environment());
         loop {
             if self.machine.has_work() {

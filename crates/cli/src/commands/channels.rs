@@ -6,13 +6,13 @@ use clap::{Args, Subcommand};
 use hearth_api::money::Money;
 use hearth_api::payments::{Channel, ChannelTerms, Channels, Claims, Opened, Refunds, Returned};
 use hearth_node::home::Home;
-use hearth_node::household::client::{get_if_up, post_if_up};
 use hearth_node::keys::{Keystore, Unlocked};
+use hearth_node::owner::client::{get_if_up, post_if_up};
 use hearth_node::trade::{self, Books};
 
-use crate::args::Global;
 use crate::confirm::confirm;
 use crate::failure::Failure;
+use crate::global::Global;
 use crate::purse::Purse;
 use crate::screen::{Page, Show, Style, print};
 use crate::{secrets, wait};

@@ -4,11 +4,11 @@ use std::io::{BufRead, IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::Args;
-use hearth_node::household::client::Client;
+use hearth_node::owner::client::Client;
 use serde_json::{Value, json};
 
-use crate::args::Global;
 use crate::failure::Failure;
+use crate::global::Global;
 
 /// The longest line that is asked, in bytes.
 const LINE_BYTES_MAX: usize = 1 << 20;

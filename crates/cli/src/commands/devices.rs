@@ -6,10 +6,10 @@ use clap::{Args, Subcommand};
 use hearth_api::household::{
     DeviceView, Devices, Invitation, InviteAsked, Joined, Left, WhichDevice,
 };
-use hearth_node::household::client::Client;
+use hearth_node::owner::client::Client;
 
-use crate::args::Global;
 use crate::failure::Failure;
+use crate::global::Global;
 use crate::screen::{Page, Show, Style, print};
 
 /// What a ticket is for.

@@ -9,14 +9,14 @@ use hearth_api::household::{Machine, NodeEvent};
 use hearth_api::wallet::WalletCreated;
 use hearth_node::advice::Advice;
 use hearth_node::home::Home;
-use hearth_node::household::machine;
-use hearth_node::household::models::{Models, Terms};
 use hearth_node::keys::{Keystore, RecoveryPhrase, Unlocked, WordCount};
+use hearth_node::machine;
+use hearth_node::models::{Models, Terms};
 
 use super::models::{size, watch};
-use crate::args::Global;
 use crate::confirm::agrees;
 use crate::failure::Failure;
+use crate::global::Global;
 use crate::screen::{print, print_line};
 use crate::{reader, secrets, wait};
 

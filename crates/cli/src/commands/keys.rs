@@ -4,11 +4,11 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use hearth_api::household::{KeyLimit, KeyShown, KeysShown, NewKey};
-use hearth_node::household::client::post_if_up;
-use hearth_node::household::keys::{Keys, StoredCap, StoredKey};
+use hearth_node::api_keys::{Keys, StoredCap, StoredKey};
+use hearth_node::owner::client::post_if_up;
 
-use crate::args::Global;
 use crate::failure::Failure;
+use crate::global::Global;
 use crate::screen::{Page, Show, Style, print};
 
 /// What can be done with API keys.

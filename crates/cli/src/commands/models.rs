@@ -7,11 +7,11 @@ use std::sync::Arc;
 use clap::{Args, Subcommand};
 use hearth_api::household::{FetchEvent, HomeModel, HomeModels, WhichModel};
 use hearth_node::home::Home;
-use hearth_node::household::client::Client;
-use hearth_node::household::models::{Asked, Models, Progress, Stage, Terms, Watch};
+use hearth_node::models::{Asked, Models, Progress, Stage, Terms, Watch};
+use hearth_node::owner::client::Client;
 
-use crate::args::Global;
 use crate::failure::Failure;
+use crate::global::Global;
 use crate::screen::{Page, Show, Style, print};
 use crate::wait;
 

@@ -5,11 +5,11 @@ use std::process::ExitCode;
 use clap::Args;
 use hearth_api::household::{Earnings, OfferView, Offers, Trade};
 use hearth_api::money::Money;
-use hearth_node::household::client::Client;
+use hearth_node::owner::client::Client;
 
 use super::up::prices;
-use crate::args::Global;
 use crate::failure::Failure;
+use crate::global::Global;
 use crate::screen::{Page, Show, Style, print};
 
 /// Which offers.

@@ -6,11 +6,11 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
 use hearth_api::household::ServiceFile;
-use hearth_node::household::service::{Manager, Service};
+use hearth_node::device::service::{Manager, Service};
 use hearth_node::keys::Keystore;
 
-use crate::args::Global;
 use crate::failure::Failure;
+use crate::global::Global;
 use crate::screen::{Page, Show, print};
 
 /// What can be done with the service.

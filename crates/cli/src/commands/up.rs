@@ -5,11 +5,11 @@ use std::process::ExitCode;
 
 use clap::Args;
 use hearth_api::household::{Audience, ModelPrice, NodeEvent, NodeReady};
-use hearth_node::household::{Device, UpOptions};
+use hearth_node::device::{Device, UpOptions};
 
 use super::first_run::{self, Consent};
-use crate::args::Global;
 use crate::failure::Failure;
+use crate::global::Global;
 use crate::screen::{Page, Show, Style, print, print_line};
 use crate::wait;
 

@@ -5,7 +5,7 @@
 //! known to grow so is counted here. It is the second line: whoever compiles a stranger's grammar
 //! does so where memory and time are limited anyway.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::{GrammarError, finite, refused};
 
@@ -32,24 +32,6 @@ const TOO_HEAVY: &str = "a pattern repeats more than 50000 characters; write sma
 /// What is said of a schema that no answer can be done with.
 const ENDLESS: &str = "no answer that follows it has an end, because each needs another one inside; let what refers to the schema itself \
      be left out, be null or be an empty list";
-/// White space between the tokens of JSON: a blank, or a line feed and an indentation. Without a
-/// bound a model can write nothing else to the end of its answer.
-const WHITE_SPACE: &str = r"\x20|\x0D?\x0A[\x20\x09]{0,32}";
-
-/// A schema with the options that bound what follows it, as llguidance reads them.
-pub fn with_bounds(schema: &Value) -> Value {
-    let mut schema = match schema {
-        Value::Object(schema) => schema.clone(),
-        // `true` allows everything, as no statement does; `false` nothing.
-        Value::Bool(true) => Map::new(),
-        other => return other.clone(),
-    };
-    schema.insert(
-        "x-guidance".to_owned(),
-        json!({"whitespace_pattern": WHITE_SPACE}),
-    );
-    Value::Object(schema)
-}
 
 /// Refuses a schema that is known to take more than can be had.
 pub(super) fn check_schema(schema: &Value) -> Result<(), GrammarError> {
@@ -266,6 +248,8 @@ fn weight(pattern: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]

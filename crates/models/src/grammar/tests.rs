@@ -12,7 +12,8 @@ fn what_is_too_long_or_too_deep_is_refused_unread() {
     assert_eq!(flat.check(), Ok(()));
 }
 
-use crate::tools::{ForcedTool, Tool, forced_call_grammar};
+use hearth_calls::{ForcedTool, Tool, forced_call_grammar};
+
 use crate::vocabulary::made_up::{CONTROL, MadeUp};
 
 /// What a model writes that wants one of these bytes wherever it may have it, the first of them
@@ -74,7 +75,7 @@ fn forced(parameters: serde_json::Value) -> GrammarSource {
         description: None,
         parameters,
     };
-    forced_call_grammar(&[tool], ForcedTool::Any, false).unwrap()
+    GrammarSource::Lark(forced_call_grammar(&[tool], ForcedTool::Any, false).unwrap())
 }
 
 #[test]
@@ -182,7 +183,7 @@ fn output_that_means_nothing_has_an_end() {
             description: None,
             parameters,
         };
-        forced_call_grammar(&[tool], ForcedTool::Any, true).unwrap()
+        GrammarSource::Lark(forced_call_grammar(&[tool], ForcedTool::Any, true).unwrap())
     };
     for (source, repeated) in [
         (any(), "["),

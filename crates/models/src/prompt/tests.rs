@@ -1,11 +1,11 @@
 //! Words of strangers beside the markup of templates.
 
+use hearth_calls::ToolCall;
 use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
 use crate::template::Message;
-use crate::tools::ToolCall;
 use crate::vocabulary::made_up::MadeUp;
 
 #[path = "families.rs"]

@@ -11,7 +11,6 @@ use rustix::stdio::{stdin, stdout};
 use super::wire::{self, Reply, Request, Step};
 use super::{ROLE_VARIABLE, Role, confine};
 use crate::backend;
-use crate::engine::trial;
 use crate::gguf::Header;
 use crate::grammar::{Grammar, GrammarCompiler, GrammarError};
 use crate::packed::Packed;
@@ -27,8 +26,12 @@ pub fn is_reader() -> bool {
     std::env::var_os(ROLE_VARIABLE).is_some()
 }
 
-/// Serves as a reader until whoever started this process closes its standard input.
-pub fn serve() -> ExitCode {
+/// Runs a model for a few tokens, or says why it does not run.
+pub(crate) type Trial = fn(&Path) -> Result<(), String>;
+
+/// Serves as a reader until whoever started this process closes its standard input; `trial` is for the role that runs
+/// models.
+pub(crate) fn serve(trial: Trial) -> ExitCode {
     let role = std::env::var(ROLE_VARIABLE).ok();
     let role = [Role::Prompts, Role::Grammars, Role::Trial]
         .into_iter()
@@ -37,14 +40,14 @@ pub fn serve() -> ExitCode {
         eprintln!("hearth: a reader is started by a node, not by hand");
         return ExitCode::from(2);
     };
-    match begin(role) {
+    match begin(role, trial) {
         Some(()) => ExitCode::SUCCESS,
         None => ExitCode::FAILURE,
     }
 }
 
 /// Gives up what a reader does not need, then reads. Nothing when it cannot go on.
-fn begin(role: Role) -> Option<()> {
+fn begin(role: Role, trial: Trial) -> Option<()> {
     if role != Role::Grammars {
         // It looks at the machine, which is out of sight afterwards. If it fails, opening fails.
         drop(backend::backend());
@@ -72,7 +75,7 @@ fn begin(role: Role) -> Option<()> {
     drop(confine::files(path.as_deref()));
     let watch = std::thread::Builder::new().name("hearth-watch".to_owned());
     watch.spawn(end_with_the_asker).ok()?;
-    on_deep_stack(|| read(&first.0)).ok()?
+    on_deep_stack(|| read(&first.0, trial)).ok()?
 }
 
 /// Ends the process, whatever it does, as soon as nobody can ask any more.
@@ -90,14 +93,14 @@ fn end_with_the_asker() {
 }
 
 /// Reads what the first request says, then what the others ask.
-fn read(first: &[u8]) -> Option<()> {
+fn read(first: &[u8], trial: Trial) -> Option<()> {
     drop(confine::no_more_processes());
     drop(confine::calls());
     match postcard::from_bytes(first).ok()? {
         Request::Open { path, told } => read_prompts(Path::new(OsStr::from_bytes(&path.0)), told),
         Request::Words(parts) => follow_grammars(parts.into_owned().try_into().ok()?),
         Request::Try { path } => {
-            let tried = trial::run(Path::new(OsStr::from_bytes(&path.0)));
+            let tried = trial(Path::new(OsStr::from_bytes(&path.0)));
             reply(&Reply::Tried(tried.map_err(|reason| bounded(&reason))))
         }
         _ => None,

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::{Launcher, Prompts, ReadError, is_reader, serve};
+use super::{Launcher, Prompts, ReadError, is_reader};
 use crate::asker::Asker;
 use crate::gguf::sample::{Sample, array_value, text_value, texts_value, u32_value};
 use crate::prompt::PromptInput;
@@ -29,7 +29,7 @@ const GROWTH_MAX: u64 = 256 << 20;
 #[test]
 fn serves_as_a_reader() {
     if is_reader() {
-        serve();
+        crate::serve_as_reader();
         std::process::exit(0);
     }
 }

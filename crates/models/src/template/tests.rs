@@ -1,7 +1,7 @@
 //! Templates as models have them, and as an enemy would write them.
 
 use super::*;
-use crate::tools::ToolCall;
+use hearth_calls::ToolCall;
 
 const PLAIN: &str = "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + \
                      message['content'] + '<|im_end|>' + '\n'}}{% endfor %}\

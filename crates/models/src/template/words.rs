@@ -1,9 +1,9 @@
 //! A conversation as templates see it: the words of others, in which nothing is markup.
 
+use hearth_calls::Tool;
 use serde_json::{Map, Value, json};
 
 use super::{Message, TemplateError};
-use crate::tools::Tool;
 use crate::vocabulary::markup::{Guard, NoStandIn};
 
 /// The roles that templates know. Others are words like any.

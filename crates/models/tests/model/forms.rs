@@ -1,10 +1,10 @@
 //! Answers in a form that was asked for.
 
+use hearth_calls::{ForcedTool, OutputPart, Tool, ToolCallStream, forced_call_grammar};
 use hearth_models::asker::Asker;
 use hearth_models::engine::{EndReason, SubmitError};
 use hearth_models::grammar::{GrammarError, GrammarSource};
 use hearth_models::prompt::PromptInput;
-use hearth_models::tools::{ForcedTool, OutputPart, Tool, ToolCallStream, forced_call_grammar};
 use serde_json::{Value, json};
 
 use super::answers::{answer, engine, ids_of, job, text};
@@ -90,7 +90,7 @@ async fn a_forced_call_is_a_call() {
         (ForcedTool::Any, &["weather", "time"]),
     ] {
         let mut job = job(&engine, "How is the weather in Paris?", 120);
-        job.grammar = forced_call_grammar(&tools, forced, false);
+        job.grammar = forced_call_grammar(&tools, forced, false).map(GrammarSource::Lark);
         assert!(job.grammar.is_some());
         let (ids, reason) = answer(&engine, job).await;
         let said = text(&engine, &ids);
@@ -135,7 +135,7 @@ async fn a_model_that_wants_line_feeds_still_ends_its_json() {
     };
     let sources = [
         GrammarSource::JsonSchema(schema.to_string()),
-        forced_call_grammar(&[tool], ForcedTool::Any, false).unwrap(),
+        GrammarSource::Lark(forced_call_grammar(&[tool], ForcedTool::Any, false).unwrap()),
     ];
     for source in sources {
         let mut job = job(&engine, "Answer as JSON.", 400);

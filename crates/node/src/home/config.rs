@@ -24,8 +24,8 @@ use crate::advice::Advice;
 use crate::keys::{DEVICE_NAME_BYTES_MAX, DeviceIndex};
 
 pub use answers::{
-    ApiConfig, EngineConfig, HoursError, HoursWindow, MODELS_MAX, ModelConfig, NetworkConfig,
-    ReachConfig, SharingConfig, SoldConfig,
+    AT_ONCE_MAX, ApiConfig, EngineConfig, HoursError, HoursWindow, MODELS_MAX, ModelConfig,
+    NetworkConfig, ReachConfig, SharingConfig, SoldConfig,
 };
 
 /// The longest configuration, in bytes.

@@ -13,6 +13,8 @@ use alloy_signer_local::PrivateKeySigner;
 use futures::future::BoxFuture;
 use hearth_chain::client::Environment;
 use hearth_net::{AnswersHousehold, HouseholdAskError, JoinError, Network, PeerAddress, Ticket};
+use hearth_payments::store::{Batch, Store, StoreError, Table};
+use hearth_payments::till::Tasks;
 use hearth_protocol::household::{
     Household, HouseholdAsk, HouseholdError, HouseholdReply, InviteTicket, JoinRefusal, KinProof,
     Secret, SignedCertificate, Standing, Statement, is_device_name,
@@ -28,9 +30,9 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::advice::Advice;
-use crate::payments::till::Tasks;
-use crate::store::{Batch, Store, StoreError, Table};
 
+/// What this device knows of its household, under one key.
+const HOUSEHOLD: Table<Standing> = Table::new("household");
 /// The key under which the store holds what is known.
 const KEY: &[u8] = b"standing";
 /// The name of a device in a fresh configuration.
@@ -186,7 +188,7 @@ impl Members {
     /// When the store fails.
     pub async fn open(parts: MembersParts, tasks: &mut Tasks) -> Result<Self, MembersError> {
         let now = Timestamp(parts.environment.now_ms());
-        let standing: Option<Standing> = parts.store.get(Table::Household, KEY)?;
+        let standing: Option<Standing> = parts.store.get(HOUSEHOLD, KEY)?;
         let state = Household::new(parts.own, parts.account.address(), standing, now);
         let known = Arc::new(RwLock::new(state.clone()));
         let (orders, queue) = mpsc::channel(ORDERS_MAX);
@@ -435,7 +437,7 @@ impl AnswersHousehold for Members {
 
 /// What others call a device: the name of its configuration, or the machine's where the owner chose
 /// none, so that two devices are told apart.
-pub(super) fn shown_name(configured: &str) -> String {
+pub(crate) fn shown_name(configured: &str) -> String {
     let machine = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let machine = machine.trim();
     if configured == UNNAMED && is_device_name(machine) {
@@ -457,7 +459,7 @@ pub fn invitation(ticket: &Ticket) -> Option<InviteTicket> {
 ///
 /// # Errors
 /// Never in practice: an invitation is short.
-pub(super) fn ticket(network: &Network, invitation: &InviteTicket) -> Result<Ticket, MembersError> {
+pub(crate) fn ticket(network: &Network, invitation: &InviteTicket) -> Result<Ticket, MembersError> {
     let payload = postcard::to_stdvec(invitation);
     let payload = payload.map_err(|_| MembersError::NoInvitation)?;
     Ok(network.ticket(payload))
@@ -498,7 +500,7 @@ impl Keeper {
         let standing = next.standing();
         if standing != self.state.standing() {
             let mut batch = Batch::default();
-            batch.put(Table::Household, KEY, &standing)?;
+            batch.put(HOUSEHOLD, KEY, &standing)?;
             self.parts.store.commit(batch).await?;
         }
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);

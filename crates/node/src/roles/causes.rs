@@ -15,9 +15,9 @@ use hearth_protocol::answer::Refusal;
 use hearth_protocol::answer::frame::RefusalCode;
 use hearth_protocol::answer::payer::Departure;
 use hearth_protocol::answer::request::{PROMPT_TOKENS_MAX, RequestError, RequestField};
+use hearth_surface::answers::{AskError, Field};
 
 use super::payer::ReadError;
-use crate::answers::{AskError, Field};
 
 /// What is told where nobody says when to come again, in milliseconds.
 const RETRY_MS: u64 = 1_000;

@@ -23,8 +23,9 @@ use futures::stream::{self, BoxStream};
 use hearth_chain::client::Environment;
 use hearth_models::asker::Asker;
 use hearth_models::gguf::Header;
-use hearth_models::grammar::GrammarError;
 use hearth_net::{Network, PeerAddress};
+use hearth_payments::purse::Purse;
+use hearth_payments::store::{Store, StoreError, Table};
 use hearth_protocol::answer::payer::{Candidate, Patience};
 use hearth_protocol::answer::request::OUTPUT_TOKENS_MAX;
 use hearth_protocol::answer::{AnswerId, AnswerRequest, Sampling, SignedReceipt, Spec};
@@ -34,6 +35,11 @@ use hearth_protocol::market::{Market, Passed, Weighed, Wish};
 use hearth_protocol::offer::{Audience, DeviceId, Offer, OfferedModel};
 use hearth_protocol::spending::Spending;
 use hearth_protocol::time::Timestamp;
+use hearth_surface::BUYER;
+use hearth_surface::answers::{
+    Answer, Answerer, AskError, Embedded, Ending, Field, Input, ModelCard, Part, Question,
+    SchemaFault, Tier,
+};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -42,18 +48,14 @@ use super::causes;
 use super::provider::{IsHousehold, Provider};
 use super::retention::{self, Sum};
 use super::served::asker_number;
-use crate::answers::{
-    Answer, Answerer, AskError, Embedded, Ending, Field, Input, ModelCard, Part, Question, Tier,
-};
 use crate::home::Config;
-use crate::http::surface::BUYER;
-use crate::payments::purse::Purse;
-use crate::store::{Store, StoreError, Table};
 
 use asking::Asking;
 pub use readers::{ModelFile, ReadError, Readers};
 pub(crate) use refund::device_named;
 
+/// Answers that were asked for, by the answer's id and the number of the provider.
+pub const BOUGHT: Table<StoredPurchase> = Table::new("bought");
 /// How long nobody may have taken a question before whoever asked is answered that it is on its way.
 const TAKEN_WITHIN: Duration = Duration::from_secs(4);
 /// As whom this device itself reads.
@@ -477,7 +479,7 @@ impl Payer {
         let mut found = Vec::new();
         for number in 0..hearth_protocol::answer::payer::ATTEMPTS_MAX {
             let key = asking::receipt_key(answer, number);
-            if let Some(stored) = self.parts().store.get(Table::Bought, &key)? {
+            if let Some(stored) = self.parts().store.get(BOUGHT, &key)? {
                 found.push(stored);
             }
         }
@@ -553,7 +555,7 @@ impl Answerer for Payer {
         &self,
         schema: String,
         within: Duration,
-    ) -> BoxFuture<'_, Result<(), GrammarError>> {
+    ) -> BoxFuture<'_, Result<(), SchemaFault>> {
         Box::pin(self.parts().readers.check_schema(schema, within))
     }
 

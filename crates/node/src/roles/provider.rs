@@ -14,6 +14,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 use alloy_signer_local::PrivateKeySigner;
 use hearth_chain::client::Environment;
 use hearth_net::IncomingAnswer;
+use hearth_payments::desk::Desk;
+use hearth_payments::offer::AcceptedAsset;
+use hearth_payments::store::Table;
 use hearth_protocol::answer::SignedReceipt;
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::id::AssetId;
@@ -25,8 +28,6 @@ use tokio::sync::watch;
 use tracing::debug;
 
 use super::served::Served;
-use crate::payments::desk::Desk;
-use crate::payments::offer::AcceptedAsset;
 
 use conversation::Conversation;
 pub use places::Place;
@@ -78,6 +79,9 @@ impl std::fmt::Debug for Provider {
             .finish_non_exhaustive()
     }
 }
+
+/// Answers that were sold, by the answer's id, the channel, and a number of the provider's own.
+pub const SALES: Table<StoredSale> = Table::new("sales");
 
 /// A sale as it stands in the store, under a key of this provider's own ([`StoredSale::key`]).
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use hearth_payments::store::{Batch, Store, StoreError, Table};
 use hearth_protocol::answer::Receipt;
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::id::AssetId;
@@ -15,10 +16,13 @@ use hearth_protocol::time::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::payer::StoredPurchase;
-use super::provider::StoredSale;
-use crate::store::{Batch, Store, StoreError, Table};
+use super::payer::{BOUGHT, StoredPurchase};
+use super::provider::{SALES, StoredSale};
 
+/// What sales came to whose receipts are gone, by model and token.
+const SOLD_SUMS: Table<Sum> = Table::new("sold_sums");
+/// What purchases came to whose receipts are gone, by model and token.
+const BOUGHT_SUMS: Table<Sum> = Table::new("bought_sums");
 /// How long a receipt is kept, in milliseconds: 90 days.
 pub const KEPT_MS: u64 = 90 * 24 * 60 * 60 * 1_000;
 /// The most receipts that are kept of one side.
@@ -71,9 +75,9 @@ impl Sum {
 /// A receipt that is kept for a while.
 pub trait Kept: DeserializeOwned {
     /// Where it stands.
-    const TABLE: Table;
+    const TABLE: Table<Self>;
     /// Where the sums of those stand that are gone.
-    const SUMS: Table;
+    const SUMS: Table<Sum>;
     /// When its answer ended.
     fn ended_at(&self) -> Timestamp;
     /// What it came to.
@@ -81,8 +85,8 @@ pub trait Kept: DeserializeOwned {
 }
 
 impl Kept for StoredSale {
-    const TABLE: Table = Table::Sales;
-    const SUMS: Table = Table::SoldSums;
+    const TABLE: Table<Self> = SALES;
+    const SUMS: Table<Sum> = SOLD_SUMS;
 
     fn ended_at(&self) -> Timestamp {
         self.receipt.receipt.ended_at
@@ -94,8 +98,8 @@ impl Kept for StoredSale {
 }
 
 impl Kept for StoredPurchase {
-    const TABLE: Table = Table::Bought;
-    const SUMS: Table = Table::BoughtSums;
+    const TABLE: Table<Self> = BOUGHT;
+    const SUMS: Table<Sum> = BOUGHT_SUMS;
 
     fn ended_at(&self) -> Timestamp {
         self.receipt.receipt.ended_at
@@ -188,8 +192,8 @@ mod tests {
     struct Slip(Timestamp, Option<AssetId>, u64);
 
     impl Kept for Slip {
-        const TABLE: Table = Table::Bought;
-        const SUMS: Table = Table::BoughtSums;
+        const TABLE: Table<Self> = Table::new("slips");
+        const SUMS: Table<Sum> = Table::new("slip_sums");
 
         fn ended_at(&self) -> Timestamp {
             self.0

@@ -3,25 +3,74 @@
 use alloy_primitives::B256;
 use futures::future::BoxFuture;
 use hearth_api::payments::{Channel, Channels, Claim, Claims};
+use hearth_payments::desk::{PROVIDER_CHANNELS, StoredChannel};
+use hearth_payments::purse::{PAYER_CHANNELS, StoredPayerChannel};
+use hearth_payments::settlement::ClaimReport;
+use hearth_payments::store::{OpenError, Store, StoreError};
+use hearth_payments::till::{Tasks, Till};
 use hearth_protocol::channel::payer::Status;
 use hearth_protocol::id::{AssetId, ChannelId};
 use hearth_protocol::money::Amount;
+use thiserror::Error;
 
-use super::service::{open_till, policy};
-use super::{Payer, TradeError, money_of};
-use crate::home::{Config, Home, HomeLock, Part};
+use super::Buyer;
+use super::service::{OpenTillError, open_till};
+use crate::advice::{Advice, CHECK_DISK, SEE_HELP, START_AGAIN};
+use crate::home::{Config, Home, HomeError, HomeLock, Part};
 use crate::keys::Unlocked;
-use crate::payments::desk::StoredChannel;
-use crate::payments::purse::StoredPayerChannel;
-use crate::payments::settlement::ClaimReport;
-use crate::payments::till::{Tasks, Till};
-use crate::store::{Store, StoreError, Table};
+use crate::terms::{money_of, policy};
+
+/// Why what was promised cannot be shown or settled.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum BooksError {
+    /// The data folder.
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    /// The books, and the way to the chain.
+    #[error(transparent)]
+    Till(#[from] OpenTillError),
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// What was asked for makes no sense.
+    #[error("{0}")]
+    Asked(String),
+    /// A part stopped by itself.
+    #[error("{0} stopped")]
+    Stopped(&'static str),
+}
+
+impl Advice for BooksError {
+    fn code(&self) -> &str {
+        match self {
+            Self::Home(error) => error.code(),
+            Self::Till(error) => error.code(),
+            Self::Open(_) | Self::Store(_) => "store",
+            Self::Asked(_) => "bad_request",
+            Self::Stopped(_) => "stopped",
+        }
+    }
+
+    fn next_step(&self) -> String {
+        match self {
+            Self::Home(error) => error.next_step(),
+            Self::Till(error) => error.next_step(),
+            Self::Open(_) | Self::Store(_) => CHECK_DISK.to_owned(),
+            Self::Asked(_) => SEE_HELP.to_owned(),
+            Self::Stopped(_) => START_AGAIN.to_owned(),
+        }
+    }
+}
 
 /// Every channel of this device, on both sides, as the stores have them. A store in use is reported, not waited for.
 ///
 /// # Errors
-/// See [`TradeError`].
-pub fn list(home: &Home, config: &Config) -> Result<Channels, TradeError> {
+/// See [`BooksError`].
+pub fn list(home: &Home, config: &Config) -> Result<Channels, BooksError> {
     let mut problems = Vec::new();
     let mut channels = Vec::new();
     if let Some((store, _lock)) = idle_store(home, Part::Payer, &mut problems)? {
@@ -46,7 +95,7 @@ pub(crate) fn list_open(
 
 fn paying_in(config: &Config, store: &Store) -> Result<Vec<Channel>, StoreError> {
     let mut channels = Vec::new();
-    store.each(Table::PayerChannels, |key, stored: StoredPayerChannel| {
+    store.each(PAYER_CHANNELS, |key, stored: StoredPayerChannel| {
         channels.push(paying(config, channel_id(key), &stored));
     })?;
     Ok(channels)
@@ -54,7 +103,7 @@ fn paying_in(config: &Config, store: &Store) -> Result<Vec<Channel>, StoreError>
 
 fn earning_in(config: &Config, store: &Store) -> Result<Vec<Channel>, StoreError> {
     let mut channels = Vec::new();
-    store.each(Table::ProviderChannels, |key, stored: StoredChannel| {
+    store.each(PROVIDER_CHANNELS, |key, stored: StoredChannel| {
         channels.push(earning(config, key, &stored));
     })?;
     Ok(channels)
@@ -63,8 +112,8 @@ fn earning_in(config: &Config, store: &Store) -> Result<Vec<Channel>, StoreError
 /// The same where `payer` has the payer's store.
 ///
 /// # Errors
-/// See [`TradeError`].
-pub fn list_with(home: &Home, config: &Config, payer: &Payer) -> Result<Channels, TradeError> {
+/// See [`BooksError`].
+pub fn list_with(home: &Home, config: &Config, payer: &Buyer) -> Result<Channels, BooksError> {
     let views = payer.channels()?;
     let channels = views
         .iter()
@@ -78,7 +127,7 @@ fn with_earning(
     config: &Config,
     paying: Vec<Channel>,
     mut problems: Vec<String>,
-) -> Result<Channels, TradeError> {
+) -> Result<Channels, BooksError> {
     let mut channels = Vec::new();
     if let Some((store, _lock)) = idle_store(home, Part::Provider, &mut problems)? {
         channels = earning_in(config, &store)?;
@@ -95,7 +144,7 @@ fn idle_store(
     home: &Home,
     part: Part,
     problems: &mut Vec<String>,
-) -> Result<Option<(Store, HomeLock)>, TradeError> {
+) -> Result<Option<(Store, HomeLock)>, BooksError> {
     let path = home.store_path(part);
     if !path.exists() {
         return Ok(None);
@@ -173,16 +222,16 @@ impl Books {
     /// Opens the books, with the way to the chain of the asset named.
     ///
     /// # Errors
-    /// See [`TradeError`]; a service that is running has the books.
+    /// See [`BooksError`]; a service that is running has the books.
     pub fn open<'a>(
         home: &'a Home,
         config: &'a Config,
         keys: &'a Unlocked,
         asset: &'a str,
-    ) -> BoxFuture<'a, Result<Self, TradeError>> {
+    ) -> BoxFuture<'a, Result<Self, BooksError>> {
         Box::pin(async move {
             let (_, asset) = config.asset(asset).ok_or_else(|| {
-                TradeError::Asked(format!("the asset {asset:?} is not configured"))
+                BooksError::Asked(format!("the asset {asset:?} is not configured"))
             })?;
             let lock = home.lock(Part::Provider)?;
             let mut tasks = Tasks::new();
@@ -201,18 +250,18 @@ impl Books {
     /// Claims everything that is due.
     ///
     /// # Errors
-    /// See [`TradeError`]; what goes wrong on a chain is in its claim.
-    pub fn claim<'a>(&'a self) -> BoxFuture<'a, Result<Claims, TradeError>> {
+    /// See [`BooksError`]; what goes wrong on a chain is in its claim.
+    pub fn claim<'a>(&'a self) -> BoxFuture<'a, Result<Claims, BooksError>> {
         Box::pin(async move { claim_all(&self.till, &self.config).await })
     }
 }
 
 /// Claims everything that is due on the channels of `till`.
-pub(crate) async fn claim_all(till: &Till, config: &Config) -> Result<Claims, TradeError> {
+pub(crate) async fn claim_all(till: &Till, config: &Config) -> Result<Claims, BooksError> {
     let reports = till.settlement.claim(true).await?;
     // Who looks at the books next sees what was claimed.
     let written = till.desk.written().await;
-    written.map_err(|_| TradeError::Stopped("the payment desk"))?;
+    written.map_err(|_| BooksError::Stopped("the payment desk"))?;
     Ok(Claims {
         claims: reports.iter().map(|report| claim(report, config)).collect(),
     })

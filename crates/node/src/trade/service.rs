@@ -4,30 +4,139 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use alloy_primitives::Address;
 use futures::future::BoxFuture;
 use hearth_api::payments::ServiceReady;
+use hearth_chain::client::ChainError;
+use hearth_payments::facilitator::{Callers, Facilitator, FindCaller};
+use hearth_payments::gate::Gate;
+use hearth_payments::offer::{AcceptedAsset, FixedPrice, Price};
+use hearth_payments::proxy::Upstream;
+use hearth_payments::store::{OpenError, Store};
+use hearth_payments::till::{Tasks, Till, TillError, TillKeys, open_escrows};
+use hearth_payments::watchtower::TowerClient;
 use hearth_protocol::claim::ClaimPolicy;
+use hearth_protocol::id::ChainId;
 use hearth_protocol::money::Amount;
+use thiserror::Error;
 use url::Url;
 
-use super::{TradeError, bind, chain_access, environment};
-use crate::home::{AssetConfig, ClaimConfig, Config, Home, HomeLock, Part};
-use crate::household::keys::Keys;
-use crate::http::proxy::Upstream;
-use crate::http::{self, Budget, Listener, Policy, Shutdown};
+use crate::advice::{Advice, CHECK_DISK, SEE_HELP, START_AGAIN};
+use crate::api_keys::Keys;
+use crate::chains::AccessError;
+use crate::home::{AT_ONCE_MAX, AssetConfig, Config, Home, HomeError, HomeLock, Part};
+use crate::http::{self, Budget, ListenError, Listener, Policy, Shutdown, bind};
 use crate::keys::Unlocked;
-use crate::payments::facilitator::{Callers, Facilitator, FindCaller};
-use crate::payments::gate::Gate;
-use crate::payments::offer::{AcceptedAsset, DEPOSIT_CEILINGS, FixedPrice, Price};
-use crate::payments::till::{Tasks, Till, TillKeys, open_escrows};
-use crate::payments::watchtower::TowerClient;
-use crate::store::Store;
+use crate::terms::{accepted, chain_access, environment, policy};
 use crate::wallet::money;
 
-/// The most requests for which a quoted ceiling leaves room: no channel works on more.
-pub const AT_ONCE_MAX: u32 = 256;
-/// Millionths in a percent.
-const PPM_PER_PERCENT: u32 = 10_000;
+/// Why a till cannot be opened over a data folder.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum OpenTillError {
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The chain.
+    #[error(transparent)]
+    Access(#[from] AccessError),
+    /// The journal of transactions.
+    #[error(transparent)]
+    Till(#[from] TillError),
+    /// The system gave no random bytes.
+    #[error("the system gave no random bytes")]
+    Randomness,
+}
+
+impl Advice for OpenTillError {
+    fn code(&self) -> &str {
+        match self {
+            Self::Open(_) | Self::Till(_) => "store",
+            Self::Access(error) => error.code(),
+            Self::Randomness => "no_randomness",
+        }
+    }
+
+    fn next_step(&self) -> String {
+        match self {
+            Self::Open(_) | Self::Till(_) => CHECK_DISK.to_owned(),
+            Self::Access(error) => error.next_step(),
+            Self::Randomness => START_AGAIN.to_owned(),
+        }
+    }
+}
+
+/// Why a service is not sold.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// The data folder.
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    /// The books, and the way to the chain.
+    #[error(transparent)]
+    Till(#[from] OpenTillError),
+    /// The chain failed.
+    #[error("the chain could not be asked: {0}")]
+    Chain(#[from] ChainError),
+    /// What was asked for makes no sense.
+    #[error("{0}")]
+    Asked(String),
+    /// The port.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The facilitator would be open to others.
+    #[error("others could reach a facilitator at {0}")]
+    NotLoopback(SocketAddr),
+    /// The watchtower serves others.
+    #[error("the watchtower does not serve this device's session key {0}")]
+    Unserved(Address),
+    /// The watchtower knows nothing of the chain.
+    #[error("the watchtower does not watch {0}")]
+    Unwatched(ChainId),
+    /// The HTTP client.
+    #[error("the HTTP client cannot be set up")]
+    Http(#[from] reqwest::Error),
+    /// A part stopped by itself.
+    #[error("{0} stopped")]
+    Stopped(&'static str),
+}
+
+impl Advice for ServeError {
+    fn code(&self) -> &str {
+        match self {
+            Self::Home(error) => error.code(),
+            Self::Till(error) => error.code(),
+            Self::Chain(_) => "chain_unavailable",
+            Self::Asked(_) => "bad_request",
+            Self::Listen(error) => error.code(),
+            Self::NotLoopback(_) => "not_loopback",
+            Self::Unserved(_) | Self::Unwatched(_) => "not_watched",
+            Self::Http(_) => "http",
+            Self::Stopped(_) => "stopped",
+        }
+    }
+
+    fn next_step(&self) -> String {
+        match self {
+            Self::Home(error) => error.next_step(),
+            Self::Till(error) => error.next_step(),
+            Self::Chain(_) => "Try again, or name another endpoint in config.toml".to_owned(),
+            Self::Asked(_) => SEE_HELP.to_owned(),
+            Self::Listen(error) => error.next_step(),
+            Self::NotLoopback(_) => {
+                "Name a loopback address such as 127.0.0.1:4023, or add --facilitator-beyond-loopback if you trust \
+                 everyone who can reach it"
+                    .to_owned()
+            }
+            Self::Unserved(key) => format!("Start the watchtower with `hearth watch --for {key}`"),
+            Self::Unwatched(chain) => {
+                format!("Add {chain} to the watchtower's config.toml, and start it again")
+            }
+            Self::Http(_) | Self::Stopped(_) => START_AGAIN.to_owned(),
+        }
+    }
+}
 
 /// What to sell, for how much.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,24 +191,24 @@ impl PaidService {
     /// Opens the books, the way to the chain, and the port.
     ///
     /// # Errors
-    /// See [`TradeError`].
+    /// See [`ServeError`].
     pub fn open<'a>(
         home: &'a Home,
         config: &'a Config,
         keys: &'a Unlocked,
         options: ServeOptions,
-    ) -> BoxFuture<'a, Result<Self, TradeError>> {
+    ) -> BoxFuture<'a, Result<Self, ServeError>> {
         Box::pin(async move {
             let (symbol, asset) = config.asset(&options.asset).ok_or_else(|| {
-                TradeError::Asked(format!("the asset {:?} is not configured", options.asset))
+                ServeError::Asked(format!("the asset {:?} is not configured", options.asset))
             })?;
             let price = price(&options, asset)?;
             let upstream = http_url(&options.upstream)?;
             let least = Amount::parse_decimal(&options.claim_at_least, asset.decimals)
-                .map_err(|error| TradeError::Asked(format!("what to claim at least: {error}")))?;
+                .map_err(|error| ServeError::Asked(format!("what to claim at least: {error}")))?;
             let accepted = AcceptedAsset {
                 exact: options.exact,
-                ..accepted(config, keys, asset)?
+                ..taken(config, keys, asset)?
             };
             let lock = home.lock(Part::Provider)?;
             home.make_private()?;
@@ -139,8 +248,8 @@ impl PaidService {
                 description: options.description,
                 environment: environment(),
             };
-            let router =
-                Upstream::new(upstream, crate::http::client()?, asset.decimals).router(gate);
+            let router = Upstream::new(upstream, hearth_payments::http::client()?, asset.decimals)
+                .router(gate);
             Ok(Self {
                 ready,
                 router,
@@ -160,19 +269,19 @@ impl PaidService {
     /// Answers until `shutdown` resolves, then finishes the requests it has.
     ///
     /// # Errors
-    /// [`TradeError::Stopped`] where a part ended by itself: nothing more can be promised then.
-    pub fn serve(self, shutdown: Shutdown) -> BoxFuture<'static, Result<(), TradeError>> {
+    /// [`ServeError::Stopped`] where a part ended by itself: nothing more can be promised then.
+    pub fn serve(self, shutdown: Shutdown) -> BoxFuture<'static, Result<(), ServeError>> {
         Box::pin(self.serve_until(shutdown))
     }
 
-    async fn serve_until(mut self, shutdown: Shutdown) -> Result<(), TradeError> {
+    async fn serve_until(mut self, shutdown: Shutdown) -> Result<(), ServeError> {
         let policy = Policy::public(self.budget).opaque();
         let served = http::serve(self.listener, self.router, policy, shutdown);
         tokio::select! {
             () = served => Ok(()),
             ended = self.tasks.join_next() => {
                 let part = ended.and_then(Result::ok).unwrap_or("a part of the till");
-                Err(TradeError::Stopped(part))
+                Err(ServeError::Stopped(part))
             }
         }
     }
@@ -187,7 +296,7 @@ pub(super) async fn open_till(
     policy: ClaimPolicy,
     tower: Option<TowerClient>,
     tasks: &mut Tasks,
-) -> Result<Till, TradeError> {
+) -> Result<Till, OpenTillError> {
     let store = Store::open(&home.store_path(Part::Provider))?;
     let chains = vec![chain_access(config, asset.id.chain).await?];
     let till_keys = TillKeys {
@@ -200,7 +309,7 @@ pub(super) async fn open_till(
             escrows.set_coin_worth(asset.id, worth);
         }
     }
-    let run = getrandom::u64().map_err(|_| TradeError::Randomness)?;
+    let run = getrandom::u64().map_err(|_| OpenTillError::Randomness)?;
     Ok(Till::open(
         &store,
         escrows,
@@ -212,62 +321,29 @@ pub(super) async fn open_till(
     ))
 }
 
-/// When to claim, as the configuration says. What gas costs is asked when a claim is planned, where the configuration
-/// says what the chain's coin is worth; elsewhere gas counts as free, and the smallest claim guards against dust.
-pub(crate) fn policy(claim: &ClaimConfig, amount_min: Amount) -> ClaimPolicy {
-    ClaimPolicy {
-        gas_price_nano: 0,
-        gas_share_ppm: u32::from(claim.gas_share_percent).saturating_mul(PPM_PER_PERCENT),
-        age_ms_max: claim.after_s.saturating_mul(1_000),
-        amount_min,
-        withdrawal_margin_s: claim.before_withdrawal_s,
-    }
-}
-
-fn accepted(
+/// The terms on which an asset is taken.
+fn taken(
     config: &Config,
     keys: &Unlocked,
     asset: &AssetConfig,
-) -> Result<AcceptedAsset, TradeError> {
-    let eip712 = asset.eip712.clone().ok_or_else(|| {
-        TradeError::Asked("the asset has no eip712 name and version in config.toml".to_owned())
-    })?;
-    Ok(AcceptedAsset {
-        asset: asset.id,
-        name: eip712.name,
-        version: eip712.version,
-        receiver: keys.address(),
-        receiver_authorizer: keys.session(config.device.index).address(),
-        withdraw_delay: config.provider.withdraw_delay_s,
-        deposit_ceilings: DEPOSIT_CEILINGS,
-        batch: true,
-        exact: true,
+) -> Result<AcceptedAsset, ServeError> {
+    accepted(config, keys, asset).ok_or_else(|| {
+        let reason = "the asset has no eip712 name and version in config.toml";
+        ServeError::Asked(reason.to_owned())
     })
-}
-
-/// Every asset that can be taken by channel: those whose EIP-712 name and version are known.
-pub(crate) fn accepted_by_channel(config: &Config, keys: &Unlocked) -> Vec<AcceptedAsset> {
-    let assets = config.assets.values();
-    let accepted = assets.filter_map(|asset| accepted(config, keys, asset).ok());
-    accepted
-        .map(|asset| AcceptedAsset {
-            exact: false,
-            ..asset
-        })
-        .collect()
 }
 
 /// The price of a request, and the ceiling that is quoted for it. A client signs one voucher for all
 /// the requests that it makes at the same time, so a ceiling of several prices lets several through.
-fn price(options: &ServeOptions, asset: &AssetConfig) -> Result<Price, TradeError> {
+fn price(options: &ServeOptions, asset: &AssetConfig) -> Result<Price, ServeError> {
     let text = &options.price;
     let need = Amount::parse_decimal(text, asset.decimals)
-        .map_err(|error| TradeError::Asked(format!("the price {text:?}: {error}")))?;
+        .map_err(|error| ServeError::Asked(format!("the price {text:?}: {error}")))?;
     if need.is_zero() {
-        return Err(TradeError::Asked("a price of nothing".to_owned()));
+        return Err(ServeError::Asked("a price of nothing".to_owned()));
     }
     if !(1..=AT_ONCE_MAX).contains(&options.at_once) {
-        return Err(TradeError::Asked(format!(
+        return Err(ServeError::Asked(format!(
             "a ceiling is quoted for 1 to {AT_ONCE_MAX} requests at once"
         )));
     }
@@ -280,7 +356,7 @@ async fn unweighed_gas(
     till: &Till,
     symbol: &str,
     asset: &AssetConfig,
-) -> Result<Option<String>, TradeError> {
+) -> Result<Option<String>, ServeError> {
     let Some(escrow) = till.escrows.get(asset.id.chain) else {
         return Ok(None);
     };
@@ -311,13 +387,13 @@ impl Office<'_> {
         wanted: Option<FacilitatorOptions>,
         tasks: &mut Tasks,
         warnings: &mut Vec<String>,
-    ) -> Result<Option<String>, TradeError> {
+    ) -> Result<Option<String>, ServeError> {
         let Some(wanted) = wanted else {
             return Ok(None);
         };
         let Self(_, config, keys, till, budget) = self;
         if !wanted.beyond_loopback && !wanted.listen.ip().is_loopback() {
-            return Err(TradeError::NotLoopback(wanted.listen));
+            return Err(ServeError::NotLoopback(wanted.listen));
         }
         let (listener, address) = bind(wanted.listen).await?;
         warnings.extend(self.keyless());
@@ -357,16 +433,16 @@ async fn tower(
     url: &str,
     accepted: &AcceptedAsset,
     warnings: &mut Vec<String>,
-) -> Result<TowerClient, TradeError> {
+) -> Result<TowerClient, ServeError> {
     let url = http_url(url)?;
-    let client = TowerClient::new(&url, crate::http::client()?)
-        .map_err(|error| TradeError::Asked(format!("the watchtower at {url}: {error}")))?;
+    let client = TowerClient::new(&url, hearth_payments::http::client()?)
+        .map_err(|error| ServeError::Asked(format!("the watchtower at {url}: {error}")))?;
     match client.scope().await {
         Ok(scope) if !scope.authorizers.contains(&accepted.receiver_authorizer) => {
-            return Err(TradeError::Unserved(accepted.receiver_authorizer));
+            return Err(ServeError::Unserved(accepted.receiver_authorizer));
         }
         Ok(scope) if !scope.networks.contains(&accepted.chain()) => {
-            return Err(TradeError::Unwatched(accepted.chain()));
+            return Err(ServeError::Unwatched(accepted.chain()));
         }
         Ok(_) => {}
         Err(error) => warnings.push(format!(
@@ -376,9 +452,9 @@ async fn tower(
     Ok(client)
 }
 
-fn http_url(text: &str) -> Result<Url, TradeError> {
+fn http_url(text: &str) -> Result<Url, ServeError> {
     Url::parse(text)
         .ok()
         .filter(|url| matches!(url.scheme(), "http" | "https"))
-        .ok_or_else(|| TradeError::Asked(format!("{text:?} is not an http or https URL")))
+        .ok_or_else(|| ServeError::Asked(format!("{text:?} is not an http or https URL")))
 }

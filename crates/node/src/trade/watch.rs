@@ -1,7 +1,7 @@
 //! A watchtower on this device: claims for devices that sleep, when a payer begins to withdraw.
 //!
 //! It takes signed claims over HTTP from those whose session keys it was told of, and sends them with this household's
-//! account. It decides nothing else: see [`crate::payments::watchtower`] (spec: payments, section 12).
+//! account. It decides nothing else: see [`hearth_payments::watchtower`] (spec: payments, section 12).
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -12,23 +12,77 @@ use alloy_primitives::Address;
 use futures::future::{BoxFuture, join_all};
 use hearth_api::payments::{WatchEvent, WatchReady, WatchedClaim};
 use hearth_chain::client::ChainError;
+use hearth_payments::escrow::Escrows;
+use hearth_payments::store::{OpenError, Store};
+use hearth_payments::till::{ChainAccess, Tasks, TillError, TillKeys, open_escrows};
+use hearth_payments::watchtower::{REPORTS_MAX, WatchReport, Watchtower};
 use hearth_protocol::id::AssetId;
+use thiserror::Error;
 use tokio::sync::mpsc;
 
-use super::{TradeError, all_chains, bind, environment, money_of, silent_access};
-use crate::home::{Config, Home, HomeLock, Part};
-use crate::http::{self, Budget, Listener, Policy, Shutdown};
+use crate::advice::{Advice, CHECK_DISK, SEE_HELP, START_AGAIN};
+use crate::chains::AccessError;
+use crate::home::{Config, Home, HomeError, HomeLock, Part};
+use crate::http::{self, Budget, ListenError, Listener, Policy, Shutdown, bind};
 use crate::keys::{DeviceIndex, Unlocked};
-use crate::payments::escrow::Escrows;
-use crate::payments::till::{ChainAccess, Tasks, TillKeys, open_escrows};
-use crate::payments::watchtower::{REPORTS_MAX, WatchReport, Watchtower};
-use crate::store::Store;
+use crate::terms::{all_chains, environment, money_of, silent_access};
 
 /// Devices of the own household that are served where nobody is named.
 pub const HOUSEHOLD_DEVICES: u32 = 16;
 
 /// How long a start waits for a chain to say what the account has there.
 const GAS_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why nothing is watched.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum WatchError {
+    /// The data folder.
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    /// No chain answers.
+    #[error(transparent)]
+    Access(#[from] AccessError),
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The journal of transactions.
+    #[error(transparent)]
+    Till(#[from] TillError),
+    /// What was asked for makes no sense.
+    #[error("{0}")]
+    Asked(String),
+    /// The port.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// A part stopped by itself.
+    #[error("{0} stopped")]
+    Stopped(&'static str),
+}
+
+impl Advice for WatchError {
+    fn code(&self) -> &str {
+        match self {
+            Self::Home(error) => error.code(),
+            Self::Access(error) => error.code(),
+            Self::Open(_) | Self::Till(_) => "store",
+            Self::Asked(_) => "bad_request",
+            Self::Listen(error) => error.code(),
+            Self::Stopped(_) => "stopped",
+        }
+    }
+
+    fn next_step(&self) -> String {
+        match self {
+            Self::Home(error) => error.next_step(),
+            Self::Access(error) => error.next_step(),
+            Self::Open(_) | Self::Till(_) => CHECK_DISK.to_owned(),
+            Self::Asked(_) => SEE_HELP.to_owned(),
+            Self::Listen(error) => error.next_step(),
+            Self::Stopped(_) => START_AGAIN.to_owned(),
+        }
+    }
+}
 
 /// For whom to watch, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,17 +113,17 @@ impl WatchService {
     /// Opens the store, the ways to the chains, and the port.
     ///
     /// # Errors
-    /// See [`TradeError`]; where none of the configured chains answers, what the last one said.
+    /// See [`WatchError`]; where none of the configured chains answers, what the last one said.
     pub fn open<'a>(
         home: &'a Home,
         config: &'a Config,
         keys: &'a Unlocked,
         options: WatchOptions,
-    ) -> BoxFuture<'a, Result<Self, TradeError>> {
+    ) -> BoxFuture<'a, Result<Self, WatchError>> {
         Box::pin(async move {
             if options.every_s == 0 {
                 let reason = "a watchtower looks every second at most";
-                return Err(TradeError::Asked(reason.to_owned()));
+                return Err(WatchError::Asked(reason.to_owned()));
             }
             let authorizers = authorizers(&options.authorizers, keys)?;
             let lock = home.lock(Part::Watchtower)?;
@@ -125,12 +179,12 @@ impl WatchService {
     /// Watches until `shutdown` resolves; `tell` hears what happens.
     ///
     /// # Errors
-    /// [`TradeError::Stopped`] where a part ended by itself: nothing is watched any more then.
+    /// [`WatchError::Stopped`] where a part ended by itself: nothing is watched any more then.
     pub fn serve<'a>(
         self,
         shutdown: Shutdown,
         tell: &'a mut (dyn FnMut(WatchEvent) + Send),
-    ) -> BoxFuture<'a, Result<(), TradeError>> {
+    ) -> BoxFuture<'a, Result<(), WatchError>> {
         Box::pin(self.serve_until(shutdown, tell))
     }
 
@@ -138,7 +192,7 @@ impl WatchService {
         mut self,
         shutdown: Shutdown,
         tell: &mut (dyn FnMut(WatchEvent) + Send),
-    ) -> Result<(), TradeError> {
+    ) -> Result<(), WatchError> {
         let watching = self.tower.clone().run(self.every);
         self.tasks.spawn(async move {
             watching.await;
@@ -151,7 +205,7 @@ impl WatchService {
                 () = &mut served => return Ok(()),
                 ended = self.tasks.join_next() => {
                     let part = ended.and_then(Result::ok).unwrap_or("a part of the watchtower");
-                    return Err(TradeError::Stopped(part));
+                    return Err(WatchError::Stopped(part));
                 }
                 Some(report) = self.reports.recv() => tell(event(&self.config, report)),
             }
@@ -160,7 +214,7 @@ impl WatchService {
 }
 
 /// The session keys that are served.
-fn authorizers(named: &[String], keys: &Unlocked) -> Result<BTreeSet<Address>, TradeError> {
+fn authorizers(named: &[String], keys: &Unlocked) -> Result<BTreeSet<Address>, WatchError> {
     if named.is_empty() {
         let devices = (0..HOUSEHOLD_DEVICES).filter_map(|index| DeviceIndex::new(index).ok());
         return Ok(devices
@@ -169,7 +223,7 @@ fn authorizers(named: &[String], keys: &Unlocked) -> Result<BTreeSet<Address>, T
     }
     let parse = |text: &String| {
         text.parse().map_err(|_| {
-            TradeError::Asked(format!(
+            WatchError::Asked(format!(
                 "{text:?} is no address of a session key; `hearth wallet sessions` shows them"
             ))
         })
@@ -178,12 +232,12 @@ fn authorizers(named: &[String], keys: &Unlocked) -> Result<BTreeSet<Address>, T
 }
 
 /// The ways to all chains, and a warning for each that does not answer now: it is watched once it does.
-async fn watched_chains(config: &Config) -> Result<(Vec<ChainAccess>, Vec<String>), TradeError> {
+async fn watched_chains(config: &Config) -> Result<(Vec<ChainAccess>, Vec<String>), WatchError> {
     let (mut chains, mut silent) = all_chains(config).await;
     if chains.is_empty() {
         let last = silent.pop().map(|(.., error)| error);
-        let none = || TradeError::Asked("no chain is configured".to_owned());
-        return Err(last.unwrap_or_else(none));
+        let none = || WatchError::Asked("no chain is configured".to_owned());
+        return Err(last.map_or_else(none, WatchError::from));
     }
     let mut warnings = Vec::new();
     for (chain, settings, error) in silent {

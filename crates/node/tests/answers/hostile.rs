@@ -2,10 +2,9 @@
 //! (spec: answers, section 12).
 
 use hearth_net::{IncomingAnswers, Network, PayerStream, RecvError};
-use hearth_node::answers::{Answerer, AskError, Ending, Field, Tier};
-use hearth_node::payments::purse::{Purse, Tab};
-use hearth_node::payments::signing::sign;
 use hearth_node::roles::served::Served;
+use hearth_payments::purse::{Purse, Tab};
+use hearth_payments::signing::sign;
 use hearth_protocol::answer::frame::RefusalCode;
 use hearth_protocol::answer::payer::Distrust;
 use hearth_protocol::answer::{
@@ -18,6 +17,7 @@ use hearth_protocol::market::Passed;
 use hearth_protocol::money::Amount;
 use hearth_protocol::offer::{Audience, DeviceId, Offer, OfferError};
 use hearth_protocol::x402::{BatchExtra, PaymentJson, PaymentRequirements, Scheme};
+use hearth_surface::answers::{Answerer, AskError, Ending, Field, Tier};
 
 use crate::world::{LONG, MODEL, Shop, World, ask, asset, charges, key, price, question};
 

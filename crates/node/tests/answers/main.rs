@@ -9,10 +9,10 @@ mod vocabulary;
 mod world;
 
 use hearth_chain::embedded::Mining;
-use hearth_node::answers::{Answerer, Ending, Input};
 use hearth_protocol::answer::StopReason;
 use hearth_protocol::answer::payer::Patience;
 use hearth_protocol::money::Amount;
+use hearth_surface::answers::{Answerer, Ending, Input};
 
 use world::{MODEL, World, ask, charges, price, question};
 

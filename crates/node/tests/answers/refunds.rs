@@ -1,17 +1,17 @@
 //! What is left in a channel with a device of the network comes back over the network: all of it, once, and to its payer.
 
 use hearth_net::{IncomingAnswers, Network};
-use hearth_node::answers::Ending;
-use hearth_node::payments::purse::{Beginning, PayError, Purse, Refund};
 use hearth_node::roles::payer::Payer;
-use hearth_node::roles::provider::Openness;
+use hearth_payments::purse::{Beginning, PayError, Purse, Refund};
 use hearth_protocol::answer::frame::RefusalCode;
 use hearth_protocol::answer::{PayerFrame, ProviderFrame, StopReason};
+use hearth_protocol::audience::Openness;
 use hearth_protocol::channel::payer::Status;
 use hearth_protocol::id::ChannelId;
 use hearth_protocol::money::Amount;
 use hearth_protocol::offer::Offer;
 use hearth_protocol::x402::{ErrorCode, PaymentJson, SettleResponse};
+use hearth_surface::answers::Ending;
 
 use crate::world::{LONG, Shop, World, ask, price, question};
 

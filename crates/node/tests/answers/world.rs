@@ -15,18 +15,15 @@ use hearth_chain::sender::SenderConfig;
 use hearth_models::engine::{Engine, EngineOptions};
 use hearth_models::generator::{Generator, Script};
 use hearth_net::{Network, NetworkOptions};
-use hearth_node::answers::{
-    Answerer, Ending, Input, Message, Part, Promises, Question, Speaker, Tier, Usage,
-};
 use hearth_node::home::Home;
-use hearth_node::payments::offer::AcceptedAsset;
-use hearth_node::payments::purse::{PayerKeys, Purse};
-use hearth_node::payments::till::{ChainAccess, Tasks, Till, TillKeys, open_escrows};
 use hearth_node::reader::Launcher;
 use hearth_node::roles::payer::{Payer, PayerParts, Readers};
 use hearth_node::roles::provider::{Provider, ProviderParts, Sales};
 use hearth_node::roles::served::{Pace, Served, Speed, serving};
-use hearth_node::store::Store;
+use hearth_payments::offer::AcceptedAsset;
+use hearth_payments::purse::{PayerKeys, Purse};
+use hearth_payments::store::Store;
+use hearth_payments::till::{ChainAccess, Tasks, Till, TillKeys, open_escrows};
 use hearth_protocol::answer::payer::Patience;
 use hearth_protocol::answer::{Price, Sampling};
 use hearth_protocol::claim::ClaimPolicy;
@@ -36,6 +33,9 @@ use hearth_protocol::money::Amount;
 use hearth_protocol::offer::{Audience, DeviceId, Offer};
 use hearth_protocol::spending::{AssetLimit, Spending};
 use hearth_protocol::time::Timestamp;
+use hearth_surface::answers::{
+    Answerer, Ending, Input, Message, Part, Promises, Question, Speaker, Tier, Usage,
+};
 use tempfile::TempDir;
 
 use crate::vocabulary;
@@ -358,7 +358,7 @@ impl World {
             household: key(1),
             session: key(101),
         };
-        let client = hearth_node::http::client().unwrap();
+        let client = hearth_payments::http::client().unwrap();
         let environment = Arc::clone(&self.environment);
         let mut tasks = self.tasks.lock().unwrap();
         let escrows = open_escrows(self.access(), &till_keys, store, &mut tasks).unwrap();

@@ -111,7 +111,7 @@ fn promise(total: Amount, amount: Amount) -> PaymentJson {
         max_claimable: total,
         signature,
     };
-    let mut accepted = asset().batch_requirements(crate::accepted::RequestPrice::of(amount));
+    let mut accepted = asset().batch_requirements(crate::accepted::RequestPrice::fixed(amount));
     accepted.amount = amount;
     pay(
         accepted,
@@ -131,7 +131,7 @@ fn refund() -> PaymentJson {
         signature,
     };
     pay(
-        asset().batch_requirements(crate::accepted::RequestPrice::of(Amount::ZERO)),
+        asset().batch_requirements(crate::accepted::RequestPrice::fixed(Amount::ZERO)),
         BatchPayload::Refund {
             channel_config: config(),
             voucher: voucher.on_channel(channel),

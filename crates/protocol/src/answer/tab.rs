@@ -113,7 +113,7 @@ impl Tab {
     pub(super) fn required(&self, error: ErrorCode) -> RequirementsJson {
         let accepts = self.priced.iter().map(|(asset, price)| {
             let least = self.meter(*price).least();
-            asset.batch_requirements(RequestPrice::of(least))
+            asset.batch_requirements(RequestPrice::fixed(least))
         });
         required(accepts.collect(), error)
     }
@@ -299,7 +299,7 @@ pub(super) fn corrected(
     correction: Correction,
     code: ErrorCode,
 ) -> RequirementsJson {
-    let corrected = asset.corrected(RequestPrice::of(need), correction);
+    let corrected = asset.corrected(RequestPrice::fixed(need), correction);
     required(vec![corrected], code)
 }
 

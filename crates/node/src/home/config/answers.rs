@@ -9,18 +9,19 @@ use hearth_protocol::content::ContentHash;
 use hearth_protocol::money::Amount;
 use hearth_protocol::offer::{Audience, PRICES_MAX};
 use hearth_protocol::text::is_name;
+use hearth_surface::ANSWERS_AT_ONCE;
+use hearth_surface::answers::Tier;
 use serde::Deserialize;
 use thiserror::Error;
 use toml::Spanned;
 use url::Url;
 
 use super::{AssetConfig, Fault, fault, whole_tokens};
-use crate::answers::Tier;
-use crate::http::surface::ANSWERS_AT_ONCE;
-use crate::trade::AT_ONCE_MAX;
 
 /// The most models in a configuration.
 pub const MODELS_MAX: usize = hearth_protocol::offer::OFFERED_MODELS_MAX;
+/// The most requests for which a quoted ceiling leaves room: no channel works on more.
+pub const AT_ONCE_MAX: u32 = 256;
 /// The most names of models of others.
 const NAMES_MAX: usize = 256;
 /// The most relays.

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use hearth_models::engine::{EndReason, Event as Made, Generation};
 use hearth_net::{FrameReceiver, FrameSender, Liveness, RecvError};
+use hearth_payments::purse::{PayError, Tab};
+use hearth_payments::store::Batch;
 use hearth_protocol::answer::frame::{RefusalCode, TokenLogprobs};
 use hearth_protocol::answer::payer::{Answer as Machine, Candidate, Departure, Effect, End, Event};
 use hearth_protocol::answer::{
@@ -18,18 +20,16 @@ use hearth_protocol::time::Timestamp;
 use hearth_protocol::x402::{
     BatchExtra, PaymentJson, PaymentRequirements, RequirementsJson, Scheme, SettlementJson,
 };
+use hearth_surface::answers::{AskError, Ending, Logprob, Part, Promises, Question, Source, Usage};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use super::readers::Reader;
 use super::refund::provider_name;
 use super::text;
-use super::{Payer, Prepared, StoredPurchase, count};
-use crate::answers::{AskError, Ending, Logprob, Part, Promises, Question, Source, Usage};
-use crate::payments::purse::{PayError, Tab};
+use super::{BOUGHT, Payer, Prepared, StoredPurchase, count};
 use crate::roles::causes::{self, Verdict};
 use crate::roles::served::{Gathered, stop_reason};
-use crate::store::{Batch, Table};
 use crate::wallet::money;
 
 /// How long a payment may take, as it is promised, in seconds.
@@ -477,7 +477,7 @@ impl Asking {
             model: self.model.clone(),
         };
         let mut batch = Batch::default();
-        let written = match batch.put(Table::Bought, &key, &stored) {
+        let written = match batch.put(BOUGHT, &key, &stored) {
             Ok(()) => self.payer.parts().store.commit(batch).await,
             Err(error) => Err(error),
         };
@@ -673,7 +673,8 @@ async fn promise_on(
     promised: &Promises,
     now: Timestamp,
 ) -> Result<PaymentJson, PayError> {
-    promised.kept(now).await?;
+    let kept = promised.kept(now).await;
+    kept.map_err(|error| PayError::Uncounted(Box::new(error)))?;
     let payment = tab.promise(amount).await?;
     if promised.add(tab.asset(), tab.newly_counted()) {
         return Ok(payment);

@@ -9,18 +9,17 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use hearth_calls::{Tool, ToolCall};
 use hearth_models::asker::Asker;
 use hearth_models::grammar::GrammarError;
 use hearth_models::prompt::PromptInput;
 use hearth_models::reader::{self, Launcher, Prompts, SchemaChecker};
 use hearth_models::template::Message;
-use hearth_models::tools::{Tool, ToolCall};
 use hearth_models::vocabulary::Vocabulary;
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::time::Timestamp;
+use hearth_surface::answers::{Input, SchemaFault, Speaker};
 use thiserror::Error;
-
-use crate::answers::{Input, Speaker};
 
 /// Models whose readers are kept.
 const READERS_MAX: usize = 16;
@@ -80,8 +79,12 @@ impl Readers {
     ///
     /// # Errors
     /// When none can.
-    pub async fn check_schema(&self, schema: String, within: Duration) -> Result<(), GrammarError> {
-        self.schemas.check(schema, within).await
+    pub async fn check_schema(&self, schema: String, within: Duration) -> Result<(), SchemaFault> {
+        let checked = self.schemas.check(schema, within).await;
+        checked.map_err(|error| match error {
+            GrammarError::Unavailable => SchemaFault::Unchecked,
+            refused => SchemaFault::Refused(refused.to_string()),
+        })
     }
 
     /// Adds a file, or the head of one.
@@ -168,7 +171,7 @@ impl Reader {
     }
 }
 
-fn message(message: &crate::answers::Message) -> Message {
+fn message(message: &hearth_surface::answers::Message) -> Message {
     Message {
         role: match message.speaker {
             Speaker::System => "system",
@@ -192,7 +195,7 @@ fn message(message: &crate::answers::Message) -> Message {
     }
 }
 
-fn tool(tool: &crate::answers::Tool) -> Tool {
+fn tool(tool: &hearth_surface::answers::Tool) -> Tool {
     Tool {
         name: tool.name.clone(),
         description: Some(tool.description.clone()).filter(|text| !text.is_empty()),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use hearth_net::PayerStream;
+use hearth_payments::purse::{Beginning, PayError, Purse, Refund, Refunded};
 use hearth_protocol::answer::{PayerFrame, ProviderFrame};
 use hearth_protocol::id::ChannelId;
 use hearth_protocol::offer::DeviceId;
@@ -10,7 +11,6 @@ use hearth_protocol::x402::HeaderError;
 use tokio::time::timeout;
 
 use super::Payer;
-use crate::payments::purse::{Beginning, PayError, Purse, Refund, Refunded};
 
 /// How long a provider may take: a transaction has to become final.
 const REFUND_TIME_MAX: Duration = Duration::from_secs(120);

@@ -8,6 +8,9 @@ use futures::future::BoxFuture;
 use hearth_models::asker::Asker;
 use hearth_models::engine::{Event as Made, Generation};
 use hearth_net::{FrameReceiver, FrameSender, IncomingAnswer, RecvError, SendError};
+use hearth_payments::desk::{Admission, Alongside, Desk, DeskStopped, Refusal, Ticket};
+use hearth_payments::signing::sign;
+use hearth_payments::store::Batch;
 use hearth_protocol::answer::answering::{
     Answering, AnsweringEffect, AnsweringEvent, AnsweringTerms, Found, PaymentRefusal, StreamEnd,
 };
@@ -25,12 +28,9 @@ use hearth_protocol::time::Timestamp;
 use thiserror::Error;
 use tokio::sync::watch;
 
-use super::{Provider, SaleNumber, StoredSale};
-use crate::payments::desk::{Admission, Alongside, Desk, DeskStopped, Refusal, Ticket};
-use crate::payments::signing::sign;
+use super::{Provider, SALES, SaleNumber, StoredSale};
 use crate::roles::causes;
 use crate::roles::served::{Gathered, Served, asker_number, stop_reason};
-use crate::store::{Batch, Table};
 
 /// Why a conversation ended before its last frame was taken.
 #[derive(Debug, Error)]
@@ -455,7 +455,7 @@ async fn admit(
 fn keep(number: SaleNumber, sale: StoredSale) -> Alongside {
     Box::new(move |_| {
         let mut batch = Batch::default();
-        batch.put(Table::Sales, &sale.key(number), &sale)?;
+        batch.put(SALES, &sale.key(number), &sale)?;
         Ok(batch)
     })
 }
