@@ -1,16 +1,16 @@
-//! The arguments that every command shares, and the list of commands.
+//! The list of commands: how each is written, and which module does it.
 
-use std::path::PathBuf;
+use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
-use hearth_node::chains::ChainChoice;
-use hearth_node::home::Home;
+use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    chain, channels, chat, devices, keys, models, network, pay, relay, serve, service, up, wallet,
-    watch,
+    chain, channels, chat, devices, doctor, keys, models, network, pay, relay, serve, service, up,
+    wallet, watch,
 };
 use crate::failure::Failure;
+use crate::global::Global;
+use crate::reader;
 
 /// A user-owned AI network: your devices, your models, your coins.
 #[derive(Debug, Parser)]
@@ -36,55 +36,33 @@ pub(crate) struct Arguments {
     pub(crate) command: Command,
 }
 
-/// What can be said to every command.
-#[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Everywhere")]
-pub(crate) struct Global {
-    /// The data folder: wallet, configuration and stores
-    #[arg(long, global = true, env = "HEARTH_HOME", value_name = "FOLDER")]
-    pub(crate) home: Option<PathBuf>,
-
-    /// Print one JSON document instead of text
-    #[arg(long, global = true)]
-    pub(crate) json: bool,
-
-    /// Read the passphrase from this file (else from HEARTH_PASSPHRASE, else it is asked for)
-    #[arg(long, global = true, value_name = "FILE")]
-    pub(crate) passphrase_file: Option<PathBuf>,
-}
-
-impl Global {
-    /// The data folder, made where it does not exist.
-    pub(crate) fn open_home(&self) -> Result<Home, Failure> {
-        Ok(Home::open(&self.home_path()?)?)
-    }
-
-    /// Where the data folder is.
-    pub(crate) fn home_path(&self) -> Result<PathBuf, Failure> {
-        match &self.home {
-            Some(path) => Ok(path.clone()),
-            None => Ok(Home::default_path()?),
-        }
-    }
-}
-
-/// Which chain is meant.
-#[derive(Debug, Clone, Default, Args)]
-pub(crate) struct WhichChain {
-    /// The chain, by its name in config.toml or its CAIP-2 id (such as eip155:8453)
-    #[arg(long, value_name = "CHAIN")]
-    pub(crate) chain: Option<String>,
-
-    /// Ask this endpoint instead of the configured ones
-    #[arg(long, value_name = "URL")]
-    pub(crate) rpc: Option<String>,
-}
-
-impl From<WhichChain> for ChainChoice {
-    fn from(which: WhichChain) -> Self {
-        Self {
-            chain: which.chain,
-            rpc: which.rpc,
+impl Arguments {
+    /// Does what was asked.
+    ///
+    /// # Errors
+    /// Whatever the command says went wrong.
+    pub(crate) async fn run(self) -> Result<ExitCode, Failure> {
+        let Arguments { global, command } = self;
+        match command {
+            Command::Chain(command) => chain::run(&global, command).await,
+            Command::Wallet(command) => wallet::run(&global, command).await,
+            Command::ServePaid(arguments) => serve::run(&global, arguments).await,
+            Command::Watch(arguments) => watch::run(&global, arguments).await,
+            Command::Pay(arguments) => pay::run(&global, arguments).await,
+            Command::Channels(arguments) => channels::run(&global, arguments).await,
+            Command::Up(arguments) => up::run(&global, arguments).await,
+            Command::Chat(arguments) => chat::run(&global, arguments).await,
+            Command::Models { command } => models::run(&global, command).await,
+            Command::Keys { command } => keys::run(&global, command).await,
+            Command::Offers(arguments) => network::offers(&global, arguments).await,
+            Command::Earnings => network::earnings(&global).await,
+            Command::Invite(arguments) => devices::invite(&global, arguments).await,
+            Command::Join(arguments) => devices::join(&global, arguments).await,
+            Command::Devices { command } => devices::devices(&global, command).await,
+            Command::Service(command) => service::run(&global, command),
+            Command::Relay(arguments) => relay::run(&global, arguments).await,
+            Command::Doctor => doctor::run(&global).await,
+            Command::Reader => Ok(reader::serve()),
         }
     }
 }

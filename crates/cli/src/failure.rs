@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use hearth_api::error::{ErrorBody, ErrorDetail};
+use hearth_api::error::{ErrorBody, AdvisedError};
 use hearth_node::advice::Advice;
 
 /// The exit code of a command that was understood and not done.
@@ -14,7 +14,7 @@ const ASKED_WRONGLY: u8 = 2;
 /// What went wrong, and what to do.
 #[derive(Debug)]
 pub(crate) struct Failure {
-    detail: ErrorDetail,
+    detail: AdvisedError,
     exit: u8,
 }
 
@@ -22,7 +22,7 @@ impl Failure {
     /// A failure with a code of this crate.
     pub(crate) fn new(code: &str, message: impl Into<String>, next: impl Into<String>) -> Self {
         Self {
-            detail: ErrorDetail {
+            detail: AdvisedError {
                 code: code.to_owned(),
                 message: message.into(),
                 next: Some(next.into()),

@@ -11,6 +11,7 @@ mod args;
 mod commands;
 mod confirm;
 mod failure;
+mod global;
 mod purse;
 mod reader;
 mod screen;
@@ -72,7 +73,7 @@ fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
             "Try again",
         )
     })?;
-    runtime.block_on(commands::run(arguments))
+    runtime.block_on(arguments.run())
 }
 
 /// Threads for everything but models, on a device that answers.

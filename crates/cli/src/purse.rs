@@ -12,7 +12,7 @@ use hearth_node::household::client::{Client, get_if_up};
 use hearth_node::keys::Keystore;
 use hearth_node::trade::{self, Answer, Payer, Request};
 
-use crate::args::Global;
+use crate::global::Global;
 use crate::confirm::confirm;
 use crate::failure::Failure;
 use crate::{secrets, wait};

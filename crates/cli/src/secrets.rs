@@ -9,7 +9,7 @@ use hearth_node::keys::{
 };
 use zeroize::Zeroizing;
 
-use crate::args::Global;
+use crate::global::Global;
 use crate::failure::Failure;
 use crate::wait;
 

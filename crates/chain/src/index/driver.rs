@@ -9,7 +9,7 @@ use tokio::{sync::watch, task::spawn_blocking};
 
 use super::{
     event::IndexedLog,
-    machine::{Answer, Batch, BlockRef, IndexConfig, IndexReject, Machine, Notice, Question, Step},
+    machine::{Answer, Batch, BlockRef, IndexConfig, IndexReject, IndexMachine, Notice, Question, Step},
     store::{IndexConsumer, IndexStore, IndexStoreError},
 };
 use crate::client::{BlockAt, BlockHeader, ChainClient, ChainError, ErrorKind};
@@ -33,7 +33,7 @@ pub enum IndexError {
 pub struct EventIndex {
     client: ChainClient,
     config: IndexConfig,
-    machine: Machine,
+    machine: IndexMachine,
     store: IndexStore,
     /// Absent only while a commit holds it.
     consumer: Option<Box<dyn IndexConsumer>>,
@@ -79,7 +79,7 @@ impl EventIndex {
         consumer: Box<dyn IndexConsumer>,
     ) -> Result<Self, IndexStoreError> {
         let store = IndexStore::open(database, client.chain().0, &config)?;
-        let machine = Machine::restore(config.clone(), store.remembered()?);
+        let machine = IndexMachine::restore(config.clone(), store.remembered()?);
         let tip = watch::Sender::new(machine.tip());
         Ok(Self {
             client,

@@ -20,7 +20,7 @@ use super::{
     intent::{Attempt, IntentId, Receipt, TxIntent},
     journal::{Journal, JournalEntry, JournalError, JournalKey},
     machine::{
-        Effect, Event, Finished, Machine, NotSent, Outcome, Plan, Refusal, SenderConfig, Snapshot,
+        Effect, Event, Finished, SenderMachine, NotSent, Outcome, Plan, Refusal, SenderConfig, Snapshot,
         Warning,
     },
 };
@@ -65,7 +65,7 @@ pub struct SenderTask {
     key: JournalKey,
     config: SenderConfig,
     inbox: Inbox,
-    machine: Machine,
+    machine: SenderMachine,
     waiting: BTreeMap<IntentId, Vec<Reply>>,
 }
 
@@ -88,7 +88,7 @@ impl SenderTask {
         inbox: Inbox,
     ) -> Result<Self, JournalError> {
         let now_ms = client.environment().now_ms();
-        let machine = Machine::restore(key.account, config, journal.load(key)?, now_ms);
+        let machine = SenderMachine::restore(key.account, config, journal.load(key)?, now_ms);
         let signer = DynSignerDebug(signer);
         Ok(Self {
             client,

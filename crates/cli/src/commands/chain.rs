@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
-use crate::args::{Global, WhichChain};
+use crate::global::{Global, WhichChain};
 use crate::failure::Failure;
 
 pub(crate) use view::money_rows;

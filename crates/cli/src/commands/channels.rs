@@ -10,7 +10,7 @@ use hearth_node::household::client::{get_if_up, post_if_up};
 use hearth_node::keys::{Keystore, Unlocked};
 use hearth_node::trade::{self, Books};
 
-use crate::args::Global;
+use crate::global::Global;
 use crate::confirm::confirm;
 use crate::failure::Failure;
 use crate::purse::Purse;

@@ -7,7 +7,7 @@ use clap::Args;
 use hearth_node::household::client::Client;
 use serde_json::{Value, json};
 
-use crate::args::Global;
+use crate::global::Global;
 use crate::failure::Failure;
 
 /// The longest line that is asked, in bytes.

@@ -8,7 +8,7 @@ use hearth_api::household::{
 };
 use hearth_node::household::client::Client;
 
-use crate::args::Global;
+use crate::global::Global;
 use crate::failure::Failure;
 use crate::screen::{Page, Show, Style, print};
 

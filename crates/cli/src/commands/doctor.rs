@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use hearth_api::doctor::{Health, Report};
 use hearth_node::doctor;
 
-use crate::args::Global;
+use crate::global::Global;
 use crate::failure::Failure;
 use crate::screen::{Page, Show, Style, print};
 use crate::wait;

@@ -14,7 +14,7 @@ use hearth_node::household::models::{Models, Terms};
 use hearth_node::keys::{Keystore, RecoveryPhrase, Unlocked, WordCount};
 
 use super::models::{size, watch};
-use crate::args::Global;
+use crate::global::Global;
 use crate::confirm::agrees;
 use crate::failure::Failure;
 use crate::screen::{print, print_line};

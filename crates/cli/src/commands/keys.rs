@@ -7,7 +7,7 @@ use hearth_api::household::{KeyLimit, KeyShown, KeysShown, NewKey};
 use hearth_node::household::client::post_if_up;
 use hearth_node::household::keys::{Keys, StoredCap, StoredKey};
 
-use crate::args::Global;
+use crate::global::Global;
 use crate::failure::Failure;
 use crate::screen::{Page, Show, Style, print};
 

@@ -10,7 +10,7 @@ use hearth_node::home::Home;
 use hearth_node::household::client::Client;
 use hearth_node::household::models::{Asked, Models, Progress, Stage, Terms, Watch};
 
-use crate::args::Global;
+use crate::global::Global;
 use crate::failure::Failure;
 use crate::screen::{Page, Show, Style, print};
 use crate::wait;

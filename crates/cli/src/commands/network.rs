@@ -8,7 +8,7 @@ use hearth_api::money::Money;
 use hearth_node::household::client::Client;
 
 use super::up::prices;
-use crate::args::Global;
+use crate::global::Global;
 use crate::failure::Failure;
 use crate::screen::{Page, Show, Style, print};
 

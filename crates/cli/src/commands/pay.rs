@@ -9,7 +9,7 @@ use hearth_api::payments::{Paid, PaidSums, Payment};
 use hearth_node::trade::{Answer, Request};
 use hearth_node::wallet;
 
-use crate::args::Global;
+use crate::global::Global;
 use crate::failure::Failure;
 use crate::purse::Purse;
 use crate::screen::print;

@@ -8,7 +8,7 @@ use clap::Args;
 use hearth_api::household::{RelayEvent, RelayReady};
 use hearth_node::relay::{RelayChoice, RelayService};
 
-use crate::args::Global;
+use crate::global::Global;
 use crate::failure::Failure;
 use crate::screen::{Page, Show, Style, print, print_line};
 

@@ -9,7 +9,7 @@ use hearth_api::household::ServiceFile;
 use hearth_node::household::service::{Manager, Service};
 use hearth_node::keys::Keystore;
 
-use crate::args::Global;
+use crate::global::Global;
 use crate::failure::Failure;
 use crate::screen::{Page, Show, print};
 

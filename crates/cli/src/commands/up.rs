@@ -8,7 +8,7 @@ use hearth_api::household::{Audience, ModelPrice, NodeEvent, NodeReady};
 use hearth_node::household::{Device, UpOptions};
 
 use super::first_run::{self, Consent};
-use crate::args::Global;
+use crate::global::Global;
 use crate::failure::Failure;
 use crate::screen::{Page, Show, Style, print, print_line};
 use crate::wait;

@@ -12,7 +12,7 @@ use clap::Subcommand;
 use hearth_api::wallet::WalletShown;
 use hearth_node::keys::Keystore;
 
-use crate::args::{Global, WhichChain};
+use crate::global::{Global, WhichChain};
 use crate::failure::Failure;
 use crate::screen::{Page, Show, print};
 

@@ -5,7 +5,7 @@ use hearth_api::chain::{ChainEvent, ChainReady};
 use hearth_node::local_chain::{DEFAULT_PORT, LocalChain, LocalChainOptions};
 use serde::Serialize;
 
-use crate::args::Global;
+use crate::global::Global;
 use crate::failure::Failure;
 use crate::screen::{Page, Show, Style, print, print_line};
 

@@ -6,7 +6,7 @@ use hearth_node::chains::{self, ChainAccess};
 use hearth_node::explorer;
 use hearth_node::home::Config;
 
-use crate::args::{Global, WhichChain};
+use crate::global::{Global, WhichChain};
 use crate::failure::Failure;
 use crate::screen::{Page, Show, Style, print};
 use crate::wait;

@@ -4,7 +4,7 @@ use clap::{Args, ValueEnum};
 use hearth_api::wallet::Exported;
 use hearth_node::keys::Keystore;
 
-use crate::args::Global;
+use crate::global::Global;
 use crate::confirm::confirm;
 use crate::failure::Failure;
 use crate::screen::{Page, Show, print};

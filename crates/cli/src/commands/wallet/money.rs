@@ -6,7 +6,7 @@ use hearth_node::keys::Keystore;
 use hearth_node::wallet::{self, Order, TransferPlan};
 
 use super::WhichChain;
-use crate::args::Global;
+use crate::global::Global;
 use crate::commands::chain::money_rows;
 use crate::confirm::confirm;
 use crate::failure::Failure;

@@ -5,7 +5,7 @@ use hearth_api::wallet::{Session, Sessions};
 use hearth_node::home::Config;
 use hearth_node::keys::{DeviceIndex, Keystore, Unlocked};
 
-use crate::args::Global;
+use crate::global::Global;
 use crate::failure::Failure;
 use crate::screen::{Page, Show, print};
 use crate::secrets;
