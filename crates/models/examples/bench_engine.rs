@@ -18,6 +18,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use hearth_models::engine::{Engine, EngineOptions, Event, Generation, Job};
 use hearth_models::reader::{self, Launcher};
+use hearth_models::reading;
 use hearth_models::sampling::{NoiseKey, Rule, Sampler};
 use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::context::params::LlamaContextParams;
@@ -49,7 +50,7 @@ struct Size {
 
 fn main() -> Result<()> {
     if reader::is_reader() {
-        reader::serve();
+        reading::serve();
         return Ok(());
     }
     let arguments: Vec<String> = std::env::args().collect();

@@ -13,6 +13,7 @@ pub mod library;
 mod packed;
 pub mod prompt;
 pub mod reader;
+pub mod reading;
 pub mod sampling;
 mod scheduler;
 pub mod template;

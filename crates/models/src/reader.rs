@@ -8,10 +8,10 @@
 //!
 //! A process has one [`Role`]. For prompts it holds the vocabulary and the template of one model
 //! ([`Prompts`]); for grammars it holds the words of one vocabulary, and follows one grammar at a
-//! time ([`Grammars`]); for a trial it runs a whole model once ([`try_out`]). They speak in frames over the standard input and output (`wire`). A reader
-//! may have been taken over by what it read, so every reply is checked before it is used.
+//! time ([`Grammars`]); for a trial it runs a whole model once ([`try_out`]). They speak in frames over the standard input
+//! and output (`wire`). A reader may have been taken over by what it read, so every reply is checked before it is used.
 //!
-//! What is not here: what is read, and how (`prompt`, `grammar`, `gguf`).
+//! What is not here: what the process itself does (`reading`), what is read, and how (`prompt`, `grammar`, `gguf`).
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -19,26 +19,23 @@ use std::time::Duration;
 
 use crate::vocabulary::Vocabulary;
 
-mod confine;
 mod grammars;
 mod pool;
 mod process;
 mod prompts;
 mod schemas;
-mod serve;
 #[cfg(test)]
 mod tests;
 mod trial;
-mod wire;
+pub(crate) mod wire;
 
 pub(crate) use grammars::{CompileError, GrammarSession, Grammars};
 pub use prompts::{Prompts, ReadError};
 pub use schemas::SchemaChecker;
-pub use serve::{is_reader, serve};
 pub use trial::try_out;
 
 /// What tells a process that it is a reader, and which; nothing else is in its environment.
-const ROLE_VARIABLE: &str = "HEARTH_READER";
+pub(crate) const ROLE_VARIABLE: &str = "HEARTH_READER";
 
 /// How long one request may take a reader.
 const REQUEST_MAX: Duration = Duration::from_secs(6);
@@ -56,12 +53,17 @@ const IDLE_TIME_MAX: Duration = Duration::from_secs(300);
 /// How long a reader of grammars may take for one token.
 const TOKEN_MAX: Duration = Duration::from_secs(2);
 
+/// Whether this process was started as a reader.
+pub fn is_reader() -> bool {
+    std::env::var_os(ROLE_VARIABLE).is_some()
+}
+
 /// How a program starts itself as a reader.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Launcher {
     /// The program.
     pub program: PathBuf,
-    /// What it is called with, so that it calls [`serve`].
+    /// What it is called with, so that it calls [`serve`](crate::reading::serve).
     pub arguments: Vec<OsString>,
 }
 
@@ -99,7 +101,7 @@ pub fn is_sound_reply(bytes: &[u8]) -> bool {
 
 /// What a reader reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Role {
+pub(crate) enum Role {
     /// The head of a model's file, then prompts for that model.
     Prompts,
     /// Grammars over the words of a vocabulary.
@@ -109,7 +111,8 @@ enum Role {
 }
 
 impl Role {
-    fn name(self) -> &'static str {
+    /// Its name, as the value of [`ROLE_VARIABLE`].
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Prompts => "prompts",
             Self::Grammars => "grammars",
@@ -118,7 +121,7 @@ impl Role {
     }
 
     /// The memory that it may take beyond what it starts with, and beyond a model's weights, in bytes.
-    fn memory_bytes(self) -> u64 {
+    pub(crate) fn memory_bytes(self) -> u64 {
         match self {
             Self::Prompts => 1 << 30,
             Self::Grammars => 384 << 20,

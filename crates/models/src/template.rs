@@ -23,10 +23,10 @@ use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, Value, context
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::tools::{Tool, ToolCall};
-use crate::vocabulary::Encoder;
+use crate::tools::Tool;
 use crate::vocabulary::markup::{Guard, Markup, NoStandIn, Stretch};
 use crate::vocabulary::split::on_deep_stack;
+use crate::vocabulary::{Encoder, PromptPart};
 
 mod bounds;
 mod calendar;
@@ -34,6 +34,8 @@ mod methods;
 #[cfg(test)]
 mod tests;
 mod words;
+
+pub use crate::tools::Message;
 
 /// The longest template, in bytes.
 pub const TEMPLATE_BYTES_MAX: usize = 256 << 10;
@@ -47,21 +49,6 @@ const BYTES_PER_FUEL: usize = 4;
 const BYTES_PER_WRITTEN_FUEL: usize = 64;
 /// How deep macros and blocks may call one another.
 const RECURSION_MAX: usize = 64;
-
-/// Who speaks, and what.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Message {
-    /// `system`, `user`, `assistant`, `tool`, or what else the template knows.
-    pub role: String,
-    /// What is said.
-    pub content: String,
-    /// What the assistant calls.
-    pub tool_calls: Vec<ToolCall>,
-    /// Who speaks, or which tool answers.
-    pub name: Option<String>,
-    /// Which call a tool answers.
-    pub tool_call_id: Option<String>,
-}
 
 /// Where the tools of a conversation are told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,15 +101,6 @@ pub struct Conversation<'a> {
     pub continue_last: bool,
     /// The time that templates may tell, in seconds since 1970, UTC.
     pub now_s: u64,
-}
-
-/// A part of a prompt.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum PromptPart {
-    /// A special token that the template wrote.
-    Token(u32),
-    /// Text in which nothing is markup.
-    Words(String),
 }
 
 /// The chat template of a model.

@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::grammar::{GrammarSource, with_bounds};
-use crate::template::Message;
 
 mod stream;
 #[cfg(test)]
@@ -44,6 +43,21 @@ pub struct ToolCall {
     pub name: String,
     /// What it is called with; an object.
     pub arguments: Value,
+}
+
+/// Who speaks, and what.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Message {
+    /// `system`, `user`, `assistant`, `tool`, or what else the template knows.
+    pub role: String,
+    /// What is said.
+    pub content: String,
+    /// What the assistant calls.
+    pub tool_calls: Vec<ToolCall>,
+    /// Who speaks, or which tool answers.
+    pub name: Option<String>,
+    /// Which call a tool answers.
+    pub tool_call_id: Option<String>,
 }
 
 /// Which tool must be called.

@@ -24,7 +24,6 @@ use thiserror::Error;
 use crate::backend::{self, OpenError};
 use crate::gguf;
 use crate::packed::Packed;
-use crate::template::PromptPart;
 
 #[cfg(test)]
 pub(crate) mod made_up;
@@ -52,6 +51,15 @@ pub enum EncodeError {
     /// No thread could be started for it, or the thread broke.
     #[error("the text could not be turned into tokens here: try again")]
     Unavailable,
+}
+
+/// A part of a prompt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum PromptPart {
+    /// A special token that the template wrote.
+    Token(u32),
+    /// Text in which nothing is markup.
+    Words(String),
 }
 
 /// A bias is for a token that the vocabulary does not have.

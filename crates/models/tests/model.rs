@@ -8,6 +8,7 @@
 use std::path::PathBuf;
 
 use hearth_models::reader::{self, Launcher};
+use hearth_models::reading;
 
 #[path = "model/answers.rs"]
 mod answers;
@@ -39,7 +40,7 @@ fn launcher() -> Launcher {
 #[test]
 fn serves_as_a_reader() {
     if reader::is_reader() {
-        reader::serve();
+        reading::serve();
         std::process::exit(0);
     }
 }

@@ -17,8 +17,8 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::debug;
 
+use crate::desk::Desk;
 use crate::gate::{Gate, Knock, Newcomer, Refusal, Slot};
-use crate::household::Desk;
 use crate::origin::Origin;
 
 /// The code a connection is closed with when there are too many.

@@ -27,7 +27,7 @@ use crate::limits::{
     CONNECTION_SILENCE_MAX, CONNECTION_STREAMS_MAX, CONNECTION_WINDOW_BYTES, KEEP_ALIVE_INTERVAL,
     STREAM_WINDOW_BYTES,
 };
-use crate::network::OpenError;
+use crate::open_error::OpenError;
 use crate::options::{NetworkOptions, Reach};
 use crate::peers::{PeerAddress, parse_relay};
 use crate::ports;

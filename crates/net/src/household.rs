@@ -8,7 +8,7 @@
 //! A length is a little-endian `u32`, a message is postcard, and a connection carries one question.
 //! Both sides know with whom they speak, because the connection is authenticated by the endpoint
 //! keys. Anybody may ask; what is answered is for the node to say, which is given the question by
-//! [`AnswersHousehold`]. What the bytes are is in [`message`]. Implements section 4 of the
+//! [`AnswersHousehold`](crate::AnswersHousehold). What the bytes are is in [`message`]. Implements section 4 of the
 //! household's specification.
 
 mod message;
@@ -16,9 +16,8 @@ mod seats;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use futures::future::BoxFuture;
 use hearth_protocol::household::{HouseholdAsk, HouseholdReply, MESSAGE_BYTES_MAX};
 use hearth_protocol::offer::DeviceId;
 use iroh::endpoint::{Connection, RecvStream, SendStream, VarInt, WeakConnectionHandle};
@@ -30,6 +29,7 @@ use tokio::time::{Instant, timeout};
 use crate::admission::{device_of, origin_of};
 use crate::answers::{ConnectError, connect};
 use crate::codec::LENGTH_BYTES;
+use crate::desk::Desk;
 use crate::limits::{HOUSEHOLD_QUESTION_TIME_MAX, HOUSEHOLD_TIME_MAX, KEEP_ALIVE_INTERVAL};
 use seats::{Guest, Seat, Seats};
 
@@ -43,42 +43,6 @@ pub const HOUSEHOLD_ALPN: &[u8] = b"hearth/household/1";
 const TOO_MANY: u32 = 31;
 /// The code with which a question that is none is turned away.
 const GARBAGE: u32 = 32;
-
-/// Answers what devices ask about the household.
-pub trait AnswersHousehold: Send + Sync {
-    /// The answer to what `device` asks.
-    fn answer(&self, device: DeviceId, ask: HouseholdAsk) -> BoxFuture<'_, HouseholdReply>;
-
-    /// Whether a device belongs to the household now. It is asked for each connection, so it must
-    /// not wait.
-    fn is_member(&self, device: &DeviceId) -> bool;
-}
-
-/// Who answers for the household, once the node said so. Clones are the same.
-#[derive(Clone, Default)]
-pub(crate) struct Desk(Arc<OnceLock<Arc<dyn AnswersHousehold>>>);
-
-impl fmt::Debug for Desk {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Desk").finish_non_exhaustive()
-    }
-}
-
-impl Desk {
-    /// Lets `desk` answer. The first one that is named stays.
-    pub(crate) fn answer_by(&self, desk: Arc<dyn AnswersHousehold>) {
-        let _ = self.0.set(desk);
-    }
-
-    fn get(&self) -> Option<&Arc<dyn AnswersHousehold>> {
-        self.0.get()
-    }
-
-    /// Whether a device belongs to the household; nobody does before the node said who answers.
-    pub(crate) fn is_member(&self, device: &DeviceId) -> bool {
-        self.get().is_some_and(|desk| desk.is_member(device))
-    }
-}
 
 /// Why a device gave no answer.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

@@ -16,6 +16,7 @@
 mod admission;
 mod answers;
 pub mod codec;
+mod desk;
 mod dialing;
 mod endpoint;
 mod entrance;
@@ -26,6 +27,7 @@ pub mod limits;
 mod liveness;
 mod network;
 pub mod offers;
+mod open_error;
 mod options;
 mod origin;
 mod peers;
@@ -35,16 +37,18 @@ mod stream;
 mod ticket;
 
 pub use answers::{ANSWER_ALPN, ConnectError, IncomingAnswer};
+pub use desk::AnswersHousehold;
 pub use endpoint::device_of_key;
 pub use files::{FetchError, ProviderError, ShareError, SharedFile};
 pub use household::{
-    AnswersHousehold, HOUSEHOLD_ALPN, HouseholdAskError, HouseholdMessage, HouseholdMessageError,
-    decode_household, encode_household, household_length,
+    HOUSEHOLD_ALPN, HouseholdAskError, HouseholdMessage, HouseholdMessageError, decode_household,
+    encode_household, household_length,
 };
 pub use liveness::Liveness;
-pub use network::{IncomingAnswers, JoinError, Network, OfferChanges, OpenError};
+pub use network::{IncomingAnswers, JoinError, Network, OfferChanges};
 pub use offers::OfferChange;
 pub use offers::exchange::{ExchangeError, OFFERS_ALPN};
+pub use open_error::OpenError;
 pub use options::{Membership, NetworkOptions, Patience, Reach};
 pub use origin::Origin;
 pub use peers::{PeerAddress, PeersError};

@@ -1,7 +1,7 @@
 //! A device's place in the network: what the node opens, uses and shuts down.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hearth_protocol::content::ContentHash;
@@ -17,47 +17,24 @@ use tokio::time::interval;
 use crate::admission::Admission;
 use crate::answers::{ANSWER_ALPN, AnswerProtocol, Asker, ConnectError, IncomingAnswer};
 use crate::codec::{ANNOUNCEMENT_BYTES_MAX, AnnouncementError};
+use crate::desk::{AnswersHousehold, Desk};
 use crate::dialing::{Dialing, Teller};
 use crate::endpoint;
 use crate::entrance::Entrance;
 use crate::files::{FetchError, Files, ShareError, SharedFile, WantedFile};
-use crate::household::{
-    self, AnswersHousehold, Desk, HOUSEHOLD_ALPN, HouseholdAskError, HouseholdProtocol,
-};
+use crate::household::{self, HOUSEHOLD_ALPN, HouseholdAskError, HouseholdProtocol};
 use crate::limits::{IDLE_SAMPLE_INTERVAL, INCOMING_ANSWERS_MAX};
 use crate::offers::driver::{Driver, Hub, HubParts};
 use crate::offers::exchange::{self, ExchangeError, ExchangeProtocol, OFFERS_ALPN};
 use crate::offers::{Event, OfferChange};
+use crate::open_error::OpenError;
 use crate::options::{Membership, NetworkOptions};
-use crate::peers::{PeerAddress, PeerBook, PeersError};
+use crate::peers::{PeerAddress, PeerBook};
 use crate::stream::PayerStream;
 use crate::ticket::{Ticket, TicketError};
 
 /// What gossip adds to an announcement: its id, its length and its scope.
 const GOSSIP_OVERHEAD_BYTES: usize = 64;
-
-/// Why the network could not be opened.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum OpenError {
-    /// An address cannot be listened on.
-    #[error("the network cannot listen ({0}): choose another address or port")]
-    Bind(String),
-    /// A relay's URL is wrong.
-    #[error("{0} is no relay: write it as https://HOST or http://HOST:PORT")]
-    Relay(String),
-    /// The store of files cannot be opened.
-    #[error("the store of files in {} cannot be opened ({reason}): is another node using it?", folder.display())]
-    Files {
-        /// Its folder.
-        folder: PathBuf,
-        /// What is wrong.
-        reason: String,
-    },
-    /// The remembered peers cannot be used.
-    #[error(transparent)]
-    Peers(#[from] PeersError),
-}
 
 /// Why a ticket did not let this device in.
 #[derive(Debug, Error)]

@@ -14,13 +14,13 @@ use crate::prompt::PromptError;
 use crate::vocabulary::VocabularyParts;
 
 /// What a reader says first.
-pub(super) const PREAMBLE: &[u8] = b"\nhearth reader 1\n";
+pub(crate) const PREAMBLE: &[u8] = b"\nhearth reader 1\n";
 /// Where that ends at the latest, in bytes.
 pub(super) const PREAMBLE_END_MAX: usize = 4_096;
 /// The longest request, in bytes: the largest vocabulary.
-pub(super) const REQUEST_BYTES_MAX: usize = 96 << 20;
+pub(crate) const REQUEST_BYTES_MAX: usize = 96 << 20;
 /// The longest reply with a vocabulary, in bytes.
-pub(super) const VOCABULARY_BYTES_MAX: usize = 96 << 20;
+pub(crate) const VOCABULARY_BYTES_MAX: usize = 96 << 20;
 /// The longest reply with ids, in bytes: an id of five bytes for each byte of the longest text.
 pub(super) const IDS_BYTES_MAX: usize = 5 * crate::vocabulary::TEXT_BYTES_MAX + 4_096;
 /// The longest reply with the tokens that may come next, in bytes: a bit for each, and an error.
@@ -31,7 +31,7 @@ pub(super) const TRIAL_BYTES_MAX: usize = 4_096;
 
 /// What a reader is asked. The first request is `Open`, `Words` or `Try`, and is sent once.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Request<'a> {
+pub(crate) enum Request<'a> {
     /// Read the head of this file, and prompts for it from now on.
     Open {
         /// Where it is, as the system has it.
@@ -66,7 +66,7 @@ pub(super) enum Request<'a> {
 
 /// What it replies, in the order of the requests.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Reply {
+pub(crate) enum Reply {
     /// To `Open`: the vocabulary if it is told, or why the file is not a model.
     Opened(Result<Option<VocabularyParts>, String>),
     /// To `Prompt`.
@@ -81,7 +81,7 @@ pub(super) enum Reply {
 
 /// How far a grammar has come.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Step {
+pub(crate) enum Step {
     /// The tokens that may come next: bit `v % 32` of word `v / 32`, each word in four bytes, the
     /// lowest first.
     Mask(Packed),
@@ -96,7 +96,7 @@ pub(super) fn reply(bytes: &[u8]) -> Option<Reply> {
 }
 
 /// A frame with this in it; nothing when it would be longer than `bytes_max`.
-pub(super) fn frame(message: &impl Serialize, bytes_max: usize) -> Option<Vec<u8>> {
+pub(crate) fn frame(message: &impl Serialize, bytes_max: usize) -> Option<Vec<u8>> {
     let frame = postcard::to_extend(message, vec![0; 4]).ok()?;
     let length = frame.len() - 4;
     if length > bytes_max {

@@ -1,4 +1,6 @@
-//! The reader's own side: one request after the other, until whoever asks is gone.
+//! The reader's own side: it answers one request after the other, until the process that asks is gone.
+//!
+//! It stands apart from `reader`, the side that asks: the engine asks, and a trial runs the engine.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -8,24 +10,21 @@ use std::process::ExitCode;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::stdio::{stdin, stdout};
 
-use super::wire::{self, Reply, Request, Step};
-use super::{ROLE_VARIABLE, Role, confine};
 use crate::backend;
 use crate::engine::trial;
 use crate::gguf::Header;
 use crate::grammar::{Grammar, GrammarCompiler, GrammarError};
 use crate::packed::Packed;
 use crate::prompt::PromptReader;
+use crate::reader::wire::{self, Reply, Request, Step};
+use crate::reader::{ROLE_VARIABLE, Role};
 use crate::vocabulary::split::on_deep_stack;
 use crate::vocabulary::{Encoder, Vocabulary};
 
+mod confine;
+
 /// The longest reason that is told, in characters.
 const REASON_CHARS_MAX: usize = 300;
-
-/// Whether this process was started as a reader.
-pub fn is_reader() -> bool {
-    std::env::var_os(ROLE_VARIABLE).is_some()
-}
 
 /// Serves as a reader until whoever started this process closes its standard input.
 pub fn serve() -> ExitCode {
