@@ -14,6 +14,7 @@ use anyhow::{Context, Result, bail};
 use crate::workspace;
 use evidence::Evidence;
 
+mod circles;
 mod claims;
 mod doors;
 mod edges;
@@ -84,6 +85,15 @@ impl Source {
             || self.text.lines().take(5).any(|line| line.contains(marker))
     }
 
+    /// The folder of the crate whose product a file belongs to; nothing for files of tests.
+    fn crate_folder(&self) -> Option<PathBuf> {
+        let is_test =
+            self.file_name().ends_with("tests.rs") || self.path.iter().any(|part| part == "tests");
+        let mut parts = self.path.iter();
+        let folder = parts.by_ref().take_while(|part| *part != "src").collect();
+        (self.extension() == "rs" && !is_test && parts.next().is_some()).then_some(folder)
+    }
+
     #[cfg(test)]
     fn sample(path: &str, text: impl Into<String>) -> Self {
         Self {
@@ -111,6 +121,7 @@ pub(crate) fn run() -> Result<()> {
     violations.extend(sources.iter().flat_map(of_file));
     violations.extend(sources::check(&sources));
     violations.extend(types::check(&sources));
+    violations.extend(circles::check(&sources));
     violations.extend(edges::check(&metadata, &root));
     violations.extend(edges::unargued(text("Cargo.toml")?, text(edges::DECISION)?));
     let evidence = Evidence::of(&metadata, &root, &texts);
