@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hearth_causes::WithCauses;
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 use hearth_protocol::offer::DeviceId;
@@ -75,7 +76,7 @@ pub(crate) async fn bind(
     if let Some(path) = &options.ports_file
         && let Err(error) = ports::remember(path, &bound.endpoint.bound_sockets())
     {
-        warn!(%error, "the ports are not remembered");
+        warn!(error = %error.with_causes(), "the ports are not remembered");
     }
     Ok(bound)
 }

@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 use std::{fs, io};
 
+use hearth_causes::WithCauses;
 use futures::{Stream, StreamExt as _};
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::offer::DeviceId;
@@ -214,7 +215,7 @@ impl Drop for Aside {
         let store = self.files.store.clone();
         runtime.spawn(async move {
             if let Err(error) = store.shutdown().await {
-                debug!(%error, "the store of a file that was being fetched did not close");
+                debug!(error = %error.with_causes(), "the store of a file that was being fetched did not close");
             }
             drop(turn);
         });
@@ -492,7 +493,7 @@ impl Files {
             match self.get(hub, provider, missing, bytes_max, &mut told).await {
                 Ok(()) => return Ok(()),
                 Err(error) => {
-                    debug!(device = %provider.device, %error, "a file was not given");
+                    debug!(device = %provider.device, error = %error.with_causes(), "a file was not given");
                     failures.push((provider.device, error));
                 }
             }

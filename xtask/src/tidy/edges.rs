@@ -12,10 +12,14 @@ use crate::workspace::{Metadata, Package};
 const EDGES: &[(&str, &[&str])] = &[
     ("hearth-protocol", &[]),
     ("hearth-api", &[]),
-    ("hearth-chain", &["hearth-protocol", "hearth-doors"]),
-    ("hearth-doors", &[]),
-    ("hearth-models", &[]),
-    ("hearth-net", &["hearth-protocol"]),
+    ("hearth-causes", &[]),
+    (
+        "hearth-chain",
+        &["hearth-protocol", "hearth-doors", "hearth-causes"],
+    ),
+    ("hearth-doors", &["hearth-causes"]),
+    ("hearth-models", &["hearth-causes"]),
+    ("hearth-net", &["hearth-protocol", "hearth-causes"]),
     (
         "hearth-node",
         &[
@@ -25,9 +29,13 @@ const EDGES: &[(&str, &[&str])] = &[
             "hearth-doors",
             "hearth-net",
             "hearth-api",
+            "hearth-causes",
         ],
     ),
-    ("hearth-cli", &["hearth-node", "hearth-api"]),
+    (
+        "hearth-cli",
+        &["hearth-node", "hearth-api", "hearth-causes"],
+    ),
     (
         "hearth-fuzz",
         &[

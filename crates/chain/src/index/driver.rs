@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use hearth_causes::WithCauses;
 use alloy_primitives::{Address, B256};
 use alloy_rpc_types_eth::{Filter, Log};
 use redb::Database;
@@ -129,7 +130,7 @@ impl EventIndex {
             let answer = match self.ask(&question).await {
                 Ok(answer) => answer,
                 Err(error) if may_pass(&error) => {
-                    tracing::warn!(chain = %self.client.chain(), %error, "the event index waits for its endpoint");
+                    tracing::warn!(chain = %self.client.chain(), error = %error.with_causes(), "the event index waits for its endpoint");
                     return Ok(Pace::Wait);
                 }
                 Err(error) => return Err(IndexError::Chain(error)),
@@ -155,7 +156,7 @@ impl EventIndex {
                     return Ok(Pace::Wait);
                 }
                 Err(reject @ IndexReject::Contradiction { .. }) => {
-                    tracing::warn!(chain = %self.client.chain(), %reject, "nothing was applied; asking again");
+                    tracing::warn!(chain = %self.client.chain(), reject = %reject.with_causes(), "nothing was applied; asking again");
                     return Ok(Pace::Wait);
                 }
                 Err(reject) => return Err(reject.into()),

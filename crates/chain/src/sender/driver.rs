@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use hearth_causes::WithCauses;
 use alloy_consensus::{SignableTransaction, TxEip1559};
 use alloy_eips::eip2718::Encodable2718;
 use alloy_primitives::{B256, TxKind};
@@ -178,7 +179,7 @@ impl SenderTask {
                 self.feed(Event::Unusable(error.to_string())).await
             }
             Err(error) => {
-                tracing::warn!(chain = %self.key.chain, %error, "the chain could not be looked at; trying again");
+                tracing::warn!(chain = %self.key.chain, error = %error.with_causes(), "the chain could not be looked at; trying again");
                 Ok(())
             }
         }
@@ -239,7 +240,7 @@ impl SenderTask {
                 Event::Impossible(id, NotSent::Unusable(message))
             }
             Err(error) => {
-                tracing::warn!(intent = %id, %error, "gas could not be estimated; trying again");
+                tracing::warn!(intent = %id, error = %error.with_causes(), "gas could not be estimated; trying again");
                 Event::NotEstimated(id)
             }
         }
@@ -344,7 +345,7 @@ impl SenderTask {
         match self.nonce_user(nonce).await {
             Ok(user) => Event::NonceUser(nonce, user),
             Err(error) => {
-                tracing::warn!(nonce, %error, "the block that used a nonce could not be found");
+                tracing::warn!(nonce, error = %error.with_causes(), "the block that used a nonce could not be found");
                 Event::NonceUser(nonce, None)
             }
         }
