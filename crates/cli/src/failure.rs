@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
+use hearth_causes::WithCauses;
 use hearth_api::error::{ErrorBody, AdvisedError};
 use hearth_node::advice::Advice;
 
@@ -64,7 +65,11 @@ fn capital(sentence: &str) -> String {
 
 impl<E: Advice> From<E> for Failure {
     fn from(error: E) -> Self {
-        Self::new(error.code(), error.to_string(), error.next_step())
+        Self::new(
+            error.code(),
+            error.with_causes().to_string(),
+            error.next_step(),
+        )
     }
 }
 

@@ -26,6 +26,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hearth_causes::WithCauses;
 use axum::Router;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -546,7 +547,7 @@ impl Building<'_> {
         let models = models::Models::open(self.home, launcher.clone());
         let models = models.map_err(|error| UpError::File {
             name: self.home.root().display().to_string(),
-            reason: error.to_string(),
+            reason: error.with_causes().to_string(),
         })?;
         Ok(models.pinned())
     }
@@ -653,7 +654,8 @@ impl Building<'_> {
         match own {
             Ok(table) => surface.set_keys(table),
             Err(error) => self.warnings.push(format!(
-                "No API key is known: {error}. {}",
+                "No API key is known: {}. {}",
+                error.with_causes(),
                 error.next_step()
             )),
         }
@@ -665,7 +667,7 @@ impl Building<'_> {
         members.attach(network, &mut self.tasks);
         for text in tickets {
             match text.parse() {
-                Err(error) => self.warnings.push(format!("A ticket is left out: {error}")),
+                Err(error) => self.warnings.push(format!("A ticket is left out: {}", error.with_causes())),
                 Ok(ticket) => {
                     let (network, members) = (network.clone(), members.clone());
                     // Not one of the node's parts: it ends when it is done.

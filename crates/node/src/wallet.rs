@@ -6,6 +6,7 @@
 
 mod send;
 
+use hearth_causes::WithCauses;
 use alloy_primitives::utils::format_units;
 use alloy_primitives::{Address, U256};
 use futures::future::BoxFuture;
@@ -81,8 +82,8 @@ pub fn balances<'a>(config: &'a Config, household: Address) -> BoxFuture<'a, Bal
             let outcome = match chains::connect(config, &choice).await {
                 Ok(access) => balances_on(config, &access, household)
                     .await
-                    .map_err(|error| error.to_string()),
-                Err(error) => Err(error.to_string()),
+                    .map_err(|error| error.with_causes().to_string()),
+                Err(error) => Err(error.with_causes().to_string()),
             };
             let (balances, problem) = match outcome {
                 Ok(balances) => (balances, None),

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use hearth_causes::WithCauses;
 use clap::{Args, Subcommand};
 use hearth_api::household::{FetchEvent, HomeModel, HomeModels, WhichModel};
 use hearth_node::home::Home;
@@ -149,7 +150,7 @@ async fn from_peers_of(home: &Home, name: String, json: bool) -> Result<HomeMode
             }
             Ok(FetchEvent::Done(model)) => ended = Some(Ok(*model)),
             Ok(FetchEvent::Failed { message }) => ended = Some(Err(message)),
-            Err(error) => ended = Some(Err(error.to_string())),
+            Err(error) => ended = Some(Err(error.with_causes().to_string())),
         }
         false
     };

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use hearth_causes::WithCauses;
 use hearth_api::household::{self as api, ModelPrice, ServedModel};
 use hearth_models::engine::{ENGINE, Engine, EngineOptions, LoadError};
 use hearth_models::library::{Entry, Library};
@@ -39,10 +40,10 @@ pub(super) async fn serve(
     };
     let folder = building.home.models_folder();
     let library = Library::open(&folder)
-        .map_err(|error| file_fault(&folder.display().to_string(), error.to_string()))?;
+        .map_err(|error| file_fault(&folder.display().to_string(), error.with_causes().to_string()))?;
     let entries = library
         .list()
-        .map_err(|error| file_fault(&folder.display().to_string(), error.to_string()))?;
+        .map_err(|error| file_fault(&folder.display().to_string(), error.with_causes().to_string()))?;
     for entry in &entries {
         readers.add(ModelFile {
             name: entry.manifest.name.clone(),
@@ -64,7 +65,7 @@ pub(super) async fn serve(
             }
             Err(error) if options.models.contains(&name) => return Err(error),
             // Claims and the household's other models do not wait until a file is mended.
-            Err(error) => building.warnings.push(format!("Left out: {error}")),
+            Err(error) => building.warnings.push(format!("Left out: {}", error.with_causes())),
         }
     }
     Ok(served)
@@ -80,7 +81,7 @@ async fn begin(
 ) -> Result<Served, UpError> {
     let entry = library.resolve(name).map_err(|error| UpError::File {
         name: name.to_owned(),
-        reason: error.to_string(),
+        reason: error.with_causes().to_string(),
     })?;
     try_out(library, &entry, &options.launcher).await?;
     let loaded = load(&entry, model, config, &options.launcher).await;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use hearth_causes::WithCauses;
 use axum::body::Bytes;
 use futures::future::BoxFuture;
 use hearth_api::money::Money;
@@ -353,7 +354,7 @@ impl Payer {
                 channel: channel.map(|channel| channel.to_string()),
                 returned: None,
                 transaction: None,
-                problem: Some(error.to_string()),
+                problem: Some(error.with_causes().to_string()),
             },
         };
         refunds.push(refund);

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use hearth_causes::WithCauses;
 use futures::future::BoxFuture;
 use hearth_api::payments::ServiceReady;
 use hearth_protocol::claim::ClaimPolicy;
@@ -370,7 +371,8 @@ async fn tower(
         }
         Ok(_) => {}
         Err(error) => warnings.push(format!(
-            "Nobody watches yet: {error}; claims are handed over once {url} answers"
+            "Nobody watches yet: {}; claims are handed over once {url} answers",
+            error.with_causes()
         )),
     }
     Ok(client)
