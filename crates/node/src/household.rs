@@ -337,7 +337,7 @@ impl Device {
         self.ledger.write().await;
         // Others learn at once that nothing is offered here any more.
         if let Err(error) = self.network.withdraw() {
-            warn!(%error, "the offer could not be taken back");
+            warn!(error = %error.with_causes(), "the offer could not be taken back");
         }
         self.network.shutdown().await;
         ended
@@ -384,7 +384,7 @@ impl Building<'_> {
                 again.tick().await;
                 let now = Timestamp(environment.now_ms());
                 if let Err(error) = retention::prune::<T>(&store, now).await {
-                    warn!(%error, "old receipts could not be let go");
+                    warn!(error = %error.with_causes(), "old receipts could not be let go");
                 }
             }
         });
@@ -488,7 +488,7 @@ impl Building<'_> {
             tokio::spawn(async move {
                 let weights = served.serving.weights;
                 if let Err(error) = network.share(&served.path, Some(weights)).await {
-                    warn!(model = served.name, %error, "the model's file is not shared");
+                    warn!(model = served.name, error = %error.with_causes(), "the model's file is not shared");
                 }
             });
         }
@@ -561,7 +561,7 @@ impl Building<'_> {
             let now = || Timestamp(environment.now_ms());
             let take = |offer: &Offer| {
                 if let Err(error) = payer.market().observe(now(), offer.clone()) {
-                    info!(device = %offer.device, %error, "an offer is not taken");
+                    info!(device = %offer.device, error = %error.with_causes(), "an offer is not taken");
                 }
             };
             network.offers().iter().for_each(|one| take(&one.offer));
@@ -619,7 +619,7 @@ impl Building<'_> {
                     })
                 };
                 if let Err(error) = published {
-                    warn!(%error, "what this device offers could not be published");
+                    warn!(error = %error.with_causes(), "what this device offers could not be published");
                 }
             }
         });
@@ -673,7 +673,7 @@ impl Building<'_> {
                     // Not one of the node's parts: it ends when it is done.
                     tokio::spawn(async move {
                         if let Err(error) = join(&network, &members, &ticket).await {
-                            warn!(%error, next = error.next_step(), "a ticket was of no use");
+                            warn!(error = %error.with_causes(), next = error.next_step(), "a ticket was of no use");
                         }
                     });
                 }

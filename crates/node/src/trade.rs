@@ -11,6 +11,7 @@ mod watch;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use hearth_causes::WithCauses;
 use alloy_primitives::{Address, U256};
 use futures::future::join_all;
 use hearth_api::money::Money;
@@ -241,11 +242,11 @@ pub(crate) async fn chain_accesses(config: &Config) -> ChainAccesses {
     let (mut all, unanswered) = all_chains(config).await;
     let mut silent = Vec::new();
     for (chain, settings, error) in unanswered {
-        tracing::warn!(%chain, %error, "the chain is used once it answers");
+        tracing::warn!(%chain, error = %error.with_causes(), "the chain is used once it answers");
         silent.push(chain);
         match silent_access(chain, settings) {
             Ok(access) => all.push(access),
-            Err(error) => tracing::warn!(%chain, %error, "the chain is left out"),
+            Err(error) => tracing::warn!(%chain, error = %error.with_causes(), "the chain is left out"),
         }
     }
     ChainAccesses { all, silent }

@@ -112,7 +112,7 @@ impl NodeFile {
 
 fn remove(path: &Path) {
     if let Err(error) = std::fs::remove_file(path) {
-        tracing::debug!(%error, "the node's file is gone already");
+        tracing::debug!(error = %error.with_causes(), "the node's file is gone already");
     }
 }
 

@@ -108,7 +108,7 @@ async fn try_out(library: &Library, entry: &Entry, launcher: &Launcher) -> Resul
             source,
         })?;
     if let Err(error) = library.note_ran(entry, ENGINE) {
-        warn!(model = name, %error, "the model is tried again at the next start");
+        warn!(model = name, error = %error.with_causes(), "the model is tried again at the next start");
     }
     Ok(())
 }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use hearth_causes::WithCauses;
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
@@ -216,7 +217,7 @@ async fn forward(State(upstream): State<Upstream>, request: Request) -> Response
         Ok(reply) if reply.status().is_informational() => unreachable_service(),
         Ok(reply) => receive(reply, meter.as_ref(), upstream.decimals),
         Err(error) => {
-            warn!(error = %error.without_url(), "the service behind the price cannot be reached");
+            warn!(error = %error.without_url().with_causes(), "the service behind the price cannot be reached");
             unreachable_service()
         }
     }

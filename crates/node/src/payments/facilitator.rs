@@ -13,6 +13,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hearth_causes::WithCauses;
 use alloy_primitives::Address;
 use axum::body::Body;
 use axum::extract::State;
@@ -576,7 +577,7 @@ fn settled(
 }
 
 fn unreadable(error: &StoreError) -> (ErrorCode, Option<Address>) {
-    error!(%error, "the facilitator's books cannot be used");
+    error!(error = %error.with_causes(), "the facilitator's books cannot be used");
     (ErrorCode::UnexpectedSettle, None)
 }
 

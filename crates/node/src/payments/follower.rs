@@ -18,6 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use hearth_causes::WithCauses;
 use alloy_sol_types::SolEvent;
 use futures::StreamExt;
 use hearth_chain::bindings::Settlement;
@@ -256,9 +257,9 @@ impl Follower {
             let chain = self.chain();
             // A chain that stays away for days is told of once.
             if was_live || is_first {
-                warn!(%chain, %error, "events cannot be followed; channels are read one by one");
+                warn!(%chain, error = %error.with_causes(), "events cannot be followed; channels are read one by one");
             } else {
-                debug!(%chain, %error, "events can still not be followed");
+                debug!(%chain, error = %error.with_causes(), "events can still not be followed");
             }
             is_first = false;
             environment.sleep(RETRY).await;
@@ -344,7 +345,7 @@ impl Follower {
             match read {
                 Ok(reading) => self.desk.observe(channel, reading)?,
                 Err(error) => {
-                    warn!(%error, %channel, "a channel could not be read");
+                    warn!(error = %error.with_causes(), %channel, "a channel could not be read");
                     unread.push(channel);
                 }
             }

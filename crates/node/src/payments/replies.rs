@@ -15,6 +15,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use hearth_causes::WithCauses;
 use alloy_primitives::{B256, keccak256};
 use axum::body::{Body, Bytes};
 use axum::response::Response;
@@ -226,7 +227,7 @@ impl Replies {
                 Err(error) => Err(error),
             };
             if let Err(error) = done {
-                warn!(%error, "kept replies could not be let go");
+                warn!(error = %error.with_causes(), "kept replies could not be let go");
             }
             environment.sleep(FORGET_EVERY).await;
         }

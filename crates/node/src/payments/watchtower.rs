@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hearth_causes::WithCauses;
 use alloy_primitives::{Address, B256};
 use axum::body::Body;
 use axum::extract::State;
@@ -323,14 +324,14 @@ impl Watchtower {
         let state = match escrow.read(channel).await {
             Ok(state) => state,
             Err(error) => {
-                warn!(%error, %channel, "a watched channel could not be read");
+                warn!(error = %error.with_causes(), %channel, "a watched channel could not be read");
                 return Ok(false);
             }
         };
         if state.total_claimed >= total_claimed {
             match escrow.claimed_for_sure(channel).await {
                 Ok(claimed) => self.forget(channel, claimed).await?,
-                Err(error) => warn!(%error, %channel, "a claim may not be final yet"),
+                Err(error) => warn!(error = %error.with_causes(), %channel, "a claim may not be final yet"),
             }
             return Ok(false);
         }
@@ -356,7 +357,7 @@ impl Watchtower {
             }
             // The withdrawal does not wait.
             Err(error) => {
-                warn!(%error, "the price of gas is unknown; claiming whatever it is");
+                warn!(error = %error.with_causes(), "the price of gas is unknown; claiming whatever it is");
                 true
             }
         }
@@ -370,7 +371,7 @@ impl Watchtower {
             .await;
         match &outcome {
             Ok(transaction) => info!(%channel, %transaction, "claimed for another device"),
-            Err(error) => warn!(%error, %channel, "a watched claim failed"),
+            Err(error) => warn!(error = %error.with_causes(), %channel, "a watched claim failed"),
         }
         let is_sent = outcome.is_ok();
         self.report(WatchReport::Claimed {
@@ -391,7 +392,7 @@ impl Watchtower {
     async fn watch(&self, escrow: &Escrow, every: Duration) {
         loop {
             if let Err(error) = self.look_at(escrow).await {
-                warn!(%error, "the watched channels could not be read");
+                warn!(error = %error.with_causes(), "the watched channels could not be read");
             }
             self.environment.sleep(every).await;
         }

@@ -344,7 +344,7 @@ impl Office<'_> {
             match table {
                 Ok(table) => table.find(text).map(|key| key.name.clone()),
                 Err(error) => {
-                    tracing::warn!(%error, "the facilitator knows no API key");
+                    tracing::warn!(error = %error.with_causes(), "the facilitator knows no API key");
                     None
                 }
             }
