@@ -87,7 +87,10 @@ mod tests {
             error.with_causes().to_string(),
             "the offer was not sent: the stream broke: the peer closed it"
         );
-        assert_eq!(SendError::Nobody.with_causes().to_string(), "nobody is there");
+        assert_eq!(
+            SendError::Nobody.with_causes().to_string(),
+            "nobody is there"
+        );
     }
 
     #[test]

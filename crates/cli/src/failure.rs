@@ -3,8 +3,8 @@
 use std::io::Write;
 use std::process::ExitCode;
 
+use hearth_api::error::{AdvisedError, ErrorBody};
 use hearth_causes::WithCauses;
-use hearth_api::error::{ErrorBody, AdvisedError};
 use hearth_node::advice::Advice;
 
 /// The exit code of a command that was understood and not done.

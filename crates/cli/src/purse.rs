@@ -12,9 +12,9 @@ use hearth_node::household::client::{Client, get_if_up};
 use hearth_node::keys::Keystore;
 use hearth_node::trade::{self, Answer, Payer, Request};
 
-use crate::global::Global;
 use crate::confirm::confirm;
 use crate::failure::Failure;
+use crate::global::Global;
 use crate::{secrets, wait};
 
 /// Prices that a person is asked about for one request, when the service names another each time.

@@ -9,8 +9,8 @@ use hearth_node::keys::{
 };
 use zeroize::Zeroizing;
 
-use crate::global::Global;
 use crate::failure::Failure;
+use crate::global::Global;
 use crate::wait;
 
 /// The variable that holds the passphrase where no file is named.

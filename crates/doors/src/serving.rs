@@ -7,11 +7,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hearth_causes::WithCauses;
 use axum::Router;
 use axum::body::Body;
 use axum::response::Response;
 use futures::future::BoxFuture;
+use hearth_causes::WithCauses;
 use http::header::CACHE_CONTROL;
 use http::request::Parts;
 use http::{HeaderValue, Request};

@@ -166,7 +166,7 @@ impl Library {
                 Ok(entry) => entries.push(entry),
                 Err(error) => {
                     tracing::warn!(model = name, error = %error.with_causes(), "a model is left out");
-                },
+                }
             }
         }
         entries.sort_by(|a, b| a.manifest.name.cmp(&b.manifest.name));

@@ -8,7 +8,6 @@
 use std::path::PathBuf;
 
 use hearth_models::reader::{self, Launcher};
-use hearth_models::reading;
 
 #[path = "model/answers.rs"]
 mod answers;
@@ -40,7 +39,7 @@ fn launcher() -> Launcher {
 #[test]
 fn serves_as_a_reader() {
     if reader::is_reader() {
-        reading::serve();
+        hearth_models::reading::serve();
         std::process::exit(0);
     }
 }

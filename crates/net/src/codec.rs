@@ -53,7 +53,9 @@ pub enum FrameError {
 /// A message of an answer's stream, in either direction.
 ///
 /// Implemented by [`PayerFrame`] and [`ProviderFrame`] only.
-pub trait Frame: Serialize + DeserializeOwned + Send + Sync + 'static + sealed::SealedFrame {
+pub trait Frame:
+    Serialize + DeserializeOwned + Send + Sync + 'static + sealed::SealedFrame
+{
     /// Checks every bound that the wire has.
     ///
     /// # Errors

@@ -19,7 +19,6 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hearth_protocol::household::{HouseholdAsk, HouseholdReply, MESSAGE_BYTES_MAX};
-use hearth_protocol::offer::DeviceId;
 use iroh::endpoint::{Connection, RecvStream, SendStream, VarInt, WeakConnectionHandle};
 use iroh::protocol::{AcceptError, ProtocolHandler};
 use iroh::{Endpoint, EndpointAddr};

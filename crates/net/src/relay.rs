@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use hearth_causes::WithCauses;
 use hearth_protocol::offer::DeviceId;
 use iroh::EndpointId;
 use iroh_relay::server::{
@@ -150,7 +151,7 @@ impl Relay {
         let mut config = ServerConfig::default();
         config.relay = Some(relay);
         let server = Server::spawn(config).await;
-        let server = server.map_err(|error| RelayError::Listen(format!("{error:#}")))?;
+        let server = server.map_err(|error| RelayError::Listen(error.with_causes().to_string()))?;
         Ok(Self { server })
     }
 
@@ -175,7 +176,7 @@ impl Relay {
     /// When it had ended by itself before.
     pub async fn shutdown(self) -> Result<(), RelayError> {
         let ended = self.server.shutdown().await;
-        ended.map_err(|error| RelayError::Ended(format!("{error:#}")))
+        ended.map_err(|error| RelayError::Ended(error.with_causes().to_string()))
     }
 }
 
@@ -223,7 +224,7 @@ async fn tls(certificate: &RelayCertificate) -> Result<TlsConfig, RelayError> {
     );
     let resolver = resolver
         .await
-        .map_err(|error| failed(format!("{error:#}")))?;
+        .map_err(|error| failed(error.with_causes().to_string()))?;
     let server_config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| failed(error.to_string()))?

@@ -7,9 +7,9 @@ mod chain;
 
 use std::path::Path;
 
-use hearth_causes::WithCauses;
 use futures::future::BoxFuture;
 use hearth_api::doctor::{Finding, Health, Report};
+use hearth_causes::WithCauses;
 
 use crate::advice::Advice;
 use crate::home::{Config, Home, HomeError, Part};

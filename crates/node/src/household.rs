@@ -26,11 +26,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hearth_causes::WithCauses;
 use axum::Router;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use hearth_api::household::{NodeReady, ServedModel};
+use hearth_causes::WithCauses;
 use hearth_chain::client::Environment;
 use hearth_models::engine::LoadError;
 use hearth_models::reader::Launcher;
@@ -666,8 +666,10 @@ impl Building<'_> {
     fn join(&mut self, network: &Network, members: &Members, tickets: &[String]) {
         members.attach(network, &mut self.tasks);
         for text in tickets {
-            match text.parse() {
-                Err(error) => self.warnings.push(format!("A ticket is left out: {}", error.with_causes())),
+            match text.parse::<Ticket>() {
+                Err(error) => self
+                    .warnings
+                    .push(format!("A ticket is left out: {}", error.with_causes())),
                 Ok(ticket) => {
                     let (network, members) = (network.clone(), members.clone());
                     // Not one of the node's parts: it ends when it is done.

@@ -11,10 +11,10 @@ mod watch;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use hearth_causes::WithCauses;
 use alloy_primitives::{Address, U256};
 use futures::future::join_all;
 use hearth_api::money::Money;
+use hearth_causes::WithCauses;
 use hearth_chain::client::{ChainClient, ChainError, Environment, HttpOptions, SystemEnvironment};
 use hearth_chain::sender::SenderConfig;
 use hearth_protocol::channel::payer::PrepareError;
@@ -246,7 +246,9 @@ pub(crate) async fn chain_accesses(config: &Config) -> ChainAccesses {
         silent.push(chain);
         match silent_access(chain, settings) {
             Ok(access) => all.push(access),
-            Err(error) => tracing::warn!(%chain, error = %error.with_causes(), "the chain is left out"),
+            Err(error) => {
+                tracing::warn!(%chain, error = %error.with_causes(), "the chain is left out")
+            }
         }
     }
     ChainAccesses { all, silent }

@@ -6,13 +6,13 @@
 
 mod send;
 
-use hearth_causes::WithCauses;
 use alloy_primitives::utils::format_units;
 use alloy_primitives::{Address, U256};
 use futures::future::BoxFuture;
 use futures::future::join_all;
 use hearth_api::money::Money;
 use hearth_api::wallet::{Balances, ChainBalances};
+use hearth_causes::WithCauses;
 use hearth_chain::client::ChainError;
 use hearth_protocol::id::ChainId;
 use hearth_protocol::money::Amount;

@@ -161,11 +161,7 @@ fn test_modules(module: &[String], items: &[Item], found: &mut BTreeSet<Vec<Stri
 }
 
 /// The names that the crate's own file takes from its modules, and from which.
-fn re_exports(
-    items: &[Item],
-    modules: &BTreeSet<String>,
-    exported: &mut BTreeMap<String, String>,
-) {
+fn re_exports(items: &[Item], modules: &BTreeSet<String>, exported: &mut BTreeMap<String, String>) {
     for item in items {
         if let Item::Use(item) = item {
             let mut leaves = Vec::new();
@@ -451,7 +447,10 @@ mod tests {
 
     #[test]
     fn a_circle_over_a_name_that_the_crate_re_exports_is_found() {
-        let root = ("crates/a/src/lib.rs", "mod one; mod two; pub use two::deep::Thing as Second;");
+        let root = (
+            "crates/a/src/lib.rs",
+            "mod one; mod two; pub use two::deep::Thing as Second;",
+        );
         let one = ("crates/a/src/one.rs", "use crate::Second;");
         let circles = found(&[root, one, BACK]);
         assert_eq!(circles.len(), 1, "{circles:?}");
@@ -463,7 +462,10 @@ mod tests {
         let files = [
             ("crates/a/src/one.rs", "use crate::two::X;"),
             ("crates/a/src/two.rs", "use crate::three::X;"),
-            ("crates/a/src/three.rs", "use crate::one::X; use crate::four::X;"),
+            (
+                "crates/a/src/three.rs",
+                "use crate::one::X; use crate::four::X;",
+            ),
             ("crates/a/src/four.rs", "use crate::five::X;"),
             ("crates/a/src/five.rs", "use crate::four::X;"),
         ];
@@ -471,7 +473,11 @@ mod tests {
         assert_eq!(circles.len(), 2, "{circles:?}");
         let long = circles.iter().find(|circle| circle.contains("`one`"));
         let long = long.expect("the longer circle");
-        for step in ["`one` uses `two`", "`two` uses `three`", "`three` uses `one`"] {
+        for step in [
+            "`one` uses `two`",
+            "`two` uses `three`",
+            "`three` uses `one`",
+        ] {
             assert!(long.contains(step), "{long}");
         }
     }
@@ -505,7 +511,11 @@ mod tests {
             "crates/b/src/one.rs",
         ] {
             let one = ("crates/a/src/one.rs", "#[cfg(test)]\nmod sample;");
-            assert_eq!(found(&[one, (path, using), BACK]), Vec::<String>::new(), "{path}");
+            assert_eq!(
+                found(&[one, (path, using), BACK]),
+                Vec::<String>::new(),
+                "{path}"
+            );
         }
     }
 

@@ -21,6 +21,7 @@ mod edges;
 mod evidence;
 mod functions;
 mod layout;
+mod logs;
 mod sources;
 mod suite;
 mod types;
@@ -162,6 +163,7 @@ fn of_file(source: &Source) -> Vec<Violation> {
         "rs" if !source.is_generated() => {
             violations.extend(functions::rust(source));
             violations.extend(doors::check(source));
+            violations.extend(logs::check(source));
         }
         "sol" => violations.extend(functions::solidity(source)),
         "toml" => violations.extend(layout::lints(source)),

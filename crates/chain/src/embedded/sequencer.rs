@@ -11,10 +11,10 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant};
 
-use hearth_causes::WithCauses;
 use alloy_consensus::transaction::Recovered;
 use alloy_consensus::{Transaction, TxEnvelope};
 use alloy_primitives::{B256, Bytes};
+use hearth_causes::WithCauses;
 
 use super::block::ExecutedBlock;
 use super::error::RpcError;

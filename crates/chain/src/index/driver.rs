@@ -2,15 +2,17 @@
 
 use std::{sync::Arc, time::Duration};
 
-use hearth_causes::WithCauses;
 use alloy_primitives::{Address, B256};
 use alloy_rpc_types_eth::{Filter, Log};
+use hearth_causes::WithCauses;
 use redb::Database;
 use tokio::{sync::watch, task::spawn_blocking};
 
 use super::{
     event::IndexedLog,
-    machine::{Answer, Batch, BlockRef, IndexConfig, IndexReject, IndexMachine, Notice, Question, Step},
+    machine::{
+        Answer, Batch, BlockRef, IndexConfig, IndexMachine, IndexReject, Notice, Question, Step,
+    },
     store::{IndexConsumer, IndexStore, IndexStoreError},
 };
 use crate::client::{BlockAt, BlockHeader, ChainClient, ChainError, ErrorKind};

@@ -9,10 +9,10 @@ use std::{
     time::Duration,
 };
 
-use hearth_causes::WithCauses;
 use alloy_consensus::{SignableTransaction, TxEip1559};
 use alloy_eips::eip2718::Encodable2718;
 use alloy_primitives::{B256, TxKind};
+use hearth_causes::WithCauses;
 use tokio::{sync::oneshot, task::spawn_blocking};
 
 use super::{
@@ -21,8 +21,8 @@ use super::{
     intent::{Attempt, IntentId, Receipt, TxIntent},
     journal::{Journal, JournalEntry, JournalError, JournalKey},
     machine::{
-        Effect, Event, Finished, SenderMachine, NotSent, Outcome, Plan, Refusal, SenderConfig, Snapshot,
-        Warning,
+        Effect, Event, Finished, NotSent, Outcome, Plan, Refusal, SenderConfig, SenderMachine,
+        Snapshot, Warning,
     },
 };
 use crate::client::{BlockAt, ChainClient, ChainError, ErrorKind, TxRequest};

@@ -7,8 +7,8 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
-use crate::global::{Global, WhichChain};
 use crate::failure::Failure;
+use crate::global::{Global, WhichChain};
 
 pub(crate) use view::money_rows;
 

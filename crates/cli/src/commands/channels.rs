@@ -10,9 +10,9 @@ use hearth_node::household::client::{get_if_up, post_if_up};
 use hearth_node::keys::{Keystore, Unlocked};
 use hearth_node::trade::{self, Books};
 
-use crate::global::Global;
 use crate::confirm::confirm;
 use crate::failure::Failure;
+use crate::global::Global;
 use crate::purse::Purse;
 use crate::screen::{Page, Show, Style, print};
 use crate::{secrets, wait};

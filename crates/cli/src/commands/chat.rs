@@ -7,8 +7,8 @@ use clap::Args;
 use hearth_node::household::client::Client;
 use serde_json::{Value, json};
 
-use crate::global::Global;
 use crate::failure::Failure;
+use crate::global::Global;
 
 /// The longest line that is asked, in bytes.
 const LINE_BYTES_MAX: usize = 1 << 20;

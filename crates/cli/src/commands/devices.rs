@@ -8,8 +8,8 @@ use hearth_api::household::{
 };
 use hearth_node::household::client::Client;
 
-use crate::global::Global;
 use crate::failure::Failure;
+use crate::global::Global;
 use crate::screen::{Page, Show, Style, print};
 
 /// What a ticket is for.

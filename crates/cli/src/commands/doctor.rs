@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use hearth_api::doctor::{Health, Report};
 use hearth_node::doctor;
 
-use crate::global::Global;
 use crate::failure::Failure;
+use crate::global::Global;
 use crate::screen::{Page, Show, Style, print};
 use crate::wait;
 

@@ -5,9 +5,9 @@
 
 use std::io::IsTerminal;
 
-use hearth_causes::WithCauses;
 use hearth_api::household::{Machine, NodeEvent};
 use hearth_api::wallet::WalletCreated;
+use hearth_causes::WithCauses;
 use hearth_node::advice::Advice;
 use hearth_node::home::Home;
 use hearth_node::household::machine;
@@ -15,9 +15,9 @@ use hearth_node::household::models::{Models, Terms};
 use hearth_node::keys::{Keystore, RecoveryPhrase, Unlocked, WordCount};
 
 use super::models::{size, watch};
-use crate::global::Global;
 use crate::confirm::agrees;
 use crate::failure::Failure;
+use crate::global::Global;
 use crate::screen::{print, print_line};
 use crate::{reader, secrets, wait};
 
@@ -84,7 +84,13 @@ pub(crate) async fn model(
     let machine = machine::detect(home.root());
     let (name, _) = match models.pick() {
         Ok(pick) => pick,
-        Err(error) => return Ok(Some(format!("{}. {}", error.with_causes(), error.next_step()))),
+        Err(error) => {
+            return Ok(Some(format!(
+                "{}. {}",
+                error.with_causes(),
+                error.next_step()
+            )));
+        }
     };
     let bytes = list.to_get.iter().find(|one| one.name == name);
     let (bytes, licence) = bytes.map_or((0, ""), |one| (one.bytes, &*one.licence));

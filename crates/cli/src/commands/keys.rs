@@ -7,8 +7,8 @@ use hearth_api::household::{KeyLimit, KeyShown, KeysShown, NewKey};
 use hearth_node::household::client::post_if_up;
 use hearth_node::household::keys::{Keys, StoredCap, StoredKey};
 
-use crate::global::Global;
 use crate::failure::Failure;
+use crate::global::Global;
 use crate::screen::{Page, Show, Style, print};
 
 /// What can be done with API keys.

@@ -4,15 +4,15 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use hearth_causes::WithCauses;
 use clap::{Args, Subcommand};
 use hearth_api::household::{FetchEvent, HomeModel, HomeModels, WhichModel};
+use hearth_causes::WithCauses;
 use hearth_node::home::Home;
 use hearth_node::household::client::Client;
 use hearth_node::household::models::{Asked, Models, Progress, Stage, Terms, Watch};
 
-use crate::global::Global;
 use crate::failure::Failure;
+use crate::global::Global;
 use crate::screen::{Page, Show, Style, print};
 use crate::wait;
 

@@ -8,8 +8,8 @@ use hearth_api::money::Money;
 use hearth_node::household::client::Client;
 
 use super::up::prices;
-use crate::global::Global;
 use crate::failure::Failure;
+use crate::global::Global;
 use crate::screen::{Page, Show, Style, print};
 
 /// Which offers.

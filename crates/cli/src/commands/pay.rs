@@ -9,8 +9,8 @@ use hearth_api::payments::{Paid, PaidSums, Payment};
 use hearth_node::trade::{Answer, Request};
 use hearth_node::wallet;
 
-use crate::global::Global;
 use crate::failure::Failure;
+use crate::global::Global;
 use crate::purse::Purse;
 use crate::screen::print;
 use crate::wait;

@@ -8,8 +8,8 @@ use clap::Args;
 use hearth_api::household::{RelayEvent, RelayReady};
 use hearth_node::relay::{RelayChoice, RelayService};
 
-use crate::global::Global;
 use crate::failure::Failure;
+use crate::global::Global;
 use crate::screen::{Page, Show, Style, print, print_line};
 
 /// Where to relay, and for whom.

@@ -9,8 +9,8 @@ use hearth_api::payments::{ServiceEvent, ServiceReady};
 use hearth_node::keys::Keystore;
 use hearth_node::trade::{FacilitatorOptions, PaidService, ServeOptions};
 
-use crate::global::Global;
 use crate::failure::Failure;
+use crate::global::Global;
 use crate::screen::{Page, Show, Style, print, print_line};
 use crate::{secrets, wait};
 

@@ -9,8 +9,8 @@ use hearth_api::household::ServiceFile;
 use hearth_node::household::service::{Manager, Service};
 use hearth_node::keys::Keystore;
 
-use crate::global::Global;
 use crate::failure::Failure;
+use crate::global::Global;
 use crate::screen::{Page, Show, print};
 
 /// What can be done with the service.

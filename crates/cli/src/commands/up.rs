@@ -8,8 +8,8 @@ use hearth_api::household::{Audience, ModelPrice, NodeEvent, NodeReady};
 use hearth_node::household::{Device, UpOptions};
 
 use super::first_run::{self, Consent};
-use crate::global::Global;
 use crate::failure::Failure;
+use crate::global::Global;
 use crate::screen::{Page, Show, Style, print, print_line};
 use crate::wait;
 

@@ -12,8 +12,8 @@ use clap::Subcommand;
 use hearth_api::wallet::WalletShown;
 use hearth_node::keys::Keystore;
 
-use crate::global::{Global, WhichChain};
 use crate::failure::Failure;
+use crate::global::{Global, WhichChain};
 use crate::screen::{Page, Show, print};
 
 /// What can be done with the wallet.

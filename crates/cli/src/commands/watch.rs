@@ -8,9 +8,9 @@ use hearth_api::payments::{WatchEvent, WatchReady, WatchedClaim};
 use hearth_node::keys::Keystore;
 use hearth_node::trade::{WatchOptions, WatchService};
 
-use crate::global::Global;
 use crate::commands::channels::amount;
 use crate::failure::Failure;
+use crate::global::Global;
 use crate::screen::{Page, Show, Style, print, print_line};
 use crate::{secrets, wait};
 

@@ -196,9 +196,7 @@ impl Prompts {
             let taken = self.inner.pool.take(asker, patience);
             let mut lease = taken.map_err(|error| match error {
                 TakeError::Busy => ReadError::Busy,
-                TakeError::Begin(error) => {
-                    ReadError::Unavailable(error.with_causes().to_string())
-                },
+                TakeError::Begin(error) => ReadError::Unavailable(error.with_causes().to_string()),
             })?;
             if patience.left() < OWN_TIME_MIN {
                 lease.give_back();

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::{Launcher, Prompts, ReadError, is_reader};
-use crate::reading::serve;
 use crate::asker::Asker;
 use crate::gguf::sample::{Sample, array_value, text_value, texts_value, u32_value};
 use crate::prompt::PromptInput;
+use crate::reading::serve;
 use crate::template::Message;
 
 mod grammars;

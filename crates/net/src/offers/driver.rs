@@ -8,10 +8,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use hearth_causes::WithCauses;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
+use hearth_causes::WithCauses;
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::offer::{DeviceId, Offer, SignedOffer};
 use hearth_protocol::time::Timestamp;

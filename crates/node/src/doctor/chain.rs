@@ -2,10 +2,10 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use hearth_causes::WithCauses;
 use alloy_primitives::{Address, Bytes, U256};
 use alloy_sol_types::SolCall;
 use hearth_api::doctor::{Finding, Health};
+use hearth_causes::WithCauses;
 use hearth_chain::bindings::{
     COLLECTOR_ADDRESS, SETTLEMENT_ADDRESS, Settlement, TestDollar, collector_runtime,
     settlement_runtime,

@@ -10,7 +10,6 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use hearth_causes::WithCauses;
 use alloy_primitives::keccak256;
 use axum::extract::{Query, Request, State};
 use axum::middleware::{self, Next};
@@ -23,6 +22,7 @@ use hearth_api::household::{
     WhichDevice,
 };
 use hearth_api::money::Money;
+use hearth_causes::WithCauses;
 use hearth_models::reader::Launcher;
 use hearth_net::Network;
 use hearth_protocol::id::AssetId;
@@ -171,7 +171,8 @@ pub(super) fn refused(status: StatusCode, code: &str, message: &str) -> Response
 
 /// Why something was not done, and what to do about it.
 pub(super) fn not_done(status: StatusCode, error: &impl Advice) -> Response {
-    let body = ErrorBody::new(error.code(), error.with_causes().to_string()).with_next(error.next_step());
+    let body =
+        ErrorBody::new(error.code(), error.with_causes().to_string()).with_next(error.next_step());
     (status, Json(body)).into_response()
 }
 
@@ -329,7 +330,11 @@ async fn join(State(admin): State<Arc<Admin>>, Json(invitation): Json<Invitation
         Ok(ticket) => ticket,
         Err(error) => {
             let error: hearth_net::TicketError = error;
-            return refused(StatusCode::BAD_REQUEST, "bad_ticket", &error.with_causes().to_string());
+            return refused(
+                StatusCode::BAD_REQUEST,
+                "bad_ticket",
+                &error.with_causes().to_string(),
+            );
         }
     };
     match super::join(&admin.network, &admin.members, &ticket).await {

@@ -11,13 +11,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use hearth_causes::WithCauses;
 use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
 use hearth_api::household::{FetchEvent, HomeModel, WhichModel};
+use hearth_causes::WithCauses;
 use hearth_models::library::Label;
 use hearth_net::{Network, PeerAddress};
 use hearth_protocol::content::ContentHash;
@@ -147,8 +147,8 @@ pub(super) async fn fetch(
 
 /// Begins to fetch a model, or finds the fetch that is under way.
 fn begin(admin: &Arc<Admin>, name: &str) -> Result<watch::Receiver<FetchEvent>, String> {
-    let models =
-        Models::open(&admin.home, admin.launcher.clone()).map_err(|error| error.with_causes().to_string())?;
+    let models = Models::open(&admin.home, admin.launcher.clone())
+        .map_err(|error| error.with_causes().to_string())?;
     let known = models.known(name);
     let stated = known.and_then(|model| model.blake3);
     let stated = stated.map(|digest| ContentHash(digest.0));

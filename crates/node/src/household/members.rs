@@ -7,11 +7,11 @@
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use hearth_causes::WithCauses;
 use alloy_primitives::{Address, B256};
 use alloy_signer::SignerSync;
 use alloy_signer_local::PrivateKeySigner;
 use futures::future::BoxFuture;
+use hearth_causes::WithCauses;
 use hearth_chain::client::Environment;
 use hearth_net::{AnswersHousehold, HouseholdAskError, JoinError, Network, PeerAddress, Ticket};
 use hearth_protocol::household::{
@@ -412,7 +412,9 @@ impl Members {
                 drop(told);
             }
             Ok(HouseholdReply::Refused(why)) => info!(%device, %why, "a device tells nothing"),
-            Err(error) => tracing::debug!(%device, error = %error.with_causes(), "a device of the household is away"),
+            Err(error) => {
+                tracing::debug!(%device, error = %error.with_causes(), "a device of the household is away")
+            }
         }
     }
 }
@@ -549,7 +551,9 @@ impl Keeper {
                         warn!(error = %error.with_causes(), "what a device told cannot be written down");
                     }
                 }
-                Err(error) => warn!(%device, error = %error.with_causes(), "a device tells what is not true"),
+                Err(error) => {
+                    warn!(%device, error = %error.with_causes(), "a device tells what is not true")
+                }
             },
             Order::Remove(which, done) => {
                 let removed = find(&next, now, &which)

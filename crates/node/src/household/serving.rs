@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use hearth_causes::WithCauses;
 use hearth_api::household::{self as api, ModelPrice, ServedModel};
+use hearth_causes::WithCauses;
 use hearth_models::engine::{ENGINE, Engine, EngineOptions, LoadError};
 use hearth_models::library::{Entry, Library};
 use hearth_models::reader::{self, Launcher};
@@ -39,11 +39,18 @@ pub(super) async fn serve(
         reason,
     };
     let folder = building.home.models_folder();
-    let library = Library::open(&folder)
-        .map_err(|error| file_fault(&folder.display().to_string(), error.with_causes().to_string()))?;
-    let entries = library
-        .list()
-        .map_err(|error| file_fault(&folder.display().to_string(), error.with_causes().to_string()))?;
+    let library = Library::open(&folder).map_err(|error| {
+        file_fault(
+            &folder.display().to_string(),
+            error.with_causes().to_string(),
+        )
+    })?;
+    let entries = library.list().map_err(|error| {
+        file_fault(
+            &folder.display().to_string(),
+            error.with_causes().to_string(),
+        )
+    })?;
     for entry in &entries {
         readers.add(ModelFile {
             name: entry.manifest.name.clone(),
@@ -65,7 +72,9 @@ pub(super) async fn serve(
             }
             Err(error) if options.models.contains(&name) => return Err(error),
             // Claims and the household's other models do not wait until a file is mended.
-            Err(error) => building.warnings.push(format!("Left out: {}", error.with_causes())),
+            Err(error) => building
+                .warnings
+                .push(format!("Left out: {}", error.with_causes())),
         }
     }
     Ok(served)

@@ -13,13 +13,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use hearth_causes::WithCauses;
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
 use hearth_api::error::ErrorBody;
+use hearth_causes::WithCauses;
 use hearth_protocol::money::{Amount, AmountError};
 use hearth_protocol::x402::PAYMENT_SIGNATURE;
 use http::header::{

@@ -24,9 +24,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use hearth_causes::WithCauses;
 use alloy_primitives::{Address, B256, U256, keccak256};
 use alloy_sol_types::SolValue;
+use hearth_causes::WithCauses;
 use hearth_chain::client::ErrorKind;
 use hearth_chain::sender::SendError;
 use hearth_protocol::claim::gas_price_nano;

@@ -7,10 +7,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use hearth_causes::WithCauses;
 use alloy_primitives::{Address, B256, Bytes, U256, keccak256};
 use alloy_signer_local::PrivateKeySigner;
 use alloy_sol_types::{SolCall, SolEvent, SolValue};
+use hearth_causes::WithCauses;
 use hearth_chain::bindings::{Ember as Erc3009, Settlement};
 use hearth_chain::client::{BlockAt, ChainClient, ChainError, OnchainChannel, TxRequest};
 use hearth_chain::sender::{IntentId, Receipt, SendError, Sender, TxIntent};

@@ -13,7 +13,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hearth_causes::WithCauses;
 use alloy_primitives::Address;
 use axum::body::Body;
 use axum::extract::State;
@@ -21,6 +20,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use hearth_api::error::ErrorBody;
+use hearth_causes::WithCauses;
 use hearth_chain::client::Environment;
 use hearth_protocol::channel::{
     CheckedDeposit, CheckedPayment, OnchainState, PaymentKind, Terms, channel_state, check,

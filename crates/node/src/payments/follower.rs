@@ -18,9 +18,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use hearth_causes::WithCauses;
 use alloy_sol_types::SolEvent;
 use futures::StreamExt;
+use hearth_causes::WithCauses;
 use hearth_chain::bindings::Settlement;
 use hearth_chain::client::ChainError;
 use hearth_chain::index::{

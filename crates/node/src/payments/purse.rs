@@ -14,10 +14,10 @@ mod tab;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hearth_causes::WithCauses;
 use alloy_primitives::{Address, B256, U256};
 use alloy_signer_local::PrivateKeySigner;
 use axum::body::Bytes;
+use hearth_causes::WithCauses;
 use hearth_chain::client::{ChainError, Environment};
 use hearth_protocol::channel::payer::{CorrectionError, Distrust, Outcome, PrepareError, Promise};
 use hearth_protocol::channel::{Voucher, deposit_message};
@@ -671,7 +671,8 @@ impl Purse {
         corrected: bool,
     ) -> Result<Paid, PayError> {
         held.channel().finish(Outcome::NotCharged)?;
-        refused_for_good(response).inspect_err(|error| debug!(error = %error.with_causes(), "not recoverable"))?;
+        refused_for_good(response)
+            .inspect_err(|error| debug!(error = %error.with_causes(), "not recoverable"))?;
         let Some(required) = payment_required(response)? else {
             return Err(PayError::Refused {
                 code: "payment required".to_owned(),

@@ -15,12 +15,12 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use hearth_causes::WithCauses;
 use alloy_primitives::{B256, keccak256};
 use axum::body::{Body, Bytes};
 use axum::response::Response;
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
+use hearth_causes::WithCauses;
 use hearth_chain::client::Environment;
 use hearth_protocol::time::Timestamp;
 use http::{HeaderName, HeaderValue, StatusCode};

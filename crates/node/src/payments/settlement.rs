@@ -14,10 +14,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use hearth_causes::WithCauses;
 use alloy_primitives::{Address, B256};
 use futures::StreamExt;
 use futures::future::join_all;
+use hearth_causes::WithCauses;
 use hearth_chain::client::{ChainError, Environment};
 use hearth_protocol::channel::provider::Record;
 use hearth_protocol::claim::{
@@ -337,7 +337,9 @@ impl Settlement {
                     // A desk that has stopped hears it when it starts again.
                     let _ = self.desk.observe(channel, reading);
                 }
-                Err(error) => warn!(error = %error.with_causes(), %channel, "a channel could not be read"),
+                Err(error) => {
+                    warn!(error = %error.with_causes(), %channel, "a channel could not be read")
+                }
             }
         }
     }
@@ -420,7 +422,9 @@ impl Settlement {
                 Ok(()) => {
                     handed_over.insert(channel, total_claimed);
                 }
-                Err(error) => warn!(error = %error.with_causes(), %channel, "the watchtower did not take a claim"),
+                Err(error) => {
+                    warn!(error = %error.with_causes(), %channel, "the watchtower did not take a claim")
+                }
             }
         }
         Ok(())
@@ -439,6 +443,8 @@ fn log_report(report: &ClaimReport) {
         Ok((transaction, settled)) => {
             info!(%asset, channels, ?reason, %transaction, %settled, "claimed");
         }
-        Err(error) => warn!(%asset, channels, ?reason, error = %error.with_causes(), "a claim failed"),
+        Err(error) => {
+            warn!(%asset, channels, ?reason, error = %error.with_causes(), "a claim failed")
+        }
     }
 }

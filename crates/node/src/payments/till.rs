@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use hearth_causes::WithCauses;
 use alloy_primitives::keccak256;
 use alloy_signer_local::PrivateKeySigner;
+use hearth_causes::WithCauses;
 use hearth_chain::client::{ChainClient, Environment};
 use hearth_chain::sender::{JournalError, RedbJournal, Sender, SenderConfig};
 use hearth_protocol::claim::ClaimPolicy;

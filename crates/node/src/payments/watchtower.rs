@@ -12,7 +12,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hearth_causes::WithCauses;
 use alloy_primitives::{Address, B256};
 use axum::body::Body;
 use axum::extract::State;
@@ -21,6 +20,7 @@ use axum::{Json, Router};
 use futures::StreamExt;
 use futures::future::join_all;
 use hearth_api::error::ErrorBody;
+use hearth_causes::WithCauses;
 use hearth_chain::client::Environment;
 use hearth_protocol::claim::{gas_price_nano, is_claim_covered, row_channel};
 use hearth_protocol::eip712::SettlementDomain;
@@ -331,7 +331,9 @@ impl Watchtower {
         if state.total_claimed >= total_claimed {
             match escrow.claimed_for_sure(channel).await {
                 Ok(claimed) => self.forget(channel, claimed).await?,
-                Err(error) => warn!(error = %error.with_causes(), %channel, "a claim may not be final yet"),
+                Err(error) => {
+                    warn!(error = %error.with_causes(), %channel, "a claim may not be final yet")
+                }
             }
             return Ok(false);
         }

@@ -1,9 +1,9 @@
 //! What was promised on either side, and claims on demand.
 
-use hearth_causes::WithCauses;
 use alloy_primitives::B256;
 use futures::future::BoxFuture;
 use hearth_api::payments::{Channel, Channels, Claim, Claims};
+use hearth_causes::WithCauses;
 use hearth_protocol::channel::payer::Status;
 use hearth_protocol::id::{AssetId, ChannelId};
 use hearth_protocol::money::Amount;

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use hearth_causes::WithCauses;
 use axum::body::Bytes;
 use futures::future::BoxFuture;
 use hearth_api::money::Money;
 use hearth_api::payments::{ChannelTerms, Opened, Payment, Refund, Refunds, Returned};
+use hearth_causes::WithCauses;
 use hearth_protocol::id::{AssetId, ChannelId};
 use hearth_protocol::money::Amount;
 use hearth_protocol::spending::{AssetLimit, Spending, asset_of};

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use hearth_causes::WithCauses;
 use futures::future::BoxFuture;
 use hearth_api::payments::ServiceReady;
+use hearth_causes::WithCauses;
 use hearth_protocol::claim::ClaimPolicy;
 use hearth_protocol::money::Amount;
 use url::Url;

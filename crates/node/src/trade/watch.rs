@@ -8,10 +8,10 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::time::Duration;
 
-use hearth_causes::WithCauses;
 use alloy_primitives::Address;
 use futures::future::{BoxFuture, join_all};
 use hearth_api::payments::{WatchEvent, WatchReady, WatchedClaim};
+use hearth_causes::WithCauses;
 use hearth_chain::client::ChainError;
 use hearth_protocol::id::AssetId;
 use tokio::sync::mpsc;
@@ -190,7 +190,10 @@ async fn watched_chains(config: &Config) -> Result<(Vec<ChainAccess>, Vec<String
     for (chain, settings, error) in silent {
         match silent_access(chain, settings) {
             Ok(access) => {
-                warnings.push(format!("{chain} is watched once it answers: {}", error.with_causes()));
+                warnings.push(format!(
+                    "{chain} is watched once it answers: {}",
+                    error.with_causes()
+                ));
                 chains.push(access);
             }
             Err(error) => warnings.push(format!("{chain} is not watched: {}", error.with_causes())),

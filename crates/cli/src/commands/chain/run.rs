@@ -5,8 +5,8 @@ use hearth_api::chain::{ChainEvent, ChainReady};
 use hearth_node::local_chain::{DEFAULT_PORT, LocalChain, LocalChainOptions};
 use serde::Serialize;
 
-use crate::global::Global;
 use crate::failure::Failure;
+use crate::global::Global;
 use crate::screen::{Page, Show, Style, print, print_line};
 
 /// How to run the embedded chain.

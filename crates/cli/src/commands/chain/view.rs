@@ -6,8 +6,8 @@ use hearth_node::chains::{self, ChainAccess};
 use hearth_node::explorer;
 use hearth_node::home::Config;
 
-use crate::global::{Global, WhichChain};
 use crate::failure::Failure;
+use crate::global::{Global, WhichChain};
 use crate::screen::{Page, Show, Style, print};
 use crate::wait;
 

@@ -4,8 +4,8 @@ use hearth_api::wallet::WalletCreated;
 use hearth_node::home::Home;
 use hearth_node::keys::{Keystore, KeystoreError, RecoveryPhrase, WordCount};
 
-use crate::global::Global;
 use crate::failure::Failure;
+use crate::global::Global;
 use crate::screen::{Page, Show, Style, print};
 use crate::{secrets, wait};
 

@@ -4,9 +4,9 @@ use clap::{Args, ValueEnum};
 use hearth_api::wallet::Exported;
 use hearth_node::keys::Keystore;
 
-use crate::global::Global;
 use crate::confirm::confirm;
 use crate::failure::Failure;
+use crate::global::Global;
 use crate::screen::{Page, Show, print};
 use crate::secrets;
 

@@ -6,10 +6,10 @@ use hearth_node::keys::Keystore;
 use hearth_node::wallet::{self, Order, TransferPlan};
 
 use super::WhichChain;
-use crate::global::Global;
 use crate::commands::chain::money_rows;
 use crate::confirm::confirm;
 use crate::failure::Failure;
+use crate::global::Global;
 use crate::screen::{Page, Show, Style, print};
 use crate::{secrets, wait};
 

@@ -7,8 +7,8 @@ use hearth_api::wallet::PassphraseChanged;
 use hearth_node::home::Part;
 use hearth_node::keys::Keystore;
 
-use crate::global::Global;
 use crate::failure::Failure;
+use crate::global::Global;
 use crate::screen::{Page, Show, Style, print};
 use crate::{secrets, wait};
 

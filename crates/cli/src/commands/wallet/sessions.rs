@@ -5,8 +5,8 @@ use hearth_api::wallet::{Session, Sessions};
 use hearth_node::home::Config;
 use hearth_node::keys::{DeviceIndex, Keystore, Unlocked};
 
-use crate::global::Global;
 use crate::failure::Failure;
+use crate::global::Global;
 use crate::screen::{Page, Show, print};
 use crate::secrets;
 

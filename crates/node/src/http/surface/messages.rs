@@ -3,8 +3,9 @@
 use axum::extract::{Request, State};
 use axum::response::Response;
 use hearth_api::anthropic::{
-    self, AnthropicBlock, BlockDelta, BlockParam, AnthropicContent, Event, MessageEnd, MessageParam, MessagesRequest,
-    OutputFormat, AnthropicRole, StopReason, TokenCount, AnthropicToolChoice, ToolParam,
+    self, AnthropicBlock, AnthropicContent, AnthropicRole, AnthropicToolChoice, BlockDelta,
+    BlockParam, Event, MessageEnd, MessageParam, MessagesRequest, OutputFormat, StopReason,
+    TokenCount, ToolParam,
 };
 use serde_json::{Value, json};
 

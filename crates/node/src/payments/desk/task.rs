@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hearth_causes::WithCauses;
 use alloy_primitives::B256;
 use futures::future::BoxFuture;
+use hearth_causes::WithCauses;
 use hearth_protocol::channel::provider::Event;
 use hearth_protocol::id::ChannelId;
 use tokio::sync::mpsc;

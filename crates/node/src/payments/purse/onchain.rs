@@ -107,7 +107,9 @@ impl Purse {
                 match escrow.unused_for_sure(asset.token, payer, nonce).await {
                     Ok(Some(at_s)) => self.channels.unused(nonce, at_s).await?,
                     Ok(None) => {}
-                    Err(error) => debug!(error = %error.with_causes(), "a one-off payment could not be looked at"),
+                    Err(error) => {
+                        debug!(error = %error.with_causes(), "a one-off payment could not be looked at")
+                    }
                 }
             }
         }

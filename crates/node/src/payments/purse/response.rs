@@ -1,7 +1,7 @@
 //! A reply that was paid for, and its body.
 
-use hearth_causes::WithCauses;
 use axum::body::Bytes;
+use hearth_causes::WithCauses;
 use hearth_protocol::id::ChannelId;
 use hearth_protocol::x402::{PAYMENT_RESPONSE, PaymentRequirements, SettleResponse, decode_header};
 use http::{HeaderMap, StatusCode};
