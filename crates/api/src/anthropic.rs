@@ -11,13 +11,12 @@ use crate::{objects, one_or_list};
 
 /// An error: `{"type":"error","error":{"type":…,"message":…}}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[schemars(rename = "AnthropicErrorReply")]
-pub struct ErrorReply {
+pub struct AnthropicErrorReply {
     /// Always `error`.
     #[serde(rename = "type")]
     pub kind: String,
     /// The error.
-    pub error: ErrorDetail,
+    pub error: AnthropicErrorDetail,
     /// Of an answer that broke: what was charged until then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hearth: Option<AnswerNote>,
@@ -25,8 +24,7 @@ pub struct ErrorReply {
 
 /// What is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[schemars(rename = "AnthropicErrorDetail")]
-pub struct ErrorDetail {
+pub struct AnthropicErrorDetail {
     /// The kind of error.
     #[serde(rename = "type")]
     pub kind: String,
@@ -46,13 +44,13 @@ pub struct MessagesRequest {
     pub max_tokens: Option<u64>,
     /// Instructions.
     #[serde(default)]
-    pub system: Option<Content>,
+    pub system: Option<AnthropicContent>,
     /// Tools that the model may ask for.
     #[serde(default)]
     pub tools: Option<Vec<ToolParam>>,
     /// Whether it may, must or must not ask for a tool.
     #[serde(default, deserialize_with = "objects::optional")]
-    pub tool_choice: Option<ToolChoice>,
+    pub tool_choice: Option<AnthropicToolChoice>,
     /// What the answer must look like.
     #[serde(default)]
     pub output_config: Option<OutputConfig>,
@@ -100,9 +98,8 @@ pub struct TokenCount {
 
 /// Who said a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[schemars(rename = "AnthropicRole")]
 #[serde(rename_all = "lowercase")]
-pub enum Role {
+pub enum AnthropicRole {
     /// The one who asks.
     User,
     /// The model.
@@ -116,23 +113,22 @@ pub enum Role {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct MessageParam {
     /// Who said it.
-    pub role: Role,
+    pub role: AnthropicRole,
     /// What was said.
-    pub content: Content,
+    pub content: AnthropicContent,
 }
 
 /// What was said: text, or blocks of it.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-#[schemars(rename = "AnthropicContent")]
 #[serde(untagged)]
-pub enum Content {
+pub enum AnthropicContent {
     /// Text.
     Text(String),
     /// Blocks that are read one after the other.
     Blocks(Vec<BlockParam>),
 }
 
-impl<'de> Deserialize<'de> for Content {
+impl<'de> Deserialize<'de> for AnthropicContent {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let expected = "a text, or a list of blocks, each an object with a type";
         one_or_list::read(deserializer, expected, Self::Text, Self::Blocks)
@@ -170,7 +166,7 @@ pub struct BlockParam {
     pub source: Option<Value>,
     /// Of a `tool_result`: what came of it. Of a `search_result`: what was found.
     #[serde(default)]
-    pub content: Option<Box<Content>>,
+    pub content: Option<Box<AnthropicContent>>,
     /// Of a `tool_result`: whether it is an error.
     #[serde(default)]
     pub is_error: Option<bool>,
@@ -194,9 +190,8 @@ pub struct ToolParam {
 
 /// Whether the model asks for a tool.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[schemars(rename = "AnthropicToolChoice")]
 #[serde(tag = "type", rename_all = "snake_case")]
-pub enum ToolChoice {
+pub enum AnthropicToolChoice {
     /// As it likes.
     Auto {
         /// Whether it asks for one tool at most.
@@ -281,9 +276,9 @@ pub struct Message {
     #[serde(rename = "type")]
     pub kind: String,
     /// Always `assistant`.
-    pub role: Role,
+    pub role: AnthropicRole,
     /// What was said.
-    pub content: Vec<Block>,
+    pub content: Vec<AnthropicBlock>,
     /// The model.
     pub model: String,
     /// Why it ended; absent while it goes on.
@@ -299,9 +294,8 @@ pub struct Message {
 
 /// A block of an answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[schemars(rename = "AnthropicBlock")]
 #[serde(tag = "type", rename_all = "snake_case")]
-pub enum Block {
+pub enum AnthropicBlock {
     /// Text.
     Text {
         /// The text.
@@ -333,7 +327,7 @@ pub enum Event {
         /// Its place.
         index: u32,
         /// The block so far: empty.
-        content_block: Block,
+        content_block: AnthropicBlock,
     },
     /// A block goes on.
     ContentBlockDelta {
@@ -396,10 +390,9 @@ pub enum BlockDelta {
 
 /// The models that can be asked, page by page.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[schemars(rename = "AnthropicModelList")]
-pub struct ModelList {
+pub struct AnthropicModelList {
     /// The models, by name.
-    pub data: Vec<Model>,
+    pub data: Vec<AnthropicModel>,
     /// Whether others follow; `after_id` asks for them.
     pub has_more: bool,
     /// The first of them.
@@ -410,8 +403,7 @@ pub struct ModelList {
 
 /// A model that can be asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[schemars(rename = "AnthropicModel")]
-pub struct Model {
+pub struct AnthropicModel {
     /// Always `model`.
     #[serde(rename = "type")]
     pub kind: String,

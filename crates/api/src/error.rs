@@ -6,12 +6,12 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorBody {
     /// The error.
-    pub error: ErrorDetail,
+    pub error: AdvisedError,
 }
 
 /// What is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ErrorDetail {
+pub struct AdvisedError {
     /// A stable word that programs match on.
     pub code: String,
     /// A sentence for people.
@@ -25,7 +25,7 @@ impl ErrorBody {
     /// An error with a code for programs and a message for people.
     pub fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
-            error: ErrorDetail {
+            error: AdvisedError {
                 code: code.into(),
                 message: message.into(),
                 next: None,

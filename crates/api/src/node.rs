@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// That a node is there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Health {
+pub struct HealthReply {
     /// Always `ok`.
     pub status: String,
     /// The program's version.

@@ -1,4 +1,4 @@
-//! The list of commands.
+//! The list of commands: how each is written, and which module does it.
 
 use std::process::ExitCode;
 
@@ -38,8 +38,11 @@ pub(crate) struct Arguments {
 
 impl Arguments {
     /// Does what was asked.
+    ///
+    /// # Errors
+    /// Whatever the command says went wrong.
     pub(crate) async fn run(self) -> Result<ExitCode, Failure> {
-        let Self { global, command } = self;
+        let Arguments { global, command } = self;
         match command {
             Command::Chain(command) => chain::run(&global, command).await,
             Command::Wallet(command) => wallet::run(&global, command).await,

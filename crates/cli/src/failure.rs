@@ -3,7 +3,8 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use hearth_api::error::{ErrorBody, ErrorDetail};
+use hearth_api::error::{AdvisedError, ErrorBody};
+use hearth_causes::WithCauses;
 use hearth_node::advice::Advice;
 
 /// The exit code of a command that was understood and not done.
@@ -14,7 +15,7 @@ const ASKED_WRONGLY: u8 = 2;
 /// What went wrong, and what to do.
 #[derive(Debug)]
 pub(crate) struct Failure {
-    detail: ErrorDetail,
+    detail: AdvisedError,
     exit: u8,
 }
 
@@ -22,7 +23,7 @@ impl Failure {
     /// A failure with a code of this crate.
     pub(crate) fn new(code: &str, message: impl Into<String>, next: impl Into<String>) -> Self {
         Self {
-            detail: ErrorDetail {
+            detail: AdvisedError {
                 code: code.to_owned(),
                 message: message.into(),
                 next: Some(next.into()),
@@ -64,7 +65,11 @@ fn capital(sentence: &str) -> String {
 
 impl<E: Advice> From<E> for Failure {
     fn from(error: E) -> Self {
-        Self::new(error.code(), error.to_string(), error.next_step())
+        Self::new(
+            error.code(),
+            error.with_causes().to_string(),
+            error.next_step(),
+        )
     }
 }
 

@@ -1,4 +1,6 @@
-//! The arguments that commands share.
+//! The arguments that several commands share.
+//!
+//! They stand apart from the list of commands, which knows every command: a command knows only what it shares.
 
 use std::path::PathBuf;
 

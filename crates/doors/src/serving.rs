@@ -11,6 +11,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::response::Response;
 use futures::future::BoxFuture;
+use hearth_causes::WithCauses;
 use http::header::CACHE_CONTROL;
 use http::request::Parts;
 use http::{HeaderValue, Request};
@@ -98,13 +99,13 @@ impl Listener {
             match self.socket.accept().await {
                 Ok((stream, peer)) => {
                     if let Err(error) = stream.set_nodelay(true) {
-                        debug!(%error, "a connection delays small pieces");
+                        debug!(error = %error.with_causes(), "a connection delays small pieces");
                     }
                     return (stream, peer);
                 }
                 Err(error) if concerns_one_connection(&error) => {}
                 Err(error) => {
-                    warn!(%error, "no connection can be accepted now");
+                    warn!(error = %error.with_causes(), "no connection can be accepted now");
                     budget.relieve();
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
@@ -283,7 +284,7 @@ pub fn serve(
             connections.spawn(async move {
                 tokio::select! {
                     done = connection => if let Err(error) = done {
-                        debug!(%error, "a connection broke");
+                        debug!(error = %error.with_causes(), "a connection broke");
                     },
                     () = seat.displaced() => debug!(%peer, "a connection made room for another"),
                 }

@@ -13,6 +13,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hearth_causes::WithCauses;
 use thiserror::Error;
 use url::Url;
 
@@ -200,10 +201,8 @@ struct Attempts<'a>(&'a [Attempt]);
 impl fmt::Display for Attempts<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for attempt in self.0 {
-            write!(f, "\n  from {}: {}", attempt.source, attempt.error)?;
-            if let SourceError::Io(error) = &attempt.error {
-                write!(f, " ({error})")?;
-            }
+            let Attempt { source, error } = attempt;
+            write!(f, "\n  from {source}: {}", error.with_causes())?;
         }
         Ok(())
     }

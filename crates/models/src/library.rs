@@ -9,6 +9,7 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use hearth_causes::WithCauses;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -72,7 +73,7 @@ pub struct Entry {
 #[non_exhaustive]
 pub enum LibraryError {
     /// The folder or a file cannot be used.
-    #[error("{path} cannot be used: {source}")]
+    #[error("{path} cannot be used")]
     Io {
         /// Which.
         path: PathBuf,
@@ -81,7 +82,7 @@ pub enum LibraryError {
         source: io::Error,
     },
     /// The file is no model that can be run safely.
-    #[error("the file cannot be used as a model: {0}")]
+    #[error("the file cannot be used as a model")]
     Gguf(#[from] GgufError),
     /// It is a folder, a pipe or a device, which could be read for ever.
     #[error("{0} is no file")]
@@ -163,7 +164,9 @@ impl Library {
         for name in self.names()? {
             match self.resolve(&name) {
                 Ok(entry) => entries.push(entry),
-                Err(error) => tracing::warn!(model = name, %error, "a model is left out"),
+                Err(error) => {
+                    tracing::warn!(model = name, error = %error.with_causes(), "a model is left out");
+                }
             }
         }
         entries.sort_by(|a, b| a.manifest.name.cmp(&b.manifest.name));

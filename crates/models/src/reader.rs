@@ -8,8 +8,8 @@
 //!
 //! A process has one [`Role`]. For prompts it holds the vocabulary and the template of one model
 //! ([`Prompts`]); for grammars it holds the words of one vocabulary, and follows one grammar at a
-//! time ([`Grammars`]); for a trial it runs a whole model once ([`try_out`]). They speak in frames over the standard input and output (`wire`). A reader
-//! may have been taken over by what it read, so every reply is checked before it is used.
+//! time ([`Grammars`]); for a trial it runs a whole model once ([`try_out`]). They speak in frames over the standard input
+//! and output (`wire`). A reader may have been taken over by what it read, so every reply is checked before it is used.
 //!
 //! What is not here: what is read, and how (`prompt`, `grammar`, `gguf`).
 

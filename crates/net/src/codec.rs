@@ -54,7 +54,9 @@ pub enum FrameError {
 /// A message of an answer's stream, in either direction.
 ///
 /// Implemented by [`PayerFrame`] and [`ProviderFrame`] only.
-pub trait Frame: Serialize + DeserializeOwned + Send + Sync + 'static + sealed::Sealed {
+pub trait Frame:
+    Serialize + DeserializeOwned + Send + Sync + 'static + sealed::SealedFrame
+{
     /// Checks every bound that the wire has.
     ///
     /// # Errors
@@ -63,9 +65,9 @@ pub trait Frame: Serialize + DeserializeOwned + Send + Sync + 'static + sealed::
 }
 
 mod sealed {
-    pub trait Sealed {}
-    impl Sealed for super::PayerFrame {}
-    impl Sealed for super::ProviderFrame {}
+    pub trait SealedFrame {}
+    impl SealedFrame for super::PayerFrame {}
+    impl SealedFrame for super::ProviderFrame {}
 }
 
 /// Reads the four bytes before a frame: how many follow.

@@ -1,4 +1,7 @@
-//! Who answers for the household of this device: the node says so, and the network asks.
+//! Who answers for the household, for all that must know who belongs to it.
+//!
+//! It stands apart from the questions' protocol, because the doors look at it too: who may have a connection, or a place
+//! among those who are answered, depends on it.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -33,7 +36,7 @@ impl Desk {
         let _ = self.0.set(desk);
     }
 
-    /// Who answers, if somebody does.
+    /// The one that answers; nothing before the node said so.
     pub(crate) fn get(&self) -> Option<&Arc<dyn AnswersHousehold>> {
         self.0.get()
     }

@@ -3,13 +3,14 @@
 //! Nothing is taken from iroh's presets for public use: no relay and no lookup that the options do
 //! not name. What is left of iroh's defaults is asking nobody.
 
-use std::fmt;
+use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
+use hearth_causes::WithCauses;
 use hearth_protocol::offer::DeviceId;
 use iroh::address_lookup::memory::MemoryLookup;
 use iroh::address_lookup::{AddressLookupBuilder as _, DnsAddressLookup, PkarrPublisher};
@@ -75,7 +76,7 @@ pub(crate) async fn bind(
     if let Some(path) = &options.ports_file
         && let Err(error) = ports::remember(path, &bound.endpoint.bound_sockets())
     {
-        warn!(%error, "the ports are not remembered");
+        warn!(error = %error.with_causes(), "the ports are not remembered");
     }
     Ok(bound)
 }
@@ -104,7 +105,7 @@ async fn bind_at(
     let endpoint = builder
         .bind()
         .await
-        .map_err(|error| OpenError::Bind(format!("{error:#}")))?;
+        .map_err(|error| OpenError::Bind(error.with_causes().to_string()))?;
     Ok(Bound { endpoint, lookup })
 }
 
@@ -131,7 +132,7 @@ fn bind_sockets(
         let opts = iroh::endpoint::BindOpts::default().set_is_required(required);
         builder
             .bind_addr_with_opts(*address, opts)
-            .map_err(|error| OpenError::Bind(format!("{address}: {error:#}")))
+            .map_err(|error| OpenError::Bind(format!("{address}: {}", error.with_causes())))
     })
 }
 
@@ -144,7 +145,7 @@ pub(crate) async fn look_up(
     dialing: &Arc<Dialing>,
 ) -> Result<BoxStream<'static, PeerAddress>, OpenError> {
     let endpoint = &bound.endpoint;
-    let failed = |error: &dyn fmt::Display| OpenError::Bind(format!("{error:#}"));
+    let failed = |error: &dyn Error| OpenError::Bind(error.with_causes().to_string());
     let lookups = endpoint.address_lookup().map_err(|error| failed(&error))?;
     lookups.clear();
     lookups.add(bound.lookup.clone());
@@ -195,9 +196,9 @@ async fn discover(
     let (mdns, lookups) = match (mdns, endpoint.address_lookup()) {
         (Ok(mdns), Ok(lookups)) => (mdns, lookups),
         (mdns, _) => {
-            let error = mdns.err().map(|error| format!("{error:#}"));
+            let reason = mdns.err().map(|error| error.with_causes().to_string());
             warn!(
-                ?error,
+                ?reason,
                 "devices on the local network are not found by themselves"
             );
             return stream::pending().boxed();

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use hearth_causes::WithCauses;
 use iroh::Endpoint;
 use iroh::endpoint::{Connection, Incoming, IncomingAddr};
 use iroh::protocol::DynProtocolHandler;
@@ -67,7 +68,7 @@ impl Entrance {
                 _ = stop.changed() => break,
                 Some(ended) = tasks.join_next() => {
                     if let Err(error) = ended {
-                        warn!(%error, "the task of a connection failed");
+                        warn!(error = %error.with_causes(), "the task of a connection failed");
                     }
                 }
                 incoming = self.endpoint.accept() => match incoming {
@@ -115,7 +116,7 @@ async fn serve(incoming: Incoming, mut pass: Pass, protocols: Arc<Protocols>) {
         return;
     };
     if let Err(error) = handler.accept(connection).await {
-        debug!(%error, "a connection ended with an error");
+        debug!(error = %error.with_causes(), "a connection ended with an error");
     }
 }
 

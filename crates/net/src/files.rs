@@ -16,6 +16,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use std::{fs, io};
 
 use futures::{Stream, StreamExt as _};
+use hearth_causes::WithCauses;
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::offer::DeviceId;
 use iroh_blobs::api::blobs::{AddPathOptions, BlobStatus, ExportMode, ExportOptions, ImportMode};
@@ -182,7 +183,7 @@ struct Aside {
 impl Aside {
     async fn open(folder: PathBuf, turn: OwnedMutexGuard<()>) -> Result<Self, FetchError> {
         let store = FsStore::load(&folder).await;
-        let store = store.map_err(|error| FetchError::Store(format!("{error:#}")))?;
+        let store = store.map_err(|error| FetchError::Store(error.with_causes().to_string()))?;
         Ok(Self {
             files: Files::new(store, folder),
             turn: Some(turn),
@@ -194,7 +195,7 @@ impl Aside {
     async fn remove(mut self) -> Result<(), FetchError> {
         let closed = self.files.store.shutdown().await;
         self.is_closed = true;
-        closed.map_err(|error| FetchError::Store(format!("{error:#}")))?;
+        closed.map_err(|error| FetchError::Store(error.with_causes().to_string()))?;
         // What cannot be removed now is found by the next fetch of the file.
         drop(tokio::fs::remove_dir_all(&self.files.folder).await);
         Ok(())
@@ -214,7 +215,7 @@ impl Drop for Aside {
         let store = self.files.store.clone();
         runtime.spawn(async move {
             if let Err(error) = store.shutdown().await {
-                debug!(%error, "the store of a file that was being fetched did not close");
+                debug!(error = %error.with_causes(), "the store of a file that was being fetched did not close");
             }
             drop(turn);
         });
@@ -260,7 +261,7 @@ impl Files {
         upload_bytes_per_s: Option<u64>,
     ) -> Result<(Self, BlobsProtocol, Doorkeeper), String> {
         let store = FsStore::load(folder).await;
-        let store = store.map_err(|error| format!("{error:#}"))?;
+        let store = store.map_err(|error| error.with_causes().to_string())?;
         let shared = Shared::default();
         let mask = EventMask {
             get: RequestMode::Intercept,
@@ -492,7 +493,7 @@ impl Files {
             match self.get(hub, provider, missing, bytes_max, &mut told).await {
                 Ok(()) => return Ok(()),
                 Err(error) => {
-                    debug!(device = %provider.device, %error, "a file was not given");
+                    debug!(device = %provider.device, error = %error.with_causes(), "a file was not given");
                     failures.push((provider.device, error));
                 }
             }
@@ -535,7 +536,7 @@ impl Files {
                 Ok(Some(GetProgressItem::Progress(bytes))) => progress(bytes),
                 Ok(Some(GetProgressItem::Done(_))) => return Ok(()),
                 Ok(Some(GetProgressItem::Error(error))) => {
-                    let text = format!("{error:#}");
+                    let text = error.with_causes().to_string();
                     return Err(match text.contains("hash mismatch") {
                         true => ProviderError::WrongBytes,
                         false => ProviderError::Refused(text),

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::future::BoxFuture;
+use hearth_causes::WithCauses;
 use hearth_protocol::offer::DeviceId;
 use iroh::EndpointId;
 use iroh_relay::server::{
@@ -155,7 +156,7 @@ impl Relay {
         let mut config = ServerConfig::default();
         config.relay = Some(relay);
         let server = Server::spawn(config).await;
-        let server = server.map_err(|error| RelayError::Listen(format!("{error:#}")))?;
+        let server = server.map_err(|error| RelayError::Listen(error.with_causes().to_string()))?;
         Ok(Self { server })
     }
 
@@ -181,7 +182,7 @@ impl Relay {
     pub fn shutdown(self) -> BoxFuture<'static, Result<(), RelayError>> {
         Box::pin(async move {
             let ended = self.server.shutdown().await;
-            ended.map_err(|error| RelayError::Ended(format!("{error:#}")))
+            ended.map_err(|error| RelayError::Ended(error.with_causes().to_string()))
         })
     }
 }
@@ -230,7 +231,7 @@ async fn tls(certificate: &RelayCertificate) -> Result<TlsConfig, RelayError> {
     );
     let resolver = resolver
         .await
-        .map_err(|error| failed(format!("{error:#}")))?;
+        .map_err(|error| failed(error.with_causes().to_string()))?;
     let server_config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| failed(error.to_string()))?

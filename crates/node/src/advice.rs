@@ -1,7 +1,7 @@
 //! What every error that reaches a person says besides its cause: a stable code, and what to do next.
 //!
-//! A program reads the code, a person reads the step. `Display` of an error stays one sentence about the cause, so
-//! that neither the command line nor the admin surface has to take sentences apart.
+//! A program reads the code, a person reads the step. `Display` of an error stays one sentence about what
+//! failed, so that neither the command line nor the admin surface has to take sentences apart; both show it with its causes.
 
 /// Advice that goes with an error.
 pub trait Advice: std::error::Error {

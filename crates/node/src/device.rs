@@ -21,10 +21,11 @@ use axum::Router;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use hearth_api::household::{NodeReady, ServedModel};
+use hearth_causes::WithCauses;
 use hearth_chain::client::Environment;
 use hearth_models::engine::LoadError;
 use hearth_models::reader::Launcher;
-use hearth_net::{Network, NetworkOptions, OfferChange, OpenError as NetworkError, Reach};
+use hearth_net::{Network, NetworkOptions, OfferChange, OpenError as NetworkError, Reach, Ticket};
 use hearth_payments::escrow::Escrows;
 use hearth_payments::purse::{PayerKeys, Purse};
 use hearth_payments::store::{OpenError, Store, StoreError};
@@ -337,7 +338,7 @@ impl Device {
         self.ledger.write().await;
         // Others learn at once that nothing is offered here any more.
         if let Err(error) = self.network.withdraw() {
-            warn!(%error, "the offer could not be taken back");
+            warn!(error = %error.with_causes(), "the offer could not be taken back");
         }
         self.network.shutdown().await;
         ended
@@ -384,7 +385,7 @@ impl Building<'_> {
                 again.tick().await;
                 let now = Timestamp(environment.now_ms());
                 if let Err(error) = retention::prune::<T>(&store, now).await {
-                    warn!(%error, "old receipts could not be let go");
+                    warn!(error = %error.with_causes(), "old receipts could not be let go");
                 }
             }
         });
@@ -487,7 +488,7 @@ impl Building<'_> {
             tokio::spawn(async move {
                 let weights = served.serving.weights;
                 if let Err(error) = network.share(&served.path, Some(weights)).await {
-                    warn!(model = served.name, %error, "the model's file is not shared");
+                    warn!(model = served.name, error = %error.with_causes(), "the model's file is not shared");
                 }
             });
         }
@@ -546,7 +547,7 @@ impl Building<'_> {
         let models = Models::open(self.home, launcher.clone());
         let models = models.map_err(|error| UpError::File {
             name: self.home.root().display().to_string(),
-            reason: error.to_string(),
+            reason: error.with_causes().to_string(),
         })?;
         Ok(models.pinned())
     }
@@ -560,7 +561,7 @@ impl Building<'_> {
             let now = || Timestamp(environment.now_ms());
             let take = |offer: &Offer| {
                 if let Err(error) = payer.market().observe(now(), offer.clone()) {
-                    info!(device = %offer.device, %error, "an offer is not taken");
+                    info!(device = %offer.device, error = %error.with_causes(), "an offer is not taken");
                 }
             };
             network.offers().iter().for_each(|one| take(&one.offer));
@@ -618,7 +619,7 @@ impl Building<'_> {
                     })
                 };
                 if let Err(error) = published {
-                    warn!(%error, "what this device offers could not be published");
+                    warn!(error = %error.with_causes(), "what this device offers could not be published");
                 }
             }
         });
@@ -653,7 +654,8 @@ impl Building<'_> {
         match own {
             Ok(table) => surface.set_keys(table),
             Err(error) => self.warnings.push(format!(
-                "No API key is known: {error}. {}",
+                "No API key is known: {}. {}",
+                error.with_causes(),
                 error.next_step()
             )),
         }
@@ -664,14 +666,16 @@ impl Building<'_> {
     fn join(&mut self, network: &Network, members: &Members, tickets: &[String]) {
         members.attach(network, &mut self.tasks);
         for text in tickets {
-            match text.parse() {
-                Err(error) => self.warnings.push(format!("A ticket is left out: {error}")),
+            match text.parse::<Ticket>() {
+                Err(error) => self
+                    .warnings
+                    .push(format!("A ticket is left out: {}", error.with_causes())),
                 Ok(ticket) => {
                     let (network, members) = (network.clone(), members.clone());
                     // Not one of the node's parts: it ends when it is done.
                     tokio::spawn(async move {
                         if let Err(error) = household::join(&network, &members, &ticket).await {
-                            warn!(%error, next = error.next_step(), "a ticket was of no use");
+                            warn!(error = %error.with_causes(), next = error.next_step(), "a ticket was of no use");
                         }
                     });
                 }

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use futures::future::BoxFuture;
 use hearth_api::doctor::{Finding, Health, Report};
+use hearth_causes::WithCauses;
 
 use crate::advice::Advice;
 use crate::home::{Config, Home, HomeError, Part};
@@ -46,7 +47,8 @@ fn fault(
 
 /// An error as a finding.
 fn failed(check: &str, error: &dyn Advice) -> Finding {
-    fault(check, Health::Bad, error.to_string(), error.next_step())
+    let message = error.with_causes().to_string();
+    fault(check, Health::Bad, message, error.next_step())
 }
 
 /// Looks at the data folder at `root` and at all it names.

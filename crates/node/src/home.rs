@@ -12,6 +12,7 @@ use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use hearth_causes::WithCauses;
 use thiserror::Error;
 
 use crate::advice::Advice;
@@ -307,7 +308,7 @@ impl Home {
                     continue;
                 }
                 if let Err(error) = private(&entry.path()) {
-                    tracing::debug!(%error, path = %entry.path().display(), "it stays as it is");
+                    tracing::debug!(error = %error.with_causes(), path = %entry.path().display(), "it stays as it is");
                 }
                 if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                     folders.push(entry.path());

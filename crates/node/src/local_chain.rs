@@ -79,7 +79,7 @@ pub enum LocalChainError {
     #[error(transparent)]
     Home(#[from] HomeError),
     /// The chain's file.
-    #[error("{}", with_cause(.0))]
+    #[error(transparent)]
     Open(#[from] OpenError),
     /// The port.
     #[error("port {port} cannot be listened on: {source}")]
@@ -113,14 +113,6 @@ pub enum LocalChainError {
     /// The listener failed.
     #[error("the port failed: {0}")]
     Serve(std::io::Error),
-}
-
-/// The error and what is behind it, in one sentence.
-fn with_cause(error: &OpenError) -> String {
-    match std::error::Error::source(error) {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    }
 }
 
 impl From<SendError> for LocalChainError {

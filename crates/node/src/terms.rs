@@ -8,6 +8,7 @@ use alloy_primitives::{Address, U256};
 use futures::future::join_all;
 use hearth_api::household::{self as api, ModelPrice};
 use hearth_api::money::Money;
+use hearth_causes::WithCauses;
 use hearth_chain::client::{ChainClient, ChainError, Environment, HttpOptions, SystemEnvironment};
 use hearth_chain::sender::SenderConfig;
 use hearth_payments::offer::{AcceptedAsset, DEPOSIT_CEILINGS};
@@ -65,11 +66,13 @@ pub(crate) async fn chain_accesses(config: &Config) -> ChainAccesses {
     let (mut all, unanswered) = all_chains(config).await;
     let mut silent = Vec::new();
     for (chain, settings, error) in unanswered {
-        tracing::warn!(%chain, %error, "the chain is used once it answers");
+        tracing::warn!(%chain, error = %error.with_causes(), "the chain is used once it answers");
         silent.push(chain);
         match silent_access(chain, settings) {
             Ok(access) => all.push(access),
-            Err(error) => tracing::warn!(%chain, %error, "the chain is left out"),
+            Err(error) => {
+                tracing::warn!(%chain, error = %error.with_causes(), "the chain is left out")
+            }
         }
     }
     ChainAccesses { all, silent }

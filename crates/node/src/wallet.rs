@@ -11,6 +11,7 @@ use futures::future::BoxFuture;
 use futures::future::join_all;
 use hearth_api::money::Money;
 use hearth_api::wallet::{Balances, ChainBalances};
+use hearth_causes::WithCauses;
 use hearth_chain::client::ChainError;
 use hearth_protocol::id::ChainId;
 use hearth_protocol::money::Amount;
@@ -67,8 +68,8 @@ pub fn balances<'a>(config: &'a Config, household: Address) -> BoxFuture<'a, Bal
             let outcome = match chains::connect(config, &choice).await {
                 Ok(access) => balances_on(config, &access, household)
                     .await
-                    .map_err(|error| error.to_string()),
-                Err(error) => Err(error.to_string()),
+                    .map_err(|error| error.with_causes().to_string()),
+                Err(error) => Err(error.with_causes().to_string()),
             };
             let (balances, problem) = match outcome {
                 Ok(balances) => (balances, None),

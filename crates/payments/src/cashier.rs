@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use alloy_primitives::{Address, B256, U256, keccak256};
 use alloy_sol_types::SolValue;
+use hearth_causes::WithCauses;
 use hearth_chain::client::ErrorKind;
 use hearth_chain::sender::SendError;
 use hearth_protocol::claim::gas_price_nano;
@@ -307,7 +308,7 @@ impl Tendered {
         // Read after the payment was taken in hand: one that left since is gone from the balance.
         let held = escrow.client().balance_of(self.token, transfer.payer).await;
         let held = held.map_err(|error| {
-            warn!(%error, "a payer's balance could not be read");
+            warn!(error = %error.with_causes(), "a payer's balance could not be read");
             ErrorCode::UnexpectedVerify
         })?;
         if held < U256::from(at_once.units()) {
@@ -347,7 +348,7 @@ impl Tendered {
 
     /// Keeps what it means that a transfer was not made. Returns the transaction in which somebody else made it.
     async fn not_made(&self, error: &SendError) -> Result<String, ErrorCode> {
-        warn!(%error, "a one-off payment was not made");
+        warn!(error = %error.with_causes(), "a one-off payment was not made");
         match error {
             SendError::Reverted { .. } | SendError::WouldFail { .. } => {}
             // It may have been sent: that is asked when the payment comes again.
@@ -364,12 +365,12 @@ impl Tendered {
             // As long as it is not known, it is tried again when the payment comes again.
             Ok(Some((_, false))) => return Err(ErrorCode::UnexpectedSettle),
             Err(error) if error.kind() == ErrorKind::Retryable => {
-                warn!(%error, "it is not known whether somebody else made the transfer");
+                warn!(error = %error.with_causes(), "it is not known whether somebody else made the transfer");
                 return Err(ErrorCode::UnexpectedSettle);
             }
             Ok(None) => {}
             Err(error) => {
-                warn!(%error, "the chain does not show whether somebody else made the transfer")
+                warn!(error = %error.with_causes(), "the chain does not show whether somebody else made the transfer")
             }
         }
         self.cashier.beware(self.purse);
@@ -418,6 +419,6 @@ impl Tendered {
 }
 
 fn store_failed(error: &crate::store::StoreError) -> ErrorCode {
-    error!(%error, "the store failed while a payment was taken");
+    error!(error = %error.with_causes(), "the store failed while a payment was taken");
     ErrorCode::UnexpectedSettle
 }

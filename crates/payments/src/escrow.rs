@@ -10,6 +10,7 @@ use std::sync::Arc;
 use alloy_primitives::{Address, B256, Bytes, U256, keccak256};
 use alloy_signer_local::PrivateKeySigner;
 use alloy_sol_types::{SolCall, SolEvent, SolValue};
+use hearth_causes::WithCauses;
 use hearth_chain::bindings::{Ember as Erc3009, Settlement};
 use hearth_chain::client::{BlockAt, ChainClient, ChainError, OnchainChannel, TxRequest};
 use hearth_chain::sender::{IntentId, Receipt, SendError, Sender, TxIntent};
@@ -957,7 +958,7 @@ fn transfer_call(transfer: &CheckedTransfer, signature: &Signature) -> Bytes {
 
 /// What a payer is told when a simulation fails: its own fault, or the chain's.
 fn refusal(error: &ChainError, what: &str, code: ErrorCode) -> ErrorCode {
-    warn!(%error, what, "the chain would not do it");
+    warn!(error = %error.with_causes(), what, "the chain would not do it");
     match error {
         ChainError::Reverted { .. } => code,
         _ => ErrorCode::ChannelStateRead,
@@ -965,6 +966,6 @@ fn refusal(error: &ChainError, what: &str, code: ErrorCode) -> ErrorCode {
 }
 
 fn failure(error: &SendError, what: &str, code: ErrorCode) -> ErrorCode {
-    warn!(%error, what, "a transaction failed");
+    warn!(error = %error.with_causes(), what, "a transaction failed");
     code
 }

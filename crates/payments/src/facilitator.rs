@@ -20,6 +20,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use hearth_api::error::ErrorBody;
+use hearth_causes::WithCauses;
 use hearth_chain::client::Environment;
 use hearth_doors::{BodyError, read_body};
 use hearth_protocol::channel::{
@@ -578,7 +579,7 @@ fn settled(
 }
 
 fn unreadable(error: &StoreError) -> (ErrorCode, Option<Address>) {
-    error!(%error, "the facilitator's books cannot be used");
+    error!(error = %error.with_causes(), "the facilitator's books cannot be used");
     (ErrorCode::UnexpectedSettle, None)
 }
 

@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use alloy_sol_types::SolEvent;
 use futures::StreamExt;
+use hearth_causes::WithCauses;
 use hearth_chain::bindings::Settlement;
 use hearth_chain::client::ChainError;
 use hearth_chain::index::{
@@ -258,9 +259,9 @@ impl Follower {
             let chain = self.chain();
             // A chain that stays away for days is told of once.
             if was_live || is_first {
-                warn!(%chain, %error, "events cannot be followed; channels are read one by one");
+                warn!(%chain, error = %error.with_causes(), "events cannot be followed; channels are read one by one");
             } else {
-                debug!(%chain, %error, "events can still not be followed");
+                debug!(%chain, error = %error.with_causes(), "events can still not be followed");
             }
             is_first = false;
             environment.sleep(RETRY).await;
@@ -346,7 +347,7 @@ impl Follower {
             match read {
                 Ok(reading) => self.desk.observe(channel, reading)?,
                 Err(error) => {
-                    warn!(%error, %channel, "a channel could not be read");
+                    warn!(error = %error.with_causes(), %channel, "a channel could not be read");
                     unread.push(channel);
                 }
             }

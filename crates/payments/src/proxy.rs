@@ -19,6 +19,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
 use hearth_api::error::ErrorBody;
+use hearth_causes::WithCauses;
 use hearth_doors::read_body;
 use hearth_protocol::money::{Amount, AmountError};
 use hearth_protocol::x402::PAYMENT_SIGNATURE;
@@ -216,7 +217,7 @@ async fn forward(State(upstream): State<Upstream>, request: Request) -> Response
         Ok(reply) if reply.status().is_informational() => unreachable_service(),
         Ok(reply) => receive(reply, meter.as_ref(), upstream.decimals),
         Err(error) => {
-            warn!(error = %error.without_url(), "the service behind the price cannot be reached");
+            warn!(error = %error.without_url().with_causes(), "the service behind the price cannot be reached");
             unreachable_service()
         }
     }

@@ -18,6 +18,7 @@ use alloy_primitives::{Address, B256, U256};
 use alloy_signer_local::PrivateKeySigner;
 use axum::body::Bytes;
 use futures::future::BoxFuture;
+use hearth_causes::WithCauses;
 use hearth_chain::client::{ChainError, Environment};
 use hearth_protocol::channel::payer::{CorrectionError, Distrust, Outcome, PrepareError, Promise};
 use hearth_protocol::channel::{Voucher, deposit_message};
@@ -449,7 +450,7 @@ impl Purse {
             };
             match answered {
                 Err(error) if may_repeat && self.now() < until => {
-                    debug!(error = %error.without_url(), "trying again");
+                    debug!(error = %error.without_url().with_causes(), "trying again");
                     self.environment.sleep(RETRY_EVERY).await;
                 }
                 answered => return Ok(answered?),
@@ -713,7 +714,8 @@ impl Purse {
         corrected: bool,
     ) -> Result<Paid, PayError> {
         held.channel().finish(Outcome::NotCharged)?;
-        refused_for_good(response).inspect_err(|error| debug!(%error, "not recoverable"))?;
+        refused_for_good(response)
+            .inspect_err(|error| debug!(error = %error.with_causes(), "not recoverable"))?;
         let Some(required) = payment_required(response)? else {
             return Err(PayError::Refused {
                 code: "payment required".to_owned(),
@@ -749,7 +751,7 @@ impl Purse {
             Some(escrow) => match escrow.read(held.channel().id()).await {
                 Ok(state) => Some(state),
                 Err(error) => {
-                    warn!(%error, "the chain could not be read while recovering");
+                    warn!(error = %error.with_causes(), "the chain could not be read while recovering");
                     None
                 }
             },

@@ -20,6 +20,7 @@ use axum::body::{Body, Bytes};
 use axum::response::Response;
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
+use hearth_causes::WithCauses;
 use hearth_chain::client::Environment;
 use hearth_protocol::time::Timestamp;
 use http::{HeaderName, HeaderValue, StatusCode};
@@ -232,7 +233,7 @@ impl Replies {
                 Err(error) => Err(error),
             };
             if let Err(error) = done {
-                warn!(%error, "kept replies could not be let go");
+                warn!(error = %error.with_causes(), "kept replies could not be let go");
             }
             environment.sleep(FORGET_EVERY).await;
         }

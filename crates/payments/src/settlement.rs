@@ -17,6 +17,7 @@ use std::time::Duration;
 use alloy_primitives::{Address, B256};
 use futures::StreamExt;
 use futures::future::join_all;
+use hearth_causes::WithCauses;
 use hearth_chain::client::{ChainError, Environment};
 use hearth_protocol::channel::provider::Record;
 use hearth_protocol::claim::{
@@ -126,7 +127,7 @@ impl Settlement {
         loop {
             match self.claim_on(escrow, false).await {
                 Ok(reports) => reports.iter().for_each(log_report),
-                Err(error) => warn!(%error, "what is due could not be read"),
+                Err(error) => warn!(error = %error.with_causes(), "what is due could not be read"),
             }
             self.environment.sleep(PERIOD).await;
         }
@@ -137,7 +138,7 @@ impl Settlement {
         let mut handed_over = BTreeMap::new();
         loop {
             if let Err(error) = self.hand_over(tower, &mut handed_over).await {
-                warn!(%error, "what to hand to the watchtower could not be read");
+                warn!(error = %error.with_causes(), "what to hand to the watchtower could not be read");
             }
             self.environment.sleep(HAND_OVER_PERIOD).await;
         }
@@ -191,11 +192,11 @@ impl Settlement {
             let policy = match self.priced(escrow, asset).await {
                 Ok(policy) => policy,
                 Err(error) if asked => {
-                    warn!(%error, "the price of gas is unknown; claiming whatever it is");
+                    warn!(error = %error.with_causes(), "the price of gas is unknown; claiming whatever it is");
                     self.policy
                 }
                 Err(error) => {
-                    warn!(%error, %asset, "the price of gas is unknown, so claims wait");
+                    warn!(error = %error.with_causes(), %asset, "the price of gas is unknown, so claims wait");
                     continue;
                 }
             };
@@ -229,7 +230,7 @@ impl Settlement {
         match escrow.client().head().await {
             Ok(head) => now.max(Timestamp::from_secs(head.timestamp_s)),
             Err(error) => {
-                warn!(%error, "the chain's time could not be read");
+                warn!(error = %error.with_causes(), "the chain's time could not be read");
                 now
             }
         }
@@ -279,7 +280,7 @@ impl Settlement {
         let unsettled = match escrow.unsettled(receiver, asset.token).await {
             Ok(unsettled) => unsettled,
             Err(error) => {
-                warn!(%error, %asset, "what is left to transfer could not be read");
+                warn!(error = %error.with_causes(), %asset, "what is left to transfer could not be read");
                 return None;
             }
         };
@@ -336,7 +337,9 @@ impl Settlement {
                     // A desk that has stopped hears it when it starts again.
                     let _ = self.desk.observe(channel, reading);
                 }
-                Err(error) => warn!(%error, %channel, "a channel could not be read"),
+                Err(error) => {
+                    warn!(error = %error.with_causes(), %channel, "a channel could not be read")
+                }
             }
         }
     }
@@ -419,7 +422,9 @@ impl Settlement {
                 Ok(()) => {
                     handed_over.insert(channel, total_claimed);
                 }
-                Err(error) => warn!(%error, %channel, "the watchtower did not take a claim"),
+                Err(error) => {
+                    warn!(error = %error.with_causes(), %channel, "the watchtower did not take a claim")
+                }
             }
         }
         Ok(())
@@ -438,6 +443,8 @@ fn log_report(report: &ClaimReport) {
         Ok((transaction, settled)) => {
             info!(%asset, channels, ?reason, %transaction, %settled, "claimed");
         }
-        Err(error) => warn!(%asset, channels, ?reason, %error, "a claim failed"),
+        Err(error) => {
+            warn!(%asset, channels, ?reason, error = %error.with_causes(), "a claim failed")
+        }
     }
 }

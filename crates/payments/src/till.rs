@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use alloy_primitives::keccak256;
 use alloy_signer_local::PrivateKeySigner;
+use hearth_causes::WithCauses;
 use hearth_chain::client::{ChainClient, Environment};
 use hearth_chain::sender::{JournalError, RedbJournal, Sender, SenderConfig};
 use hearth_protocol::claim::ClaimPolicy;
@@ -92,7 +93,7 @@ pub fn open_escrows(
         let (handle, task) = Sender::new(client.clone(), account, journal.clone(), sender)?;
         tasks.spawn(async move {
             if let Err(error) = task.run().await {
-                error!(%error, "the sender of transactions stopped");
+                error!(error = %error.with_causes(), "the sender of transactions stopped");
             }
             "the sender of transactions"
         });
@@ -119,7 +120,7 @@ impl Till {
         let (desk, task) = Desk::new(store.clone(), escrows.clone(), Arc::clone(&clock), run);
         tasks.spawn(async move {
             if let Err(error) = task.run().await {
-                error!(%error, "the payment desk stopped");
+                error!(error = %error.with_causes(), "the payment desk stopped");
             }
             "the payment desk"
         });

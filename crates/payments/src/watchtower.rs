@@ -20,6 +20,7 @@ use axum::{Json, Router};
 use futures::StreamExt;
 use futures::future::join_all;
 use hearth_api::error::ErrorBody;
+use hearth_causes::WithCauses;
 use hearth_chain::client::Environment;
 use hearth_doors::{BodyError, read_body};
 use hearth_protocol::claim::{gas_price_nano, is_claim_covered, row_channel};
@@ -324,14 +325,16 @@ impl Watchtower {
         let state = match escrow.read(channel).await {
             Ok(state) => state,
             Err(error) => {
-                warn!(%error, %channel, "a watched channel could not be read");
+                warn!(error = %error.with_causes(), %channel, "a watched channel could not be read");
                 return Ok(false);
             }
         };
         if state.total_claimed >= total_claimed {
             match escrow.claimed_for_sure(channel).await {
                 Ok(claimed) => self.forget(channel, claimed).await?,
-                Err(error) => warn!(%error, %channel, "a claim may not be final yet"),
+                Err(error) => {
+                    warn!(error = %error.with_causes(), %channel, "a claim may not be final yet")
+                }
             }
             return Ok(false);
         }
@@ -357,7 +360,7 @@ impl Watchtower {
             }
             // The withdrawal does not wait.
             Err(error) => {
-                warn!(%error, "the price of gas is unknown; claiming whatever it is");
+                warn!(error = %error.with_causes(), "the price of gas is unknown; claiming whatever it is");
                 true
             }
         }
@@ -371,7 +374,7 @@ impl Watchtower {
             .await;
         match &outcome {
             Ok(transaction) => info!(%channel, %transaction, "claimed for another device"),
-            Err(error) => warn!(%error, %channel, "a watched claim failed"),
+            Err(error) => warn!(error = %error.with_causes(), %channel, "a watched claim failed"),
         }
         let is_sent = outcome.is_ok();
         self.report(WatchReport::Claimed {
@@ -392,7 +395,7 @@ impl Watchtower {
     async fn watch(&self, escrow: &Escrow, every: Duration) {
         loop {
             if let Err(error) = self.look_at(escrow).await {
-                warn!(%error, "the watched channels could not be read");
+                warn!(error = %error.with_causes(), "the watched channels could not be read");
             }
             self.environment.sleep(every).await;
         }

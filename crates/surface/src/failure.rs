@@ -274,7 +274,7 @@ impl Failure {
     }
 
     /// Anthropic's body, which has no room for the field: the message names it.
-    pub(super) fn anthropic(&self) -> anthropic::ErrorReply {
+    pub(super) fn anthropic(&self) -> anthropic::AnthropicErrorReply {
         let message = match &self.param {
             _ if self.to_anthropic.is_some() => self.to_anthropic.clone().unwrap_or_default(),
             Some(param) => {
@@ -288,9 +288,9 @@ impl Failure {
             }
             None => self.message.clone(),
         };
-        anthropic::ErrorReply {
+        anthropic::AnthropicErrorReply {
             kind: "error".to_owned(),
-            error: anthropic::ErrorDetail {
+            error: anthropic::AnthropicErrorDetail {
                 kind: self.anthropic_kind().to_owned(),
                 message,
             },

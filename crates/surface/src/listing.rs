@@ -3,7 +3,7 @@
 use axum::extract::{Path, RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use hearth_api::anthropic;
-use hearth_api::node::{Health, ReceiptList, SignedReceiptNote};
+use hearth_api::node::{HealthReply, ReceiptList, SignedReceiptNote};
 use hearth_api::openai::models::{Model, ModelList, ModelNote};
 use hearth_protocol::answer::{AnswerId, SignedReceipt};
 use http::header::CONTENT_TYPE;
@@ -21,7 +21,7 @@ const PAGE_MAX: usize = 1_000;
 
 /// That the node is there, for whoever starts or watches it. Needs no key.
 pub(super) async fn health(State(at): State<At>) -> Response {
-    json(&Health {
+    json(&HealthReply {
         status: "ok".to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         models: at.surface.answerer.models().len(),
@@ -131,8 +131,8 @@ impl Page {
     }
 
     /// The page of `models`, which are in the order of their names.
-    fn of(&self, models: Vec<anthropic::Model>) -> anthropic::ModelList {
-        let wanted = |model: &anthropic::Model| {
+    fn of(&self, models: Vec<anthropic::AnthropicModel>) -> anthropic::AnthropicModelList {
+        let wanted = |model: &anthropic::AnthropicModel| {
             self.after.as_ref().is_none_or(|after| model.id > *after)
                 && self.before.as_ref().is_none_or(|before| model.id < *before)
         };
@@ -143,7 +143,7 @@ impl Page {
             data.drain(..data.len().saturating_sub(self.limit));
         }
         data.truncate(self.limit);
-        anthropic::ModelList {
+        anthropic::AnthropicModelList {
             has_more,
             first_id: data.first().map(|model| model.id.clone()),
             last_id: data.last().map(|model| model.id.clone()),
@@ -152,11 +152,11 @@ impl Page {
     }
 }
 
-fn anthropic_model_of(card: ModelCard) -> anthropic::Model {
+fn anthropic_model_of(card: ModelCard) -> anthropic::AnthropicModel {
     let seconds = i64::try_from(card.created_s).unwrap_or_default();
     let created = chrono::DateTime::from_timestamp(seconds, 0).unwrap_or_default();
     let model = model_of(card);
-    anthropic::Model {
+    anthropic::AnthropicModel {
         kind: "model".to_owned(),
         display_name: model.id.clone(),
         id: model.id,

@@ -3,8 +3,9 @@
 use axum::extract::{Request, State};
 use axum::response::Response;
 use hearth_api::anthropic::{
-    self, Block, BlockDelta, BlockParam, Content, Event, MessageEnd, MessageParam, MessagesRequest,
-    OutputFormat, Role, StopReason, TokenCount, ToolChoice, ToolParam,
+    self, AnthropicBlock, AnthropicContent, AnthropicRole, AnthropicToolChoice, BlockDelta,
+    BlockParam, Event, MessageEnd, MessageParam, MessagesRequest, OutputFormat, StopReason,
+    TokenCount, ToolParam,
 };
 use serde_json::{Value, json};
 
@@ -186,33 +187,33 @@ fn tool((index, tool): (usize, ToolParam)) -> Result<Tool, Failure> {
 }
 
 /// The choice, and whether several tools may be asked for at once.
-fn choice(asked: Option<ToolChoice>) -> (Choice, bool) {
+fn choice(asked: Option<AnthropicToolChoice>) -> (Choice, bool) {
     match asked {
         None => (Choice::Auto, true),
-        Some(ToolChoice::Auto {
+        Some(AnthropicToolChoice::Auto {
             disable_parallel_tool_use: one,
         }) => (Choice::Auto, !one.unwrap_or(false)),
-        Some(ToolChoice::Any {
+        Some(AnthropicToolChoice::Any {
             disable_parallel_tool_use: one,
         }) => (Choice::Required, !one.unwrap_or(false)),
-        Some(ToolChoice::Tool { name, .. }) => (Choice::Named(name), false),
-        Some(ToolChoice::None) => (Choice::None, true),
+        Some(AnthropicToolChoice::Tool { name, .. }) => (Choice::Named(name), false),
+        Some(AnthropicToolChoice::None) => (Choice::None, true),
     }
 }
 
 /// Adds a message: each result of a tool becomes one of its own, before what the user says.
 fn append(said: &mut Vec<Message>, index: usize, message: MessageParam) -> Result<(), Failure> {
     let speaker = match message.role {
-        Role::User => Speaker::User,
-        Role::Assistant => Speaker::Assistant,
-        Role::System => Speaker::System,
+        AnthropicRole::User => Speaker::User,
+        AnthropicRole::Assistant => Speaker::Assistant,
+        AnthropicRole::System => Speaker::System,
     };
     let blocks = match message.content {
-        Content::Text(text) => {
+        AnthropicContent::Text(text) => {
             said.push(Message::said(speaker, text));
             return Ok(());
         }
-        Content::Blocks(blocks) => blocks,
+        AnthropicContent::Blocks(blocks) => blocks,
     };
     let (mut texts, mut calls, mut had_result) = (Vec::new(), Vec::new(), false);
     for (block, param) in blocks.into_iter().enumerate() {
@@ -312,10 +313,10 @@ fn document(title: Option<String>, source: Option<Value>, place: &str) -> Result
     }
 }
 
-fn text(content: Content, place: &str) -> Result<String, Failure> {
+fn text(content: AnthropicContent, place: &str) -> Result<String, Failure> {
     let blocks = match content {
-        Content::Text(text) => return Ok(text),
-        Content::Blocks(blocks) => blocks,
+        AnthropicContent::Text(text) => return Ok(text),
+        AnthropicContent::Blocks(blocks) => blocks,
     };
     let texts = blocks.into_iter().enumerate().map(|(index, block)| {
         let place = format!("{place}.{index}");
@@ -367,9 +368,9 @@ async fn whole(mut reader: Reader) -> Result<Response, Failure> {
             Some(Piece::Call(call)) => {
                 if !said.is_empty() {
                     let text = std::mem::take(&mut said);
-                    content.push(Block::Text { text });
+                    content.push(AnthropicBlock::Text { text });
                 }
-                content.push(Block::ToolUse {
+                content.push(AnthropicBlock::ToolUse {
                     id: call_id(&id, &call),
                     name: call.tool,
                     input: request::parse_value(&call.arguments).unwrap_or_else(|_| json!({})),
@@ -380,13 +381,13 @@ async fn whole(mut reader: Reader) -> Result<Response, Failure> {
         }
     };
     if !said.is_empty() {
-        content.push(Block::Text { text: said });
+        content.push(AnthropicBlock::Text { text: said });
     }
     let stop = stop(&end)?;
     Ok(reply_json(&anthropic::Message {
         id: format!("msg_{id}"),
         kind: "message".to_owned(),
-        role: Role::Assistant,
+        role: AnthropicRole::Assistant,
         content,
         model: reader.model,
         stop_reason: Some(stop.stop_reason),
@@ -425,7 +426,7 @@ impl Events {
         }
     }
 
-    fn open(&mut self, content_block: Block, out: &mut Vec<u8>) -> u32 {
+    fn open(&mut self, content_block: AnthropicBlock, out: &mut Vec<u8>) -> u32 {
         let index = self.next;
         self.next += 1;
         let event = Event::ContentBlockStart {
@@ -442,7 +443,7 @@ impl Events {
         }
         if !self.in_text {
             let text = String::new();
-            self.open(Block::Text { text }, out);
+            self.open(AnthropicBlock::Text { text }, out);
             self.in_text = true;
         }
         let index = self.next - 1;
@@ -452,7 +453,7 @@ impl Events {
 
     fn call(&mut self, call: Call, out: &mut Vec<u8>) {
         self.close_text(out);
-        let block = Block::ToolUse {
+        let block = AnthropicBlock::ToolUse {
             id: call_id(&self.id, &call),
             name: call.tool,
             input: json!({}),
@@ -491,7 +492,7 @@ impl Frames for Events {
         let message = anthropic::Message {
             id: format!("msg_{}", self.id),
             kind: "message".to_owned(),
-            role: Role::Assistant,
+            role: AnthropicRole::Assistant,
             content: Vec::new(),
             model: self.model.clone(),
             stop_reason: None,

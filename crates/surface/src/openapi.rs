@@ -3,7 +3,7 @@
 //! `docs/openapi.json` is this document; a test keeps both the same, and rewrites the file when
 //! `HEARTH_WRITE_OPENAPI` is set.
 
-use hearth_api::node::{Health, ReceiptList};
+use hearth_api::node::{HealthReply, ReceiptList};
 use hearth_api::openai::chat::{ChatChunk, ChatCompletion, ChatRequest};
 use hearth_api::openai::completions::{Completion, CompletionRequest};
 use hearth_api::openai::embeddings::{EmbeddingList, EmbeddingsRequest};
@@ -128,7 +128,7 @@ fn node_paths(document: &mut Document) {
         summary,
         error: error.clone(),
     };
-    document.get::<Health>(&route("/health", "That the node is there."));
+    document.get::<HealthReply>(&route("/health", "That the node is there."));
     let summary = "This document.";
     document.get::<Map<String, Value>>(&route("/openapi.json", summary));
     let metrics = route("/metrics", "What was counted, for Prometheus.");
@@ -164,7 +164,7 @@ fn openai_paths(document: &mut Document) {
 }
 
 fn anthropic_paths(document: &mut Document) {
-    let error = document.schema::<anthropic::ErrorReply>();
+    let error = document.schema::<anthropic::AnthropicErrorReply>();
     let route = |path, summary| Route {
         path,
         summary,

@@ -13,10 +13,14 @@ const EDGES: &[(&str, &[&str])] = &[
     ("hearth-protocol", &[]),
     ("hearth-api", &[]),
     ("hearth-calls", &[]),
-    ("hearth-chain", &["hearth-protocol", "hearth-doors"]),
-    ("hearth-doors", &[]),
-    ("hearth-models", &["hearth-calls"]),
-    ("hearth-net", &["hearth-protocol"]),
+    ("hearth-causes", &[]),
+    (
+        "hearth-chain",
+        &["hearth-protocol", "hearth-doors", "hearth-causes"],
+    ),
+    ("hearth-doors", &["hearth-causes"]),
+    ("hearth-models", &["hearth-calls", "hearth-causes"]),
+    ("hearth-net", &["hearth-protocol", "hearth-causes"]),
     (
         "hearth-payments",
         &[
@@ -24,6 +28,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "hearth-chain",
             "hearth-doors",
             "hearth-api",
+            "hearth-causes",
         ],
     ),
     (
@@ -49,10 +54,14 @@ const EDGES: &[(&str, &[&str])] = &[
             "hearth-payments",
             "hearth-surface",
             "hearth-api",
+            "hearth-causes",
         ],
     ),
     ("hearth-sim", &["hearth-protocol"]),
-    ("hearth-cli", &["hearth-node", "hearth-api"]),
+    (
+        "hearth-cli",
+        &["hearth-node", "hearth-api", "hearth-causes"],
+    ),
     (
         "hearth-fuzz",
         &[

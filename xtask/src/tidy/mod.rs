@@ -21,6 +21,7 @@ mod edges;
 mod evidence;
 mod functions;
 mod layout;
+mod logs;
 mod sources;
 mod suite;
 mod types;
@@ -83,6 +84,15 @@ impl Source {
             .components()
             .any(|part| part.as_os_str() == "artifacts")
             || self.text.lines().take(5).any(|line| line.contains(marker))
+    }
+
+    /// The folder of the crate whose product a file belongs to; nothing for files of tests.
+    fn crate_folder(&self) -> Option<PathBuf> {
+        let is_test =
+            self.file_name().ends_with("tests.rs") || self.path.iter().any(|part| part == "tests");
+        let mut parts = self.path.iter();
+        let folder = parts.by_ref().take_while(|part| *part != "src").collect();
+        (self.extension() == "rs" && !is_test && parts.next().is_some()).then_some(folder)
     }
 
     #[cfg(test)]
@@ -153,6 +163,7 @@ fn of_file(source: &Source) -> Vec<Violation> {
         "rs" if !source.is_generated() => {
             violations.extend(functions::rust(source));
             violations.extend(doors::check(source));
+            violations.extend(logs::check(source));
         }
         "sol" => violations.extend(functions::solidity(source)),
         "toml" => violations.extend(layout::lints(source)),

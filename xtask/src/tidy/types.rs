@@ -9,17 +9,6 @@ use super::{Source, Violation};
 
 /// The names that still stand twice, by crate. The list may only get shorter: a name that stands once must leave it.
 const KNOWN: &[(&str, &str)] = &[
-    ("crates/api", "Block"),
-    ("crates/api", "Content"),
-    ("crates/api", "ErrorDetail"),
-    ("crates/api", "ErrorReply"),
-    ("crates/api", "Health"),
-    ("crates/api", "Model"),
-    ("crates/api", "ModelList"),
-    ("crates/api", "Role"),
-    ("crates/api", "ToolChoice"),
-    ("crates/chain", "Machine"),
-    ("crates/net", "Sealed"),
     ("crates/protocol", "Channel"),
     ("crates/protocol", "Distrust"),
     ("crates/protocol", "Effect"),
@@ -40,7 +29,7 @@ pub(super) fn check(sources: &[Source]) -> Vec<Violation> {
 fn check_but(sources: &[Source], known: &[(&str, &str)]) -> Vec<Violation> {
     let mut places: BTreeMap<(PathBuf, String), Vec<(&Path, usize)>> = BTreeMap::new();
     for source in sources {
-        let Some(folder) = crate_folder(source) else {
+        let Some(folder) = source.crate_folder() else {
             continue;
         };
         let Ok(file) = syn::parse_file(&source.text) else {
@@ -85,15 +74,6 @@ fn check_but(sources: &[Source], known: &[(&str, &str)]) -> Vec<Violation> {
     violations
 }
 
-/// The folder of the crate whose product a file belongs to; nothing for files of tests.
-fn crate_folder(source: &Source) -> Option<PathBuf> {
-    let is_test =
-        source.file_name().ends_with("tests.rs") || source.path.iter().any(|part| part == "tests");
-    let mut parts = source.path.iter();
-    let folder = parts.by_ref().take_while(|part| *part != "src").collect();
-    (source.extension() == "rs" && !is_test && parts.next().is_some()).then_some(folder)
-}
-
 fn public_types(items: &[Item], found: &mut Vec<(String, usize)>) {
     for item in items {
         let (visibility, name) = match item {
@@ -117,7 +97,8 @@ fn public_types(items: &[Item], found: &mut Vec<(String, usize)>) {
     }
 }
 
-fn is_for_tests(attribute: &Attribute) -> bool {
+/// Whether an attribute leaves something to tests.
+pub(super) fn is_for_tests(attribute: &Attribute) -> bool {
     let Meta::List(list) = &attribute.meta else {
         return false;
     };

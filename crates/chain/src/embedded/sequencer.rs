@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use alloy_consensus::transaction::Recovered;
 use alloy_consensus::{Transaction, TxEnvelope};
 use alloy_primitives::{B256, Bytes};
+use hearth_causes::WithCauses;
 
 use super::block::ExecutedBlock;
 use super::error::RpcError;
@@ -428,7 +429,7 @@ impl Sequencer {
 
     fn fail(&mut self, error: &StoreError) {
         tracing::error!(
-            error = error as &dyn std::error::Error,
+            error = %error.with_causes(),
             "the embedded chain's store failed; it accepts nothing until a restart"
         );
         self.failed = Some(RpcError::from_store(error));

@@ -5,12 +5,15 @@ use std::{sync::Arc, time::Duration};
 use alloy_primitives::{Address, B256};
 use alloy_rpc_types_eth::{Filter, Log};
 use futures::future::BoxFuture;
+use hearth_causes::WithCauses;
 use redb::Database;
 use tokio::{sync::watch, task::spawn_blocking};
 
 use super::{
     event::IndexedLog,
-    machine::{Answer, Batch, BlockRef, IndexConfig, IndexReject, Machine, Notice, Question, Step},
+    machine::{
+        Answer, Batch, BlockRef, IndexConfig, IndexMachine, IndexReject, Notice, Question, Step,
+    },
     store::{IndexConsumer, IndexStore, IndexStoreError},
 };
 use crate::client::{BlockAt, BlockHeader, ChainClient, ChainError, ErrorKind};
@@ -34,7 +37,7 @@ pub enum IndexError {
 pub struct EventIndex {
     client: ChainClient,
     config: IndexConfig,
-    machine: Machine,
+    machine: IndexMachine,
     store: IndexStore,
     /// Absent only while a commit holds it.
     consumer: Option<Box<dyn IndexConsumer>>,
@@ -80,7 +83,7 @@ impl EventIndex {
         consumer: Box<dyn IndexConsumer>,
     ) -> Result<Self, IndexStoreError> {
         let store = IndexStore::open(database, client.chain().0, &config)?;
-        let machine = Machine::restore(config.clone(), store.remembered()?);
+        let machine = IndexMachine::restore(config.clone(), store.remembered()?);
         let tip = watch::Sender::new(machine.tip());
         Ok(Self {
             client,
@@ -134,7 +137,7 @@ impl EventIndex {
             let answer = match self.ask(&question).await {
                 Ok(answer) => answer,
                 Err(error) if may_pass(&error) => {
-                    tracing::warn!(chain = %self.client.chain(), %error, "the event index waits for its endpoint");
+                    tracing::warn!(chain = %self.client.chain(), error = %error.with_causes(), "the event index waits for its endpoint");
                     return Ok(Pace::Wait);
                 }
                 Err(error) => return Err(IndexError::Chain(error)),
@@ -160,7 +163,7 @@ impl EventIndex {
                     return Ok(Pace::Wait);
                 }
                 Err(reject @ IndexReject::Contradiction { .. }) => {
-                    tracing::warn!(chain = %self.client.chain(), %reject, "nothing was applied; asking again");
+                    tracing::warn!(chain = %self.client.chain(), reject = %reject.with_causes(), "nothing was applied; asking again");
                     return Ok(Pace::Wait);
                 }
                 Err(reject) => return Err(reject.into()),

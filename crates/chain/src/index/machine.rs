@@ -76,7 +76,7 @@ pub enum Answer {
     View {
         /// The newest block.
         head: BlockHeader,
-        /// The block at the height of [`Machine::tip`], if there is a tip and the endpoint has it.
+        /// The block at the height of [`IndexMachine::tip`], if there is a tip and the endpoint has it.
         at_tip: Option<BlockHeader>,
     },
     /// To [`Question::Remembered`]: what the endpoint has at each height, in the order asked.
@@ -124,7 +124,7 @@ pub enum Question {
 pub enum Step {
     /// Ask.
     Ask(Question),
-    /// Make this durable, all or nothing, then call [`Machine::committed`] and go on with [`Question::View`].
+    /// Make this durable, all or nothing, then call [`IndexMachine::committed`] and go on with [`Question::View`].
     Commit(Batch),
     /// Nothing to do until the chain moves.
     Wait(Option<Notice>),
@@ -183,14 +183,14 @@ pub enum IndexReject {
 
 /// The decisions of an index.
 #[derive(Clone, Debug)]
-pub struct Machine {
+pub struct IndexMachine {
     config: IndexConfig,
     remembered: VecDeque<BlockRef>,
     range: u64,
     asked: Option<Question>,
 }
 
-impl Machine {
+impl IndexMachine {
     /// A machine that goes on from what was made durable.
     #[must_use]
     pub fn restore(config: IndexConfig, remembered: VecDeque<BlockRef>) -> Self {

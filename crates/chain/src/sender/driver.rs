@@ -13,6 +13,7 @@ use alloy_consensus::{SignableTransaction, TxEip1559};
 use alloy_eips::eip2718::Encodable2718;
 use alloy_primitives::{B256, TxKind};
 use futures::future::BoxFuture;
+use hearth_causes::WithCauses;
 use tokio::{sync::oneshot, task::spawn_blocking};
 
 use super::{
@@ -21,8 +22,8 @@ use super::{
     intent::{Attempt, IntentId, Receipt, TxIntent},
     journal::{Journal, JournalEntry, JournalError, JournalKey},
     machine::{
-        Effect, Event, Finished, Machine, NotSent, Outcome, Plan, Refusal, SenderConfig, Snapshot,
-        Warning,
+        Effect, Event, Finished, NotSent, Outcome, Plan, Refusal, SenderConfig, SenderMachine,
+        Snapshot, Warning,
     },
 };
 use crate::client::{BlockAt, ChainClient, ChainError, ErrorKind, TxRequest};
@@ -66,7 +67,7 @@ pub struct SenderTask {
     key: JournalKey,
     config: SenderConfig,
     inbox: Inbox,
-    machine: Machine,
+    machine: SenderMachine,
     waiting: BTreeMap<IntentId, Vec<Reply>>,
 }
 
@@ -89,7 +90,7 @@ impl SenderTask {
         inbox: Inbox,
     ) -> Result<Self, JournalError> {
         let now_ms = client.environment().now_ms();
-        let machine = Machine::restore(key.account, config, journal.load(key)?, now_ms);
+        let machine = SenderMachine::restore(key.account, config, journal.load(key)?, now_ms);
         let signer = DynSignerDebug(signer);
         Ok(Self {
             client,
@@ -183,7 +184,7 @@ impl SenderTask {
                 self.feed(Event::Unusable(error.to_string())).await
             }
             Err(error) => {
-                tracing::warn!(chain = %self.key.chain, %error, "the chain could not be looked at; trying again");
+                tracing::warn!(chain = %self.key.chain, error = %error.with_causes(), "the chain could not be looked at; trying again");
                 Ok(())
             }
         }
@@ -244,7 +245,7 @@ impl SenderTask {
                 Event::Impossible(id, NotSent::Unusable(message))
             }
             Err(error) => {
-                tracing::warn!(intent = %id, %error, "gas could not be estimated; trying again");
+                tracing::warn!(intent = %id, error = %error.with_causes(), "gas could not be estimated; trying again");
                 Event::NotEstimated(id)
             }
         }
@@ -349,7 +350,7 @@ impl SenderTask {
         match self.nonce_user(nonce).await {
             Ok(user) => Event::NonceUser(nonce, user),
             Err(error) => {
-                tracing::warn!(nonce, %error, "the block that used a nonce could not be found");
+                tracing::warn!(nonce, error = %error.with_causes(), "the block that used a nonce could not be found");
                 Event::NonceUser(nonce, None)
             }
         }

@@ -97,7 +97,7 @@ pub struct Snapshot {
     pub final_nonce: u64,
     /// What gas costs.
     pub market: FeeMarket,
-    /// Receipts, from blocks of the present chain only, of the hashes in [`Machine::watched`].
+    /// Receipts, from blocks of the present chain only, of the hashes in [`SenderMachine::watched`].
     pub receipts: BTreeMap<B256, Receipt>,
 }
 
@@ -290,7 +290,7 @@ struct Flight {
 
 /// The sender's decisions for one account on one chain.
 #[derive(Clone, Debug)]
-pub struct Machine {
+pub struct SenderMachine {
     account: Address,
     config: SenderConfig,
     queue: VecDeque<Queued>,
@@ -311,7 +311,7 @@ struct Seen {
     market: FeeMarket,
 }
 
-impl Machine {
+impl SenderMachine {
     /// A machine that continues what the journal has.
     #[must_use]
     pub fn restore(

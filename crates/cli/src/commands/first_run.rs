@@ -7,6 +7,7 @@ use std::io::IsTerminal;
 
 use hearth_api::household::{Machine, NodeEvent};
 use hearth_api::wallet::WalletCreated;
+use hearth_causes::WithCauses;
 use hearth_node::advice::Advice;
 use hearth_node::home::Home;
 use hearth_node::keys::{Keystore, RecoveryPhrase, Unlocked, WordCount};
@@ -83,7 +84,13 @@ pub(crate) async fn model(
     let machine = machine::detect(home.root());
     let (name, _) = match models.pick() {
         Ok(pick) => pick,
-        Err(error) => return Ok(Some(format!("{error}. {}", error.next_step()))),
+        Err(error) => {
+            return Ok(Some(format!(
+                "{}. {}",
+                error.with_causes(),
+                error.next_step()
+            )));
+        }
     };
     let bytes = list.to_get.iter().find(|one| one.name == name);
     let (bytes, licence) = bytes.map_or((0, ""), |one| (one.bytes, &*one.licence));
@@ -113,7 +120,8 @@ pub(crate) async fn model(
             Ok(None)
         }
         Err(error) => Ok(Some(format!(
-            "No model could be fetched, so this device asks others: {error}. `hearth models get {name}` tries again."
+            "No model could be fetched, so this device asks others: {}. `hearth models get {name}` tries again.",
+            error.with_causes()
         ))),
     }
 }

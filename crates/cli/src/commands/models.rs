@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 use hearth_api::household::{FetchEvent, HomeModel, HomeModels, WhichModel};
+use hearth_causes::WithCauses;
 use hearth_node::home::Home;
 use hearth_node::models::{Asked, Models, Progress, Stage, Terms, Watch};
 use hearth_node::owner::client::Client;
@@ -149,7 +150,7 @@ async fn from_peers_of(home: &Home, name: String, json: bool) -> Result<HomeMode
             }
             Ok(FetchEvent::Done(model)) => ended = Some(Ok(*model)),
             Ok(FetchEvent::Failed { message }) => ended = Some(Err(message)),
-            Err(error) => ended = Some(Err(error.to_string())),
+            Err(error) => ended = Some(Err(error.with_causes().to_string())),
         }
         false
     };

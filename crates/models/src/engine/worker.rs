@@ -369,15 +369,15 @@ impl Worker<'_> {
     }
 
     /// Ends all that could not be computed.
-    fn fail(&mut self, parts: &[Part], error: &str) {
-        tracing::error!(%error, "a step could not be computed");
+    fn fail(&mut self, parts: &[Part], reason: &str) {
+        tracing::error!(reason, "a step could not be computed");
         let shared = self.shared.clone();
         let mut state = shared.lock();
         for part in parts {
             state.scheduler.abandon(part.work);
             if let Some(active) = self.tasks.remove(&part.work) {
-                let reason = EndReason::Failed(error.to_owned());
-                active.task.say(Event::Ended(reason));
+                let failed = EndReason::Failed(reason.to_owned());
+                active.task.say(Event::Ended(failed));
             }
         }
     }

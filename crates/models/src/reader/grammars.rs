@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
+use hearth_causes::WithCauses;
 use tokio::sync::oneshot;
 
 use super::pool::{Lease, Pool, TakeError};
@@ -240,7 +241,7 @@ impl Follower {
             asker_left: &self.slot.left,
         };
         let mut lease = self.pool.take(self.asker, patience).map_err(|error| {
-            tracing::debug!(%error, "no process for a grammar");
+            tracing::debug!(error = %error.with_causes(), "no process for a grammar");
             match error {
                 TakeError::Busy | TakeError::Begin(ExchangeError::Start(_)) => CompileError::Busy,
                 TakeError::Begin(_) => GrammarError::Unavailable.into(),

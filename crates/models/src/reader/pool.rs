@@ -24,7 +24,7 @@ pub(super) enum TakeError {
     #[error("all readers are busy")]
     Busy,
     /// It could not be started, or did not take what it is for.
-    #[error("a reader could not begin: {0}")]
+    #[error("a reader could not begin")]
     Begin(#[source] ExchangeError),
 }
 

@@ -33,7 +33,7 @@ const LIBRARIES_VARIABLE: &str = "LD_LIBRARY_PATH";
 #[derive(Debug, Error)]
 pub(super) enum ExchangeError {
     /// It could not be started.
-    #[error("it could not be started: {0}")]
+    #[error("it could not be started")]
     Start(#[source] io::Error),
     /// It ended: it took too much memory, or broke.
     #[error("it ended")]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use hearth_causes::WithCauses;
 use thiserror::Error;
 
 use super::pool::{Lease, Open, Pool, TakeError};
@@ -195,7 +196,7 @@ impl Prompts {
             let taken = self.inner.pool.take(asker, patience);
             let mut lease = taken.map_err(|error| match error {
                 TakeError::Busy => ReadError::Busy,
-                TakeError::Begin(error) => ReadError::Unavailable(error.to_string()),
+                TakeError::Begin(error) => ReadError::Unavailable(error.with_causes().to_string()),
             })?;
             if patience.left() < OWN_TIME_MIN {
                 lease.give_back();
@@ -264,7 +265,7 @@ pub(super) fn unopened(path: &str, error: ExchangeError) -> OpenError {
         ExchangeError::Start(error) => OpenError::Reader(error.to_string()),
         error => OpenError::Broken {
             path: path.to_owned(),
-            how: error.to_string(),
+            how: error.with_causes().to_string(),
         },
     }
 }
@@ -280,7 +281,9 @@ fn reopen(path: PathBuf) -> Open {
 fn failure(error: &ExchangeError) -> ReadError {
     match error {
         ExchangeError::TooSlow => ReadError::TooSlow,
-        ExchangeError::Start(_) | ExchangeError::Left => ReadError::Unavailable(error.to_string()),
+        ExchangeError::Start(_) | ExchangeError::Left => {
+            ReadError::Unavailable(error.with_causes().to_string())
+        }
         ExchangeError::Died | ExchangeError::Senseless | ExchangeError::TooLong => {
             ReadError::TooMuch
         }

@@ -35,15 +35,15 @@ pub enum HouseholdMessageError {
 /// A question or an answer about a household.
 ///
 /// Implemented by [`HouseholdAsk`] and [`HouseholdReply`] only.
-pub trait HouseholdMessage: Serialize + DeserializeOwned + sealed::Sealed {
+pub trait HouseholdMessage: Serialize + DeserializeOwned + sealed::SealedMessage {
     /// How many statements it has.
     fn statements(&self) -> usize;
 }
 
 mod sealed {
-    pub trait Sealed {}
-    impl Sealed for super::HouseholdAsk {}
-    impl Sealed for super::HouseholdReply {}
+    pub trait SealedMessage {}
+    impl SealedMessage for super::HouseholdAsk {}
+    impl SealedMessage for super::HouseholdReply {}
 }
 
 impl HouseholdMessage for HouseholdAsk {

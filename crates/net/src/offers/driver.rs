@@ -11,6 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
+use hearth_causes::WithCauses;
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::offer::{DeviceId, Offer, SignedOffer};
 use hearth_protocol::time::Timestamp;
@@ -295,7 +296,7 @@ impl Hub {
         match encode_announcement(&self.sign(&published, now)) {
             Ok(bytes) => Some(bytes),
             Err(error) => {
-                warn!(%error, "this device's offer cannot be sent");
+                warn!(error = %error.with_causes(), "this device's offer cannot be sent");
                 None
             }
         }
@@ -334,7 +335,7 @@ impl Hub {
         let path = path.clone();
         let written = tokio::task::spawn_blocking(move || PeerBook::write(&text, &path)).await;
         if let Ok(Err(error)) = written {
-            warn!(%error, "peers are not remembered");
+            warn!(error = %error.with_causes(), "peers are not remembered");
         }
     }
 }
@@ -428,7 +429,7 @@ impl Driver {
         match self.gossip.subscribe(topic, peers).await {
             Ok(topic) => Some(topic.split()),
             Err(error) => {
-                debug!(%error, "gossip has ended");
+                debug!(error = %error.with_causes(), "gossip has ended");
                 None
             }
         }
@@ -517,7 +518,7 @@ impl Driver {
         state.asked.spawn(async move {
             match exchange::ask(&hub, &peer, teller).await {
                 Ok(found) => hub.welcome(&found, false),
-                Err(error) => debug!(peer = %peer.device, %error, "no offers from a peer"),
+                Err(error) => debug!(peer = %peer.device, error = %error.with_causes(), "no offers from a peer"),
             }
         });
     }
@@ -525,7 +526,7 @@ impl Driver {
 
 async fn send(sender: &GossipSender, bytes: Vec<u8>) {
     if let Err(error) = sender.broadcast_neighbors(Bytes::from(bytes)).await {
-        debug!(%error, "an announcement was not sent");
+        debug!(error = %error.with_causes(), "an announcement was not sent");
     }
 }
 
@@ -534,6 +535,6 @@ async fn join(sender: &GossipSender, device: DeviceId) {
         return;
     };
     if let Err(error) = sender.join_peers(vec![id]).await {
-        debug!(%error, "a neighbour was not joined");
+        debug!(error = %error.with_causes(), "a neighbour was not joined");
     }
 }

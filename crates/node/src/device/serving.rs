@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use hearth_api::household::ServedModel;
+use hearth_causes::WithCauses;
 use hearth_models::engine::{ENGINE, Engine, EngineOptions, LoadError};
 use hearth_models::library::{Entry, Library};
 use hearth_models::reader::{self, Launcher};
@@ -37,11 +38,18 @@ pub(super) async fn serve(
         reason,
     };
     let folder = building.home.models_folder();
-    let library = Library::open(&folder)
-        .map_err(|error| file_fault(&folder.display().to_string(), error.to_string()))?;
-    let entries = library
-        .list()
-        .map_err(|error| file_fault(&folder.display().to_string(), error.to_string()))?;
+    let library = Library::open(&folder).map_err(|error| {
+        file_fault(
+            &folder.display().to_string(),
+            error.with_causes().to_string(),
+        )
+    })?;
+    let entries = library.list().map_err(|error| {
+        file_fault(
+            &folder.display().to_string(),
+            error.with_causes().to_string(),
+        )
+    })?;
     for entry in &entries {
         readers.add(ModelFile {
             name: entry.manifest.name.clone(),
@@ -63,7 +71,9 @@ pub(super) async fn serve(
             }
             Err(error) if options.models.contains(&name) => return Err(error),
             // Claims and the household's other models do not wait until a file is mended.
-            Err(error) => building.warnings.push(format!("Left out: {error}")),
+            Err(error) => building
+                .warnings
+                .push(format!("Left out: {}", error.with_causes())),
         }
     }
     Ok(served)
@@ -79,7 +89,7 @@ async fn begin(
 ) -> Result<Served, UpError> {
     let entry = library.resolve(name).map_err(|error| UpError::File {
         name: name.to_owned(),
-        reason: error.to_string(),
+        reason: error.with_causes().to_string(),
     })?;
     try_out(library, &entry, &options.launcher).await?;
     let loaded = load(&entry, model, config, &options.launcher).await;
@@ -106,7 +116,7 @@ async fn try_out(library: &Library, entry: &Entry, launcher: &Launcher) -> Resul
             source,
         })?;
     if let Err(error) = library.note_ran(entry, ENGINE) {
-        warn!(model = name, %error, "the model is tried again at the next start");
+        warn!(model = name, error = %error.with_causes(), "the model is tried again at the next start");
     }
     Ok(())
 }

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hearth_causes::WithCauses;
 use hearth_payments::store::{Batch, Store, StoreError, Table};
 use hearth_surface::{Spent, Surface};
 use tracing::warn;
@@ -68,7 +69,7 @@ impl Ledger {
         let (now, kept) = self.surface.to_keep();
         let rows: Rows = now.into_iter().map(|spent| (row(&spent), spent)).collect();
         if let Err(error) = self.commit(&rows).await {
-            warn!(%error, "what API keys have spent could not be kept");
+            warn!(error = %error.with_causes(), "what API keys have spent could not be kept");
             return;
         }
         self.written = rows;

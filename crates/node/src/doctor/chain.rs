@@ -5,6 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use alloy_primitives::{Address, Bytes, U256};
 use alloy_sol_types::SolCall;
 use hearth_api::doctor::{Finding, Health};
+use hearth_causes::WithCauses;
 use hearth_chain::bindings::{
     COLLECTOR_ADDRESS, SETTLEMENT_ADDRESS, Settlement, TestDollar, collector_runtime,
     settlement_runtime,
@@ -71,7 +72,7 @@ fn silent(check: &str, error: &ChainError) -> Finding {
     fault(
         check,
         Health::Bad,
-        format!("the chain could not be asked: {error}"),
+        format!("the chain could not be asked: {}", error.with_causes()),
         "Run `hearth doctor` again; if it persists, name another endpoint in config.toml",
     )
 }

@@ -11,6 +11,7 @@ use alloy_primitives::{Address, B256};
 use alloy_signer::SignerSync;
 use alloy_signer_local::PrivateKeySigner;
 use futures::future::BoxFuture;
+use hearth_causes::WithCauses;
 use hearth_chain::client::Environment;
 use hearth_net::{AnswersHousehold, HouseholdAskError, JoinError, Network, PeerAddress, Ticket};
 use hearth_payments::store::{Batch, Store, StoreError, Table};
@@ -413,7 +414,9 @@ impl Members {
                 drop(told);
             }
             Ok(HouseholdReply::Refused(why)) => info!(%device, %why, "a device tells nothing"),
-            Err(error) => tracing::debug!(%device, %error, "a device of the household is away"),
+            Err(error) => {
+                tracing::debug!(%device, error = %error.with_causes(), "a device of the household is away")
+            }
         }
     }
 }
@@ -475,7 +478,7 @@ impl Keeper {
                     None => break,
                 },
                 _ = renew.tick() => if let Err(error) = self.renew().await {
-                    warn!(%error, "the household's certificates cannot be made anew");
+                    warn!(error = %error.with_causes(), "the household's certificates cannot be made anew");
                 },
             }
         }
@@ -547,10 +550,12 @@ impl Keeper {
                         warn!("this device was removed from its household");
                     }
                     if let Err(error) = self.keep(next).await {
-                        warn!(%error, "what a device told cannot be written down");
+                        warn!(error = %error.with_causes(), "what a device told cannot be written down");
                     }
                 }
-                Err(error) => warn!(%device, %error, "a device tells what is not true"),
+                Err(error) => {
+                    warn!(%device, error = %error.with_causes(), "a device tells what is not true")
+                }
             },
             Order::Remove(which, done) => {
                 let removed = find(&next, now, &which)
@@ -624,7 +629,7 @@ impl Keeper {
             Ok(statements) => match self.keep(next).await {
                 Ok(()) => HouseholdReply::Statements(statements),
                 Err(error) => {
-                    warn!(%error, "the household's devices cannot be written down");
+                    warn!(error = %error.with_causes(), "the household's devices cannot be written down");
                     HouseholdReply::Refused(JoinRefusal::Unable)
                 }
             },

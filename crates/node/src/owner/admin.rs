@@ -17,6 +17,7 @@ use hearth_api::household::{
     WhichDevice,
 };
 use hearth_api::money::Money;
+use hearth_causes::WithCauses;
 use hearth_models::reader::Launcher;
 use hearth_net::Network;
 use hearth_payments::desk::{PROVIDER_CHANNELS, StoredChannel};
@@ -102,12 +103,13 @@ pub(super) fn refused(status: StatusCode, code: &str, message: &str) -> Response
 
 /// Why something was not done, and what to do about it.
 pub(super) fn not_done(status: StatusCode, error: &impl Advice) -> Response {
-    let body = ErrorBody::new(error.code(), error.to_string()).with_next(error.next_step());
+    let body =
+        ErrorBody::new(error.code(), error.with_causes().to_string()).with_next(error.next_step());
     (status, Json(body)).into_response()
 }
 
 fn broken(error: &StoreError) -> Response {
-    let message = error.to_string();
+    let message = error.with_causes().to_string();
     refused(StatusCode::INTERNAL_SERVER_ERROR, "store", &message)
 }
 
@@ -260,7 +262,11 @@ async fn join(State(admin): State<Arc<Admin>>, Json(invitation): Json<Invitation
         Ok(ticket) => ticket,
         Err(error) => {
             let error: hearth_net::TicketError = error;
-            return refused(StatusCode::BAD_REQUEST, "bad_ticket", &error.to_string());
+            return refused(
+                StatusCode::BAD_REQUEST,
+                "bad_ticket",
+                &error.with_causes().to_string(),
+            );
         }
     };
     match household::join(&admin.network, &admin.members, &ticket).await {

@@ -17,6 +17,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
 use hearth_api::household::{FetchEvent, HomeModel, WhichModel};
+use hearth_causes::WithCauses;
 use hearth_models::library::Label;
 use hearth_net::{Network, PeerAddress};
 use hearth_protocol::content::ContentHash;
@@ -146,8 +147,8 @@ pub(super) async fn fetch(
 
 /// Begins to fetch a model, or finds the fetch that is under way.
 fn begin(admin: &Arc<Admin>, name: &str) -> Result<watch::Receiver<FetchEvent>, String> {
-    let models =
-        Models::open(&admin.home, admin.launcher.clone()).map_err(|error| error.to_string())?;
+    let models = Models::open(&admin.home, admin.launcher.clone())
+        .map_err(|error| error.with_causes().to_string())?;
     let known = models.known(name);
     let stated = known.and_then(|model| model.blake3);
     let stated = stated.map(|digest| ContentHash(digest.0));
@@ -185,7 +186,7 @@ async fn fetched(
     tell: &watch::Sender<FetchEvent>,
 ) -> Result<HomeModel, String> {
     let here = models.with_weights(&wanted.weights);
-    if let Some(model) = here.map_err(|error| error.to_string())? {
+    if let Some(model) = here.map_err(|error| error.with_causes().to_string())? {
         return Ok(model);
     }
     let file = admin
@@ -204,7 +205,7 @@ async fn fetched(
     let kept = models.take(&file, label, &quiet()).await;
     // It has another name now, or is not wanted.
     drop(std::fs::remove_file(&file));
-    kept.map_err(|error: ModelError| error.to_string())
+    kept.map_err(|error: ModelError| error.with_causes().to_string())
 }
 
 fn quiet() -> Watch {
@@ -230,7 +231,7 @@ async fn from_any(
         let fetched = network.fetch(wanted.weights, *bytes, &from, file, progress);
         match fetched.await {
             Ok(()) => return Ok(()),
-            Err(error) => last = error.to_string(),
+            Err(error) => last = error.with_causes().to_string(),
         }
     }
     Err(last)

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use hearth_causes::WithCauses;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -112,6 +113,6 @@ impl NodeFile {
 
 fn remove(path: &Path) {
     if let Err(error) = std::fs::remove_file(path) {
-        tracing::debug!(%error, "the node's file is gone already");
+        tracing::debug!(error = %error.with_causes(), "the node's file is gone already");
     }
 }

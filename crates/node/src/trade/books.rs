@@ -3,6 +3,7 @@
 use alloy_primitives::B256;
 use futures::future::BoxFuture;
 use hearth_api::payments::{Channel, Channels, Claim, Claims};
+use hearth_causes::WithCauses;
 use hearth_payments::desk::{PROVIDER_CHANNELS, StoredChannel};
 use hearth_payments::purse::{PAYER_CHANNELS, StoredPayerChannel};
 use hearth_payments::settlement::ClaimReport;
@@ -152,7 +153,7 @@ fn idle_store(
     match home.lock(part) {
         Ok(lock) => Ok(Some((Store::open(&path)?, lock))),
         Err(error) => {
-            problems.push(error.to_string());
+            problems.push(error.with_causes().to_string());
             Ok(None)
         }
     }
@@ -270,7 +271,7 @@ pub(crate) async fn claim_all(till: &Till, config: &Config) -> Result<Claims, Bo
 fn claim(report: &ClaimReport, config: &Config) -> Claim {
     let (transaction, units, problem) = match &report.outcome {
         Ok((hash, amount)) => (Some(hash.to_string()), Some(amount.to_string()), None),
-        Err(error) => (None, None, Some(error.to_string())),
+        Err(error) => (None, None, Some(error.with_causes().to_string())),
     };
     let AssetId { chain, token } = report.asset;
     let money = report.outcome.as_ref().ok();

@@ -4,6 +4,7 @@ use axum::body::Bytes;
 use futures::future::BoxFuture;
 use hearth_api::money::Money;
 use hearth_api::payments::{ChannelTerms, Opened, Payment, Refund, Refunds, Returned};
+use hearth_causes::WithCauses;
 use hearth_payments::purse::{
     CHANNELS_PER_PROVIDER_MAX, ChannelQuote, ChannelView, PayError, PayerKeys, PriceTag, Purchase,
     Purse, Refunded, Withdrawal,
@@ -453,7 +454,7 @@ impl Buyer {
                 channel: channel.map(|channel| channel.to_string()),
                 returned: None,
                 transaction: None,
-                problem: Some(error.to_string()),
+                problem: Some(error.with_causes().to_string()),
             },
         };
         refunds.push(refund);

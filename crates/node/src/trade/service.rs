@@ -7,6 +7,7 @@ use std::sync::Arc;
 use alloy_primitives::Address;
 use futures::future::BoxFuture;
 use hearth_api::payments::ServiceReady;
+use hearth_causes::WithCauses;
 use hearth_chain::client::ChainError;
 use hearth_payments::facilitator::{Callers, Facilitator, FindCaller};
 use hearth_payments::gate::Gate;
@@ -419,7 +420,7 @@ impl Office<'_> {
             match table {
                 Ok(table) => table.find(text).map(|key| key.name.clone()),
                 Err(error) => {
-                    tracing::warn!(%error, "the facilitator knows no API key");
+                    tracing::warn!(error = %error.with_causes(), "the facilitator knows no API key");
                     None
                 }
             }
@@ -446,7 +447,8 @@ async fn tower(
         }
         Ok(_) => {}
         Err(error) => warnings.push(format!(
-            "Nobody watches yet: {error}; claims are handed over once {url} answers"
+            "Nobody watches yet: {}; claims are handed over once {url} answers",
+            error.with_causes()
         )),
     }
     Ok(client)

@@ -11,6 +11,7 @@ use std::time::Duration;
 use alloy_primitives::Address;
 use futures::future::{BoxFuture, join_all};
 use hearth_api::payments::{WatchEvent, WatchReady, WatchedClaim};
+use hearth_causes::WithCauses;
 use hearth_chain::client::ChainError;
 use hearth_payments::escrow::Escrows;
 use hearth_payments::store::{OpenError, Store};
@@ -243,10 +244,13 @@ async fn watched_chains(config: &Config) -> Result<(Vec<ChainAccess>, Vec<String
     for (chain, settings, error) in silent {
         match silent_access(chain, settings) {
             Ok(access) => {
-                warnings.push(format!("{chain} is watched once it answers: {error}"));
+                warnings.push(format!(
+                    "{chain} is watched once it answers: {}",
+                    error.with_causes()
+                ));
                 chains.push(access);
             }
-            Err(error) => warnings.push(format!("{chain} is not watched: {error}")),
+            Err(error) => warnings.push(format!("{chain} is not watched: {}", error.with_causes())),
         }
     }
     Ok((chains, warnings))

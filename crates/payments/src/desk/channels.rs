@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use hearth_causes::WithCauses;
 use hearth_chain::client::Environment;
 use hearth_protocol::channel::CheckedDeposit;
 use hearth_protocol::channel::provider::{
@@ -492,7 +493,7 @@ impl Channels {
             match escrow.look(channel).await {
                 Ok((state, sight)) => Event::Onchain { state, sight },
                 Err(error) => {
-                    tracing::warn!(%error, %channel, "a channel could not be read");
+                    tracing::warn!(error = %error.with_causes(), %channel, "a channel could not be read");
                     Event::ReadFailed
                 }
             }

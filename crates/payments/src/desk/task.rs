@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use alloy_primitives::B256;
 use futures::future::BoxFuture;
+use hearth_causes::WithCauses;
 use hearth_protocol::channel::provider::Event;
 use hearth_protocol::id::ChannelId;
 use tokio::sync::mpsc;
@@ -118,7 +119,7 @@ impl DeskTask {
             Errand::Forget(SentDeposit { escrow, nonce }) => {
                 self.forgetting.spawn(async move {
                     if let Err(error) = escrow.forget_deposit(nonce).await {
-                        warn!(%error, "a deposit that is on record stays in the journal");
+                        warn!(error = %error.with_causes(), "a deposit that is on record stays in the journal");
                     }
                 });
             }
@@ -131,7 +132,7 @@ impl DeskTask {
         let (id, event) = match ended {
             Ok((id, event)) => (id, Some(event)),
             Err(error) => {
-                error!(%error, "a payment's transaction task failed");
+                error!(error = %error.with_causes(), "a payment's transaction task failed");
                 (error.id(), None)
             }
         };

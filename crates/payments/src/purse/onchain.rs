@@ -1,6 +1,7 @@
 //! What a payer can do about its channels without the provider: look, and take the rest back.
 
 use futures::future::BoxFuture;
+use hearth_causes::WithCauses;
 use hearth_protocol::channel::OnchainState;
 use hearth_protocol::id::{AssetId, ChainId, ChannelId};
 use hearth_protocol::money::Amount;
@@ -111,7 +112,9 @@ impl Purse {
                 match escrow.unused_for_sure(asset.token, payer, nonce).await {
                     Ok(Some(at_s)) => self.channels.unused(nonce, at_s).await?,
                     Ok(None) => {}
-                    Err(error) => debug!(%error, "a one-off payment could not be looked at"),
+                    Err(error) => {
+                        debug!(error = %error.with_causes(), "a one-off payment could not be looked at")
+                    }
                 }
             }
         }
@@ -124,7 +127,7 @@ impl Purse {
         match escrow.balance_for_sure(channel).await {
             Ok((balance, at_s)) => Some(Sure { balance, at_s }),
             Err(error) => {
-                debug!(%error, "a channel could not be read at a confirmed block");
+                debug!(error = %error.with_causes(), "a channel could not be read at a confirmed block");
                 None
             }
         }

@@ -1,6 +1,7 @@
 //! A reply that was paid for, and its body.
 
 use axum::body::Bytes;
+use hearth_causes::WithCauses;
 use hearth_protocol::id::ChannelId;
 use hearth_protocol::x402::{PAYMENT_RESPONSE, PaymentRequirements, SettleResponse, decode_header};
 use http::{HeaderMap, StatusCode};
@@ -134,7 +135,7 @@ impl PaidBody {
         if let (Some((channels, id)), Some(total)) = (&self.channel, total)
             && let Err(error) = channels.correct_down(*id, total).await
         {
-            warn!(%error, "the true charge of a stream could not be kept");
+            warn!(error = %error.with_causes(), "the true charge of a stream could not be kept");
         }
         self.end = Some(settled);
     }

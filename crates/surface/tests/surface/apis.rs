@@ -2,7 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use hearth_api::anthropic::{Block, Event, Message};
+use hearth_api::anthropic::{AnthropicBlock, Event, Message};
 use hearth_api::openai::responses::{OutputItem, Response};
 use hearth_protocol::answer::Grammar;
 use hearth_surface::answers::{Input, Speaker};
@@ -310,7 +310,7 @@ async fn anthropics_programs_are_answered_in_their_form() {
         "messages": said("one two three"), "stop_sequences": [" three"], "top_k": 5,
     });
     let reply: Message = serde_json::from_value(served.ask(path, &body).await).unwrap();
-    assert!(matches!(&reply.content[..], [Block::Text { text }] if text == "one two"));
+    assert!(matches!(&reply.content[..], [AnthropicBlock::Text { text }] if text == "one two"));
     assert_eq!(json!(reply.stop_reason), "stop_sequence");
     assert_eq!(reply.stop_sequence.as_deref(), Some(" three"));
     assert_eq!(

@@ -66,7 +66,7 @@ impl Branch {
             .collect()
     }
 
-    fn answer(&self, machine: &Machine, question: &Question) -> Answer {
+    fn answer(&self, machine: &IndexMachine, question: &Question) -> Answer {
         match question {
             Question::View => Answer::View {
                 head: self.blocks.last().unwrap().0,
@@ -104,7 +104,7 @@ struct Ledger {
 }
 
 impl Ledger {
-    fn commit(&mut self, machine: &mut Machine, batch: &Batch) {
+    fn commit(&mut self, machine: &mut IndexMachine, batch: &Batch) {
         if let Some(height) = batch.roll_back_to {
             self.logs.retain(|log| log.block_number <= height);
         }
@@ -113,7 +113,7 @@ impl Ledger {
     }
 
     /// Asks `branch` until it has nothing new.
-    fn catch_up(&mut self, machine: &mut Machine, branch: &Branch) {
+    fn catch_up(&mut self, machine: &mut IndexMachine, branch: &Branch) {
         let mut question = Question::View;
         for _ in 0..10_000 {
             match machine.handle(branch.answer(machine, &question)).unwrap() {
@@ -132,8 +132,8 @@ impl Ledger {
     }
 }
 
-fn caught_up(branch: &Branch) -> (Machine, Ledger) {
-    let mut machine = Machine::restore(config(), VecDeque::new());
+fn caught_up(branch: &Branch) -> (IndexMachine, Ledger) {
+    let mut machine = IndexMachine::restore(config(), VecDeque::new());
     let mut ledger = Ledger::default();
     ledger.catch_up(&mut machine, branch);
     (machine, ledger)
@@ -159,7 +159,7 @@ fn only_what_has_enough_blocks_on_top_is_applied() {
         blocks_on_top: 5,
         ..config()
     };
-    let mut machine = Machine::restore(deep, VecDeque::new());
+    let mut machine = IndexMachine::restore(deep, VecDeque::new());
     let mut ledger = Ledger::default();
     ledger.catch_up(&mut machine, &branch);
     assert_eq!(machine.tip().unwrap().number, 14);
@@ -168,7 +168,7 @@ fn only_what_has_enough_blocks_on_top_is_applied() {
 #[test]
 fn a_range_is_halved_until_the_endpoint_is_content_and_grows_again() {
     let branch = Branch::of(60);
-    let mut machine = Machine::restore(config(), VecDeque::new());
+    let mut machine = IndexMachine::restore(config(), VecDeque::new());
     let mut question = Question::View;
     let mut asked = Vec::new();
     loop {
@@ -198,7 +198,7 @@ fn a_range_is_halved_until_the_endpoint_is_content_and_grows_again() {
 #[test]
 fn even_one_block_that_is_too_much_is_asked_for_by_hash() {
     let branch = Branch::of(60);
-    let mut machine = Machine::restore(config(), VecDeque::new());
+    let mut machine = IndexMachine::restore(config(), VecDeque::new());
     let mut step = machine
         .handle(branch.answer(&machine, &Question::View))
         .unwrap();
@@ -277,7 +277,7 @@ fn events_that_contradict_themselves_are_not_applied() {
         },
     ];
     for (case, damage) in damages.iter().enumerate() {
-        let mut machine = Machine::restore(config(), VecDeque::new());
+        let mut machine = IndexMachine::restore(config(), VecDeque::new());
         let step = machine
             .handle(branch.answer(&machine, &Question::View))
             .unwrap();
@@ -299,7 +299,7 @@ fn a_branch_that_breaks_off_is_applied_up_to_the_break() {
     let branch = Branch::of(6);
     let mut other = Branch::of(3);
     (0..3).for_each(|_| other.grow(7, 1));
-    let mut machine = Machine::restore(config(), VecDeque::new());
+    let mut machine = IndexMachine::restore(config(), VecDeque::new());
     machine
         .handle(branch.answer(&machine, &Question::View))
         .unwrap();
@@ -344,7 +344,7 @@ proptest! {
     #[test]
     fn whatever_mixture_of_branches_answers_the_ledger_is_that_of_one_branch(acts in acts(), first in 1..60_u64) {
         let mut history = vec![Branch::of(first)];
-        let mut machine = Machine::restore(config(), VecDeque::new());
+        let mut machine = IndexMachine::restore(config(), VecDeque::new());
         let mut ledger = Ledger::default();
         let mut question = Question::View;
         for (salt, act) in (1_u64..).zip(acts) {
@@ -363,7 +363,7 @@ proptest! {
                     continue;
                 }
                 Act::Crash => {
-                    machine = Machine::restore(config(), machine.remembered.clone());
+                    machine = IndexMachine::restore(config(), machine.remembered.clone());
                     question = Question::View;
                     continue;
                 }

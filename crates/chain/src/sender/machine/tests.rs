@@ -74,7 +74,7 @@ fn receipt(hash: B256, block_number: u64) -> Receipt {
 
 /// A machine with the steps that a driver would take for it.
 struct Bench {
-    machine: Machine,
+    machine: SenderMachine,
     now_ms: u64,
     broadcasts: Vec<Attempt>,
     finished: Vec<(IntentId, Outcome)>,
@@ -85,7 +85,7 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         Self {
-            machine: Machine::restore(ACCOUNT, config(), Vec::new(), START_MS),
+            machine: SenderMachine::restore(ACCOUNT, config(), Vec::new(), START_MS),
             now_ms: START_MS,
             broadcasts: Vec::new(),
             finished: Vec::new(),
@@ -153,7 +153,7 @@ fn nonces_are_given_without_gaps_and_no_more_than_allowed_at_once() {
 fn what_goes_first_waits_for_nothing_that_others_asked() {
     let config = SenderConfig::default();
     let mut bench = Bench::new();
-    bench.machine = Machine::restore(ACCOUNT, config, Vec::new(), START_MS);
+    bench.machine = SenderMachine::restore(ACCOUNT, config, Vec::new(), START_MS);
     let name = |number: usize| IntentId::new(format!("asked-{number}")).unwrap();
     for number in 0..=MAX_QUEUED {
         let asked = Event::Submit(name(number), intent(1), Lane::Usual, None);
@@ -456,7 +456,7 @@ struct WorldTx {
 }
 
 struct World {
-    machine: Machine,
+    machine: SenderMachine,
     now_ms: u64,
     journal: BTreeMap<IntentId, JournalEntry>,
     blocks: Vec<Vec<WorldTx>>,
@@ -471,7 +471,7 @@ struct World {
 impl World {
     fn new() -> Self {
         Self {
-            machine: Machine::restore(ACCOUNT, config(), Vec::new(), START_MS),
+            machine: SenderMachine::restore(ACCOUNT, config(), Vec::new(), START_MS),
             now_ms: START_MS,
             journal: BTreeMap::new(),
             blocks: vec![Vec::new(); 8],
@@ -627,7 +627,7 @@ impl World {
     fn restart(&mut self) {
         self.effects_until_crash = None;
         let entries = self.journal.values().cloned().collect();
-        self.machine = Machine::restore(ACCOUNT, config(), entries, self.now_ms);
+        self.machine = SenderMachine::restore(ACCOUNT, config(), entries, self.now_ms);
         for number in self.submitted.clone() {
             self.submit(number);
         }

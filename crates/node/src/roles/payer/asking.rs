@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::future::pending;
 use std::time::Duration;
 
+use hearth_causes::WithCauses;
 use hearth_models::engine::{EndReason, Event as Made, Generation};
 use hearth_net::{FrameReceiver, FrameSender, Liveness, RecvError};
 use hearth_payments::purse::{PayError, Tab};
@@ -260,7 +261,7 @@ impl Asking {
         let stream = match connected {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
-                info!(%device, %error, "a provider cannot be reached");
+                info!(%device, error = %error.with_causes(), "a provider cannot be reached");
                 return Event::NotOpened;
             }
             Err(_) => return Event::NotOpened,
@@ -301,7 +302,7 @@ impl Asking {
         // Not waited for: it ends when the connection stands, or after the time that one may take.
         tokio::spawn(async move {
             if let Err(error) = network.prepare(device).await {
-                info!(%device, %error, "the next provider cannot be reached now");
+                info!(%device, error = %error.with_causes(), "the next provider cannot be reached now");
             }
         });
     }
@@ -396,7 +397,7 @@ impl Asking {
                 self.say_source().await;
             }
             Err(error) => {
-                info!(%error, "this device does not answer");
+                info!(error = %error.with_causes(), "this device does not answer");
                 let (cause, verdict) = causes::of_submit(&error);
                 self.refuse(cause, verdict, causes::to_refusal(&error));
             }
@@ -422,7 +423,7 @@ impl Asking {
             return;
         };
         if let Err(error) = peer.sender.send(frame).await {
-            info!(%error, "a provider takes nothing more");
+            info!(error = %error.with_causes(), "a provider takes nothing more");
             self.tell(Event::Closed { garbage: false });
         }
     }
@@ -460,7 +461,7 @@ impl Asking {
             match tab.settle(settlement).await {
                 Ok(charged) => add(&mut self.charged, tab.asset(), charged),
                 Err(error) => {
-                    warn!(%error, "a provider's charge is not believed");
+                    warn!(error = %error.with_causes(), "a provider's charge is not believed");
                     self.tell(Event::Closed { garbage: true });
                     return;
                 }
@@ -482,7 +483,7 @@ impl Asking {
             Err(error) => Err(error),
         };
         if let Err(error) = written {
-            warn!(%error, "a receipt could not be kept");
+            warn!(error = %error.with_causes(), "a receipt could not be kept");
         }
     }
 
@@ -573,7 +574,7 @@ impl Asking {
                 (true, false) => tab.lost().await,
             };
             if let Err(error) = closed {
-                warn!(%error, "a payment could not be brought to its end");
+                warn!(error = %error.with_causes(), "a payment could not be brought to its end");
             }
         }
         self.promised = false;
@@ -711,7 +712,7 @@ async fn heard(
                 Ok(Some(frame)) => Event::Frame(Box::new(frame)),
                 Ok(None) => Event::Closed { garbage: false },
                 Err(error) => {
-                    info!(%error, "a provider's stream ended");
+                    info!(error = %error.with_causes(), "a provider's stream ended");
                     let garbage = matches!(error, RecvError::Garbage { .. });
                     Event::Closed { garbage }
                 }
