@@ -23,6 +23,7 @@ use hearth_payments::gate::{Gate, Meter, PaidLayer, UNPAID_BYTES_MAX};
 use hearth_payments::offer::{Price, Pricing};
 use hearth_protocol::answer;
 use hearth_protocol::answer::request::OUTPUT_TOKENS_MAX;
+use hearth_protocol::audience::Openness;
 use hearth_protocol::id::AssetId;
 use hearth_protocol::money::Amount;
 use hearth_protocol::x402::PAYMENT_SIGNATURE;
