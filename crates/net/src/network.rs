@@ -16,6 +16,9 @@ use tokio::time::interval;
 
 use crate::admission::Admission;
 use crate::answers::{ANSWER_ALPN, AnswerProtocol, Asker, ConnectError, IncomingAnswer};
+use crate::chain::{
+    AnswersChain, CHAIN_ALPN, ChainAskError, ChainAsker, ChainProtocol, Sequencer,
+};
 use crate::codec::{ANNOUNCEMENT_BYTES_MAX, AnnouncementError};
 use crate::dialing::{Dialing, Teller};
 use crate::endpoint;
@@ -112,6 +115,8 @@ struct Inner {
     asker: Arc<Asker>,
     files: Files,
     desk: Desk,
+    sequencer: Sequencer,
+    chains: ChainAsker,
     membership: Membership,
     stop: watch::Sender<bool>,
     tasks: Mutex<JoinSet<()>>,
@@ -158,13 +163,19 @@ impl Network {
             book,
         });
         hub.note_own_addresses();
+        let sequencer = Sequencer::default();
         let (arrived, incoming) = mpsc::channel(INCOMING_ANSWERS_MAX);
         let entrance = Entrance::new(endpoint.clone(), admission.clone())
             .accept(ANSWER_ALPN, AnswerProtocol::new(arrived, options.patience))
             .accept(OFFERS_ALPN, ExchangeProtocol::new(hub.clone()))
             .accept(HOUSEHOLD_ALPN, HouseholdProtocol::new(desk.clone()))
+            .accept(
+                CHAIN_ALPN,
+                ChainProtocol::new(sequencer.clone(), desk.clone()),
+            )
             .accept(GOSSIP_ALPN, gossip.clone())
             .accept(iroh_blobs::ALPN, blobs);
+        let chains = ChainAsker::new(endpoint.clone());
         let asker = Arc::new(Asker::new(endpoint, options.patience));
         let (stop, stopped) = watch::channel(false);
         let (close, closing) = watch::channel(false);
@@ -184,6 +195,8 @@ impl Network {
             asker,
             files,
             desk,
+            sequencer,
+            chains,
             membership: options.membership,
             stop,
             tasks: Mutex::new(tasks),
@@ -363,6 +376,25 @@ impl Network {
         household::ask(&hub.endpoint, address, question).await
     }
 
+    /// Lets `chain` answer what others ask of the chain that this device runs. Until then they hear that it runs none.
+    pub fn answer_chain(&self, chain: Arc<dyn AnswersChain>) {
+        self.inner.sequencer.answer_by(chain);
+    }
+
+    /// Asks the chain that a device runs: `request` and the reply are bodies of JSON-RPC. What is known of where the
+    /// device is is used beside `hint`.
+    ///
+    /// # Errors
+    /// When it cannot be reached, runs no chain, is busy, or a bound is broken.
+    pub async fn ask_chain(
+        &self,
+        hint: &PeerAddress,
+        request: &[u8],
+    ) -> Result<Vec<u8>, ChainAskError> {
+        let address = self.locate(hint.device, Some(hint))?;
+        self.inner.chains.ask(address, request).await
+    }
+
     /// Serves a file from where it is, to whoever asks for its hash. The first time it is read
     /// whole to be hashed; later only when it changed.
     ///
@@ -442,6 +474,7 @@ impl Network {
         let _ = self.inner.stop.send(true);
         take(&self.inner.tasks).join_all().await;
         self.inner.asker.close();
+        self.inner.chains.close();
         let _ = self.inner.close.send(true);
         take(&self.inner.entrance).join_all().await;
         self.inner.files.settle().await;

@@ -21,6 +21,7 @@ pub mod payments;
 pub mod reader;
 pub mod relay;
 pub mod roles;
+pub mod shared_chain;
 pub mod store;
 pub mod trade;
 pub mod wallet;

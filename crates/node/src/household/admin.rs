@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use alloy_primitives::keccak256;
+use axum::body::Bytes;
 use axum::extract::{Query, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -28,10 +29,11 @@ use hearth_protocol::id::AssetId;
 use hearth_protocol::market::Weighed;
 use hearth_protocol::money::Amount;
 use http::StatusCode;
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use serde::{Deserialize, Serialize};
 
 use super::UpError;
+use super::chain_line::ChainLine;
 use super::from_peers::Fetches;
 use super::keys::Keys;
 use super::members::{self, Member, Members};
@@ -45,6 +47,9 @@ use crate::payments::till::Till;
 use crate::roles::payer::Payer;
 use crate::roles::provider::StoredSale;
 use crate::roles::retention::{self, Sum};
+use crate::shared_chain::door::CHAIN_ROUTE;
+use crate::shared_chain::ticket::TicketPayload;
+use crate::shared_chain::use_chain;
 use crate::store::{StoreError, Table};
 use crate::trade;
 use crate::wallet::money;
@@ -128,6 +133,7 @@ pub(super) struct Admin {
     pub(super) fetches: Fetches,
     pub(super) till: Option<Till>,
     pub(super) config: Config,
+    pub(super) chain: ChainLine,
 }
 
 /// The owner's routes, behind the token of `file`.
@@ -146,6 +152,7 @@ pub(super) fn router(admin: Admin, file: &NodeFile) -> Router {
         .route("/hearth/channels", get(channels))
         .merge(super::paying::routes())
         .route("/hearth/keys", post(take_keys))
+        .route(CHAIN_ROUTE, post(chain))
         .with_state(Arc::new(admin))
         .layer(middleware::from_fn(move |request, next| {
             let token = Arc::clone(&token);
@@ -308,13 +315,18 @@ fn summed(admin: &Admin) -> Result<Earnings, StoreError> {
 }
 
 async fn invite(State(admin): State<Arc<Admin>>, Json(asked): Json<InviteAsked>) -> Response {
-    let Some(hours) = asked.household_hours else {
-        let ticket = admin.network.ticket(Vec::new()).to_string();
-        return Json(Invitation { ticket }).into_response();
+    let invited = match asked.household_hours {
+        None => Ok(None),
+        Some(hours) => {
+            let ttl_ms = u64::from(hours).saturating_mul(HOUR_MS);
+            admin.members.invite(ttl_ms).await.map(Some)
+        }
     };
-    let ttl_ms = u64::from(hours).saturating_mul(HOUR_MS);
-    let invited = admin.members.invite(ttl_ms).await;
-    match invited.and_then(|invitation| members::ticket(&admin.network, &invitation)) {
+    let payload = invited.map(|invitation| TicketPayload {
+        invitation,
+        chain: admin.chain.ticket(),
+    });
+    match payload.and_then(|payload| members::ticket(&admin.network, &payload)) {
         Ok(ticket) => {
             let ticket = ticket.to_string();
             Json(Invitation { ticket }).into_response()
@@ -324,19 +336,32 @@ async fn invite(State(admin): State<Arc<Admin>>, Json(asked): Json<InviteAsked>)
 }
 
 async fn join(State(admin): State<Arc<Admin>>, Json(invitation): Json<Invitation>) -> Response {
-    let ticket = match invitation.ticket.parse() {
+    let ticket: hearth_net::Ticket = match invitation.ticket.parse() {
         Ok(ticket) => ticket,
         Err(error) => {
             let error: hearth_net::TicketError = error;
             return refused(StatusCode::BAD_REQUEST, "bad_ticket", &error.to_string());
         }
     };
+    if let Err(error) = TicketPayload::of(&ticket) {
+        return refused(StatusCode::BAD_REQUEST, "bad_ticket", &error.to_string());
+    }
     match super::join(&admin.network, &admin.members, &ticket).await {
         Ok(()) => {
+            let chain = match use_chain(&admin.home, &ticket) {
+                Ok(chain) => chain.map(|chain| chain.to_string()),
+                Err(error) => return not_done(StatusCode::CONFLICT, &error),
+            };
             let (household, _) = admin.members.household();
             let joined = members::invitation(&ticket).is_some();
             let household = joined.then(|| household.to_string());
-            Json(Joined { household }).into_response()
+            let is_later = false;
+            Json(Joined {
+                household,
+                chain,
+                is_later,
+            })
+            .into_response()
         }
         Err(error) => not_done(StatusCode::CONFLICT, &error),
     }
@@ -387,6 +412,21 @@ async fn leave(State(admin): State<Arc<Admin>>) -> Response {
     }
 }
 
+/// Answers the owner's commands about the network's chain, as its JSON-RPC does.
+async fn chain(State(admin): State<Arc<Admin>>, request: Bytes) -> Response {
+    let Some(carrier) = admin.chain.carrier() else {
+        let message = "this node uses the chains of its configuration, not the network's";
+        return refused(StatusCode::CONFLICT, "no_chain", message);
+    };
+    match carrier.carry(request.to_vec()).await {
+        Ok(reply) => ([(CONTENT_TYPE, "application/json")], reply).into_response(),
+        Err(error) => {
+            let message = error.to_string();
+            refused(StatusCode::BAD_GATEWAY, "chain_unavailable", &message)
+        }
+    }
+}
+
 /// Takes the API keys in that a command has just written.
 async fn take_keys(State(admin): State<Arc<Admin>>) -> Response {
     let table = Keys::open(&admin.home).and_then(|keys| keys.table(&admin.config));
@@ -402,7 +442,7 @@ async fn take_keys(State(admin): State<Arc<Admin>>) -> Response {
 /// Claims what is due, now.
 async fn claim(State(admin): State<Arc<Admin>>) -> Response {
     let Some(till) = &admin.till else {
-        let message = "no chain answered when this node started; start it again once one does";
+        let message = "config.toml names no chain that could be used; name one, and start the node again";
         return refused(StatusCode::CONFLICT, "no_chain", message);
     };
     match trade::claim_all(till, &admin.config).await {

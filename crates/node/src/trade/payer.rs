@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use serde_json::Value;
 use url::Url;
 
-use super::{TradeError, chain_accesses, environment, money_of};
+use super::{TradeError, chain_access, chain_accesses, environment, money_of};
 use crate::home::{Config, Home, HomeLock, Part};
 use crate::keys::Unlocked;
 use crate::payments::purse::{
@@ -92,6 +92,10 @@ impl Payer {
             };
             let mut tasks = Tasks::new();
             let chains = chain_accesses(&config).await;
+            if let Some(network) = config.network_chain.as_ref().filter(|_| chains.all.is_empty()) {
+                // Nothing else could be paid on, so what keeps the network's chain away is the answer.
+                chain_access(&config, network.id()).await?;
+            }
             let escrows = open_escrows(chains.all, &till_keys, &store, &mut tasks)?;
             let payer_keys = PayerKeys {
                 household: keys.household(),
