@@ -1,7 +1,10 @@
 //! The chains that the configuration names, as clients that were seen to serve the right chain.
 //!
 //! Endpoints are tried in their order; the first that answers as the configured chain is used. Which chain is meant
-//! is never guessed: with several configured, the caller has to say.
+//! is never guessed: with several configured, the caller has to say. Where none is configured, the network's is meant, and
+//! [`door`] finds the way to it.
+
+mod door;
 
 use futures::future::BoxFuture;
 use hearth_chain::client::{ChainClient, ChainError, HttpOptions, RetryPolicy};
@@ -13,7 +16,6 @@ use url::Url;
 use crate::advice::Advice;
 use crate::home::{Config, HomeError, NetworkChain};
 use crate::local_chain::LocalChainError;
-use crate::shared_chain::door;
 
 /// Tries of one call by a command that somebody waits for.
 const ATTEMPTS_WHILE_WAITING: u32 = 2;
@@ -86,6 +88,9 @@ pub enum AccessError {
     /// Another device runs it, which only the node can ask.
     #[error("{0} is run by another device of the network, and this one is not up")]
     NodeNeeded(ChainId),
+    /// The node that is up uses the chain of before it joined.
+    #[error("the node that is up does not use {0} yet, the chain of the network that it joined")]
+    NodeBehind(ChainId),
     /// This device's own chain cannot be opened.
     #[error(transparent)]
     Own(Box<LocalChainError>),
@@ -114,6 +119,7 @@ impl Advice for AccessError {
             Self::Home(error) => error.code(),
             Self::Own(error) => error.code(),
             Self::NotMade | Self::NodeNeeded(_) => "not_up",
+            Self::NodeBehind(_) => "start_again",
         }
     }
 
@@ -141,6 +147,7 @@ impl Advice for AccessError {
             Self::NotMade => {
                 "Start `hearth up`, which makes one, or `hearth chain run`".to_owned()
             }
+            Self::NodeBehind(_) => "Stop `hearth up` and start it again".to_owned(),
             Self::NodeNeeded(_) => {
                 "Start it with `hearth up` in another terminal, and ask again".to_owned()
             }

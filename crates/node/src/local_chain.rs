@@ -6,6 +6,7 @@
 //! made for that one transaction and forgotten).
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use alloy_primitives::{Address, U256, keccak256};
@@ -25,11 +26,11 @@ use hearth_chain::sender::{
 use hearth_protocol::id::{AssetId, ChainId};
 use hearth_protocol::money::Amount;
 use thiserror::Error;
+use url::Url;
 
 use crate::advice::Advice;
 use crate::home::{Home, HomeError, HomeLock, NetworkChain, Part};
 use crate::http::{Budget, Listener, Shutdown};
-use crate::shared_chain::door;
 use crate::wallet::{OrderError, money_of_units, parse_account};
 
 /// The port unless another is chosen: the one that tools expect a development chain on.
@@ -44,6 +45,11 @@ const TEST_DOLLAR_SYMBOL: &str = "TESTUSD";
 const MINT_GAS_MAX: u64 = 200_000;
 /// How long an account may take to be funded, in milliseconds.
 const MINT_DEADLINE_MS: u64 = 60_000;
+
+/// The file in which the chain says where it answers.
+const URL_FILE: &str = "chain.url";
+/// The longest such file, in bytes.
+const URL_BYTES_MAX: u64 = 256;
 
 /// How to run a chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -227,7 +233,7 @@ impl LocalChain {
                 settlement: SETTLEMENT_ADDRESS.to_string(),
                 funded,
             };
-            door::say_running_at(home, &ready.url);
+            say_running_at(home, &ready.url);
             Ok(Self {
                 home: home.clone(),
                 chain,
@@ -256,7 +262,7 @@ impl LocalChain {
             .serve(self.listener, Budget::of_process(), shutdown)
             .await
             .map_err(LocalChainError::Serve)?;
-        door::unsay(&self.home);
+        unsay(&self.home);
         let block = self.chain.block_number()?;
         self.chain.shutdown();
         Ok(block)
@@ -291,6 +297,32 @@ pub(crate) fn open_own(
             Err(error.into())
         }
     }
+}
+
+fn url_path(home: &Home) -> PathBuf {
+    home.root().join(URL_FILE)
+}
+
+/// Says where the chain answers, for the other commands of its data folder. They look whether it is true.
+fn say_running_at(home: &Home, url: &str) {
+    if let Err(error) = std::fs::write(url_path(home), url) {
+        tracing::warn!(%error, "other commands do not find this chain by themselves");
+    }
+}
+
+/// Takes that back.
+fn unsay(home: &Home) {
+    // One that stays behind is looked at and not believed.
+    drop(std::fs::remove_file(url_path(home)));
+}
+
+/// Where `hearth chain run` says that it answers.
+pub(crate) fn running_at(home: &Home) -> Option<Url> {
+    let path = url_path(home);
+    if std::fs::metadata(&path).ok()?.len() > URL_BYTES_MAX {
+        return None;
+    }
+    std::fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
 /// Remembers the id of the chain that this data folder has.

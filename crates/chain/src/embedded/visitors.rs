@@ -112,7 +112,7 @@ impl VisitorDoor {
     #[must_use]
     pub fn answer(&self, body: &[u8]) -> Vec<u8> {
         let began = Instant::now();
-        let call = |method: &str, params| {
+        let call = |method: &str, params: Value| {
             if !VISITOR_METHODS.contains(&method) {
                 return Err(rpc::unknown(method));
             }

@@ -134,6 +134,9 @@ fn a_device_that_is_up_joins_and_uses_the_chain_from_its_next_start_on() {
     let joined = laptop.run(&["join", given, "--json"]).json();
     assert_eq!(joined["household"], tower.household());
     assert_eq!(joined["chain"], host.ready["chain"]["chain"]);
+    // Until it is started again, it says so instead of showing what is on the chain of before.
+    let behind = laptop.run(&["chain", "blocks", "--json"]).error(1);
+    assert_eq!(behind["code"], "start_again");
     guest.stop("TERM");
     let guest = up(&laptop);
     assert_eq!(guest.ready["chain"]["chain"], host.ready["chain"]["chain"]);

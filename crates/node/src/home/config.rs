@@ -308,16 +308,15 @@ impl Config {
             return Err(not_text());
         }
         let text = String::from_utf8(bytes).map_err(|_| not_text())?;
-        let network = match names_chains(&text) {
-            true => None,
-            false => {
-                let folder = path.parent().unwrap_or(Path::new("."));
-                let found = NetworkChain::of(folder);
-                Some(found.map_err(|source| ConfigError::Io {
-                    path: folder.join(NetworkChain::FILE),
-                    source,
-                })?)
-            }
+        let network = if names_chains(&text) {
+            None
+        } else {
+            let folder = path.parent().unwrap_or(Path::new("."));
+            let found = NetworkChain::of(folder);
+            Some(found.map_err(|source| ConfigError::Io {
+                path: folder.join(NetworkChain::FILE),
+                source,
+            })?)
         };
         Self::parse(&text, network.as_ref()).map_err(|Fault { offset, reason }| ConfigError::Line {
             path: path.to_owned(),

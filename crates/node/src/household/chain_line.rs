@@ -15,7 +15,7 @@ use crate::payments::till::ChainAccess;
 use crate::shared_chain::guest::GuestLine;
 use crate::shared_chain::host::HostedChain;
 use crate::shared_chain::ticket::ChainTicket;
-use crate::shared_chain::{door, money};
+use crate::shared_chain::{carried, money};
 use crate::trade::{self, ChainAccesses};
 
 /// How long the start of a node waits for the device that runs the chain, and for the first test money.
@@ -125,7 +125,7 @@ impl Building<'_> {
             (Some(joined), _) => {
                 let line = Arc::new(GuestLine::new(joined.host.clone()));
                 let carrier: Arc<dyn Carrier> = Arc::<GuestLine>::clone(&line);
-                let client = door::carried(carrier, &network, HttpOptions::default());
+                let client = carried(carrier, &network, HttpOptions::default());
                 (client, Some(line))
             }
             (None, Some(hosted)) => {

@@ -1,28 +1,25 @@
 //! How the owner's commands reach the network's chain: through the node that is up, through `hearth chain run`, or by
 //! opening the file.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use alloy_primitives::U64;
 use futures::StreamExt;
 use futures::future::BoxFuture;
-use hearth_chain::client::{Carrier, CarryError, ChainClient, HttpOptions, SystemEnvironment};
+use hearth_chain::client::{Carrier, CarryError, ChainClient, HttpOptions};
+use hearth_protocol::id::ChainId;
 use http::header::CONTENT_TYPE;
+use serde::Deserialize;
 use url::Url;
 
-use super::host::HostedChain;
-use crate::chains::AccessError;
+use super::AccessError;
 use crate::home::{Home, NetworkChain, Part};
 use crate::household::NodeFile;
-use crate::local_chain::LocalChainError;
+use crate::local_chain::{self, LocalChainError};
+use crate::shared_chain::host::HostedChain;
+use crate::shared_chain::{CHAIN_ROUTE, carried};
 
-/// Where a node answers its owner's commands about the network's chain.
-pub(crate) const CHAIN_ROUTE: &str = "/hearth/chain";
-/// The file in which `hearth chain run` says where it answers.
-const URL_FILE: &str = "chain.url";
-/// The longest such file, in bytes.
-const URL_BYTES_MAX: u64 = 256;
 /// The longest reply that is read, in bytes: a batch of the longest replies of the embedded chain.
 const REPLY_BYTES_MAX: usize = 64 << 20;
 /// How long one request may take.
@@ -75,27 +72,27 @@ impl Carrier for NodeDoor {
 }
 
 /// A way to the network's chain, and in words where it is.
-pub(crate) struct Door {
-    pub(crate) client: ChainClient,
-    pub(crate) place: String,
+pub(super) struct Door {
+    pub(super) client: ChainClient,
+    pub(super) place: String,
 }
 
 /// Finds the way to the network's chain.
 ///
 /// # Errors
 /// [`AccessError`] where no process has the chain and this one cannot open it.
-pub(crate) async fn open(
+pub(super) async fn open(
     network: &NetworkChain,
     options: HttpOptions,
 ) -> Result<Door, AccessError> {
     let home = Home::open(network.root()).map_err(AccessError::Home)?;
-    if let Some(door) = of_node(&home, network, options).await {
+    if let Some(door) = of_node(&home, network, options).await? {
         return Ok(door);
     }
     if network.joined().is_some() {
         return Err(AccessError::NodeNeeded(network.id()));
     }
-    if let Some(url) = running_at(&home) {
+    if let Some(url) = local_chain::running_at(&home) {
         let client = ChainClient::http(url.clone(), network.id(), options);
         if let Ok(client) = client
             && client.connect().await.is_ok()
@@ -117,22 +114,42 @@ pub(crate) async fn open(
     })
 }
 
-async fn of_node(home: &Home, network: &NetworkChain, options: HttpOptions) -> Option<Door> {
-    let node = NodeFile::read(home)?;
+/// What `eth_chainId` answers.
+#[derive(Deserialize)]
+struct Named {
+    result: U64,
+}
+
+/// The way through the node that is up; nothing where none is.
+async fn of_node(
+    home: &Home,
+    network: &NetworkChain,
+    options: HttpOptions,
+) -> Result<Option<Door>, AccessError> {
+    let (Some(node), Ok(http)) = (NodeFile::read(home), crate::http::client()) else {
+        return Ok(None);
+    };
     let place = format!("{} (hearth up)", node.url);
-    let http = crate::http::client().ok()?;
     let door = NodeDoor { node, http };
-    // A node that was killed has left its file behind; it does not answer at all.
-    let probe = br#"{"jsonrpc":"2.0","id":0,"method":"eth_chainId"}"#;
+    let probe = br#"{"jsonrpc":"2.0","id":0,"method":"eth_chainId","params":[]}"#;
     match door.ask(probe.to_vec()).await {
-        // Another node may have begun before the chain was configured otherwise.
-        Err(CarryError::Refused(_)) => None,
-        Err(_) if !is_up(&door).await => None,
-        _ => Some(Door {
-            client: carried(Arc::new(door), network, options),
-            place,
-        }),
+        // It belongs to another folder, or to a configuration that named chains.
+        Err(CarryError::Refused(_)) => return Ok(None),
+        // A node that was killed has left its file behind.
+        Err(_) if !is_up(&door).await => return Ok(None),
+        // Its chain is away, which the caller finds out.
+        Err(_) => {}
+        Ok(reply) => match serde_json::from_slice::<Named>(&reply) {
+            Ok(named) if ChainId(named.result.to()) != network.id() => {
+                return Err(AccessError::NodeBehind(network.id()));
+            }
+            _ => {}
+        },
     }
+    Ok(Some(Door {
+        client: carried(Arc::new(door), network, options),
+        place,
+    }))
 }
 
 /// Whether anything listens where the node should.
@@ -144,38 +161,4 @@ async fn is_up(door: &NodeDoor) -> bool {
         return false;
     };
     tokio::net::TcpStream::connect(&*addresses).await.is_ok()
-}
-
-pub(crate) fn carried(
-    carrier: Arc<dyn Carrier>,
-    network: &NetworkChain,
-    options: HttpOptions,
-) -> ChainClient {
-    ChainClient::carried(carrier, network.id(), options, Arc::new(SystemEnvironment))
-}
-
-fn url_path(home: &Home) -> PathBuf {
-    home.root().join(URL_FILE)
-}
-
-/// Where `hearth chain run` says that it answers.
-fn running_at(home: &Home) -> Option<Url> {
-    let path = url_path(home);
-    if std::fs::metadata(&path).ok()?.len() > URL_BYTES_MAX {
-        return None;
-    }
-    std::fs::read_to_string(path).ok()?.trim().parse().ok()
-}
-
-/// Says where `hearth chain run` answers, for the other commands of its data folder. They look whether it is true.
-pub(crate) fn say_running_at(home: &Home, url: &str) {
-    if let Err(error) = std::fs::write(url_path(home), url) {
-        tracing::warn!(%error, "other commands do not find this chain by themselves");
-    }
-}
-
-/// Takes that back.
-pub(crate) fn unsay(home: &Home) {
-    // One that stays behind is looked at and not believed.
-    drop(std::fs::remove_file(url_path(home)));
 }
