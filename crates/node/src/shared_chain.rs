@@ -19,7 +19,7 @@ use hearth_chain::client::{Carrier, ChainClient, HttpOptions, SystemEnvironment}
 
 use crate::home::NetworkChain;
 
-pub use pending::{JoinLaterError, join_later, join_now, pending};
+pub use pending::{JoinLaterError, join_later, join_now, leave, pending};
 pub(crate) use pending::{forget, use_chain};
 
 /// Where a node answers its owner's commands about the network's chain.

@@ -112,6 +112,22 @@ pub(crate) fn use_chain(home: &Home, ticket: &Ticket) -> Result<Option<ChainId>,
     Ok((network.id() != before).then(|| network.id()))
 }
 
+/// Uses this device's own chain again, from its next start on. Returns that one, and the one that was used.
+///
+/// # Errors
+/// See [`JoinLaterError`].
+pub fn leave(home: &Home) -> Result<Option<(ChainId, ChainId)>, JoinLaterError> {
+    let Some(mut network) = home.config()?.network_chain else {
+        return Ok(None);
+    };
+    let before = network.id();
+    network.join(None).map_err(|source| JoinLaterError::Io {
+        path: home.root().to_owned(),
+        source,
+    })?;
+    Ok(Some((network.id(), before)))
+}
+
 /// The tickets that wait, the oldest first. A file that cannot be read holds none: each ticket can be given again.
 pub fn pending(home: &Home) -> Vec<String> {
     let path = home.root().join(FILE);
@@ -195,6 +211,9 @@ mod tests {
         assert_eq!(dollar.id.chain, ChainId(there));
         forget(&home, &first);
         assert_eq!(pending(&home), Vec::<String>::new());
+        assert_eq!(leave(&home).unwrap(), Some((own, ChainId(there))));
+        assert_eq!(leave(&home).unwrap(), Some((own, own)));
+        join_now(&home, &first).unwrap();
         assert_eq!(home.config().unwrap().assets["TESTUSD"].id.chain.0, there);
     }
 
