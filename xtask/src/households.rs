@@ -136,13 +136,11 @@ impl Household {
     pub(crate) fn configure(&self, chain: &str, replacements: &[(&str, &str)]) -> Result<()> {
         let path = self.folder.join("config.toml");
         let mut text = fs::read_to_string(&path)?;
+        let rpc = format!("rpc = [\"{chain}\"]");
         let always = [
             ("# [chains.\"eip155:402402\"]", "[chains.\"eip155:402402\"]"),
             ("# name = \"embedded\"", "name = \"embedded\""),
-            (
-                "# rpc = [\"http://127.0.0.1:8545\"]",
-                &format!("rpc = [\"{chain}\"]"),
-            ),
+            ("# rpc = [\"http://127.0.0.1:8545\"]", &*rpc),
             ("# confirmations = 1", "confirmations = 1"),
             ("\"erc20:", "\"eip155:402402/erc20:"),
             ("reach = \"local\"", "reach = \"loopback\""),

@@ -239,7 +239,9 @@ impl Catalogue {
             .collect();
         fitting.sort_by_key(|(model, _)| std::cmp::Reverse((model.parameters, model.memory_bytes)));
         let picks = fitting.into_iter().enumerate();
-        picks.map(|(at, (model, place))| picked(at, model, &place)).collect()
+        picks
+            .map(|(at, (model, place))| picked(at, model, &place))
+            .collect()
     }
 }
 

@@ -52,12 +52,8 @@ const TOO_LONG: u32 = 44;
 pub trait AnswersChain: Send + Sync {
     /// Returns the reply to the body of a JSON-RPC request; nothing for notifications alone. `is_member` says whether
     /// `device` belongs to the household.
-    fn answer(
-        &self,
-        device: DeviceId,
-        is_member: bool,
-        request: Vec<u8>,
-    ) -> BoxFuture<'_, Vec<u8>>;
+    fn answer(&self, device: DeviceId, is_member: bool, request: Vec<u8>)
+    -> BoxFuture<'_, Vec<u8>>;
 }
 
 /// The chain of this device, once the node said that it runs one. Clones are the same.
@@ -229,9 +225,8 @@ impl ChainAsker {
             }
         };
         let asked = timeout(CHAIN_TIME_MAX, exchange(&connection, request)).await;
-        let asked = asked.unwrap_or_else(|_| {
-            Err(ChainAskError::BrokenOff("it took too long".to_owned()))
-        });
+        let asked =
+            asked.unwrap_or_else(|_| Err(ChainAskError::BrokenOff("it took too long".to_owned())));
         if let Err(ChainAskError::BrokenOff(_) | ChainAskError::NoChain) = &asked {
             // The next request dials anew, where the device may have moved to.
             self.forget(device, &slot);
@@ -402,7 +397,10 @@ async fn answer(
         return;
     }
     // One that does not read its reply loses it, and keeps its place for no longer than that.
-    if timeout(SEND_STALL_MAX, write(&mut to, &reply)).await.is_err() {
+    if timeout(SEND_STALL_MAX, write(&mut to, &reply))
+        .await
+        .is_err()
+    {
         refuse((to, from), TOO_MANY);
     }
 }

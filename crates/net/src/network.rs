@@ -16,9 +16,7 @@ use tokio::time::interval;
 
 use crate::admission::Admission;
 use crate::answers::{ANSWER_ALPN, AnswerProtocol, Asker, ConnectError, IncomingAnswer};
-use crate::chain::{
-    AnswersChain, CHAIN_ALPN, ChainAskError, ChainAsker, ChainProtocol, Sequencer,
-};
+use crate::chain::{AnswersChain, CHAIN_ALPN, ChainAskError, ChainAsker, ChainProtocol, Sequencer};
 use crate::codec::{ANNOUNCEMENT_BYTES_MAX, AnnouncementError};
 use crate::dialing::{Dialing, Teller};
 use crate::endpoint;

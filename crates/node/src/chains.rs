@@ -201,7 +201,10 @@ fn resolve(config: &Config, choice: &ChainChoice) -> Result<Target, AccessError>
         }
     };
     let (id, chain) = configured;
-    let unmade = config.network_chain.as_ref().filter(|chain| !chain.is_there());
+    let unmade = config
+        .network_chain
+        .as_ref()
+        .filter(|chain| !chain.is_there());
     let id = match unmade {
         // Before there is a chain of the network, an endpoint without a name is that of `hearth chain run`.
         Some(_) if given.is_some() && choice.chain.is_none() => ChainId(DEFAULT_CHAIN_ID),

@@ -35,7 +35,9 @@ use hearth_api::household::{NodeReady, ServedModel};
 use hearth_chain::client::Environment;
 use hearth_models::engine::LoadError;
 use hearth_models::reader::Launcher;
-use hearth_net::{Network, NetworkOptions, OfferChange, OpenError as NetworkError, Reach, Ticket, TicketError};
+use hearth_net::{
+    Network, NetworkOptions, OfferChange, OpenError as NetworkError, Reach, Ticket, TicketError,
+};
 use hearth_protocol::answer::payer::Patience;
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::offer::Offer;
@@ -62,8 +64,8 @@ use crate::store::{OpenError, Store, StoreError};
 use crate::trade::{self, ChainAccesses, TradeError};
 
 use admin::Admin;
-use chain_line::ChainLine;
 pub use admin::NodeFile;
+use chain_line::ChainLine;
 pub use members::{Member, Members, MembersError, MembersParts, invitation};
 pub use power::Unmeasurable;
 use selling::Shop;
@@ -395,7 +397,9 @@ impl<'a> Building<'a> {
 
 /// A ticket that this device can use.
 fn usable(text: &str) -> Result<Ticket, String> {
-    let ticket: Ticket = text.parse().map_err(|error: TicketError| error.to_string())?;
+    let ticket: Ticket = text
+        .parse()
+        .map_err(|error: TicketError| error.to_string())?;
     let payload = TicketPayload::of(&ticket);
     payload.map_err(|error| error.to_string())?;
     Ok(ticket)

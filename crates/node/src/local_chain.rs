@@ -18,7 +18,8 @@ use hearth_chain::bindings::SETTLEMENT_ADDRESS;
 use hearth_chain::bindings::TestDollar::mintCall;
 use hearth_chain::client::ChainClient;
 use hearth_chain::embedded::{
-    DEFAULT_CHAIN_ID, Embedded, EmbeddedConfig, Genesis, Mining, OpenError, RpcError, TEST_DOLLAR_ADDRESS,
+    DEFAULT_CHAIN_ID, Embedded, EmbeddedConfig, Genesis, Mining, OpenError, RpcError,
+    TEST_DOLLAR_ADDRESS,
 };
 use hearth_chain::sender::{
     IntentId, JournalError, RedbJournal, SendError, Sender, SenderConfig, TxIntent,
@@ -215,7 +216,10 @@ impl LocalChain {
                 dev_rpc: options.dev_rpc,
                 ..EmbeddedConfig::new(Genesis::standard(nobody()))
             };
-            let chain = match Embedded::open(&store, config(options.chain_id.unwrap_or(DEFAULT_CHAIN_ID))) {
+            let chain = match Embedded::open(
+                &store,
+                config(options.chain_id.unwrap_or(DEFAULT_CHAIN_ID)),
+            ) {
                 Err(OpenError::OtherChain { found, .. }) if options.chain_id.is_none() => {
                     Embedded::open(&store, config(found))?
                 }

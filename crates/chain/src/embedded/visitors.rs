@@ -202,7 +202,12 @@ mod tests {
         assert_eq!(over["error"]["code"], RpcError::LIMIT_EXCEEDED, "{over}");
         // Another group has a budget of its own, and time fills this one again.
         let own = json!({ "jsonrpc": "2.0", "id": 1, "method": "eth_blockNumber", "params": [] });
-        assert!(chain.for_visitors().answer(own.to_string().as_bytes()).starts_with(b"{"));
+        assert!(
+            chain
+                .for_visitors()
+                .answer(own.to_string().as_bytes())
+                .starts_with(b"{")
+        );
         clock.advance_ms(MAX_VISITOR_TRANSACTION_GAS * 1_000 / VISITOR_GAS_PER_S + 1);
         let later = sent(many, MAX_VISITOR_TRANSACTION_GAS);
         assert!(later["result"].is_string(), "{later}");
@@ -244,8 +249,7 @@ mod tests {
     #[test]
     fn a_visitor_that_asks_for_a_forbidden_method_among_others_gets_the_others() {
         let door = Embedded::in_memory(config()).unwrap().for_visitors();
-        let call =
-            |id: u64, method: &str| json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": [] });
+        let call = |id: u64, method: &str| json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": [] });
         let body = json!([call(1, "evm_mine"), call(2, "eth_blockNumber")]);
         let reply = door.answer(body.to_string().as_bytes());
         let reply: Value = serde_json::from_slice(&reply).unwrap();
@@ -258,7 +262,17 @@ mod tests {
     fn only_ids_of_embedded_chains_count_as_such() {
         assert!(is_embedded_id(DEFAULT_CHAIN_ID));
         assert!(is_embedded_id(OWN_CHAIN_IDS.start) && is_embedded_id(OWN_CHAIN_IDS.end - 1));
-        for public in [0, 1, 10, 137, 8_453, 42_161, 84_532, 11_155_111, OWN_CHAIN_IDS.end] {
+        for public in [
+            0,
+            1,
+            10,
+            137,
+            8_453,
+            42_161,
+            84_532,
+            11_155_111,
+            OWN_CHAIN_IDS.end,
+        ] {
             assert!(!is_embedded_id(public), "{public}");
         }
         // Clients in JavaScript read ids as numbers of 53 bits.

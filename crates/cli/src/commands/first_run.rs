@@ -149,7 +149,8 @@ fn serve(
     let config = home.config()?;
     let is_test_money = config.network_chain.is_some() && config.asset(TEST_ASSET).is_some();
     let asked = std::io::stdin().is_terminal() && !global.json && !consent.yes;
-    let question = "Sell its answers to other devices of your network, for test money that is worth nothing?";
+    let question =
+        "Sell its answers to other devices of your network, for test money that is worth nothing?";
     let sells = is_test_money && (!asked || agrees(question, true));
     let (prompt, output, floor) = TEST_PRICES;
     let terms = if sells {

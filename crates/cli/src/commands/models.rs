@@ -117,7 +117,10 @@ pub(crate) async fn run(
             };
             print(&model, global.json)?;
             if !global.json {
-                println!("`hearth models serve {}` runs it whenever this device is up.", model.name);
+                println!(
+                    "`hearth models serve {}` runs it whenever this device is up.",
+                    model.name
+                );
             }
         }
         ModelCommand::Import { file, name } => {

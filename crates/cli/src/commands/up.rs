@@ -112,7 +112,11 @@ impl Show for NodeReady {
         rows.extend(sold.map(|url| ("sold to others at", format!("{url}/v1"))));
         rows.push(("household", self.household.clone()));
         rows.push(("device", self.device.clone()));
-        rows.extend(self.chain.as_ref().map(|chain| ("chain", chain.chain.clone())));
+        rows.extend(
+            self.chain
+                .as_ref()
+                .map(|chain| ("chain", chain.chain.clone())),
+        );
         page.pairs(&rows);
         if self.models.is_empty() {
             page.line("It runs no model of its own, and asks others. See `hearth models`.");

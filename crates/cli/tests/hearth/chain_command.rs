@@ -135,7 +135,15 @@ fn a_chain_that_cannot_run_says_why() {
         assert_eq!(home.run(&arguments).error_code(1), code, "{more:?}");
     }
     RunningChain::start(&home, &["--chain-id", "31337"]).stop("TERM");
-    let other = ["chain", "run", "--port", "0", "--chain-id", "31338", "--json"];
+    let other = [
+        "chain",
+        "run",
+        "--port",
+        "0",
+        "--chain-id",
+        "31338",
+        "--json",
+    ];
     let error = home.run(&other).error(1);
     assert_eq!(error["code"], "other_chain");
     assert!(error["next"].as_str().unwrap().contains("31337"));

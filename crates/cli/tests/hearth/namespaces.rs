@@ -572,7 +572,15 @@ fn two_machines_that_were_just_set_up_pay_each_other_without_an_address() {
         let offers = b.run(&["offers", MODEL, "--json"]);
         offers.code == 0 && offers.json()["offers"].as_array().unwrap().len() == 1
     });
-    let asked = ["chat", "--model", MODEL, "--max-tokens", "8", "Hello.", "--json"];
+    let asked = [
+        "chat",
+        "--model",
+        MODEL,
+        "--max-tokens",
+        "8",
+        "Hello.",
+        "--json",
+    ];
     let answer = b.run(&asked);
     assert_eq!(answer.code, 0, "{answer:?}");
     let earned = a.run(&["earnings", "--json"]).json();

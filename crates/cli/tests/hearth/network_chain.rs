@@ -149,7 +149,9 @@ fn one_chain_has_one_process_and_the_other_is_told_which() {
     let node = up(&home);
     let again = home.run(&["up", "--listen", "127.0.0.1:0", "--no-model", "--json"]);
     assert_eq!(again.error_code(1), "home_busy");
-    let run = home.run(&["chain", "run", "--port", "0", "--json"]).error(1);
+    let run = home
+        .run(&["chain", "run", "--port", "0", "--json"])
+        .error(1);
     assert_eq!(run["code"], "home_busy");
     let said = run["message"].as_str().unwrap();
     assert!(said.contains(&node.pid().to_string()), "{said}");
@@ -197,7 +199,13 @@ fn two_commands_on_each_of_two_devices_make_a_network_that_pays() {
         offers.code == 0 && !offers.json()["offers"].as_array().unwrap().is_empty()
     });
     let asked = [
-        "chat", "--model", MODEL, "--max-tokens", "8", "Name a colour.", "--json",
+        "chat",
+        "--model",
+        MODEL,
+        "--max-tokens",
+        "8",
+        "Name a colour.",
+        "--json",
     ];
     let answer = laptop.run(&asked);
     assert_eq!(answer.code, 0, "{answer:?}");

@@ -61,7 +61,10 @@ async fn ask(guest: &Device, host: &Device, request: &[u8]) -> Result<Vec<u8>, C
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_chain_answers_each_device_on_one_connection_and_one_without_a_chain_says_so() {
     let (host, guest) = (Device::new(120).await, Device::new(121).await);
-    assert_eq!(ask(&guest, &host, b"who?").await, Err(ChainAskError::NoChain));
+    assert_eq!(
+        ask(&guest, &host, b"who?").await,
+        Err(ChainAskError::NoChain)
+    );
     host.network.answer_chain(Arc::new(Echo));
     let own = guest.network.device().0;
     for request in [b"one".as_slice(), b"", &[7; 300_000]] {
@@ -94,12 +97,14 @@ async fn a_host_that_restarts_is_found_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_too_long_is_refused_on_either_side() {
     let (host, guest) = (Device::new(124).await, Device::new(125).await);
-    host.network.answer_chain(Arc::new(Long(CHAIN_REPLY_BYTES_MAX + 1)));
+    host.network
+        .answer_chain(Arc::new(Long(CHAIN_REPLY_BYTES_MAX + 1)));
     let long = vec![b' '; CHAIN_REQUEST_BYTES_MAX + 1];
     assert_eq!(ask(&guest, &host, &long).await, Err(ChainAskError::TooLong));
     assert_eq!(ask(&guest, &host, b"x").await, Err(ChainAskError::TooLong));
     let fits = Device::new(126).await;
-    fits.network.answer_chain(Arc::new(Long(CHAIN_REPLY_BYTES_MAX)));
+    fits.network
+        .answer_chain(Arc::new(Long(CHAIN_REPLY_BYTES_MAX)));
     let reply = ask(&guest, &fits, b"x").await.unwrap();
     assert_eq!(reply.len(), CHAIN_REPLY_BYTES_MAX);
 }
@@ -130,7 +135,10 @@ async fn requests_that_are_none_are_reset_and_honest_ones_are_answered_beside_th
         vec![9, 0, 0],
         [9_u32.to_le_bytes().as_slice(), b"short"].concat(),
     ] {
-        assert_eq!(code_for(&connection, &bytes).await, Some(VarInt::from_u32(42)));
+        assert_eq!(
+            code_for(&connection, &bytes).await,
+            Some(VarInt::from_u32(42))
+        );
     }
     assert!(ask(&guest, &host, b"honest").await.is_ok());
     // The connection that misbehaved is bounded, not lost: an honest request on it is answered.
@@ -172,5 +180,9 @@ async fn a_flood_of_one_device_has_some_places_and_another_is_answered() {
     let (reply, ()) = soon("a reply", async { tokio::join!(honest, let_go) }).await;
     assert_eq!(reply.unwrap(), b"honest");
     let most = slow.most.load(Ordering::SeqCst);
-    assert_eq!(most, CHAIN_DEVICE_REQUESTS_MAX + 1, "the flood's and the honest one");
+    assert_eq!(
+        most,
+        CHAIN_DEVICE_REQUESTS_MAX + 1,
+        "the flood's and the honest one"
+    );
 }

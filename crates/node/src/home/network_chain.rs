@@ -45,7 +45,8 @@ struct Stored {
 
 impl Stored {
     fn is_sound(&self) -> bool {
-        let joined = |joined: &JoinedChain| is_embedded_id(joined.chain_id) && joined.host.is_sound();
+        let joined =
+            |joined: &JoinedChain| is_embedded_id(joined.chain_id) && joined.host.is_sound();
         self.joined.as_ref().is_none_or(joined)
     }
 }
@@ -152,7 +153,8 @@ fn damaged(reason: &str) -> io::Error {
 }
 
 fn drawn_id() -> io::Result<u64> {
-    let random = getrandom::u64().map_err(|_| io::Error::other("the system gave no random bytes"))?;
+    let random =
+        getrandom::u64().map_err(|_| io::Error::other("the system gave no random bytes"))?;
     let count = OWN_CHAIN_IDS.end - OWN_CHAIN_IDS.start;
     Ok(OWN_CHAIN_IDS.start + random % count)
 }
@@ -254,7 +256,10 @@ mod tests {
             String::new(),
             before.replace("own", "won"),
             " ".repeat(20_000),
-            format!("{{\"own\":1,\"joined\":{}}}", serde_json::to_string(&joined(1)).unwrap()),
+            format!(
+                "{{\"own\":1,\"joined\":{}}}",
+                serde_json::to_string(&joined(1)).unwrap()
+            ),
         ] {
             std::fs::write(&path, bad).unwrap();
             assert!(NetworkChain::of(folder.path()).is_err());

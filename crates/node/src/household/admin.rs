@@ -441,7 +441,8 @@ async fn take_keys(State(admin): State<Arc<Admin>>) -> Response {
 /// Claims what is due, now.
 async fn claim(State(admin): State<Arc<Admin>>) -> Response {
     let Some(till) = &admin.till else {
-        let message = "config.toml names no chain that could be used; name one, and start the node again";
+        let message =
+            "config.toml names no chain that could be used; name one, and start the node again";
         return refused(StatusCode::CONFLICT, "no_chain", message);
     };
     match trade::claim_all(till, &admin.config).await {

@@ -68,7 +68,10 @@ impl AnswersChain for HostedChain {
         request: Vec<u8>,
     ) -> BoxFuture<'_, Vec<u8>> {
         let group = usize::from(!is_member);
-        let (door, places) = (Arc::clone(&self.doors[group]), Arc::clone(&self.places[group]));
+        let (door, places) = (
+            Arc::clone(&self.doors[group]),
+            Arc::clone(&self.places[group]),
+        );
         Box::pin(async move {
             // It is closed never, so there is always a permit in the end.
             let permit = places.acquire_owned().await;

@@ -92,7 +92,11 @@ impl Payer {
             };
             let mut tasks = Tasks::new();
             let chains = chain_accesses(&config).await;
-            if let Some(network) = config.network_chain.as_ref().filter(|_| chains.all.is_empty()) {
+            if let Some(network) = config
+                .network_chain
+                .as_ref()
+                .filter(|_| chains.all.is_empty())
+            {
                 // Nothing else could be paid on, so what keeps the network's chain away is the answer.
                 chain_access(&config, network.id()).await?;
             }
