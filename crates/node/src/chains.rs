@@ -2,7 +2,7 @@
 //!
 //! Endpoints are tried in their order; the first that answers as the configured chain is used. Which chain is meant
 //! is never guessed: with several configured, the caller has to say. Where none is configured, the network's is meant, and
-//! [`door`] finds the way to it.
+//! `door` finds the way to it.
 
 mod door;
 
