@@ -274,25 +274,25 @@ impl RunningNode {
             home.edit_config(usual, here);
         }
         let size = std::fs::metadata(&file).unwrap().len();
-        let entry = |name: &str, parameters: u64, memory_bytes: u64, source: &str| {
+        let entry = |name: &str, parameters: u64, osi: bool, source: &str| {
             format!(
-                "[[model]]\nname = \"{name}\"\ntitle = \"{name}\"\nlicence = \"Apache-2.0\"\nosi = true\n\
+                "[[model]]\nname = \"{name}\"\ntitle = \"{name}\"\nlicence = \"Apache-2.0\"\nosi = {osi}\n\
                  parameters = {parameters}\nquantisation = \"Q4_1\"\nfile_bytes = {size}\n\
                  sha256 = \"b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53\"\n\
-                 context_tokens = 8192\nmemory_bytes = {memory_bytes}\nroles = [\"chat\"]\n\
+                 context_tokens = 8192\nmemory_bytes = 400000000\nroles = [\"chat\"]\n\
                  [[model.source]]\n{source}\n\n"
             )
         };
         let nowhere = "kind = \"url\"\nurl = \"http://127.0.0.1:1/model.gguf\"";
         let here = format!("kind = \"path\"\npath = \"{file}\"");
-        let huge = 1 << 60;
+        // Those that the program knows are not picked unasked under a licence that is not open.
         let catalogue = [
-            entry("larger", 200_000_000, 400_000_000, nowhere),
-            entry(MODEL, 134_515_008, 400_000_000, &here),
-            entry("qwen3-4b", 1, huge, nowhere),
-            entry("qwen3-8b", 1, huge, nowhere),
-            entry("qwen3-14b", 1, huge, nowhere),
-            entry("gpt-oss-20b", 1, huge, nowhere),
+            entry("larger", 200_000_000, true, nowhere),
+            entry(MODEL, 134_515_008, true, &here),
+            entry("qwen3-4b", 1, false, nowhere),
+            entry("qwen3-8b", 1, false, nowhere),
+            entry("qwen3-14b", 1, false, nowhere),
+            entry("gpt-oss-20b", 1, false, nowhere),
         ];
         std::fs::write(home.path().join("models.toml"), catalogue.concat()).unwrap();
     }
