@@ -58,7 +58,7 @@ pub trait AnswersChain: Send + Sync {
 
 /// The chain of this device, once the node said that it runs one. Clones are the same.
 #[derive(Clone, Default)]
-pub(crate) struct Sequencer(Arc<OnceLock<Arc<dyn AnswersChain>>>);
+struct Sequencer(Arc<OnceLock<Arc<dyn AnswersChain>>>);
 
 impl fmt::Debug for Sequencer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -66,10 +66,43 @@ impl fmt::Debug for Sequencer {
     }
 }
 
-impl Sequencer {
+/// Both ends of the lines to chains: this device's own, and those of others.
+#[derive(Debug)]
+pub(crate) struct ChainLinks {
+    sequencer: Sequencer,
+    asker: ChainAsker,
+}
+
+impl ChainLinks {
+    pub(crate) fn new(endpoint: Endpoint) -> Self {
+        Self {
+            sequencer: Sequencer::default(),
+            asker: ChainAsker::new(endpoint),
+        }
+    }
+
     /// Lets `chain` answer. The first one that is named stays.
     pub(crate) fn answer_by(&self, chain: Arc<dyn AnswersChain>) {
-        let _ = self.0.set(chain);
+        let _ = self.sequencer.0.set(chain);
+    }
+
+    /// Answers those who ask this device.
+    pub(crate) fn protocol(&self, household: Desk) -> ChainProtocol {
+        ChainProtocol::new(self.sequencer.clone(), household)
+    }
+
+    /// Asks the chain of the device at `address`.
+    pub(crate) async fn ask(
+        &self,
+        address: EndpointAddr,
+        request: &[u8],
+    ) -> Result<Vec<u8>, ChainAskError> {
+        self.asker.ask(address, request).await
+    }
+
+    /// Closes the connections that are kept.
+    pub(crate) fn close(&self) {
+        self.asker.close();
     }
 }
 
@@ -188,13 +221,13 @@ fn fault(error: iroh::endpoint::ReadError) -> ReadFault {
 
 /// The connections on which chains of other devices are asked.
 #[derive(Debug)]
-pub(crate) struct ChainAsker {
+struct ChainAsker {
     endpoint: Endpoint,
     kept: Mutex<BTreeMap<DeviceId, Arc<OnceCell<Connection>>>>,
 }
 
 impl ChainAsker {
-    pub(crate) fn new(endpoint: Endpoint) -> Self {
+    fn new(endpoint: Endpoint) -> Self {
         Self {
             endpoint,
             kept: Mutex::default(),
@@ -206,11 +239,7 @@ impl ChainAsker {
     }
 
     /// Asks the chain of the device at `address`, on the connection that is kept for it or on a new one.
-    pub(crate) async fn ask(
-        &self,
-        address: EndpointAddr,
-        request: &[u8],
-    ) -> Result<Vec<u8>, ChainAskError> {
+    async fn ask(&self, address: EndpointAddr, request: &[u8]) -> Result<Vec<u8>, ChainAskError> {
         if request.len() > CHAIN_REQUEST_BYTES_MAX {
             return Err(ChainAskError::TooLong);
         }
@@ -263,7 +292,7 @@ impl ChainAsker {
     }
 
     /// Closes everything that is kept.
-    pub(crate) fn close(&self) {
+    fn close(&self) {
         let kept = std::mem::take(&mut *self.kept());
         for connection in kept.values().filter_map(|slot| slot.get()) {
             connection.close(VarInt::from_u32(0), b"shut down");
@@ -325,7 +354,7 @@ impl Drop for Place {
 }
 
 impl ChainProtocol {
-    pub(crate) fn new(chain: Sequencer, household: Desk) -> Self {
+    fn new(chain: Sequencer, household: Desk) -> Self {
         Self {
             chain,
             household,

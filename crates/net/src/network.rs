@@ -16,7 +16,7 @@ use tokio::time::interval;
 
 use crate::admission::Admission;
 use crate::answers::{ANSWER_ALPN, AnswerProtocol, Asker, ConnectError, IncomingAnswer};
-use crate::chain::{AnswersChain, CHAIN_ALPN, ChainAskError, ChainAsker, ChainProtocol, Sequencer};
+use crate::chain::{AnswersChain, CHAIN_ALPN, ChainAskError, ChainLinks};
 use crate::codec::{ANNOUNCEMENT_BYTES_MAX, AnnouncementError};
 use crate::dialing::{Dialing, Teller};
 use crate::endpoint;
@@ -113,8 +113,7 @@ struct Inner {
     asker: Arc<Asker>,
     files: Files,
     desk: Desk,
-    sequencer: Sequencer,
-    chains: ChainAsker,
+    chains: ChainLinks,
     membership: Membership,
     stop: watch::Sender<bool>,
     tasks: Mutex<JoinSet<()>>,
@@ -129,10 +128,7 @@ impl Network {
     /// # Errors
     /// When nothing can be listened on, or a file cannot be used.
     pub async fn open(options: NetworkOptions) -> Result<(Self, IncomingAnswers), OpenError> {
-        let book = match &options.peers_file {
-            Some(path) => PeerBook::read(path)?,
-            None => PeerBook::default(),
-        };
+        let book = remembered(&options)?;
         let folder = &options.blobs_folder;
         let (files, blobs, doorkeeper) = Files::open(folder, options.upload_bytes_per_s)
             .await
@@ -161,19 +157,15 @@ impl Network {
             book,
         });
         hub.note_own_addresses();
-        let sequencer = Sequencer::default();
+        let chains = ChainLinks::new(endpoint.clone());
         let (arrived, incoming) = mpsc::channel(INCOMING_ANSWERS_MAX);
         let entrance = Entrance::new(endpoint.clone(), admission.clone())
             .accept(ANSWER_ALPN, AnswerProtocol::new(arrived, options.patience))
             .accept(OFFERS_ALPN, ExchangeProtocol::new(hub.clone()))
             .accept(HOUSEHOLD_ALPN, HouseholdProtocol::new(desk.clone()))
-            .accept(
-                CHAIN_ALPN,
-                ChainProtocol::new(sequencer.clone(), desk.clone()),
-            )
+            .accept(CHAIN_ALPN, chains.protocol(desk.clone()))
             .accept(GOSSIP_ALPN, gossip.clone())
             .accept(iroh_blobs::ALPN, blobs);
-        let chains = ChainAsker::new(endpoint.clone());
         let asker = Arc::new(Asker::new(endpoint, options.patience));
         let (stop, stopped) = watch::channel(false);
         let (close, closing) = watch::channel(false);
@@ -193,7 +185,6 @@ impl Network {
             asker,
             files,
             desk,
-            sequencer,
             chains,
             membership: options.membership,
             stop,
@@ -376,7 +367,7 @@ impl Network {
 
     /// Lets `chain` answer what others ask of the chain that this device runs. Until then they hear that it runs none.
     pub fn answer_chain(&self, chain: Arc<dyn AnswersChain>) {
-        self.inner.sequencer.answer_by(chain);
+        self.inner.chains.answer_by(chain);
     }
 
     /// Asks the chain that a device runs: `request` and the reply are bodies of JSON-RPC. What is known of where the
@@ -476,6 +467,14 @@ impl Network {
         let _ = self.inner.close.send(true);
         take(&self.inner.entrance).join_all().await;
         self.inner.files.settle().await;
+    }
+}
+
+/// The peers of the last time.
+fn remembered(options: &NetworkOptions) -> Result<PeerBook, PeersError> {
+    match &options.peers_file {
+        Some(path) => PeerBook::read(path),
+        None => Ok(PeerBook::default()),
     }
 }
 
