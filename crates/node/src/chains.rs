@@ -88,6 +88,14 @@ pub enum AccessError {
     /// Another device runs it, which only the node can ask.
     #[error("{0} is run by another device of the network, and this one is not up")]
     NodeNeeded(ChainId),
+    /// The device that runs it does not answer.
+    #[error("the device that runs {chain} for this network does not answer: {reason}")]
+    HostAway {
+        /// The chain.
+        chain: ChainId,
+        /// What the node met.
+        reason: String,
+    },
     /// The node that is up uses the chain of before it joined.
     #[error("the node that is up does not use {0} yet, the chain of the network that it joined")]
     NodeBehind(ChainId),
@@ -119,6 +127,7 @@ impl Advice for AccessError {
             Self::Home(error) => error.code(),
             Self::Own(error) => error.code(),
             Self::NotMade | Self::NodeNeeded(_) => "not_up",
+            Self::HostAway { .. } => "chain_unavailable",
             Self::NodeBehind(_) => "start_again",
         }
     }
@@ -146,6 +155,9 @@ impl Advice for AccessError {
             Self::Own(error) => error.next_step(),
             Self::NotMade => {
                 "Start `hearth up`, which makes one, or `hearth chain run`".to_owned()
+            }
+            Self::HostAway { .. } => {
+                "Start `hearth up` on that device; this one goes on by itself when it answers".to_owned()
             }
             Self::NodeBehind(_) => "Stop `hearth up` and start it again".to_owned(),
             Self::NodeNeeded(_) => {

@@ -121,18 +121,23 @@ pub(crate) async fn model(
 /// Fetches the best model that can be had. Returns it, and what is to be said of those that could not.
 async fn fetch(global: &Global, models: &Models) -> (Option<String>, Vec<String>) {
     let mut notes = Vec::new();
-    let mut given_up = |name: &str, error: &ModelError| {
-        let note = format!("{name} could not be had: {}", chain_of(error));
+    let mut given_up = |error: &ModelError| {
+        let note = in_one_line(error);
         if !global.json {
-            println!("{note}");
+            println!("{note}.");
         }
         notes.push(note);
     };
     let got = models.get_best(&watch(global.json), &mut given_up).await;
     let got = got.ok().map(|model| model.name);
-    if got.is_some() {
-        // A smaller one came instead, which was said as it happened.
-        notes.clear();
+    if let Some(name) = &got {
+        if global.json {
+            let instead = format!("{name} was fetched instead");
+            notes.extend((!notes.is_empty()).then_some(instead));
+        } else {
+            // A person was told as it happened.
+            notes.clear();
+        }
     }
     (got, notes)
 }
@@ -178,18 +183,11 @@ fn serve(
     Ok(())
 }
 
-/// An error with its causes, in one line.
-fn chain_of(error: &dyn std::error::Error) -> String {
-    let mut said = error.to_string().replace('\n', ";");
-    let mut cause = error.source();
-    while let Some(one) = cause {
-        let words = one.to_string();
-        if !said.contains(&words) {
-            said = format!("{said}: {words}");
-        }
-        cause = one.source();
-    }
-    said
+/// An error that lists what was tried, in one line.
+fn in_one_line(error: &ModelError) -> String {
+    let said = error.to_string();
+    let lines: Vec<_> = said.lines().map(str::trim).collect();
+    lines.join("; ").replace(":; ", ": ")
 }
 
 /// A machine in one line.

@@ -109,8 +109,8 @@ pub(crate) async fn run(
                     if !global.json {
                         println!("{name}: {reason}");
                     }
-                    let mut given_up = |name: &str, error: &ModelError| {
-                        eprintln!("{name} could not be had: {error}");
+                    let mut given_up = |error: &ModelError| {
+                        eprintln!("{error}");
                     };
                     models.get_best(&watch, &mut given_up).await?
                 }

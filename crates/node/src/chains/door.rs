@@ -7,6 +7,7 @@ use std::time::Duration;
 use alloy_primitives::U64;
 use futures::StreamExt;
 use futures::future::BoxFuture;
+use hearth_api::error::ErrorBody;
 use hearth_chain::client::{Carrier, CarryError, ChainClient, HttpOptions};
 use hearth_protocol::id::ChainId;
 use http::header::CONTENT_TYPE;
@@ -56,7 +57,8 @@ impl NodeDoor {
         if status.is_success() {
             return Ok(body);
         }
-        let words = format!("the node says {status}");
+        let said = serde_json::from_slice(&body).map(|body: ErrorBody| body.error.message);
+        let words = said.unwrap_or_else(|_| format!("the node says {status}"));
         Err(if status.is_server_error() {
             CarryError::Away(words)
         } else {
@@ -137,8 +139,12 @@ async fn of_node(
         Err(CarryError::Refused(_)) => return Ok(None),
         // A node that was killed has left its file behind.
         Err(_) if !is_up(&door).await => return Ok(None),
-        // Its chain is away, which the caller finds out.
-        Err(_) => {}
+        Err(error) => {
+            return Err(AccessError::HostAway {
+                chain: network.id(),
+                reason: error.to_string(),
+            });
+        }
         Ok(reply) => match serde_json::from_slice::<Named>(&reply) {
             Ok(named) if ChainId(named.result.to()) != network.id() => {
                 return Err(AccessError::NodeBehind(network.id()));

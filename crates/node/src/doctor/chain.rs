@@ -15,6 +15,7 @@ use hearth_protocol::eip712::{SETTLEMENT_DOMAIN_NAME, SETTLEMENT_DOMAIN_VERSION}
 use hearth_protocol::id::ChainId;
 
 use super::{failed, fault, good};
+use crate::advice::Advice;
 use crate::chains::{self, AccessError, ChainAccess, ChainChoice};
 use crate::home::{AssetConfig, Config};
 
@@ -41,6 +42,10 @@ pub(super) async fn examine(config: &Config) -> Vec<Finding> {
                 &check,
                 "another device of the network runs it, which this one asks while `hearth up` runs",
             )),
+            Err(error @ AccessError::HostAway { .. }) => {
+                let (message, mend) = (error.to_string(), error.next_step());
+                findings.push(fault(&check, Health::Warning, message, mend));
+            }
             Err(error) => findings.push(failed(&check, &error)),
             Ok(access) => {
                 findings.push(good(

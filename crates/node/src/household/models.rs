@@ -215,14 +215,14 @@ impl Models {
     }
 
     /// Fetches the model of the catalogue that suits this device best, or where that cannot be had the next smaller
-    /// one that can. `given_up` is told each one that could not be fetched, and why. Returns the model.
+    /// one that can. `given_up` is told of each one why it could not be fetched. Returns the model.
     ///
     /// # Errors
     /// When none fits, or what the last one met where none could be fetched.
     pub fn get_best<'a>(
         &'a self,
         watch: &'a Watch,
-        given_up: &'a mut (dyn FnMut(&str, &ModelError) + Send),
+        given_up: &'a mut (dyn FnMut(&ModelError) + Send),
     ) -> BoxFuture<'a, Result<HomeModel, ModelError>> {
         Box::pin(async move {
             let room = machine::room(&machine::detect(self.home.root()));
@@ -231,7 +231,7 @@ impl Models {
                 match self.get(&pick.model.name, watch).await {
                     Ok(model) => return Ok(model),
                     Err(error) => {
-                        given_up(&pick.model.name, &error);
+                        given_up(&error);
                         last = error;
                     }
                 }
