@@ -5,6 +5,7 @@
 //! lacks (a chain that answers, a model, a peer) is said and does not keep the rest from working:
 //! a device without a network still answers its household.
 
+mod chain_line;
 mod power;
 mod selling;
 pub mod service;
@@ -24,7 +25,9 @@ use hearth_api::household::{NodeReady, ServedModel};
 use hearth_chain::client::Environment;
 use hearth_models::engine::LoadError;
 use hearth_models::reader::Launcher;
-use hearth_net::{Network, NetworkOptions, OfferChange, OpenError as NetworkError, Reach};
+use hearth_net::{
+    Network, NetworkOptions, OfferChange, OpenError as NetworkError, Reach, Ticket, TicketError,
+};
 use hearth_payments::escrow::Escrows;
 use hearth_payments::purse::{PayerKeys, Purse};
 use hearth_payments::store::{OpenError, Store, StoreError};
@@ -45,14 +48,17 @@ use crate::home::{Config, Home, HomeError, HomeLock, Part, ReachConfig};
 use crate::household::{self, Members, MembersError, MembersParts};
 use crate::http::{self, Budget, ListenError, Listener, Policy, Shutdown};
 use crate::keys::Unlocked;
+use crate::local_chain::LocalChainError;
 use crate::models::Models;
 use crate::owner::{self, Admin, NodeFile, NodeFileError};
 use crate::roles::payer::{Payer, PayerParts, Readers, StoredPurchase};
 use crate::roles::provider::{IsHousehold, Provider, ProviderParts, Sales, StoredSale};
 use crate::roles::retention::{self, Kept};
+use crate::shared_chain::ticket::TicketPayload;
 use crate::terms::{self, ChainAccesses};
 use crate::trade;
 
+pub(crate) use chain_line::ChainLine;
 pub use power::Unmeasurable;
 use selling::Shop;
 use spent::Ledger;
@@ -101,6 +107,9 @@ pub enum UpError {
     /// A limit in watts that cannot be kept.
     #[error(transparent)]
     Power(#[from] Unmeasurable),
+    /// The chain that this device runs.
+    #[error(transparent)]
+    Chain(#[from] LocalChainError),
     /// A model cannot be run.
     #[error("the model {name} cannot be run: {source}")]
     Model {
@@ -134,6 +143,7 @@ impl Advice for UpError {
             Self::Stopped(_) => "stopped",
             Self::Network(_) => "network",
             Self::Members(error) => error.code(),
+            Self::Chain(error) => error.code(),
             Self::Power(_) => "watts_unmeasurable",
             Self::Model { .. } | Self::File { .. } => "model",
             Self::NodeFile(error) => error.code(),
@@ -147,6 +157,11 @@ impl Advice for UpError {
             Self::Listen(error) => error.next_step(),
             Self::Http(_) | Self::Randomness | Self::Stopped(_) => START_AGAIN.to_owned(),
             Self::Members(error) => error.next_step(),
+            Self::Chain(LocalChainError::Home(HomeError::Busy { pid, .. })) => format!(
+                "Stop `hearth chain run` (process {pid}): `hearth up` runs this device's chain by itself. To use that one \
+                 instead, name it in [chains] of config.toml"
+            ),
+            Self::Chain(error) => error.next_step(),
             Self::Power(_) => {
                 "Take `watts` out of [sharing] in config.toml, or let this user read those counters"
                     .to_owned()
@@ -192,6 +207,7 @@ pub struct Device {
     shop: Option<Shop>,
     ledger: Ledger,
     network: Network,
+    chain: ChainLine,
     node_file: NodeFile,
     tasks: Tasks,
     _locks: Vec<HomeLock>,
@@ -231,16 +247,9 @@ impl Device {
     ) -> Result<Self, UpError> {
         let locks = locked(home)?;
         let (listener, address) = http::bind(options.listen.unwrap_or(config.api.listen)).await?;
-        let mut building = Building {
-            home,
-            config,
-            keys,
-            environment: terms::environment(),
-            tasks: Tasks::new(),
-            warnings: Vec::new(),
-            escrows: Escrows::default(),
-        };
-        let chains = terms::chain_accesses(config).await;
+        let mut building = Building::new(home, config, keys);
+        let line = building.open_chain()?;
+        let chains = line.accesses(config).await;
         let store = Store::open(&home.store_path(Part::Provider))?;
         let (members, is_household) = building.members(&store).await?;
         let till = building.till(store, chains)?;
@@ -248,6 +257,7 @@ impl Device {
         let readers = Readers::new(Vec::new(), options.launcher.clone());
         let models = building.serve(&provider, &readers, &options).await?;
         let network = building.network(&provider).await?;
+        building.attach_chain(&line, &network).await;
         let payer = building.payer(&provider, &network, readers, is_household, &options)?;
         building.market(&network, &payer);
         building.offering(&network, &provider).await?;
@@ -268,6 +278,7 @@ impl Device {
             fetches: owner::Fetches::default(),
             till,
             config: config.clone(),
+            chain: line.clone(),
         };
         let admin = owner::router(admin, &node_file);
         let router = surface.router(building.door(address)).merge(admin);
@@ -276,8 +287,9 @@ impl Device {
             sold_at: shop.as_ref().map(|shop| shop.url.clone()),
             device: network.device().to_string(),
             household: keys.address().to_string(),
-            ticket: network.ticket(Vec::new()).to_string(),
+            ticket: ticket(&network, &line)?,
             models,
+            chain: line.view(&network),
             warnings: building.warnings,
         };
         Ok(Self {
@@ -288,6 +300,7 @@ impl Device {
             shop,
             ledger,
             network,
+            chain: line,
             node_file,
             tasks: building.tasks,
             _locks: locks,
@@ -340,8 +353,18 @@ impl Device {
             warn!(%error, "the offer could not be taken back");
         }
         self.network.shutdown().await;
+        self.chain.close();
         ended
     }
+}
+
+/// A ticket to the network alone, with its chain.
+fn ticket(network: &Network, line: &ChainLine) -> Result<String, MembersError> {
+    let payload = TicketPayload {
+        invitation: None,
+        chain: line.ticket(),
+    };
+    Ok(household::ticket(network, &payload)?.to_string())
 }
 
 /// Takes the stores of a device for this process, and the folder for its owner alone.
@@ -356,6 +379,30 @@ fn policies(address: SocketAddr, config: &Config) -> (Policy, Policy) {
     let budget = Budget::of_process();
     let own = own_policy(address, &config.api.names, budget.clone());
     (own, sold_policy(budget))
+}
+
+impl<'a> Building<'a> {
+    fn new(home: &'a Home, config: &'a Config, keys: &'a Unlocked) -> Self {
+        Self {
+            home,
+            config,
+            keys,
+            environment: terms::environment(),
+            tasks: Tasks::new(),
+            warnings: Vec::new(),
+            escrows: Escrows::default(),
+        }
+    }
+}
+
+/// A ticket that this device can use.
+fn usable(text: &str) -> Result<Ticket, String> {
+    let ticket: Ticket = text
+        .parse()
+        .map_err(|error: TicketError| error.to_string())?;
+    let payload = TicketPayload::of(&ticket);
+    payload.map_err(|error| error.to_string())?;
+    Ok(ticket)
 }
 
 impl Building<'_> {
@@ -394,8 +441,8 @@ impl Building<'_> {
     fn till(&mut self, store: Store, chains: ChainAccesses) -> Result<Option<Till>, UpError> {
         self.retention::<StoredSale>(&store);
         if chains.all.is_empty() {
-            let warning = "No chain is configured: answers are neither sold nor bought. `hearth chain run` says how to \
-                           run one of your own";
+            let warning = "[chains] of config.toml is empty: answers are neither sold nor bought. Name a chain there, or \
+                           take the line out to use the network's";
             self.warnings.push(warning.to_owned());
             return Ok(None);
         }
@@ -664,7 +711,7 @@ impl Building<'_> {
     fn join(&mut self, network: &Network, members: &Members, tickets: &[String]) {
         members.attach(network, &mut self.tasks);
         for text in tickets {
-            match text.parse() {
+            match usable(text) {
                 Err(error) => self.warnings.push(format!("A ticket is left out: {error}")),
                 Ok(ticket) => {
                     let (network, members) = (network.clone(), members.clone());
@@ -677,6 +724,7 @@ impl Building<'_> {
                 }
             }
         }
+        household::join_pending(self.home, network, members);
     }
 
     async fn serve(
