@@ -136,8 +136,13 @@ impl Household {
     pub(crate) fn configure(&self, chain: &str, replacements: &[(&str, &str)]) -> Result<()> {
         let path = self.folder.join("config.toml");
         let mut text = fs::read_to_string(&path)?;
+        let rpc = format!("rpc = [\"{chain}\"]");
         let always = [
-            ("http://127.0.0.1:8545", chain),
+            ("# [chains.\"eip155:402402\"]", "[chains.\"eip155:402402\"]"),
+            ("# name = \"embedded\"", "name = \"embedded\""),
+            ("# rpc = [\"http://127.0.0.1:8545\"]", &*rpc),
+            ("# confirmations = 1", "confirmations = 1"),
+            ("\"erc20:", "\"eip155:402402/erc20:"),
             ("reach = \"local\"", "reach = \"loopback\""),
             // What is shown and measured are programs without a key that ask the network.
             ("keyless_tier = \"household\"", "keyless_tier = \"network\""),

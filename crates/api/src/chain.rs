@@ -134,6 +134,16 @@ pub struct Transfer {
     pub money: Option<Money>,
 }
 
+/// The chain that a data folder uses after it left another device's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChainLeft {
+    /// CAIP-2 id of its own chain.
+    pub chain: String,
+    /// CAIP-2 id of the one that it left; absent where it used its own already.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub left: Option<String>,
+}
+
 /// The balances of one account on one chain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccountBalances {

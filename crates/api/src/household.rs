@@ -53,8 +53,22 @@ pub struct NodeReady {
     pub ticket: String,
     /// The models that it runs.
     pub models: Vec<ServedModel>,
+    /// The network's chain, where the configuration names none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chain: Option<NetworkChainView>,
     /// What does not work, and what would mend it.
     pub warnings: Vec<String>,
+}
+
+/// A chain that one device of the network orders.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkChainView {
+    /// Its CAIP-2 id.
+    pub chain: String,
+    /// The device that orders it.
+    pub host: String,
+    /// Whether that is this one.
+    pub is_own: bool,
 }
 
 /// What a machine has for a model.
@@ -214,6 +228,12 @@ pub struct InviteAsked {
 pub struct Joined {
     /// The household that it belongs to now; nothing where only a network was joined.
     pub household: Option<String>,
+    /// The network's chain, where the device uses it from its next start on and did not before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chain: Option<String>,
+    /// Whether the device is not up and joins when it starts.
+    #[serde(default)]
+    pub is_later: bool,
 }
 
 /// The devices of the household.

@@ -9,6 +9,7 @@
 //! [`crate::index`]. (spec: 06-chain, sections 1 and 2)
 
 mod authorizations;
+mod carried;
 mod chains;
 mod environment;
 mod error;
@@ -38,6 +39,7 @@ use serde_json::{
 };
 
 pub use authorizations::AuthorizedTransfer;
+pub use carried::{Carrier, CarryError};
 pub use chains::{Chain, ChainSettings, Chains, SettlementProblem};
 pub use environment::{Environment, SystemEnvironment, Wait};
 pub use error::{ChainError, ErrorKind};
@@ -133,6 +135,20 @@ impl ChainClient {
             options.retry,
             Arc::new(SystemEnvironment),
         )
+    }
+
+    /// A client for `chain` whose requests `carrier` brings to the chain and back, each within the time of `options`.
+    #[must_use]
+    pub fn carried(
+        carrier: Arc<dyn Carrier>,
+        chain: ChainId,
+        options: HttpOptions,
+        environment: Arc<dyn Environment>,
+    ) -> Self {
+        let rpcs = vec![RpcClient::new(carried::Carried(carrier), true)];
+        // The check of the chain and the call itself.
+        let timeout = options.timeout.saturating_mul(2);
+        Self::assemble(rpcs, chain, timeout, options.retry, environment)
     }
 
     fn assemble(

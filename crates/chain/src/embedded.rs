@@ -24,6 +24,7 @@ mod sequencer;
 mod shared;
 mod store;
 mod transport;
+mod visitors;
 
 #[cfg(test)]
 mod crash_tests;
@@ -54,6 +55,7 @@ pub use genesis::{
 pub use hearth_doors::{Budget, Listener};
 pub use store::StoreError;
 pub use transport::EmbeddedTransport;
+pub use visitors::VisitorDoor;
 
 use filters::Filters;
 use pool::Pool;
@@ -63,6 +65,16 @@ use store::Store;
 
 /// The chain id of an embedded chain unless another is chosen; public registries of chain ids do not use it.
 pub const DEFAULT_CHAIN_ID: u64 = 402_402;
+
+/// The ids of chains that devices make by themselves, each at random, so that what is signed for one of them holds on
+/// no other. Public registries of chain ids have none of these.
+pub const OWN_CHAIN_IDS: std::ops::Range<u64> = 402_402_000_000_000..403_402_000_000_000;
+
+/// Whether an id can only be that of an embedded chain: [`DEFAULT_CHAIN_ID`] or one of [`OWN_CHAIN_IDS`].
+#[must_use]
+pub fn is_embedded_id(chain_id: u64) -> bool {
+    chain_id == DEFAULT_CHAIN_ID || OWN_CHAIN_IDS.contains(&chain_id)
+}
 
 /// The latest timestamp a block can have, the end of the year 9999: libraries turn timestamps into dates.
 const MAX_TIMESTAMP_S: u64 = 253_402_300_799;

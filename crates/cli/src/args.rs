@@ -24,7 +24,7 @@ use crate::reader;
 First steps:
   hearth up                         make a wallet, fetch a model, and answer programs and people
   hearth chat                       talk to it
-  hearth chain run                  run a chain of your own in this terminal
+  hearth invite --network           let another household buy from it; `hearth join` there
   hearth doctor                     see what is missing, and how to get it
 
 Every command takes --json and then prints one JSON document. `hearth COMMAND --help` has examples.")]
@@ -131,6 +131,12 @@ Examples:
     Invite(devices::InviteArguments),
 
     /// Join another device's household, or network, by its ticket
+    #[command(after_help = "\
+A device that is not up keeps the ticket and joins when it comes up. Where config.toml names no chain, it uses the chain
+of that network from its next start on; `hearth chain leave` goes back.
+
+Example:
+  hearth join hearth1…")]
     Join(devices::JoinArguments),
 
     /// Show the devices of the household, remove one, or leave

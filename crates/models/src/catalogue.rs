@@ -225,22 +225,40 @@ impl Catalogue {
     /// The best chat model that fits a machine: the one with the most parameters. Only models under a licence that the
     /// OSI has approved are picked without being asked for.
     pub fn pick(&self, room: Room) -> Option<Pick<'_>> {
+        self.picks(room).into_iter().next()
+    }
+
+    /// Every chat model that [`Catalogue::pick`] would take, the best first: where one cannot be had, the next is meant.
+    pub fn picks(&self, room: Room) -> Vec<Pick<'_>> {
         let free = room.disk_bytes.saturating_sub(DISK_RESERVE_BYTES);
         let eligible = self.models.iter().filter(|model| {
             model.osi && model.roles.contains(&Role::Chat) && model.file_bytes <= free
         });
-        let picked = eligible
+        let mut fitting: Vec<_> = eligible
             .filter_map(|model| Some((model, place(model, room)?)))
-            .max_by_key(|(model, _)| (model.parameters, model.memory_bytes))?;
-        let (model, place) = picked;
-        let reason = format!(
-            "{} is the largest model of the catalogue that fits {place}: it needs {:.1} GB there, and {:.1} GB on the disk",
-            model.title,
-            gigabytes(model.memory_bytes),
-            gigabytes(model.file_bytes)
-        );
-        Some(Pick { model, reason })
+            .collect();
+        fitting.sort_by_key(|(model, _)| std::cmp::Reverse((model.parameters, model.memory_bytes)));
+        let picks = fitting.into_iter().enumerate();
+        picks
+            .map(|(at, (model, place))| picked(at, model, &place))
+            .collect()
     }
+}
+
+/// A model as the choice for a machine, with so many larger ones that fit too.
+fn picked<'a>(larger: usize, model: &'a Model, place: &str) -> Pick<'a> {
+    let rank = if larger == 0 {
+        "the largest model"
+    } else {
+        "the next smaller model"
+    };
+    let reason = format!(
+        "{} is {rank} of the catalogue that fits {place}: it needs {:.1} GB there, and {:.1} GB on the disk",
+        model.title,
+        gigabytes(model.memory_bytes),
+        gigabytes(model.file_bytes)
+    );
+    Pick { model, reason }
 }
 
 /// Where a model would run, if it fits anywhere.

@@ -11,10 +11,12 @@
 //! Deliberately absent: what frames mean, prices, payments, models. This crate moves what
 //! `protocol` defines, and knows neither the chain nor the engines.
 //!
-//! Implements sections 7 and 8 of the answers' specification, and section 4 of the household's.
+//! Implements sections 7 and 8 of the answers' specification, section 4 of the household's, and section 13 of the
+//! embedded chain's.
 
 mod admission;
 mod answers;
+mod chain;
 pub mod codec;
 mod desk;
 mod dialing;
@@ -37,6 +39,7 @@ mod stream;
 mod ticket;
 
 pub use answers::{ANSWER_ALPN, ConnectError, IncomingAnswer};
+pub use chain::{AnswersChain, CHAIN_ALPN, ChainAskError};
 pub use desk::AnswersHousehold;
 pub use endpoint::device_of_key;
 pub use files::{FetchError, ProviderError, ShareError, SharedFile};

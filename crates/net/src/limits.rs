@@ -126,6 +126,27 @@ pub const HOUSEHOLD_QUESTION_TIME_MAX: Duration = Duration::from_secs(3);
 /// How long a question about the household may take.
 pub const HOUSEHOLD_TIME_MAX: Duration = Duration::from_secs(10);
 
+/// The longest request to a chain that another device runs, in bytes: a transaction of the largest kind in hex, and room.
+pub const CHAIN_REQUEST_BYTES_MAX: usize = 512 << 10;
+/// The longest reply of such a chain, in bytes: what the chain gives a visitor, and what is around it.
+pub const CHAIN_REPLY_BYTES_MAX: usize = (4 << 20) + (64 << 10);
+/// How long such a request may take to arrive once its stream is open.
+pub const CHAIN_REQUEST_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long the one who asks waits for the reply.
+pub const CHAIN_TIME_MAX: Duration = Duration::from_secs(20);
+/// Requests that one connection may have open at once.
+pub const CHAIN_STREAMS_MAX: u32 = 8;
+/// Requests of one device that are answered at once, over all its connections.
+pub const CHAIN_DEVICE_REQUESTS_MAX: usize = 8;
+/// Requests of strangers from one site that are answered at once.
+pub const CHAIN_SITE_REQUESTS_MAX: usize = 16;
+/// Requests of all strangers that are answered at once.
+pub const CHAIN_STRANGER_REQUESTS_MAX: usize = 32;
+/// Requests of the household's devices that are answered at once, besides those.
+pub const CHAIN_MEMBER_REQUESTS_MAX: usize = 32;
+/// Devices whose chains are asked, and to which a connection is kept.
+pub const CHAIN_HOSTS_MAX: usize = 4;
+
 /// Devices whose offers and addresses are kept because this device dialed them.
 pub const DEALT_WITH_MAX: usize = 256;
 

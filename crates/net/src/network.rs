@@ -17,6 +17,7 @@ use tokio::time::interval;
 
 use crate::admission::Admission;
 use crate::answers::{ANSWER_ALPN, AnswerProtocol, Asker, ConnectError, IncomingAnswer};
+use crate::chain::{AnswersChain, CHAIN_ALPN, ChainAskError, ChainLinks};
 use crate::codec::{ANNOUNCEMENT_BYTES_MAX, AnnouncementError};
 use crate::desk::{AnswersHousehold, Desk};
 use crate::dialing::{Dialing, Teller};
@@ -90,6 +91,7 @@ struct Inner {
     asker: Arc<Asker>,
     files: Files,
     desk: Desk,
+    chains: ChainLinks,
     membership: Membership,
     stop: watch::Sender<bool>,
     tasks: Mutex<JoinSet<()>>,
@@ -110,10 +112,7 @@ impl Network {
     }
 
     async fn opened(options: NetworkOptions) -> Result<(Self, IncomingAnswers), OpenError> {
-        let book = match &options.peers_file {
-            Some(path) => PeerBook::read(path)?,
-            None => PeerBook::default(),
-        };
+        let book = remembered(&options)?;
         let folder = &options.blobs_folder;
         let (files, blobs, doorkeeper) = Files::open(folder, options.upload_bytes_per_s)
             .await
@@ -142,11 +141,13 @@ impl Network {
             book,
         });
         hub.note_own_addresses();
+        let chains = ChainLinks::new(endpoint.clone());
         let (arrived, incoming) = mpsc::channel(INCOMING_ANSWERS_MAX);
         let entrance = Entrance::new(endpoint.clone(), admission.clone())
             .accept(ANSWER_ALPN, AnswerProtocol::new(arrived, options.patience))
             .accept(OFFERS_ALPN, ExchangeProtocol::new(hub.clone()))
             .accept(HOUSEHOLD_ALPN, HouseholdProtocol::new(desk.clone()))
+            .accept(CHAIN_ALPN, chains.protocol(desk.clone()))
             .accept(GOSSIP_ALPN, gossip.clone())
             .accept(iroh_blobs::ALPN, blobs);
         let asker = Arc::new(Asker::new(endpoint, options.patience));
@@ -168,6 +169,7 @@ impl Network {
             asker,
             files,
             desk,
+            chains,
             membership: options.membership,
             stop,
             tasks: Mutex::new(tasks),
@@ -363,6 +365,25 @@ impl Network {
         })
     }
 
+    /// Lets `chain` answer what others ask of the chain that this device runs. Until then they hear that it runs none.
+    pub fn answer_chain(&self, chain: Arc<dyn AnswersChain>) {
+        self.inner.chains.answer_by(chain);
+    }
+
+    /// Asks the chain that a device runs: `request` and the reply are bodies of JSON-RPC. What is known of where the
+    /// device is is used beside `hint`.
+    ///
+    /// # Errors
+    /// When it cannot be reached, runs no chain, is busy, or a bound is broken.
+    pub async fn ask_chain(
+        &self,
+        hint: &PeerAddress,
+        request: &[u8],
+    ) -> Result<Vec<u8>, ChainAskError> {
+        let address = self.locate(hint.device, Some(hint))?;
+        self.inner.chains.ask(address, request).await
+    }
+
     /// Serves a file from where it is, to whoever asks for its hash. The first time it is read
     /// whole to be hashed; later only when it changed.
     ///
@@ -456,9 +477,18 @@ impl Network {
         let _ = self.inner.stop.send(true);
         take(&self.inner.tasks).join_all().await;
         self.inner.asker.close();
+        self.inner.chains.close();
         let _ = self.inner.close.send(true);
         take(&self.inner.entrance).join_all().await;
         self.inner.files.settle().await;
+    }
+}
+
+/// The peers of the last time.
+fn remembered(options: &NetworkOptions) -> Result<PeerBook, PeersError> {
+    match &options.peers_file {
+        Some(path) => PeerBook::read(path),
+        None => Ok(PeerBook::default()),
     }
 }
 

@@ -1,16 +1,21 @@
 //! The chains that the configuration names, as clients that were seen to serve the right chain.
 //!
 //! Endpoints are tried in their order; the first that answers as the configured chain is used. Which chain is meant
-//! is never guessed: with several configured, the caller has to say.
+//! is never guessed: with several configured, the caller has to say. Where none is configured, the network's is meant, and
+//! `door` finds the way to it.
+
+mod door;
 
 use futures::future::BoxFuture;
 use hearth_chain::client::{ChainClient, ChainError, HttpOptions, RetryPolicy};
+use hearth_chain::embedded::{DEFAULT_CHAIN_ID, is_embedded_id};
 use hearth_protocol::id::ChainId;
 use thiserror::Error;
 use url::Url;
 
 use crate::advice::Advice;
-use crate::home::Config;
+use crate::home::{Config, HomeError, NetworkChain};
+use crate::local_chain::LocalChainError;
 
 /// Tries of one call by a command that somebody waits for.
 const ATTEMPTS_WHILE_WAITING: u32 = 2;
@@ -33,8 +38,8 @@ pub struct ChainAccess {
     pub name: String,
     /// Blocks that make a transaction final, its own included.
     pub confirmations: u64,
-    /// Where it answers.
-    pub url: Url,
+    /// Where it answers, for people.
+    pub place: String,
     /// The client.
     pub client: ChainClient,
 }
@@ -68,12 +73,35 @@ pub enum AccessError {
     Unusable {
         /// The chain.
         id: ChainId,
-        /// The last endpoint that was tried.
-        url: Url,
+        /// Where it was looked for last.
+        url: String,
         /// What it said.
         #[source]
         source: Box<ChainError>,
     },
+    /// The data folder.
+    #[error(transparent)]
+    Home(HomeError),
+    /// This device was never up, so it has no chain of its own yet.
+    #[error("this device has no chain yet")]
+    NotMade,
+    /// Another device runs it, which only the node can ask.
+    #[error("{0} is run by another device of the network, and this one is not up")]
+    NodeNeeded(ChainId),
+    /// The device that runs it does not answer.
+    #[error("the device that runs {chain} for this network does not answer: {reason}")]
+    HostAway {
+        /// The chain.
+        chain: ChainId,
+        /// What the node met.
+        reason: String,
+    },
+    /// The node that is up uses the chain of before it joined.
+    #[error("the node that is up does not use {0} yet, the chain of the network that it joined")]
+    NodeBehind(ChainId),
+    /// This device's own chain cannot be opened.
+    #[error(transparent)]
+    Own(Box<LocalChainError>),
 }
 
 /// The cause without the advice, which is given apart.
@@ -96,6 +124,11 @@ impl Advice for AccessError {
                 ChainError::WrongChain { .. } => "wrong_chain",
                 _ => "chain_unavailable",
             },
+            Self::Home(error) => error.code(),
+            Self::Own(error) => error.code(),
+            Self::NotMade | Self::NodeNeeded(_) => "not_up",
+            Self::HostAway { .. } => "chain_unavailable",
+            Self::NodeBehind(_) => "start_again",
         }
     }
 
@@ -112,12 +145,24 @@ impl Advice for AccessError {
                 ChainError::WrongChain { actual, .. } => format!(
                     "Correct the address, or say `--chain {actual}` if that is the chain you mean"
                 ),
-                _ if id.0 == hearth_chain::embedded::DEFAULT_CHAIN_ID => {
+                _ if is_embedded_id(id.0) => {
                     "Start the embedded chain with `hearth chain run`, or name its address with --rpc"
                         .to_owned()
                 }
                 _ => "Check the network and the address, or name another endpoint with --rpc".to_owned(),
             },
+            Self::Home(error) => error.next_step(),
+            Self::Own(error) => error.next_step(),
+            Self::NotMade => {
+                "Start `hearth up`, which makes one, or `hearth chain run`".to_owned()
+            }
+            Self::HostAway { .. } => {
+                "Start `hearth up` on that device; this one goes on by itself when it answers".to_owned()
+            }
+            Self::NodeBehind(_) => "Stop `hearth up` and start it again".to_owned(),
+            Self::NodeNeeded(_) => {
+                "Start it with `hearth up` in another terminal, and ask again".to_owned()
+            }
         }
     }
 }
@@ -128,6 +173,8 @@ struct Target {
     name: String,
     confirmations: u64,
     endpoints: Vec<Url>,
+    /// The network's chain, where that is meant and no endpoint is given.
+    network: Option<NetworkChain>,
 }
 
 fn resolve(config: &Config, choice: &ChainChoice) -> Result<Target, AccessError> {
@@ -146,6 +193,7 @@ fn resolve(config: &Config, choice: &ChainChoice) -> Result<Target, AccessError>
                     name: id.to_string(),
                     confirmations: 1,
                     endpoints: given.into_iter().collect(),
+                    network: None,
                 });
             }
             (None, _) => {
@@ -165,10 +213,20 @@ fn resolve(config: &Config, choice: &ChainChoice) -> Result<Target, AccessError>
         }
     };
     let (id, chain) = configured;
+    let unmade = config
+        .network_chain
+        .as_ref()
+        .filter(|chain| !chain.is_there());
+    let id = match unmade {
+        // Before there is a chain of the network, an endpoint without a name is that of `hearth chain run`.
+        Some(_) if given.is_some() && choice.chain.is_none() => ChainId(DEFAULT_CHAIN_ID),
+        _ => id,
+    };
     Ok(Target {
         id,
         name: chain.name.clone(),
         confirmations: chain.confirmations,
+        network: config.network_chain.clone().filter(|_| given.is_none()),
         endpoints: given.map_or_else(|| chain.rpc.clone(), |url| vec![url]),
     })
 }
@@ -197,6 +255,9 @@ pub fn connect<'a>(
             },
             ..HttpOptions::default()
         };
+        if let Some(network) = &target.network {
+            return through_door(&target, network, options).await;
+        }
         let mut last = AccessError::None;
         for url in target.endpoints {
             match try_endpoint(&url, target.id, options).await {
@@ -205,20 +266,42 @@ pub fn connect<'a>(
                         id: target.id,
                         name: target.name,
                         confirmations: target.confirmations,
-                        url,
+                        place: url.to_string(),
                         client,
                     });
                 }
                 Err(source) => {
                     last = AccessError::Unusable {
                         id: target.id,
-                        url,
+                        url: url.to_string(),
                         source: Box::new(source),
                     };
                 }
             }
         }
         Err(last)
+    })
+}
+
+/// The network's chain, wherever it is now.
+async fn through_door(
+    target: &Target,
+    network: &NetworkChain,
+    options: HttpOptions,
+) -> Result<ChainAccess, AccessError> {
+    let door = door::open(network, options).await?;
+    let failed = |source| AccessError::Unusable {
+        id: target.id,
+        url: door.place.clone(),
+        source: Box::new(source),
+    };
+    door.client.connect().await.map_err(failed)?;
+    Ok(ChainAccess {
+        id: target.id,
+        name: target.name.clone(),
+        confirmations: target.confirmations,
+        place: door.place,
+        client: door.client,
     })
 }
 
@@ -241,6 +324,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let home = Home::open(folder.path()).unwrap();
         let text = std::fs::read_to_string(home.config_path()).unwrap();
+        let text = crate::home::naming_the_embedded_chain(&text);
         std::fs::write(home.config_path(), edit(text)).unwrap();
         home.config().unwrap()
     }
@@ -264,6 +348,25 @@ mod tests {
         assert!(error.to_string().contains("eip155:31337, eip155:402402"));
         let named = resolve(&two, &choice(Some("anvil"), None)).unwrap();
         assert_eq!((named.id.0, named.confirmations), (31_337, 2));
+    }
+
+    #[tokio::test]
+    async fn the_networks_chain_is_meant_where_none_is_named_and_is_there_once_it_was_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::open(folder.path()).unwrap();
+        let config = home.config().unwrap();
+        let id = config.network_chain.clone().unwrap().id();
+        let meant = choice(None, None);
+        let error = connect(&config, &meant).await.unwrap_err();
+        assert_eq!(error.code(), "not_up");
+        assert!(!home.store_path(crate::home::Part::Chain).exists());
+        drop(crate::local_chain::open_own(&home, id).unwrap());
+        let access = connect(&config, &meant).await.unwrap();
+        assert_eq!((access.id, access.name.as_str()), (id, "network"));
+        assert_eq!(access.client.head().await.unwrap().number, 0);
+        // It has the chain for itself as long as it uses it.
+        let busy = connect(&config, &meant).await.unwrap_err();
+        assert_eq!(busy.code(), "home_busy");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! lacks (a chain that answers, a model, a peer) is said and does not keep the rest from working:
 //! a device without a network still answers its household.
 
+mod chain_line;
 mod power;
 mod selling;
 pub mod service;
@@ -25,7 +26,9 @@ use hearth_causes::WithCauses;
 use hearth_chain::client::Environment;
 use hearth_models::engine::LoadError;
 use hearth_models::reader::Launcher;
-use hearth_net::{Network, NetworkOptions, OfferChange, OpenError as NetworkError, Reach, Ticket};
+use hearth_net::{
+    Network, NetworkOptions, OfferChange, OpenError as NetworkError, Reach, Ticket, TicketError,
+};
 use hearth_payments::escrow::Escrows;
 use hearth_payments::purse::{PayerKeys, Purse};
 use hearth_payments::store::{OpenError, Store, StoreError};
@@ -46,14 +49,17 @@ use crate::home::{Config, Home, HomeError, HomeLock, Part, ReachConfig};
 use crate::household::{self, Members, MembersError, MembersParts};
 use crate::http::{self, Budget, ListenError, Listener, Policy, Shutdown};
 use crate::keys::Unlocked;
+use crate::local_chain::LocalChainError;
 use crate::models::Models;
 use crate::owner::{self, Admin, NodeFile, NodeFileError};
 use crate::roles::payer::{Payer, PayerParts, Readers, StoredPurchase};
 use crate::roles::provider::{IsHousehold, Provider, ProviderParts, Sales, StoredSale};
 use crate::roles::retention::{self, Kept};
+use crate::shared_chain::ticket::TicketPayload;
 use crate::terms::{self, ChainAccesses};
 use crate::trade;
 
+pub(crate) use chain_line::ChainLine;
 pub use power::Unmeasurable;
 use selling::Shop;
 use spent::Ledger;
@@ -102,6 +108,9 @@ pub enum UpError {
     /// A limit in watts that cannot be kept.
     #[error(transparent)]
     Power(#[from] Unmeasurable),
+    /// The chain that this device runs.
+    #[error(transparent)]
+    Chain(#[from] LocalChainError),
     /// A model cannot be run.
     #[error("the model {name} cannot be run: {source}")]
     Model {
@@ -135,6 +144,7 @@ impl Advice for UpError {
             Self::Stopped(_) => "stopped",
             Self::Network(_) => "network",
             Self::Members(error) => error.code(),
+            Self::Chain(error) => error.code(),
             Self::Power(_) => "watts_unmeasurable",
             Self::Model { .. } | Self::File { .. } => "model",
             Self::NodeFile(error) => error.code(),
@@ -148,6 +158,11 @@ impl Advice for UpError {
             Self::Listen(error) => error.next_step(),
             Self::Http(_) | Self::Randomness | Self::Stopped(_) => START_AGAIN.to_owned(),
             Self::Members(error) => error.next_step(),
+            Self::Chain(LocalChainError::Home(HomeError::Busy { pid, .. })) => format!(
+                "Stop `hearth chain run` (process {pid}): `hearth up` runs this device's chain by itself. To use that one \
+                 instead, name it in [chains] of config.toml"
+            ),
+            Self::Chain(error) => error.next_step(),
             Self::Power(_) => {
                 "Take `watts` out of [sharing] in config.toml, or let this user read those counters"
                     .to_owned()
@@ -193,6 +208,7 @@ pub struct Device {
     shop: Option<Shop>,
     ledger: Ledger,
     network: Network,
+    chain: ChainLine,
     node_file: NodeFile,
     tasks: Tasks,
     _locks: Vec<HomeLock>,
@@ -232,16 +248,9 @@ impl Device {
     ) -> Result<Self, UpError> {
         let locks = locked(home)?;
         let (listener, address) = http::bind(options.listen.unwrap_or(config.api.listen)).await?;
-        let mut building = Building {
-            home,
-            config,
-            keys,
-            environment: terms::environment(),
-            tasks: Tasks::new(),
-            warnings: Vec::new(),
-            escrows: Escrows::default(),
-        };
-        let chains = terms::chain_accesses(config).await;
+        let mut building = Building::new(home, config, keys);
+        let line = building.open_chain()?;
+        let chains = line.accesses(config).await;
         let store = Store::open(&home.store_path(Part::Provider))?;
         let (members, is_household) = building.members(&store).await?;
         let till = building.till(store, chains)?;
@@ -249,6 +258,7 @@ impl Device {
         let readers = Readers::new(Vec::new(), options.launcher.clone());
         let models = building.serve(&provider, &readers, &options).await?;
         let network = building.network(&provider).await?;
+        building.attach_chain(&line, &network).await;
         let payer = building.payer(&provider, &network, readers, is_household, &options)?;
         building.market(&network, &payer);
         building.offering(&network, &provider).await?;
@@ -269,6 +279,7 @@ impl Device {
             fetches: owner::Fetches::default(),
             till,
             config: config.clone(),
+            chain: line.clone(),
         };
         let admin = owner::router(admin, &node_file);
         let router = surface.router(building.door(address)).merge(admin);
@@ -277,8 +288,9 @@ impl Device {
             sold_at: shop.as_ref().map(|shop| shop.url.clone()),
             device: network.device().to_string(),
             household: keys.address().to_string(),
-            ticket: network.ticket(Vec::new()).to_string(),
+            ticket: ticket(&network, &line)?,
             models,
+            chain: line.view(&network),
             warnings: building.warnings,
         };
         Ok(Self {
@@ -289,6 +301,7 @@ impl Device {
             shop,
             ledger,
             network,
+            chain: line,
             node_file,
             tasks: building.tasks,
             _locks: locks,
@@ -341,8 +354,18 @@ impl Device {
             warn!(error = %error.with_causes(), "the offer could not be taken back");
         }
         self.network.shutdown().await;
+        self.chain.close();
         ended
     }
+}
+
+/// A ticket to the network alone, with its chain.
+fn ticket(network: &Network, line: &ChainLine) -> Result<String, MembersError> {
+    let payload = TicketPayload {
+        invitation: None,
+        chain: line.ticket(),
+    };
+    Ok(household::ticket(network, &payload)?.to_string())
 }
 
 /// Takes the stores of a device for this process, and the folder for its owner alone.
@@ -357,6 +380,30 @@ fn policies(address: SocketAddr, config: &Config) -> (Policy, Policy) {
     let budget = Budget::of_process();
     let own = own_policy(address, &config.api.names, budget.clone());
     (own, sold_policy(budget))
+}
+
+impl<'a> Building<'a> {
+    fn new(home: &'a Home, config: &'a Config, keys: &'a Unlocked) -> Self {
+        Self {
+            home,
+            config,
+            keys,
+            environment: terms::environment(),
+            tasks: Tasks::new(),
+            warnings: Vec::new(),
+            escrows: Escrows::default(),
+        }
+    }
+}
+
+/// A ticket that this device can use.
+fn usable(text: &str) -> Result<Ticket, String> {
+    let ticket: Ticket = text
+        .parse()
+        .map_err(|error: TicketError| error.with_causes().to_string())?;
+    let payload = TicketPayload::of(&ticket);
+    payload.map_err(|error| error.with_causes().to_string())?;
+    Ok(ticket)
 }
 
 impl Building<'_> {
@@ -395,8 +442,8 @@ impl Building<'_> {
     fn till(&mut self, store: Store, chains: ChainAccesses) -> Result<Option<Till>, UpError> {
         self.retention::<StoredSale>(&store);
         if chains.all.is_empty() {
-            let warning = "No chain is configured: answers are neither sold nor bought. `hearth chain run` says how to \
-                           run one of your own";
+            let warning = "[chains] of config.toml is empty: answers are neither sold nor bought. Name a chain there, or \
+                           take the line out to use the network's";
             self.warnings.push(warning.to_owned());
             return Ok(None);
         }
@@ -666,10 +713,8 @@ impl Building<'_> {
     fn join(&mut self, network: &Network, members: &Members, tickets: &[String]) {
         members.attach(network, &mut self.tasks);
         for text in tickets {
-            match text.parse::<Ticket>() {
-                Err(error) => self
-                    .warnings
-                    .push(format!("A ticket is left out: {}", error.with_causes())),
+            match usable(text) {
+                Err(error) => self.warnings.push(format!("A ticket is left out: {error}")),
                 Ok(ticket) => {
                     let (network, members) = (network.clone(), members.clone());
                     // Not one of the node's parts: it ends when it is done.
@@ -681,6 +726,7 @@ impl Building<'_> {
                 }
             }
         }
+        household::join_pending(self.home, network, members);
     }
 
     async fn serve(

@@ -198,11 +198,26 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_new_folder_lacks_a_wallet_and_a_chain_and_is_told_how_to_get_them() {
+    async fn a_new_folder_lacks_nothing_but_a_wallet() {
+        let outer = tempfile::tempdir().unwrap();
+        let root = outer.path().join("home");
+        Home::open(&root).unwrap();
+        let report = examine(&root).await;
+        let not_good = report.findings.iter();
+        let not_good: Vec<_> = not_good
+            .filter(|finding| finding.health != Health::Good && finding.check != "disk")
+            .map(|finding| (&*finding.check, finding.health))
+            .collect();
+        assert_eq!(not_good, [("keystore", Health::Bad)]);
+    }
+
+    #[tokio::test]
+    async fn a_chain_that_does_not_answer_is_told_with_the_way_to_run_it() {
         let outer = tempfile::tempdir().unwrap();
         let root = outer.path().join("home");
         let home = Home::open(&root).unwrap();
         let text = std::fs::read_to_string(home.config_path()).unwrap();
+        let text = crate::home::naming_the_embedded_chain(&text);
         // Port 1 is reserved, so nothing answers there.
         std::fs::write(home.config_path(), text.replace(":8545", ":1")).unwrap();
         let report = examine(&root).await;

@@ -7,6 +7,7 @@
 
 mod config;
 mod lock;
+mod network_chain;
 
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
@@ -24,6 +25,7 @@ pub use config::{
     ReachConfig, SharingConfig, SoldConfig,
 };
 pub use lock::HomeLock;
+pub use network_chain::{JoinedChain, NetworkChain};
 
 /// The name of the folder below the platform's folder for data.
 const FOLDER: &str = "hearth";
@@ -326,6 +328,16 @@ fn private(path: &Path) -> std::io::Result<()> {
         return Ok(());
     }
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode & 0o700))
+}
+
+/// A default configuration in which the chain that `hearth chain run` serves is named, as its comments say.
+#[cfg(test)]
+pub(crate) fn naming_the_embedded_chain(text: &str) -> String {
+    let (before, after) = text.split_once("# [chains.").unwrap();
+    let (section, after) = after.split_once("\n\n").unwrap();
+    let section = section.replace("\n# ", "\n");
+    let after = after.replacen("\"erc20:", "\"eip155:402402/erc20:", 1);
+    format!("{before}[chains.{section}\n\n{after}")
 }
 
 #[cfg(test)]

@@ -1,9 +1,11 @@
 //! The household as this device knows it: who belongs to it, and how a ticket lets a device in.
 
+mod joining;
 mod members;
 
 use hearth_net::{Network, Ticket};
 
+pub(crate) use joining::join_pending;
 pub use members::{Member, Members, MembersError, MembersParts, invitation};
 pub(crate) use members::{shown_name, ticket};
 

@@ -24,6 +24,7 @@ pub mod owner;
 pub mod reader;
 pub mod relay;
 pub mod roles;
+pub mod shared_chain;
 mod terms;
 pub mod trade;
 pub mod wallet;

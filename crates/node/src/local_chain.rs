@@ -6,6 +6,7 @@
 //! made for that one transaction and forgotten).
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use alloy_primitives::{Address, U256, keccak256};
@@ -13,11 +14,13 @@ use alloy_signer_local::PrivateKeySigner;
 use alloy_sol_types::SolCall;
 use futures::future::BoxFuture;
 use hearth_api::chain::{ChainReady, Funded};
+use hearth_causes::WithCauses;
 use hearth_chain::bindings::SETTLEMENT_ADDRESS;
 use hearth_chain::bindings::TestDollar::mintCall;
 use hearth_chain::client::ChainClient;
 use hearth_chain::embedded::{
-    Embedded, EmbeddedConfig, Genesis, Mining, OpenError, RpcError, TEST_DOLLAR_ADDRESS,
+    DEFAULT_CHAIN_ID, Embedded, EmbeddedConfig, Genesis, Mining, OpenError, RpcError,
+    TEST_DOLLAR_ADDRESS,
 };
 use hearth_chain::sender::{
     IntentId, JournalError, RedbJournal, SendError, Sender, SenderConfig, TxIntent,
@@ -25,9 +28,10 @@ use hearth_chain::sender::{
 use hearth_protocol::id::{AssetId, ChainId};
 use hearth_protocol::money::Amount;
 use thiserror::Error;
+use url::Url;
 
 use crate::advice::Advice;
-use crate::home::{Home, HomeError, HomeLock, Part};
+use crate::home::{Home, HomeError, HomeLock, NetworkChain, Part};
 use crate::http::{Budget, Listener, Shutdown};
 use crate::wallet::{OrderError, money_of_units, parse_account};
 
@@ -44,13 +48,18 @@ const MINT_GAS_MAX: u64 = 200_000;
 /// How long an account may take to be funded, in milliseconds.
 const MINT_DEADLINE_MS: u64 = 60_000;
 
+/// The file in which the chain says where it answers.
+const URL_FILE: &str = "chain.url";
+/// The longest such file, in bytes.
+const URL_BYTES_MAX: u64 = 256;
+
 /// How to run a chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LocalChainOptions {
     /// The loopback port; 0 lets the system choose.
     pub port: u16,
-    /// The chain's number.
-    pub chain_id: u64,
+    /// The chain's number; absent for that of the data folder's chain, or the usual one for a new chain.
+    pub chain_id: Option<u64>,
     /// Milliseconds between blocks; on demand where absent.
     pub block_time_ms: Option<u64>,
     /// Whether time can be moved through the port. For tests only.
@@ -63,7 +72,7 @@ impl Default for LocalChainOptions {
     fn default() -> Self {
         Self {
             port: DEFAULT_PORT,
-            chain_id: hearth_chain::embedded::DEFAULT_CHAIN_ID,
+            chain_id: None,
             block_time_ms: None,
             dev_rpc: false,
             fund: Vec::new(),
@@ -140,7 +149,9 @@ impl Advice for LocalChainError {
         match self {
             Self::Home(error) => error.next_step(),
             Self::Open(OpenError::OtherChain { found, .. }) => {
-                format!("Use another data folder with --home, or say --chain-id {found}")
+                format!(
+                    "Start again without --chain-id, or with --chain-id {found}; or use another data folder with --home"
+                )
             }
             Self::Open(_) => "Check the data folder with `hearth doctor`".to_owned(),
             Self::Port { .. } => {
@@ -161,6 +172,7 @@ impl Advice for LocalChainError {
 /// A chain that is open and listens, and answers once it is served.
 #[derive(Debug)]
 pub struct LocalChain {
+    home: Home,
     chain: Embedded,
     listener: Listener,
     ready: ChainReady,
@@ -191,14 +203,23 @@ impl LocalChain {
                 .map_err(|source| LocalChainError::Port { port, source })?;
             let address = listener.address();
             let store = home.store_path(Part::Chain);
-            let config = EmbeddedConfig {
-                chain_id: options.chain_id,
+            let config = |chain_id| EmbeddedConfig {
+                chain_id,
                 mining,
                 dev_rpc: options.dev_rpc,
                 ..EmbeddedConfig::new(Genesis::standard(nobody()))
             };
-            let chain = Embedded::open(&store, config)?;
-            let id = ChainId(options.chain_id);
+            let chain = match Embedded::open(
+                &store,
+                config(options.chain_id.unwrap_or(DEFAULT_CHAIN_ID)),
+            ) {
+                Err(OpenError::OtherChain { found, .. }) if options.chain_id.is_none() => {
+                    Embedded::open(&store, config(found))?
+                }
+                opened => opened?,
+            };
+            let id = ChainId(chain.chain_id());
+            note_own(home, id)?;
             let funded = mint(&chain, id, fund).await?;
             let ready = ChainReady {
                 url: format!("http://{address}"),
@@ -209,7 +230,9 @@ impl LocalChain {
                 settlement: SETTLEMENT_ADDRESS.to_string(),
                 funded,
             };
+            say_running_at(home, &ready.url);
             Ok(Self {
+                home: home.clone(),
                 chain,
                 listener,
                 ready,
@@ -236,10 +259,78 @@ impl LocalChain {
             .serve(self.listener, Budget::of_process(), shutdown)
             .await
             .map_err(LocalChainError::Serve)?;
+        unsay(&self.home);
         let block = self.chain.block_number()?;
         self.chain.shutdown();
         Ok(block)
     }
+}
+
+/// Opens the chain of a data folder for this process, as `hearth up` and the owner's commands do: no port, no
+/// development methods, a block for each transaction. Makes it with the id `own` where there is none.
+///
+/// # Errors
+/// See [`LocalChainError`].
+pub(crate) fn open_own(
+    home: &Home,
+    own: ChainId,
+) -> Result<(Embedded, ChainId, HomeLock), LocalChainError> {
+    let lock = home.lock(Part::Chain)?;
+    let store = home.store_path(Part::Chain);
+    let config = EmbeddedConfig {
+        chain_id: own.0,
+        ..EmbeddedConfig::new(Genesis::standard(nobody()))
+    };
+    match Embedded::open(&store, config) {
+        Ok(chain) => {
+            note_own(home, own)?;
+            Ok((chain, own, lock))
+        }
+        Err(error) => {
+            if let OpenError::OtherChain { found, .. } = &error {
+                // The configuration was read for another id; the next start reads it for this one.
+                note_own(home, ChainId(*found))?;
+            }
+            Err(error.into())
+        }
+    }
+}
+
+fn url_path(home: &Home) -> PathBuf {
+    home.root().join(URL_FILE)
+}
+
+/// Says where the chain answers, for the other commands of its data folder. They look whether it is true.
+fn say_running_at(home: &Home, url: &str) {
+    if let Err(error) = std::fs::write(url_path(home), url) {
+        tracing::warn!(error = %error.with_causes(), "other commands do not find this chain by themselves");
+    }
+}
+
+/// Takes that back.
+fn unsay(home: &Home) {
+    // One that stays behind is looked at and not believed.
+    drop(std::fs::remove_file(url_path(home)));
+}
+
+/// Where `hearth chain run` says that it answers.
+pub(crate) fn running_at(home: &Home) -> Option<Url> {
+    let path = url_path(home);
+    if std::fs::metadata(&path).ok()?.len() > URL_BYTES_MAX {
+        return None;
+    }
+    std::fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+/// Remembers the id of the chain that this data folder has.
+fn note_own(home: &Home, own: ChainId) -> Result<(), LocalChainError> {
+    let noted = NetworkChain::of(home.root()).and_then(|mut chain| chain.note_own(own));
+    noted.map_err(|source| {
+        LocalChainError::Home(HomeError::Io {
+            path: home.root().join(NetworkChain::FILE),
+            source,
+        })
+    })
 }
 
 /// An account to which no key is known: Ember cannot be minted until a contract is there to do it.

@@ -214,6 +214,32 @@ impl Models {
         Ok((pick.model.name.clone(), pick.reason))
     }
 
+    /// Fetches the model of the catalogue that suits this device best, or where that cannot be had the next smaller
+    /// one that can. `given_up` is told of each one why it could not be fetched. Returns the model.
+    ///
+    /// # Errors
+    /// When none fits, or what the last one met where none could be fetched.
+    pub fn get_best<'a>(
+        &'a self,
+        watch: &'a Watch,
+        given_up: &'a mut (dyn FnMut(&ModelError) + Send),
+    ) -> BoxFuture<'a, Result<HomeModel, ModelError>> {
+        Box::pin(async move {
+            let room = machine::room(&machine::detect(self.home.root()));
+            let mut last = ModelError::NothingFits;
+            for pick in self.catalogue.picks(room) {
+                match self.get(&pick.model.name, watch).await {
+                    Ok(model) => return Ok(model),
+                    Err(error) => {
+                        given_up(&error);
+                        last = error;
+                    }
+                }
+            }
+            Err(last)
+        })
+    }
+
     /// Fetches a model of the catalogue, unless it is here.
     ///
     /// # Errors

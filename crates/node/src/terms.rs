@@ -66,6 +66,11 @@ pub(crate) async fn chain_accesses(config: &Config) -> ChainAccesses {
     let (mut all, unanswered) = all_chains(config).await;
     let mut silent = Vec::new();
     for (chain, settings, error) in unanswered {
+        if settings.rpc.is_empty() {
+            // The network's chain has no endpoint to wait for: who has it says what is missing.
+            tracing::warn!(%chain, error = %error.with_causes(), "the network's chain is left out");
+            continue;
+        }
         tracing::warn!(%chain, error = %error.with_causes(), "the chain is used once it answers");
         silent.push(chain);
         match silent_access(chain, settings) {
@@ -109,7 +114,7 @@ pub(crate) fn silent_access(
     })
 }
 
-fn sender_config(confirmations: u64) -> SenderConfig {
+pub(crate) fn sender_config(confirmations: u64) -> SenderConfig {
     SenderConfig {
         confirmations,
         poll_interval_ms: if confirmations == 1 {

@@ -116,13 +116,14 @@ fn the_template_of_the_configuration_names_what_the_embedded_chain_has() {
     std::fs::write(&path, &template).unwrap();
     let config = Config::read(&path).unwrap();
     let (_, asset) = config.asset("TESTUSD").unwrap();
-    assert_eq!(asset.id.chain.0, DEFAULT_CHAIN_ID);
+    let network = config.network_chain.as_ref().unwrap();
+    assert_eq!(asset.id.chain, network.id());
     assert_eq!(asset.id.token, TEST_DOLLAR_ADDRESS);
-    assert!(
-        template.contains(&format!("\"{}\"", asset.id)),
-        "{}",
-        asset.id
-    );
+    let token = format!("erc20:{}", asset.id.token.to_checksum(None));
+    assert!(template.contains(&format!("\"{token}\"")), "{token}");
+    let embedded = format!("eip155:{DEFAULT_CHAIN_ID}");
+    assert!(template.contains(&format!("# [chains.\"{embedded}\"]")));
+    assert!(template.contains(&format!("\"{embedded}/{token}\"")));
     let contract = read("contracts/src/TestDollar.sol");
     let domain = asset.eip712.as_ref().unwrap();
     assert!(

@@ -260,6 +260,11 @@ impl Escrow {
         self.sender.key().account
     }
 
+    /// What sends transactions of that account.
+    pub fn sender(&self) -> &Sender {
+        &self.sender
+    }
+
     /// A secret of this device for one purpose, which nobody without its session key can make.
     pub(super) fn secret(&self, purpose: &str) -> B256 {
         keccak256([keccak256(purpose), keccak256(self.authorizer.to_bytes())].concat())

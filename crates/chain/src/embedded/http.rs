@@ -181,19 +181,41 @@ impl Embedded {
     /// The reply to the body of a JSON-RPC request, one call or a batch, as the port gives it; `None` for
     /// notifications alone. The caller bounds the body.
     pub fn answer(&self, body: &[u8]) -> Option<Vec<u8>> {
-        let Ok(raw) = serde_json::from_slice::<&RawValue>(body) else {
-            let error = RpcError::new(RpcError::PARSE, "parse error: the body is not JSON");
-            return Some(reply_bytes(null(), Err(error)));
-        };
-        if raw.get().starts_with('[') {
-            answer_batch(self, raw)
-        } else {
-            answer_one(self, raw)
-        }
+        answer(
+            body,
+            &Terms {
+                call: &|method, params| self.request(method, params),
+                reply_bytes_max: usize::MAX,
+                batch_bytes_max: MAX_BATCH_REPLY_BYTES,
+            },
+        )
     }
 }
 
-fn answer_batch(chain: &Embedded, raw: &RawValue) -> Option<Vec<u8>> {
+/// How the calls of one body are answered.
+pub(super) struct Terms<'a> {
+    /// Does a call.
+    pub(super) call: &'a dyn Fn(&str, Value) -> Result<Value, RpcError>,
+    /// The longest reply to one call, in bytes; an error takes the place of a longer one.
+    pub(super) reply_bytes_max: usize,
+    /// Bytes of replies to a batch, after which the rest of it is refused.
+    pub(super) batch_bytes_max: usize,
+}
+
+/// The reply to a body; `None` for notifications alone.
+pub(super) fn answer(body: &[u8], terms: &Terms<'_>) -> Option<Vec<u8>> {
+    let Ok(raw) = serde_json::from_slice::<&RawValue>(body) else {
+        let error = RpcError::new(RpcError::PARSE, "parse error: the body is not JSON");
+        return Some(reply_bytes(null(), Err(error)));
+    };
+    if raw.get().starts_with('[') {
+        answer_batch(terms, raw)
+    } else {
+        answer_one(terms, raw)
+    }
+}
+
+fn answer_batch(terms: &Terms<'_>, raw: &RawValue) -> Option<Vec<u8>> {
     let invalid = |reason: String| {
         Some(reply_bytes(
             null(),
@@ -213,10 +235,10 @@ fn answer_batch(chain: &Embedded, raw: &RawValue) -> Option<Vec<u8>> {
     }
     let mut replies = Vec::new();
     for request in requests {
-        let reply = if replies.len() > MAX_BATCH_REPLY_BYTES {
+        let reply = if replies.len() > terms.batch_bytes_max {
             refuse_rest(request)
         } else {
-            answer_one(chain, request)
+            answer_one(terms, request)
         };
         if let Some(reply) = reply {
             replies.push(if replies.is_empty() { b'[' } else { b',' });
@@ -238,7 +260,7 @@ fn refuse_rest(raw: &RawValue) -> Option<Vec<u8>> {
     Some(reply_bytes(id, Err(error)))
 }
 
-fn answer_one(chain: &Embedded, raw: &RawValue) -> Option<Vec<u8>> {
+fn answer_one(terms: &Terms<'_>, raw: &RawValue) -> Option<Vec<u8>> {
     // A list of the fields' values would be read as well, and is never meant.
     if !raw.get().starts_with('{') {
         let reason = "invalid request: an object with `jsonrpc`, `id` and `method` is expected";
@@ -262,8 +284,17 @@ fn answer_one(chain: &Embedded, raw: &RawValue) -> Option<Vec<u8>> {
             Err(RpcError::new(RpcError::INVALID_REQUEST, reason)),
         ));
     }
-    let outcome = chain.request(&call.method, call.params);
-    Some(reply_bytes(call.id?, outcome))
+    let outcome = (terms.call)(&call.method, call.params);
+    let id = call.id?;
+    let reply = reply_bytes(id, outcome);
+    if reply.len() <= terms.reply_bytes_max {
+        return Some(reply);
+    }
+    let error = RpcError::limit_exceeded(format!(
+        "the reply has more than {} bytes; ask for less, such as a narrower block range",
+        terms.reply_bytes_max
+    ));
+    Some(reply_bytes(id, Err(error)))
 }
 
 /// Of a call that is at fault: its id if it has a sound one, so that the client knows which call failed.

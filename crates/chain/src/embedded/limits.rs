@@ -52,6 +52,19 @@ pub const MAX_CONCURRENT_REQUESTS: usize = 128;
 /// Time that a client has to send the body of a request.
 pub const BODY_DEADLINE_MS: u64 = 30_000;
 
+/// The longest reply to one call of a visitor, and bytes of replies to a batch of its, after which the rest is refused.
+/// Both together are the longest reply that a visitor gets, but for a few bytes.
+pub const MAX_VISITOR_REPLY_BYTES: usize = 2 * 1024 * 1024;
+/// Gas that one transaction of a visitor may ask for: what a claim of the largest kind takes, and not what fills a disk.
+pub const MAX_VISITOR_TRANSACTION_GAS: u64 = 15_000_000;
+/// Gas that transactions of visitors may ask for at once, all together.
+pub const VISITOR_GAS_BURST: u64 = 600_000_000;
+/// Gas that they may ask for each second after that. Each is some bytes of the disk, for good: a few hundred megabytes a
+/// day at most.
+pub const VISITOR_GAS_PER_S: u64 = 50_000;
+/// Time after which no further call of a visitor's batch is begun.
+pub const VISITOR_TIME_MS: u64 = 5_000;
+
 /// Logs after which a log query stops (it always finishes the block it is in).
 pub const MAX_LOG_RESULTS: usize = 10_000;
 /// Blocks that one log query reads or, without an address, passes over.

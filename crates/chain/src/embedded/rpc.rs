@@ -82,7 +82,7 @@ pub(crate) fn dispatch(chain: &Embedded, method: &str, params: Value) -> Result<
     }
 }
 
-fn unknown(method: &str) -> RpcError {
+pub(super) fn unknown(method: &str) -> RpcError {
     let mut shown: String = method.chars().take(64).collect();
     if shown.len() < method.len() {
         shown.push('…');

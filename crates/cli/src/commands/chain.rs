@@ -7,8 +7,12 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
+use hearth_api::chain::ChainLeft;
+use hearth_node::shared_chain;
+
 use crate::failure::Failure;
 use crate::global::{Global, WhichChain};
+use crate::screen::{Page, Show, print};
 
 pub(crate) use view::money_rows;
 
@@ -62,6 +66,15 @@ Examples:
         hash: String,
     },
 
+    /// Use this device's own chain again, instead of the one of the device that it joined
+    #[command(after_help = "\
+Where config.toml names no chain, a device uses the chain of the device by whose ticket it joined. What it has on that
+chain stays there; the same ticket leads back. It counts from the next start of `hearth up` on.
+
+Example:
+  hearth chain leave")]
+    Leave,
+
     /// Show what any account holds
     #[command(
         after_help = "Example:\n  hearth chain balances 0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
@@ -83,9 +96,38 @@ pub(crate) async fn run(global: &Global, command: ChainCommand) -> Result<ExitCo
         ChainCommand::Blocks { which, count } => view::blocks(global, which, count).await?,
         ChainCommand::Block { which, block } => view::block(global, which, &block).await?,
         ChainCommand::Tx { which, hash } => view::transaction(global, which, &hash).await?,
+        ChainCommand::Leave => leave(global)?,
         ChainCommand::Balances { which, account } => {
             view::balances(global, which, &account).await?;
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn leave(global: &Global) -> Result<(), Failure> {
+    let left = shared_chain::leave(&global.open_home()?)?;
+    let (own, before) = left.ok_or_else(|| {
+        Failure::new(
+            "which_chain",
+            "config.toml names the chains that this device uses",
+            "Change [chains] there; without it the network's chain is used",
+        )
+    })?;
+    let left = ChainLeft {
+        chain: own.to_string(),
+        left: (own != before).then(|| before.to_string()),
+    };
+    print(&left, global.json)
+}
+
+impl Show for ChainLeft {
+    fn show(&self, page: &mut Page) {
+        match &self.left {
+            None => page.line("This device uses its own chain already."),
+            Some(left) => page.line(&format!(
+                "This device leaves {left} and uses its own chain, {}, from the next start of `hearth up` on.",
+                self.chain
+            )),
+        }
+    }
 }

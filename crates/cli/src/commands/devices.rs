@@ -6,7 +6,8 @@ use clap::{Args, Subcommand};
 use hearth_api::household::{
     DeviceView, Devices, Invitation, InviteAsked, Joined, Left, WhichDevice,
 };
-use hearth_node::owner::client::Client;
+use hearth_node::owner::client::{Client, post_if_up};
+use hearth_node::shared_chain::join_later;
 
 use crate::failure::Failure;
 use crate::global::Global;
@@ -72,10 +73,18 @@ pub(crate) async fn invite(
 
 /// Joins the household, or the network, of a ticket.
 pub(crate) async fn join(global: &Global, arguments: JoinArguments) -> Result<ExitCode, Failure> {
+    let home = global.open_home()?;
     let invitation = Invitation {
         ticket: arguments.ticket,
     };
-    let joined: Joined = client(global)?.post("/hearth/join", &invitation).await?;
+    let joined = match post_if_up(&home, "/hearth/join", &invitation).await? {
+        Some(joined) => joined,
+        None => Joined {
+            household: None,
+            chain: join_later(&home, &invitation.ticket)?.map(|chain| chain.to_string()),
+            is_later: true,
+        },
+    };
     print(&joined, global.json)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -111,14 +120,27 @@ impl Show for Invitation {
 
 impl Show for Joined {
     fn show(&self, page: &mut Page) {
-        let Some(household) = &self.household else {
-            page.line("Joined. `hearth offers` shows what is offered, in a few seconds.");
+        if self.is_later {
+            page.line("The ticket is kept: `hearth up` joins by it.");
+            if self.chain.is_some() {
+                page.line("It uses the chain of that network from then on.");
+            }
             return;
-        };
-        page.line(&format!(
-            "This device belongs to the household {household} now."
-        ));
-        page.line("Its devices answer each other without pay. `hearth devices` shows them; `hearth devices leave` ends it.");
+        }
+        match &self.household {
+            None => {
+                page.line("Joined. `hearth offers` shows what is offered, in a few seconds.");
+            }
+            Some(household) => {
+                page.line(&format!(
+                    "This device belongs to the household {household} now."
+                ));
+                page.line("Its devices answer each other without pay. `hearth devices` shows them; `hearth devices leave` ends it.");
+            }
+        }
+        if self.chain.is_some() {
+            page.line("To pay and be paid on the chain of that network, stop `hearth up` and start it again.");
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use hearth_node::advice::Advice;
 use hearth_node::home::Home;
 use hearth_node::keys::{Keystore, RecoveryPhrase, Unlocked, WordCount};
 use hearth_node::machine;
-use hearth_node::models::{Models, Terms};
+use hearth_node::models::{Asked, ModelError, Models, Terms};
 
 use super::models::{size, watch};
 use crate::confirm::agrees;
@@ -20,6 +20,11 @@ use crate::failure::Failure;
 use crate::global::Global;
 use crate::screen::{print, print_line};
 use crate::{reader, secrets, wait};
+
+/// The test money of a network's chain, by its name in a fresh configuration.
+const TEST_ASSET: &str = "TESTUSD";
+/// What answers cost in it at first: for a million tokens of prompts, of answers, and at least.
+const TEST_PRICES: (&str, &str, &str) = ("0.02", "0.06", "0.000001");
 
 /// How questions are answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,26 +75,26 @@ pub(crate) fn wallet(global: &Global, home: &Home, consent: Consent) -> Result<U
 }
 
 /// Fetches a model that fits where there is none, if that is agreed to. Without one the device asks
-/// others, so whatever goes wrong here is said and does not keep it from coming up.
+/// others, so whatever goes wrong here is said and does not keep it from coming up. Returns what is to be said.
 pub(crate) async fn model(
     global: &Global,
     home: &Home,
     consent: Consent,
-) -> Result<Option<String>, Failure> {
+) -> Result<Vec<String>, Failure> {
     let models = Models::open(home, reader::launcher()?)?;
     let list = models.list()?;
     if consent.no_model || !list.here.is_empty() {
-        return Ok(None);
+        return Ok(Vec::new());
     }
     let machine = machine::detect(home.root());
     let (name, _) = match models.pick() {
         Ok(pick) => pick,
         Err(error) => {
-            return Ok(Some(format!(
+            return Ok(vec![format!(
                 "{}. {}",
                 error.with_causes(),
                 error.next_step()
-            )));
+            )]);
         }
     };
     let bytes = list.to_get.iter().find(|one| one.name == name);
@@ -108,22 +113,88 @@ pub(crate) async fn model(
     let agreed = consent.yes || (asked && agrees("Fetch it now?", true));
     if !agreed {
         let note = format!("No model is here: `hearth models get {name}` fetches one that fits.");
-        return Ok(Some(note));
+        return Ok(vec![note]);
     }
-    match models.get(&name, &watch(global.json)).await {
-        Ok(_) => {
-            models.serve(&name, &Terms::Household)?;
-            if !global.json {
-                println!("It is here, and answers the devices of your household.");
-                println!("`hearth models serve --help` says how to sell its answers to others.\n");
-            }
-            Ok(None)
+    let (got, mut notes) = fetch(global, &models).await;
+    match got {
+        Some(name) => serve(global, home, &models, &name, consent)?,
+        None => notes.push(format!(
+            "No model could be fetched, so this device asks others. `hearth models get {name}` tries again."
+        )),
+    }
+    Ok(notes)
+}
+
+/// Fetches the best model that can be had. Returns it, and what is to be said of those that could not.
+async fn fetch(global: &Global, models: &Models) -> (Option<String>, Vec<String>) {
+    let mut notes = Vec::new();
+    let mut given_up = |error: &ModelError| {
+        let note = in_one_line(error);
+        if !global.json {
+            println!("{note}.");
         }
-        Err(error) => Ok(Some(format!(
-            "No model could be fetched, so this device asks others: {}. `hearth models get {name}` tries again.",
-            error.with_causes()
-        ))),
+        notes.push(note);
+    };
+    let got = models.get_best(&watch(global.json), &mut given_up).await;
+    let got = got.ok().map(|model| model.name);
+    if let Some(name) = &got {
+        if global.json {
+            let instead = format!("{name} was fetched instead");
+            notes.extend((!notes.is_empty()).then_some(instead));
+        } else {
+            // A person was told as it happened.
+            notes.clear();
+        }
     }
+    (got, notes)
+}
+
+/// Says whom the model answers. On a chain whose money is worth nothing it is for sale at once, so that a network of
+/// devices that were just set up pays; elsewhere prices are for the owner to name.
+fn serve(
+    global: &Global,
+    home: &Home,
+    models: &Models,
+    name: &str,
+    consent: Consent,
+) -> Result<(), Failure> {
+    let config = home.config()?;
+    let is_test_money = config.network_chain.is_some() && config.asset(TEST_ASSET).is_some();
+    let asked = std::io::stdin().is_terminal() && !global.json && !consent.yes;
+    let question =
+        "Sell its answers to other devices of your network, for test money that is worth nothing?";
+    let sells = is_test_money && (!asked || agrees(question, true));
+    let (prompt, output, floor) = TEST_PRICES;
+    let terms = if sells {
+        Terms::Sold(Asked {
+            asset: TEST_ASSET.to_owned(),
+            per_million_prompt: prompt.to_owned(),
+            per_million_output: output.to_owned(),
+            floor: Some(floor.to_owned()),
+        })
+    } else {
+        Terms::Household
+    };
+    models.serve(name, &terms)?;
+    if global.json {
+        return Ok(());
+    }
+    println!("{name} is here, and answers the devices of your household for nothing.");
+    if sells {
+        println!(
+            "Others pay {prompt} and {output} {TEST_ASSET} for a million tokens of prompts and answers; that is test money, \
+             worth nothing."
+        );
+    }
+    println!("`hearth models serve --help` says how to change that.\n");
+    Ok(())
+}
+
+/// An error that lists what was tried, in one line.
+fn in_one_line(error: &ModelError) -> String {
+    let said = error.with_causes().to_string();
+    let lines: Vec<_> = said.lines().map(str::trim).collect();
+    lines.join("; ").replace(":; ", ": ")
 }
 
 /// A machine in one line.

@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use hearth_api::household::{FetchEvent, HomeModel, HomeModels, WhichModel};
 use hearth_causes::WithCauses;
 use hearth_node::home::Home;
-use hearth_node::models::{Asked, Models, Progress, Stage, Terms, Watch};
+use hearth_node::models::{Asked, ModelError, Models, Progress, Stage, Terms, Watch};
 use hearth_node::owner::client::Client;
 
 use crate::failure::Failure;
@@ -102,18 +102,27 @@ pub(crate) async fn run(
             print(&model, global.json)?;
         }
         ModelCommand::Get { name, .. } => {
-            let name = match name {
-                Some(name) => name,
+            let watch = watch(global.json);
+            let model = match name {
+                Some(name) => models.get(&name, &watch).await?,
                 None => {
                     let (name, reason) = models.pick()?;
                     if !global.json {
                         println!("{name}: {reason}");
                     }
-                    name
+                    let mut given_up = |error: &ModelError| {
+                        eprintln!("{error}");
+                    };
+                    models.get_best(&watch, &mut given_up).await?
                 }
             };
-            let model = models.get(&name, &watch(global.json)).await?;
             print(&model, global.json)?;
+            if !global.json {
+                println!(
+                    "`hearth models serve {}` runs it whenever this device is up.",
+                    model.name
+                );
+            }
         }
         ModelCommand::Import { file, name } => {
             let model = models.import(&file, name, &watch(global.json)).await?;

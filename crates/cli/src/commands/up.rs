@@ -4,8 +4,10 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use clap::Args;
-use hearth_api::household::{Audience, ModelPrice, NodeEvent, NodeReady};
+use hearth_api::household::{Audience, ModelPrice, NetworkChainView, NodeEvent, NodeReady};
 use hearth_node::device::{Device, UpOptions};
+use hearth_node::home::Home;
+use hearth_node::shared_chain::{JoinLaterError, join_now};
 
 use super::first_run::{self, Consent};
 use crate::failure::Failure;
@@ -54,12 +56,15 @@ pub(crate) struct UpArguments {
 pub(crate) async fn run(global: &Global, arguments: UpArguments) -> Result<ExitCode, Failure> {
     let home = global.open_home()?;
     home.config()?;
+    for ticket in &arguments.join {
+        use_chain_of(&home, ticket)?;
+    }
     let consent = Consent {
         yes: arguments.yes,
         no_model: arguments.no_model || !arguments.models.is_empty(),
     };
     let keys = first_run::wallet(global, &home, consent)?;
-    let note = first_run::model(global, &home, consent).await?;
+    let notes = first_run::model(global, &home, consent).await?;
     // A model that was just fetched stands in it.
     let config = home.config()?;
     // Before the node is ready to be asked, so that no signal is missed.
@@ -77,7 +82,7 @@ pub(crate) async fn run(global: &Global, arguments: UpArguments) -> Result<ExitC
     let device = Device::up(&home, &config, &keys, options).await?;
     drop(spinner);
     let mut ready = device.ready().clone();
-    ready.warnings.extend(note);
+    ready.warnings.extend(notes);
     if global.json {
         print_line(&NodeEvent::Ready(Box::new(ready)))?;
     } else {
@@ -90,6 +95,14 @@ pub(crate) async fn run(global: &Global, arguments: UpArguments) -> Result<ExitC
     Ok(ExitCode::SUCCESS)
 }
 
+/// Uses the chain of a ticket from now on. What is wrong with the ticket is said once the device is up.
+fn use_chain_of(home: &Home, ticket: &str) -> Result<(), Failure> {
+    match join_now(home, ticket) {
+        Ok(_) | Err(JoinLaterError::Ticket(_) | JoinLaterError::Payload(_)) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 impl Show for NodeReady {
     fn show(&self, page: &mut Page) {
         let title = page.styled(Style::Strong, "This device is up");
@@ -99,6 +112,11 @@ impl Show for NodeReady {
         rows.extend(sold.map(|url| ("sold to others at", format!("{url}/v1"))));
         rows.push(("household", self.household.clone()));
         rows.push(("device", self.device.clone()));
+        rows.extend(
+            self.chain
+                .as_ref()
+                .map(|chain| ("chain", chain.chain.clone())),
+        );
         page.pairs(&rows);
         if self.models.is_empty() {
             page.line("It runs no model of its own, and asks others. See `hearth models`.");
@@ -128,9 +146,26 @@ impl Show for NodeReady {
             let warning = page.styled(Style::Warning, warning);
             page.line(&warning);
         }
+        if let Some(chain) = &self.chain {
+            page.line(&ordered_by(chain));
+        }
         page.line("Talk to it with `hearth chat`, add a device with `hearth invite`, run it always with `hearth service`.");
         page.line("Stop it with Ctrl-C.");
     }
+}
+
+/// Who orders the network's chain, and what that means.
+fn ordered_by(chain: &NetworkChainView) -> String {
+    let who = if chain.is_own {
+        "This device alone orders its chain, also for those who join it".to_owned()
+    } else {
+        let host = chain.host.get(..10).unwrap_or(&chain.host);
+        format!("One device ({host}…) orders the chain of this network")
+    };
+    format!(
+        "{who}: its money (TESTUSD) is worth nothing. To be paid in real money, name a public chain in config.toml: see \
+         docs/guide/chain.md."
+    )
 }
 
 /// Prices in one cell.

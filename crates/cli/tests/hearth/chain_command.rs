@@ -135,11 +135,21 @@ fn a_chain_that_cannot_run_says_why() {
         assert_eq!(home.run(&arguments).error_code(1), code, "{more:?}");
     }
     RunningChain::start(&home, &["--chain-id", "31337"]).stop("TERM");
-    let error = home
-        .run(&["chain", "run", "--port", "0", "--json"])
-        .error(1);
+    let other = [
+        "chain",
+        "run",
+        "--port",
+        "0",
+        "--chain-id",
+        "31338",
+        "--json",
+    ];
+    let error = home.run(&other).error(1);
     assert_eq!(error["code"], "other_chain");
     assert!(error["next"].as_str().unwrap().contains("31337"));
+    // Unless another is asked for, a data folder's chain is the one that it has.
+    let same = RunningChain::start(&home, &[]);
+    assert_eq!(same.ready["chain"], "eip155:31337");
 }
 
 #[test]

@@ -9,6 +9,7 @@ const COMMANDS: &[&[&str]] = &[
     &["chain", "block"],
     &["chain", "tx"],
     &["chain", "balances"],
+    &["chain", "leave"],
     &["wallet"],
     &["wallet", "new"],
     &["wallet", "recover"],

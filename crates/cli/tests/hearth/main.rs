@@ -20,6 +20,7 @@ mod household;
 mod importing;
 mod kill;
 mod namespaces;
+mod network_chain;
 mod program;
 mod relay;
 mod returning;

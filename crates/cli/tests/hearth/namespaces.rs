@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::process::Process;
-use crate::program::{Home, Running};
+use crate::program::{Home, Running, RunningNode, finish};
 use crate::programs::python;
 
 const MODEL: &str = "smollm2-135m-instruct";
@@ -54,13 +54,17 @@ struct Lines {
 impl Lines {
     /// Perfect lines, and the chain in the namespace of `chain`.
     fn new(households: &[&str], chain: &str) -> Self {
+        Self::with(households, Some(chain))
+    }
+
+    /// Perfect lines; what is at the port of a chain in the namespace of `chain` is in reach of all.
+    fn with(households: &[&str], chain: Option<&str>) -> Self {
         let seed: u64 = env::var("HEARTH_SEED").map_or(4_711, |seed| seed.parse().unwrap());
         println!("the seed of the lines is {seed}: set HEARTH_SEED to draw others");
-        let config = json!({
-            "households": households,
-            "chain": { "household": chain, "port": CHAIN_PORT },
-            "seed": seed,
-        });
+        let mut config = json!({ "households": households, "seed": seed });
+        if let Some(chain) = chain {
+            config["chain"] = json!({ "household": chain, "port": CHAIN_PORT });
+        }
         let mut switch = Process::start("the lines", &mut python("link.py", &config));
         let namespaces = switch.json("ready")["ready"].clone();
         Self { switch, namespaces }
@@ -123,7 +127,7 @@ impl Lines {
 /// Prepares a household: a wallet, and a configuration for two cores that others use too.
 fn prepare(home: &Home) {
     home.run(&["wallet", "new", "--json"]).json();
-    home.run(&["doctor", "--json"]);
+    home.point_config_at(&format!("http://127.0.0.1:{CHAIN_PORT}"));
     home.edit_config("threads = 0", "threads = 1");
     home.edit_config("keyless_tier = \"household\"", "keyless_tier = \"network\"");
     home.edit_config("context_tokens = 8192", "context_tokens = 1024");
@@ -537,4 +541,53 @@ fn nodes_behind_a_wall_reach_each_other_through_a_relay() {
     b.sees_offers(1);
     is_answered(&lines.expose("b", API_PORT), "through the relay alone");
     assert_eq!(relay.stop("TERM")["event"], "stopped");
+}
+
+#[test]
+#[ignore = "needs outside programs"]
+fn two_machines_that_were_just_set_up_pay_each_other_without_an_address() {
+    let lines = Lines::with(&["a", "b"], None);
+    let [a, b] = ["a", "b"].map(|name| lines.home(name));
+    // What `hearth up --yes` would fetch from the internet lies on this machine; nothing else is prepared.
+    a.run(&["doctor", "--json"]);
+    RunningNode::prepare_catalogue(&a);
+    let mut first = a.command(&["up", "--yes", "--json"]);
+    first.stderr(std::process::Stdio::inherit());
+    let host = Running::spawn_first(first, "wallet");
+    let ready = host.event("ready", |_| true);
+    let said = ready["warnings"].to_string();
+    assert!(said.contains("was fetched instead"), "{said}");
+    assert_eq!(ready["chain"]["is_own"], true, "{ready}");
+    let ticket = a.run(&["invite", "--network", "--json"]).json();
+    let ticket = ticket["ticket"].as_str().unwrap();
+
+    let joined = finish(b.command(&["join", ticket, "--json"]), "").json();
+    assert_eq!(joined["chain"], ready["chain"]["chain"], "{joined}");
+    let mut second = b.command(&["up", "--yes", "--no-model", "--json"]);
+    second.stderr(std::process::Stdio::inherit());
+    let guest = Running::spawn_first(second, "wallet");
+    let up = guest.event("ready", |_| true);
+    assert_eq!(up["warnings"], json!([]), "{up}");
+    assert_eq!(up["chain"]["host"], ready["device"], "{up}");
+    wait_until("the offer", || {
+        let offers = b.run(&["offers", MODEL, "--json"]);
+        offers.code == 0 && offers.json()["offers"].as_array().unwrap().len() == 1
+    });
+    let asked = [
+        "chat",
+        "--model",
+        MODEL,
+        "--max-tokens",
+        "8",
+        "Hello.",
+        "--json",
+    ];
+    let answer = b.run(&asked);
+    assert_eq!(answer.code, 0, "{answer:?}");
+    let earned = a.run(&["earnings", "--json"]).json();
+    assert_eq!(earned["sold"][0]["answers"], 1, "{earned}");
+    for home in [&a, &b] {
+        let report: Value = serde_json::from_str(&home.run(&["doctor", "--json"]).stdout).unwrap();
+        assert_eq!(report["healthy"], true, "{report}");
+    }
 }

@@ -134,9 +134,18 @@ impl Home {
         finish(self.command(arguments), input)
     }
 
-    /// Lets the configuration's embedded chain be at `url`.
+    /// Names the chain of `hearth chain run` in the configuration, as its comments say, and lets it be at `url`.
     pub(crate) fn point_config_at(&self, url: &str) {
         self.run(&["doctor", "--json"]);
+        for line in [
+            "[chains.\"eip155:402402\"]",
+            "name = \"embedded\"",
+            "rpc = [\"http://127.0.0.1:8545\"]",
+            "confirmations = 1",
+        ] {
+            self.edit_config(&format!("# {line}"), line);
+        }
+        self.edit_config("\"erc20:", "\"eip155:402402/erc20:");
         self.edit_config("http://127.0.0.1:8545", url);
     }
 
@@ -251,6 +260,41 @@ impl RunningNode {
         }
         home.run(&["models", "import", &file, "--name", MODEL, "--json"])
             .json();
+    }
+
+    /// Lets the first run of a household find models on this machine alone: the largest that fits cannot be had, and
+    /// the next smaller one is the model of the tests.
+    pub(crate) fn prepare_catalogue(home: &Home) {
+        let file = std::env::var("HEARTH_TEST_MODEL")
+            .expect("HEARTH_TEST_MODEL names the model: run `cargo xtask test`, which fetches it");
+        for (usual, here) in [
+            ("context_tokens = 8192", "context_tokens = 2048"),
+            ("busy_percent = 50", "busy_percent = 100"),
+        ] {
+            home.edit_config(usual, here);
+        }
+        let size = std::fs::metadata(&file).unwrap().len();
+        let entry = |name: &str, parameters: u64, osi: bool, source: &str| {
+            format!(
+                "[[model]]\nname = \"{name}\"\ntitle = \"{name}\"\nlicence = \"Apache-2.0\"\nosi = {osi}\n\
+                 parameters = {parameters}\nquantisation = \"Q4_1\"\nfile_bytes = {size}\n\
+                 sha256 = \"b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53\"\n\
+                 context_tokens = 8192\nmemory_bytes = 400000000\nroles = [\"chat\"]\n\
+                 [[model.source]]\n{source}\n\n"
+            )
+        };
+        let nowhere = "kind = \"url\"\nurl = \"http://127.0.0.1:1/model.gguf\"";
+        let here = format!("kind = \"path\"\npath = \"{file}\"");
+        // Those that the program knows are not picked unasked under a licence that is not open.
+        let catalogue = [
+            entry("larger", 200_000_000, true, nowhere),
+            entry(MODEL, 134_515_008, true, &here),
+            entry("qwen3-4b", 1, false, nowhere),
+            entry("qwen3-8b", 1, false, nowhere),
+            entry("qwen3-14b", 1, false, nowhere),
+            entry("gpt-oss-20b", 1, false, nowhere),
+        ];
+        std::fs::write(home.path().join("models.toml"), catalogue.concat()).unwrap();
     }
 
     pub(crate) fn start(home: &Home, more: &[&str]) -> Running {

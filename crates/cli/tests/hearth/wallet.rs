@@ -193,7 +193,8 @@ fn statements_for_session_keys_name_device_and_chain() {
     let session = &shown["sessions"][0];
     let statement = &session["authorizations"][0];
     assert_eq!(statement["household"], shown["household"]);
-    assert_eq!(statement["chain"], "eip155:402402");
+    let wallet = home.run(&["wallet", "show", "--json"]).json();
+    assert_eq!(statement["chain"], wallet["chains"][0]);
     assert_eq!(statement["device"], "this device");
     assert_eq!(statement["signature"].as_str().unwrap().len(), 132);
     let period = statement["valid_before_s"].as_u64().unwrap()

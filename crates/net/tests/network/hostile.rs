@@ -33,7 +33,7 @@ fn impatient() -> Patience {
 }
 
 /// An endpoint that speaks QUIC and nothing else.
-async fn raw(seed: u8) -> Endpoint {
+pub(super) async fn raw(seed: u8) -> Endpoint {
     Endpoint::builder(presets::Minimal)
         .secret_key(SecretKey::from_bytes(&[seed; 32]))
         .clear_ip_transports()
@@ -44,7 +44,7 @@ async fn raw(seed: u8) -> Endpoint {
         .unwrap()
 }
 
-fn address(device: &Device) -> EndpointAddr {
+pub(super) fn address(device: &Device) -> EndpointAddr {
     let address = device.network.address();
     let id = PublicKey::from_bytes(&address.device.0).unwrap();
     EndpointAddr::from_parts(id, address.direct.into_iter().map(TransportAddr::Ip))

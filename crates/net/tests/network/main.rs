@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod chain;
 mod files;
 mod hostile;
 mod places;

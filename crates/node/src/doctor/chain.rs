@@ -11,12 +11,13 @@ use hearth_chain::bindings::{
     settlement_runtime,
 };
 use hearth_chain::client::{BlockAt, ChainClient, ChainError};
-use hearth_chain::embedded::DEFAULT_CHAIN_ID;
+use hearth_chain::embedded::is_embedded_id;
 use hearth_protocol::eip712::{SETTLEMENT_DOMAIN_NAME, SETTLEMENT_DOMAIN_VERSION};
 use hearth_protocol::id::ChainId;
 
 use super::{failed, fault, good};
-use crate::chains::{self, ChainAccess, ChainChoice};
+use crate::advice::Advice;
+use crate::chains::{self, AccessError, ChainAccess, ChainChoice};
 use crate::home::{AssetConfig, Config};
 
 /// A chain may be this far ahead of this device's clock, in seconds: signed times (ERC-3009) have more room.
@@ -34,11 +35,23 @@ pub(super) async fn examine(config: &Config) -> Vec<Finding> {
             rpc: None,
         };
         match chains::connect(config, &choice).await {
+            Err(AccessError::NotMade) => findings.push(good(
+                &check,
+                "`hearth up` will run it: no chain is named in config.toml, and none was joined",
+            )),
+            Err(AccessError::NodeNeeded(_)) => findings.push(good(
+                &check,
+                "another device of the network runs it, which this one asks while `hearth up` runs",
+            )),
+            Err(error @ AccessError::HostAway { .. }) => {
+                let (message, mend) = (error.to_string(), error.next_step());
+                findings.push(fault(&check, Health::Warning, message, mend));
+            }
             Err(error) => findings.push(failed(&check, &error)),
             Ok(access) => {
                 findings.push(good(
                     &check,
-                    format!("{} answers at {}", access.name, access.url),
+                    format!("{} answers at {}", access.name, access.place),
                 ));
                 findings.extend(look(config, &access).await);
             }
@@ -106,7 +119,7 @@ fn clock_finding(check: &str, chain: ChainId, now_s: u64, head_s: u64) -> Findin
     }
     let behind = now_s.saturating_sub(head_s);
     // The embedded chain makes no block when there is nothing to put into it.
-    if chain.0 != DEFAULT_CHAIN_ID && behind > SILENT_WARN_S {
+    if !is_embedded_id(chain.0) && behind > SILENT_WARN_S {
         return fault(
             check,
             Health::Warning,
@@ -219,6 +232,8 @@ async fn call(
 
 #[cfg(test)]
 mod tests {
+    use hearth_chain::embedded::{DEFAULT_CHAIN_ID, OWN_CHAIN_IDS};
+
     use super::*;
 
     #[test]
@@ -231,6 +246,7 @@ mod tests {
         assert_eq!(health(1, 1_000, 400), Health::Good);
         assert_eq!(health(1, 1_000, 399), Health::Warning);
         assert_eq!(health(DEFAULT_CHAIN_ID, 1_000, 0), Health::Good);
+        assert_eq!(health(OWN_CHAIN_IDS.start, 1_000, 0), Health::Good);
         assert_eq!(health(DEFAULT_CHAIN_ID, 0, u64::MAX), Health::Bad);
     }
 }

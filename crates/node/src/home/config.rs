@@ -21,6 +21,7 @@ use toml::Spanned;
 use url::Url;
 
 use crate::advice::Advice;
+use crate::home::NetworkChain;
 use crate::keys::{DEVICE_NAME_BYTES_MAX, DeviceIndex};
 
 pub use answers::{
@@ -40,6 +41,8 @@ pub const RPC_URLS_MAX: usize = 8;
 const CONFIRMATIONS_MAX: u64 = 1_000;
 /// The most decimals a token can have for its amounts to fit in 128 bits.
 const DECIMALS_MAX: u8 = 38;
+/// What the id of an asset begins with whose chain is not said.
+const ERC20: &str = "erc20:";
 /// The longest name of a chain or an asset, in bytes.
 const NAME_BYTES_MAX: usize = 32;
 
@@ -103,6 +106,8 @@ pub struct Config {
     pub device: DeviceConfig,
     /// The chains in use.
     pub chains: BTreeMap<ChainId, ChainConfig>,
+    /// The network's chain, where the file names none; it is the one in `chains`.
+    pub network_chain: Option<NetworkChain>,
     /// The assets in use, by their names.
     pub assets: BTreeMap<String, AssetConfig>,
     /// How this device is paid.
@@ -135,7 +140,7 @@ pub struct DeviceConfig {
 pub struct ChainConfig {
     /// Its name for people.
     pub name: String,
-    /// Its endpoints in the order in which they are tried, at least one.
+    /// Its endpoints in the order in which they are tried: at least one, but for the network's chain, which has none.
     pub rpc: Vec<Url>,
     /// Blocks that make a transaction final, its own included; at least 1.
     pub confirmations: u64,
@@ -207,8 +212,7 @@ pub struct ClaimConfig {
 #[serde(deny_unknown_fields)]
 struct RawConfig {
     device: Spanned<RawDevice>,
-    #[serde(default)]
-    chains: BTreeMap<Spanned<String>, Spanned<RawChain>>,
+    chains: Option<BTreeMap<Spanned<String>, Spanned<RawChain>>>,
     #[serde(default)]
     assets: BTreeMap<Spanned<String>, RawAsset>,
     provider: RawProvider,
@@ -304,7 +308,17 @@ impl Config {
             return Err(not_text());
         }
         let text = String::from_utf8(bytes).map_err(|_| not_text())?;
-        Self::parse(&text).map_err(|Fault { offset, reason }| ConfigError::Line {
+        let network = if names_chains(&text) {
+            None
+        } else {
+            let folder = path.parent().unwrap_or(Path::new("."));
+            let found = NetworkChain::of(folder);
+            Some(found.map_err(|source| ConfigError::Io {
+                path: folder.join(NetworkChain::FILE),
+                source,
+            })?)
+        };
+        Self::parse(&text, network.as_ref()).map_err(|Fault { offset, reason }| ConfigError::Line {
             path: path.to_owned(),
             line: line_of(&text, offset),
             reason,
@@ -316,7 +330,8 @@ impl Config {
     /// # Errors
     /// The line and the reason why not, as a sentence.
     pub(crate) fn check(text: &str) -> Result<(), String> {
-        let checked = Self::parse(text);
+        let network = (!names_chains(text)).then(NetworkChain::any);
+        let checked = Self::parse(text, network.as_ref());
         checked.map(|_| ()).map_err(|Fault { offset, reason }| {
             format!(
                 "line {} of config.toml would be wrong: {reason}",
@@ -325,16 +340,21 @@ impl Config {
         })
     }
 
-    fn parse(text: &str) -> Result<Self, Fault> {
+    /// Reads a text. `network` is the network's chain, for a text that names no chains.
+    fn parse(text: &str, network: Option<&NetworkChain>) -> Result<Self, Fault> {
         let raw: RawConfig = toml::from_str(text).map_err(|error| Fault {
             offset: error.span().map_or(0, |span| span.start),
             reason: error.message().to_owned(),
         })?;
-        let chains = chains(raw.chains)?;
-        let assets = assets(raw.assets, &chains)?;
+        let chains = match network {
+            Some(network) => BTreeMap::from([(network.id(), network_chain())]),
+            None => chains(raw.chains.unwrap_or_default())?,
+        };
+        let assets = assets(raw.assets, &chains, network)?;
         Ok(Self {
             device: device(raw.device.into_inner())?,
             chains,
+            network_chain: network.cloned(),
             provider: provider(raw.provider)?,
             network: answers::network(raw.network)?,
             engine: answers::engine(raw.engine)?,
@@ -388,6 +408,21 @@ fn device(raw: RawDevice) -> Result<DeviceConfig, Fault> {
         index,
         name: raw.name.into_inner(),
     })
+}
+
+/// Whether a text has a table of chains; one that is no TOML counts as such, and is refused when it is read.
+fn names_chains(text: &str) -> bool {
+    let table: Result<toml::Table, _> = toml::from_str(text);
+    table.map_or(true, |table| table.contains_key("chains"))
+}
+
+/// The network's chain as a chain of the configuration. One device orders it, so its newest block is final.
+fn network_chain() -> ChainConfig {
+    ChainConfig {
+        name: "network".to_owned(),
+        rpc: Vec::new(),
+        confirmations: 1,
+    }
 }
 
 fn chains(
@@ -445,6 +480,7 @@ fn endpoints(raw: &Spanned<Vec<Spanned<String>>>) -> Result<Vec<Url>, Fault> {
 fn assets(
     raw: BTreeMap<Spanned<String>, RawAsset>,
     chains: &BTreeMap<ChainId, ChainConfig>,
+    network: Option<&NetworkChain>,
 ) -> Result<BTreeMap<String, AssetConfig>, Fault> {
     let mut assets: BTreeMap<String, AssetConfig> = BTreeMap::new();
     for (name, asset) in raw {
@@ -464,8 +500,7 @@ fn assets(
             );
             return Err(fault(&name, reason));
         }
-        let id: AssetId = AssetId::typed(asset.id.get_ref())
-            .map_err(|error| fault(&asset.id, format!("{error}, not {:?}", asset.id.get_ref())))?;
+        let id = asset_id(&asset.id, network)?;
         if !chains.contains_key(&id.chain) {
             let reason = format!(
                 "the asset is on {}, which is not among the chains",
@@ -498,6 +533,23 @@ fn assets(
         );
     }
     Ok(assets)
+}
+
+/// The id of an asset. One without a chain is on the network's.
+fn asset_id(text: &Spanned<String>, network: Option<&NetworkChain>) -> Result<AssetId, Fault> {
+    let said = text.get_ref();
+    let whole = match (said.starts_with(ERC20), network) {
+        (false, _) => said.clone(),
+        (true, Some(network)) => format!("{}/{said}", network.id()),
+        (true, None) => {
+            let reason = format!(
+                "the asset is on the network's chain, which is not used where [chains] names others: write \
+                 \"eip155:NUMBER/{said}\", or take the section out"
+            );
+            return Err(fault(text, reason));
+        }
+    };
+    AssetId::typed(&whole).map_err(|error| fault(text, format!("{error}, not {said:?}")))
 }
 
 fn whole_tokens(text: &Spanned<String>, decimals: u8) -> Result<Amount, Fault> {
@@ -606,17 +658,49 @@ fn provider(raw: RawProvider) -> Result<ProviderConfig, Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::home::DEFAULT_CONFIG;
+    use std::sync::LazyLock;
+
     use hearth_protocol::offer::Audience;
 
+    /// The default as it is where the chain that `hearth chain run` serves is named.
+    static DEFAULT_CONFIG: LazyLock<String> =
+        LazyLock::new(|| crate::home::naming_the_embedded_chain(crate::home::DEFAULT_CONFIG));
+
     fn parsed(text: &str) -> Result<Config, String> {
-        Config::parse(text)
+        let network = (!names_chains(text)).then(NetworkChain::any);
+        Config::parse(text, network.as_ref())
             .map_err(|Fault { offset, reason }| format!("{}: {reason}", line_of(text, offset)))
     }
 
     #[test]
-    fn the_default_is_for_the_embedded_chain() {
-        let config = parsed(DEFAULT_CONFIG).unwrap();
+    fn the_default_is_for_the_networks_chain() {
+        let config = parsed(crate::home::DEFAULT_CONFIG).unwrap();
+        let network = config.network_chain.clone().unwrap();
+        assert_eq!(config.chains.keys().collect::<Vec<_>>(), [&network.id()]);
+        let (_, dollar) = config.asset("TESTUSD").unwrap();
+        assert_eq!(dollar.id.chain, network.id());
+        assert_eq!(dollar.id.token, hearth_chain::embedded::TEST_DOLLAR_ADDRESS);
+        assert_eq!(config.chain("network").unwrap().0, network.id());
+        // An asset of another chain is not taken for one of the network's.
+        let other = crate::home::DEFAULT_CONFIG.replace("\"erc20:", "\"eip155:8453/erc20:");
+        assert!(parsed(&other).unwrap_err().contains("not among the chains"));
+    }
+
+    #[test]
+    fn a_table_of_chains_means_those_and_no_others() {
+        let none = format!("[chains]\n{}", crate::home::DEFAULT_CONFIG);
+        let refused = parsed(&none).unwrap_err();
+        assert!(refused.contains("eip155:NUMBER/erc20:"), "{refused}");
+        let (before, _) = none.split_once("[assets.").unwrap();
+        let (_, after) = none.split_once("# How this device is paid").unwrap();
+        let without = parsed(&format!("{before}# {after}")).unwrap();
+        assert!(without.chains.is_empty() && without.network_chain.is_none());
+        assert!(parsed(&DEFAULT_CONFIG).unwrap().network_chain.is_none());
+    }
+
+    #[test]
+    fn the_default_with_a_chain_is_for_that_chain() {
+        let config = parsed(&DEFAULT_CONFIG).unwrap();
         let chain = ChainId(hearth_chain::embedded::DEFAULT_CHAIN_ID);
         assert!(config.chains.contains_key(&chain));
         let (name, dollar) = config.asset("TESTUSD").unwrap();
@@ -665,7 +749,7 @@ mod tests {
 
     #[test]
     fn the_limits_that_the_default_shows_are_right() {
-        assert_eq!(parsed(DEFAULT_CONFIG).unwrap().sharing.hours, []);
+        assert_eq!(parsed(&DEFAULT_CONFIG).unwrap().sharing.hours, []);
         let text = DEFAULT_CONFIG.replacen("# hours", "hours", 1);
         let sharing = parsed(&text.replacen("# watts", "watts", 1))
             .unwrap()
@@ -761,7 +845,7 @@ mod tests {
         let said = "deposits_per_day = \"6\"\nlocked_at_once = \"7\"\nwithdraw_delay_s_max = 900";
         let text = DEFAULT_CONFIG.replacen(per_day, &format!("{said}\n{per_day}"), 1);
         let limits = |text: &str| parsed(text).unwrap().assets["TESTUSD"].limits;
-        let (usual, said) = (limits(DEFAULT_CONFIG), limits(&text));
+        let (usual, said) = (limits(&DEFAULT_CONFIG), limits(&text));
         let whole = |tokens: u128| Amount::new(tokens * 1_000_000);
         assert_eq!(
             (usual.deposits_per_day, usual.locked),
@@ -794,7 +878,7 @@ mod tests {
 
     #[test]
     fn the_section_on_selling_is_what_it_is_shown_to_be() {
-        assert_eq!(parsed(DEFAULT_CONFIG).unwrap().api.sold, None);
+        assert_eq!(parsed(&DEFAULT_CONFIG).unwrap().api.sold, None);
         let sold = parsed(&with_sold()).unwrap().api.sold.unwrap();
         let usual = SoldConfig::at("127.0.0.1:4042".parse().unwrap());
         assert_eq!((sold.listen, sold.at_once), (usual.listen, usual.at_once));
@@ -830,7 +914,7 @@ mod tests {
 
     #[test]
     fn a_name_of_a_model_stands_for_the_hash_of_its_file() {
-        assert!(parsed(DEFAULT_CONFIG).unwrap().names.is_empty());
+        assert!(parsed(&DEFAULT_CONFIG).unwrap().names.is_empty());
         let shown = DEFAULT_CONFIG.replacen("# \"a-model\" =", "\"a-model\" =", 1);
         let names = parsed(&shown).unwrap().names;
         let hash = names["a-model"].to_string();
@@ -856,7 +940,7 @@ mod tests {
     #[test]
     fn the_coins_worth_is_read_in_the_token() {
         let worth = |text: &str| parsed(text).unwrap().assets["TESTUSD"].coin_worth;
-        assert_eq!(worth(DEFAULT_CONFIG), None);
+        assert_eq!(worth(&DEFAULT_CONFIG), None);
         assert!(DEFAULT_CONFIG.contains("# coin_worth = \"2500\""));
         let with = DEFAULT_CONFIG.replacen("# coin_worth", "coin_worth", 1);
         assert_eq!(worth(&with), Some(Amount::new(2_500_000_000)));

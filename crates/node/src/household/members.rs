@@ -31,6 +31,7 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::advice::Advice;
+use crate::shared_chain::ticket::TicketPayload;
 
 /// What this device knows of its household, under one key.
 const HOUSEHOLD: Table<Standing> = Table::new("household");
@@ -452,18 +453,15 @@ pub(crate) fn shown_name(configured: &str) -> String {
 
 /// The invitation that a ticket carries.
 pub fn invitation(ticket: &Ticket) -> Option<InviteTicket> {
-    match postcard::take_from_bytes(&ticket.payload) {
-        Ok((invitation, [])) => Some(invitation),
-        _ => None,
-    }
+    TicketPayload::of(ticket).ok()?.invitation
 }
 
-/// A ticket that carries an invitation.
+/// A ticket that carries a payload.
 ///
 /// # Errors
-/// Never in practice: an invitation is short.
-pub(crate) fn ticket(network: &Network, invitation: &InviteTicket) -> Result<Ticket, MembersError> {
-    let payload = postcard::to_stdvec(invitation);
+/// Never in practice: what it carries is short.
+pub(crate) fn ticket(network: &Network, payload: &TicketPayload) -> Result<Ticket, MembersError> {
+    let payload = payload.to_bytes();
     let payload = payload.map_err(|_| MembersError::NoInvitation)?;
     Ok(network.ticket(payload))
 }

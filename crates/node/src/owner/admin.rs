@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use alloy_primitives::keccak256;
+use axum::body::Bytes;
 use axum::extract::{Query, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -29,18 +30,21 @@ use hearth_protocol::money::Amount;
 use hearth_surface::Surface;
 use hearth_surface::answers::{AskError, Tier};
 use http::StatusCode;
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use serde::Deserialize;
 
 use super::from_peers::Fetches;
 use super::node_file::NodeFile;
 use crate::advice::Advice;
 use crate::api_keys::Keys;
+use crate::device::ChainLine;
 use crate::home::{Config, Home};
 use crate::household::{self, Member, Members};
 use crate::roles::payer::Payer;
 use crate::roles::provider::StoredSale;
 use crate::roles::retention::{self, Sum};
+use crate::shared_chain::ticket::TicketPayload;
+use crate::shared_chain::{CHAIN_ROUTE, use_chain};
 use crate::terms::{shown_audience, shown_prices};
 use crate::trade;
 use crate::wallet::money;
@@ -61,6 +65,7 @@ pub(crate) struct Admin {
     pub(crate) fetches: Fetches,
     pub(crate) till: Option<Till>,
     pub(crate) config: Config,
+    pub(crate) chain: ChainLine,
 }
 
 /// The owner's routes, behind the token of `file`.
@@ -79,6 +84,7 @@ pub(crate) fn router(admin: Admin, file: &NodeFile) -> Router {
         .route("/hearth/channels", get(channels))
         .merge(super::paying::routes())
         .route("/hearth/keys", post(take_keys))
+        .route(CHAIN_ROUTE, post(chain))
         .with_state(Arc::new(admin))
         .layer(middleware::from_fn(move |request, next| {
             let token = Arc::clone(&token);
@@ -242,13 +248,18 @@ fn summed(admin: &Admin) -> Result<Earnings, StoreError> {
 }
 
 async fn invite(State(admin): State<Arc<Admin>>, Json(asked): Json<InviteAsked>) -> Response {
-    let Some(hours) = asked.household_hours else {
-        let ticket = admin.network.ticket(Vec::new()).to_string();
-        return Json(Invitation { ticket }).into_response();
+    let invited = match asked.household_hours {
+        None => Ok(None),
+        Some(hours) => {
+            let ttl_ms = u64::from(hours).saturating_mul(HOUR_MS);
+            admin.members.invite(ttl_ms).await.map(Some)
+        }
     };
-    let ttl_ms = u64::from(hours).saturating_mul(HOUR_MS);
-    let invited = admin.members.invite(ttl_ms).await;
-    match invited.and_then(|invitation| household::ticket(&admin.network, &invitation)) {
+    let payload = invited.map(|invitation| TicketPayload {
+        invitation,
+        chain: admin.chain.ticket(),
+    });
+    match payload.and_then(|payload| household::ticket(&admin.network, &payload)) {
         Ok(ticket) => {
             let ticket = ticket.to_string();
             Json(Invitation { ticket }).into_response()
@@ -258,7 +269,7 @@ async fn invite(State(admin): State<Arc<Admin>>, Json(asked): Json<InviteAsked>)
 }
 
 async fn join(State(admin): State<Arc<Admin>>, Json(invitation): Json<Invitation>) -> Response {
-    let ticket = match invitation.ticket.parse() {
+    let ticket: hearth_net::Ticket = match invitation.ticket.parse() {
         Ok(ticket) => ticket,
         Err(error) => {
             let error: hearth_net::TicketError = error;
@@ -269,12 +280,29 @@ async fn join(State(admin): State<Arc<Admin>>, Json(invitation): Json<Invitation
             );
         }
     };
+    if let Err(error) = TicketPayload::of(&ticket) {
+        return refused(
+            StatusCode::BAD_REQUEST,
+            "bad_ticket",
+            &error.with_causes().to_string(),
+        );
+    }
     match household::join(&admin.network, &admin.members, &ticket).await {
         Ok(()) => {
+            let chain = match use_chain(&admin.home, &ticket) {
+                Ok(chain) => chain.map(|chain| chain.to_string()),
+                Err(error) => return not_done(StatusCode::CONFLICT, &error),
+            };
             let (household, _) = admin.members.household();
             let joined = household::invitation(&ticket).is_some();
             let household = joined.then(|| household.to_string());
-            Json(Joined { household }).into_response()
+            let is_later = false;
+            Json(Joined {
+                household,
+                chain,
+                is_later,
+            })
+            .into_response()
         }
         Err(error) => not_done(StatusCode::CONFLICT, &error),
     }
@@ -325,6 +353,21 @@ async fn leave(State(admin): State<Arc<Admin>>) -> Response {
     }
 }
 
+/// Answers the owner's commands about the network's chain, as its JSON-RPC does.
+async fn chain(State(admin): State<Arc<Admin>>, request: Bytes) -> Response {
+    let Some(carrier) = admin.chain.carrier() else {
+        let message = "this node uses the chains of its configuration, not the network's";
+        return refused(StatusCode::CONFLICT, "no_chain", message);
+    };
+    match carrier.carry(request.to_vec()).await {
+        Ok(reply) => ([(CONTENT_TYPE, "application/json")], reply).into_response(),
+        Err(error) => {
+            let message = error.with_causes().to_string();
+            refused(StatusCode::BAD_GATEWAY, "chain_unavailable", &message)
+        }
+    }
+}
+
 /// Takes the API keys in that a command has just written.
 async fn take_keys(State(admin): State<Arc<Admin>>) -> Response {
     let table = Keys::open(&admin.home).and_then(|keys| keys.table(&admin.config));
@@ -340,7 +383,8 @@ async fn take_keys(State(admin): State<Arc<Admin>>) -> Response {
 /// Claims what is due, now.
 async fn claim(State(admin): State<Arc<Admin>>) -> Response {
     let Some(till) = &admin.till else {
-        let message = "no chain answered when this node started; start it again once one does";
+        let message =
+            "config.toml names no chain that could be used; name one, and start the node again";
         return refused(StatusCode::CONFLICT, "no_chain", message);
     };
     match trade::claim_all(till, &admin.config).await {

@@ -22,10 +22,11 @@ use thiserror::Error;
 use url::Url;
 
 use crate::advice::{Advice, CHECK_DISK, SEE_HELP, START_AGAIN};
+use crate::chains::AccessError;
 use crate::home::{Config, Home, HomeError, HomeLock, Part};
 use crate::keys::Unlocked;
 use crate::roles::{self, payer::device_named};
-use crate::terms::{chain_accesses, environment, money_of, spending};
+use crate::terms::{chain_access, chain_accesses, environment, money_of, spending};
 
 /// Why nothing was bought, or nothing came back.
 #[derive(Debug, Error)]
@@ -34,6 +35,9 @@ pub enum BuyError {
     /// The data folder.
     #[error(transparent)]
     Home(#[from] HomeError),
+    /// The chain.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// The store cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -64,6 +68,7 @@ impl Advice for BuyError {
     fn code(&self) -> &str {
         match self {
             Self::Home(error) => error.code(),
+            Self::Access(error) => error.code(),
             Self::Open(_) | Self::Store(_) | Self::Till(_) => "store",
             Self::Pay(error) => match **error {
                 PayError::Http(_) | PayError::Slow => "service_unreachable",
@@ -88,6 +93,7 @@ impl Advice for BuyError {
     fn next_step(&self) -> String {
         match self {
             Self::Home(error) => error.next_step(),
+            Self::Access(error) => error.next_step(),
             Self::Open(_) | Self::Store(_) | Self::Till(_) => CHECK_DISK.to_owned(),
             Self::Pay(error) => match **error {
                 PayError::Declined(_) => {
@@ -195,6 +201,14 @@ impl Buyer {
             };
             let mut tasks = Tasks::new();
             let chains = chain_accesses(&config).await;
+            if let Some(network) = config
+                .network_chain
+                .as_ref()
+                .filter(|_| chains.all.is_empty())
+            {
+                // Nothing else could be paid on, so what keeps the network's chain away is the answer.
+                chain_access(&config, network.id()).await?;
+            }
             let escrows = open_escrows(chains.all, &till_keys, &store, &mut tasks)?;
             let payer_keys = PayerKeys {
                 household: keys.household(),

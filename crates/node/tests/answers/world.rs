@@ -306,6 +306,10 @@ impl World {
             environment: Arc::clone(&self.environment),
         });
         let home = Home::open(&self.folder.path().join(format!("home {name}"))).unwrap();
+        let text = std::fs::read_to_string(home.config_path()).unwrap();
+        let chain = "[chains.\"eip155:402402\"]\nname = \"embedded\"\nrpc = [\"http://127.0.0.1:1\"]\nconfirmations = 1\n";
+        let text = text.replacen("\"erc20:", "\"eip155:402402/erc20:", 1);
+        std::fs::write(home.config_path(), format!("{text}\n{chain}")).unwrap();
         let weights = ContentHash::of(MODEL.as_bytes());
         let payer = Payer::new(PayerParts {
             provider,

@@ -24,9 +24,9 @@ pub(crate) struct RunArguments {
     #[arg(long, alias = "faucet", value_name = "ACCOUNT=AMOUNT")]
     fund: Vec<String>,
 
-    /// The chain's number; a data folder keeps the one it began with
-    #[arg(long, default_value_t = LocalChainOptions::default().chain_id, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=9_007_199_254_740_991))]
-    chain_id: u64,
+    /// The number of a new chain, 402402 unless another is said; a data folder keeps the one it began with
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=9_007_199_254_740_991))]
+    chain_id: Option<u64>,
 
     /// For tests only: let whoever reaches the port move the chain's time
     #[arg(long)]

@@ -59,7 +59,11 @@ impl Device {
 
     async fn ticket(&self) -> Ticket {
         let invitation = self.members.invite(HOUR_MS).await.unwrap();
-        let text = ticket(&self.network, &invitation).unwrap().to_string();
+        let payload = TicketPayload {
+            invitation: Some(invitation),
+            chain: None,
+        };
+        let text = ticket(&self.network, &payload).unwrap().to_string();
         text.parse().unwrap()
     }
 
