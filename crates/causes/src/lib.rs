@@ -64,8 +64,6 @@ mod tests {
     enum SendError {
         #[error("the offer was not sent")]
         Stream(#[source] StreamError),
-        #[error("the offer was not kept ({0})")]
-        Disk(#[source] io::Error),
         #[error(transparent)]
         Other(#[from] StreamError),
         #[error("nobody is there")]
@@ -75,6 +73,22 @@ mod tests {
     #[derive(Debug, Error)]
     #[error("the stream broke")]
     struct StreamError(#[source] io::Error);
+
+    /// Prints its cause, as errors of other libraries do.
+    #[derive(Debug)]
+    struct DiskError(io::Error);
+
+    impl fmt::Display for DiskError {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "the offer was not kept ({})", self.0)
+        }
+    }
+
+    impl Error for DiskError {
+        fn source(&self) -> Option<&(dyn Error + 'static)> {
+            Some(&self.0)
+        }
+    }
 
     fn reset() -> io::Error {
         io::Error::new(io::ErrorKind::ConnectionReset, "the peer closed it")
@@ -95,7 +109,7 @@ mod tests {
 
     #[test]
     fn what_an_error_tells_of_its_cause_is_not_told_twice() {
-        let error = SendError::Disk(reset());
+        let error = DiskError(reset());
         assert_eq!(
             error.with_causes().to_string(),
             "the offer was not kept (the peer closed it)"

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use hearth_causes::WithCauses;
 use hearth_protocol::offer::DeviceId;
 use iroh::endpoint::{ConnectOptions, Connection, VarInt};
 use iroh::protocol::{AcceptError, ProtocolHandler};
@@ -84,8 +85,9 @@ pub(crate) async fn connect(
     }
     let options = ConnectOptions::new().with_transport_config(transport(keep_alive));
     let connecting = async {
-        let unreachable =
-            |error: &dyn std::fmt::Display| ConnectError::Unreachable(error.to_string());
+        let unreachable = |error: &dyn std::error::Error| {
+            ConnectError::Unreachable(error.with_causes().to_string())
+        };
         let begun = endpoint.connect_with_opts(address, alpn, options).await;
         let begun = begun.map_err(|error| unreachable(&error))?;
         begun.await.map_err(|error| unreachable(&error))
@@ -184,7 +186,7 @@ impl Asker {
             Ok(Ok(halves)) => Ok(PayerStream::new(&connection, halves, self.patience, permit)),
             Ok(Err(error)) => {
                 self.remove(device, &kept);
-                Err(ConnectError::Refused(error.to_string()))
+                Err(ConnectError::Refused(error.with_causes().to_string()))
             }
             Err(_) => Err(ConnectError::Refused(
                 "as many streams are open as it allows".to_owned(),

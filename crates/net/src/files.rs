@@ -362,7 +362,8 @@ impl Files {
 
     /// The hash of an unchanged file that was shared before.
     async fn known(&self, tag: &FileTag) -> Result<Option<ContentHash>, ShareError> {
-        let store = |error: &dyn std::fmt::Display| ShareError::Store(error.to_string());
+        let store =
+            |error: &dyn std::error::Error| ShareError::Store(error.with_causes().to_string());
         let found = self.store.tags().get(&tag.name).await;
         let Some(found) = found.map_err(|error| store(&error))? else {
             return Ok(None);
@@ -374,7 +375,8 @@ impl Files {
     }
 
     async fn import(&self, path: &Path, tag: &FileTag) -> Result<ContentHash, ShareError> {
-        let store = |error: &dyn std::fmt::Display| ShareError::Store(error.to_string());
+        let store =
+            |error: &dyn std::error::Error| ShareError::Store(error.with_causes().to_string());
         let options = AddPathOptions {
             path: path.to_owned(),
             format: BlobFormat::Raw,
@@ -424,7 +426,7 @@ impl Files {
         let hash = hash_of(wanted.hash);
         let status = self.store.blobs().status(hash).await;
         let complete = BlobStatus::Complete { size: wanted.bytes };
-        if status.map_err(|error| FetchError::Store(error.to_string()))? != complete {
+        if status.map_err(|error| FetchError::Store(error.with_causes().to_string()))? != complete {
             return Err(FetchError::Length(wanted.bytes));
         }
         let exported = self.store.blobs().export_with_opts(ExportOptions {
@@ -433,7 +435,7 @@ impl Files {
             target: std::path::absolute(wanted.to).unwrap_or_else(|_| wanted.to.to_owned()),
         });
         let exported = exported.finish().await;
-        exported.map_err(|error| FetchError::Store(error.to_string()))?;
+        exported.map_err(|error| FetchError::Store(error.with_causes().to_string()))?;
         Ok(())
     }
 
@@ -455,7 +457,7 @@ impl Files {
             .await?;
         let hash = hash_of(wanted.hash);
         let status = self.store.blobs().status(hash).await;
-        let status = status.map_err(|error| FetchError::Store(error.to_string()))?;
+        let status = status.map_err(|error| FetchError::Store(error.with_causes().to_string()))?;
         let size = match status {
             BlobStatus::Complete { size } => Some(size),
             BlobStatus::Partial { size } => size,
@@ -477,7 +479,8 @@ impl Files {
         bytes_max: u64,
         progress: &mut (dyn FnMut(u64) + Send),
     ) -> Result<(), FetchError> {
-        let store = |error: &dyn std::fmt::Display| FetchError::Store(error.to_string());
+        let store =
+            |error: &dyn std::error::Error| FetchError::Store(error.with_causes().to_string());
         let mut failures = Vec::new();
         let request = GetRequest::blob_ranges(hash_of(wanted.hash), ranges);
         let whole = self.store.remote().local_for_request(request.clone()).await;
@@ -580,7 +583,9 @@ async fn write_head(
                 file.seek(to).await.map_err(failed)?;
                 file.write_all(&leaf.data).await.map_err(failed)?;
             }
-            ExportRangesItem::Error(error) => return Err(FetchError::Store(error.to_string())),
+            ExportRangesItem::Error(error) => {
+                return Err(FetchError::Store(error.with_causes().to_string()));
+            }
         }
     }
     file.set_len(wanted.bytes).await.map_err(failed)?;

@@ -15,9 +15,9 @@ mod message;
 mod seats;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use hearth_causes::WithCauses;
 use hearth_protocol::household::{HouseholdAsk, HouseholdReply, MESSAGE_BYTES_MAX};
 use iroh::endpoint::{Connection, RecvStream, SendStream, VarInt, WeakConnectionHandle};
 use iroh::protocol::{AcceptError, ProtocolHandler};
@@ -72,8 +72,8 @@ impl HouseholdAskError {
     }
 }
 
-fn broken(error: impl fmt::Display) -> HouseholdAskError {
-    HouseholdAskError::BrokenOff(error.to_string())
+fn broken(error: impl std::error::Error) -> HouseholdAskError {
+    HouseholdAskError::BrokenOff(error.with_causes().to_string())
 }
 
 async fn send<M: HouseholdMessage>(
@@ -108,7 +108,7 @@ pub(crate) async fn ask(
     });
     let reply = asked
         .await
-        .unwrap_or_else(|_| Err(broken("it took too long")));
+        .unwrap_or_else(|_| Err(HouseholdAskError::BrokenOff("it took too long".to_owned())));
     connection.close(VarInt::from_u32(0), b"done");
     reply
 }

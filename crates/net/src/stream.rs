@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use hearth_causes::WithCauses;
 use hearth_protocol::answer::{PayerFrame, ProviderFrame};
 use hearth_protocol::offer::DeviceId;
 use iroh::endpoint::{Connection, ReadError, RecvStream, SendStream, VarInt, WriteError};
@@ -356,7 +357,7 @@ impl<F: Frame> FrameSender<F> {
         match timeout(self.stall, self.stream.stopped()).await {
             Ok(Ok(None)) => Ok(()),
             Ok(Ok(Some(code))) => Err(SendError::Ended(EndReason::from_code(code))),
-            Ok(Err(error)) => Err(SendError::Broken(error.to_string())),
+            Ok(Err(error)) => Err(SendError::Broken(error.with_causes().to_string())),
             Err(_) => Err(SendError::Stalled),
         }
     }
@@ -487,14 +488,14 @@ impl<F> fmt::Debug for FrameReceiver<F> {
 fn write_error(error: WriteError) -> SendError {
     match error {
         WriteError::Stopped(code) => SendError::Ended(EndReason::from_code(code)),
-        other => SendError::Broken(other.to_string()),
+        other => SendError::Broken(other.with_causes().to_string()),
     }
 }
 
 fn read_error(error: ReadError) -> RecvError {
     match error {
         ReadError::Reset(code) => RecvError::Ended(EndReason::from_code(code)),
-        ReadError::ConnectionLost(error) => RecvError::Broken(error.to_string()),
-        other => RecvError::Broken(other.to_string()),
+        ReadError::ConnectionLost(error) => RecvError::Broken(error.with_causes().to_string()),
+        other => RecvError::Broken(other.with_causes().to_string()),
     }
 }

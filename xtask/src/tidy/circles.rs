@@ -190,7 +190,7 @@ fn leaves_of(tree: &UseTree, above: &mut Vec<String>, leaves: &mut Vec<(Vec<Stri
             .for_each(|tree| leaves_of(tree, above, leaves)),
         UseTree::Name(name) => {
             let name = name.ident.unraw().to_string();
-            leaves.push(([&above[..], &[name.clone()]].concat(), name));
+            leaves.push(([&above[..], std::slice::from_ref(&name)].concat(), name));
         }
         UseTree::Rename(rename) => {
             let first = rename.ident.unraw().to_string();

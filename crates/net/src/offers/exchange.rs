@@ -14,6 +14,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use hearth_causes::WithCauses;
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::offer::DeviceId;
 use hearth_protocol::time::Timestamp;
@@ -100,7 +101,8 @@ pub(crate) async fn ask(
 
 async fn receive(hub: &Hub, connection: &Connection) -> Result<(), ExchangeError> {
     let peer = device_of(connection);
-    let broken = |error: &dyn std::fmt::Display| ExchangeError::BrokenOff(error.to_string());
+    let broken =
+        |error: &dyn std::error::Error| ExchangeError::BrokenOff(error.with_causes().to_string());
     let (mut send, mut recv) = connection.open_bi().await.map_err(|e| broken(&e))?;
     let hello = proof(HELLO, hub.topic, hub.own, peer);
     send.write_all(&hello).await.map_err(|e| broken(&e))?;
@@ -136,7 +138,7 @@ fn refusal(connection: &Connection) -> ExchangeError {
         {
             ExchangeError::NotAMember
         }
-        Some(error) => ExchangeError::BrokenOff(error.to_string()),
+        Some(error) => ExchangeError::BrokenOff(error.with_causes().to_string()),
         None => ExchangeError::BrokenOff("it ended the stream".to_owned()),
     }
 }
