@@ -21,7 +21,6 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::asker::Asker;
 use crate::backend::OpenError;
-use crate::generator::{Allowance, GenerationParts};
 use crate::grammar::{GrammarError, GrammarSource};
 use crate::reader::{ASKING_MAX, CompileError, GrammarSession, Grammars, Launcher, Prompts};
 use crate::sampling::{NoiseKey, Rule, Sampler, TokenLogprobs};
@@ -185,6 +184,15 @@ pub enum Event {
     /// No more comes.
     Ended(EndReason),
 }
+
+/// The right to what a generation computes: dropping it cancels the rest.
+pub trait Allowance: std::fmt::Debug + Send + Sync {
+    /// Lets the answer have up to so many tokens in all. A lower figure than before changes nothing.
+    fn allow(&self, output_tokens: u32);
+}
+
+/// The events of a generation, and the way to let it go on.
+pub(crate) type GenerationParts = (mpsc::UnboundedReceiver<Event>, Box<dyn Allowance>);
 
 /// An answer in the making. Dropping it cancels what is not computed yet.
 ///

@@ -4,11 +4,7 @@ use std::fmt;
 use std::pin::Pin;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
-
-use crate::engine::{
-    EmbedError, Engine, EngineDescription, Event, Generation, Job, Load, SubmitError,
-};
+use crate::engine::{EmbedError, Engine, EngineDescription, Generation, Job, Load, SubmitError};
 use crate::reader::ASKING_MAX;
 
 /// A future that is kept where its type cannot be named.
@@ -69,15 +65,6 @@ impl Generator for Engine {
         Box::pin(Self::embed(self, ids))
     }
 }
-
-/// The right to what a generation computes: dropping it cancels the rest.
-pub trait Allowance: fmt::Debug + Send + Sync {
-    /// Lets the answer have up to so many tokens in all. A lower figure than before changes nothing.
-    fn allow(&self, output_tokens: u32);
-}
-
-/// The events of a generation, and the way to let it go on.
-pub(crate) type GenerationParts = (mpsc::UnboundedReceiver<Event>, Box<dyn Allowance>);
 
 mod script;
 

@@ -10,6 +10,10 @@ use hearth_protocol::time::Timestamp;
 
 use crate::random::Random;
 
+/// The token's EIP-712 name.
+pub(crate) const TOKEN_NAME: &str = "Simulated";
+/// The token's EIP-712 version.
+pub(crate) const TOKEN_VERSION: &str = "1";
 /// Blocks after which a block stays, its own included.
 pub(crate) const CONFIRMATIONS: usize = 3;
 /// Seconds that a withdrawal takes.

@@ -21,6 +21,7 @@ use hearth_protocol::x402::{
     Version,
 };
 
+use crate::chain::{TOKEN_NAME, TOKEN_VERSION};
 use crate::key::Key;
 use crate::outside::{Outside, SellerNumber};
 
@@ -505,8 +506,8 @@ fn requirements(offer: &Offer, price: &Price) -> PaymentRequirements {
     let extra = BatchExtra {
         receiver_authorizer: offer.session_key,
         withdraw_delay: offer.withdraw_delay_s,
-        name: crate::seller::TOKEN_NAME.to_owned(),
-        version: crate::seller::TOKEN_VERSION.to_owned(),
+        name: TOKEN_NAME.to_owned(),
+        version: TOKEN_VERSION.to_owned(),
         asset_transfer_method: None,
         min_deposit: None,
         channel_state: None,

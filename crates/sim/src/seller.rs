@@ -22,17 +22,13 @@ use hearth_protocol::offer::{Audience, DeviceId, Offer, OfferedModel, Openness};
 use hearth_protocol::time::Timestamp;
 use hearth_protocol::x402::ErrorCode;
 
-use crate::chain::{Transaction, TransactionNumber, WITHDRAW_DELAY_S};
+use crate::chain::{TOKEN_NAME, TOKEN_VERSION, Transaction, TransactionNumber, WITHDRAW_DELAY_S};
 use crate::invariant::{Broken, ensure};
 use crate::key::Key;
 use crate::outside::{Down, Happening, Outside, SellerNumber, StreamId, Up};
 use crate::payer::WINDOW_TOKENS;
 use crate::purse::nonce_of;
 
-/// The token's EIP-712 name.
-pub(crate) const TOKEN_NAME: &str = "Simulated";
-/// The token's EIP-712 version.
-pub(crate) const TOKEN_VERSION: &str = "1";
 /// How often a provider follows the chain, in milliseconds.
 const HOUSEKEEPING_MS: u64 = 4_000;
 /// How often claims are looked at, in milliseconds.

@@ -24,14 +24,6 @@ const KNOWN: &[(&str, &str)] = &[
     ("crates/node/src/local_chain.rs", "LocalChainError::Chain"),
     ("crates/node/src/local_chain.rs", "LocalChainError::Journal"),
     ("crates/node/src/local_chain.rs", "LocalChainError::Port"),
-    (
-        "crates/node/src/roles/provider/conversation.rs",
-        "Ended::Received",
-    ),
-    (
-        "crates/node/src/roles/provider/conversation.rs",
-        "Ended::Sent",
-    ),
     ("crates/node/src/http.rs", "ListenError"),
     ("crates/node/src/trade/service.rs", "ServeError::Chain"),
     ("crates/node/src/wallet/send.rs", "TransferError::Chain"),

@@ -7,8 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::{EmbedError, EndReason, Event};
-use crate::generator::Allowance;
+use super::{Allowance, EmbedError, EndReason, Event};
 use crate::reader::GrammarSession;
 use crate::sampling::Sampler;
 use crate::scheduler::{Scheduler, WorkId};

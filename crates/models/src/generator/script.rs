@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::{Allowance, Boxed, Generator};
+use super::{Boxed, Generator};
 use crate::engine::{
-    EmbedError, EndReason, EngineDescription, Event, Generation, Job, Load, SubmitError,
+    Allowance, EmbedError, EndReason, EngineDescription, Event, Generation, Job, Load, SubmitError,
 };
 
 /// The tokens of a script: as many as a small vocabulary has.
