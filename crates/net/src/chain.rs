@@ -30,7 +30,7 @@ use tokio::time::timeout;
 use crate::admission::{device_of, origin_of};
 use crate::answers::{ConnectError, connect};
 use crate::codec::LENGTH_BYTES;
-use crate::household::Desk;
+use crate::desk::Desk;
 use crate::limits::{
     CHAIN_HOSTS_MAX, CHAIN_REPLY_BYTES_MAX, CHAIN_REQUEST_BYTES_MAX, CHAIN_REQUEST_TIME_MAX,
     CHAIN_STREAMS_MAX, CHAIN_TIME_MAX, CONNECT_TIME_MAX, KEEP_ALIVE_INTERVAL, SEND_STALL_MAX,

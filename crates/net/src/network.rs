@@ -31,7 +31,7 @@ use crate::offers::exchange::{self, ExchangeError, ExchangeProtocol, OFFERS_ALPN
 use crate::offers::{Event, OfferChange};
 use crate::opening::OpenError;
 use crate::options::{Membership, NetworkOptions};
-use crate::peers::{PeerAddress, PeerBook};
+use crate::peers::{PeerAddress, PeerBook, PeersError};
 use crate::stream::PayerStream;
 use crate::ticket::{Ticket, TicketError};
 
