@@ -14,6 +14,7 @@ use alloy_signer_local::PrivateKeySigner;
 use alloy_sol_types::SolCall;
 use futures::future::BoxFuture;
 use hearth_api::chain::{ChainReady, Funded};
+use hearth_api::money::Money;
 use hearth_causes::WithCauses;
 use hearth_chain::bindings::SETTLEMENT_ADDRESS;
 use hearth_chain::bindings::TestDollar::mintCall;
@@ -25,6 +26,7 @@ use hearth_chain::embedded::{
 use hearth_chain::sender::{
     IntentId, JournalError, RedbJournal, SendError, Sender, SenderConfig, TxIntent,
 };
+use hearth_protocol::address;
 use hearth_protocol::id::{AssetId, ChainId};
 use hearth_protocol::money::Amount;
 use thiserror::Error;
@@ -33,7 +35,6 @@ use url::Url;
 use crate::advice::Advice;
 use crate::home::{Home, HomeError, HomeLock, NetworkChain, Part};
 use crate::http::{Budget, Listener, Shutdown};
-use crate::wallet::{OrderError, money_of_units, parse_account};
 
 /// The port unless another is chosen: the one that tools expect a development chain on.
 pub const DEFAULT_PORT: u16 = 8_545;
@@ -358,8 +359,7 @@ fn parse_fund(given: &[String]) -> Result<Vec<(Address, Amount)>, LocalChainErro
         let (account, amount) = text
             .split_once('=')
             .ok_or_else(|| bad(text, "there is no '='".to_owned()))?;
-        let account =
-            parse_account(account).map_err(|error: OrderError| bad(text, error.to_string()))?;
+        let account = address::typed(account).map_err(|error| bad(text, error.to_string()))?;
         let amount = Amount::parse_decimal(amount, TEST_DOLLAR_DECIMALS)
             .map_err(|error| bad(text, error.to_string()))?;
         Ok((account, amount))
@@ -410,7 +410,7 @@ async fn mint(
             sender.submit(name, intent).await?;
             funded.push(Funded {
                 account: account.to_string(),
-                money: money_of_units(
+                money: Money::of_units(
                     TEST_DOLLAR_SYMBOL,
                     test_dollar(id).to_string(),
                     TEST_DOLLAR_DECIMALS,

@@ -448,11 +448,11 @@ impl View {
     }
 }
 
+/// A table that is open for reading: keys and values are bytes.
+type OpenTable = ReadOnlyTable<&'static [u8], &'static [u8]>;
+
 /// Opens a table for reading; there is none before something was put into it.
-fn opened<T>(
-    read: &ReadTransaction,
-    table: Table<T>,
-) -> Result<Option<ReadOnlyTable<&'static [u8], &'static [u8]>>, StoreError> {
+fn opened<T>(read: &ReadTransaction, table: Table<T>) -> Result<Option<OpenTable>, StoreError> {
     match read.open_table(Definition::new(table.name())) {
         Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
         opened => Ok(Some(opened?)),

@@ -163,21 +163,7 @@ impl Payer {
             household_only: false,
         };
         let sampling = Sampling::default();
-        let weighed = self
-            .market
-            .weigh(outside.now, &wish, &self.purse.spending, |_| false);
-        let taken = weighed.into_iter().filter(|one| one.passed.is_none());
-        let (mut candidates, mut offers) = (Vec::new(), BTreeMap::new());
-        for one in taken {
-            candidates.push(Candidate {
-                device: Some(one.device),
-                spec: one.model.spec(sampling.clone()).hash(),
-                session_key: one.offer.session_key,
-                price: one.price,
-                prompt_tokens_per_s: one.model.prompt_tokens_per_s,
-            });
-            offers.insert(one.device, one.offer);
-        }
+        let (candidates, offers) = self.candidates(outside.now, &wish, &sampling);
         let mut id = [0; 16];
         id[..8].copy_from_slice(&self.asked.to_le_bytes());
         let id = AnswerId(id);
@@ -222,6 +208,30 @@ impl Payer {
         };
         self.asking.insert(id, asking);
         self.perform_all(outside, id, out)
+    }
+
+    /// Whom to ask, in the order of the market, and what each offers.
+    fn candidates(
+        &self,
+        now: Timestamp,
+        wish: &Wish,
+        sampling: &Sampling,
+    ) -> (Vec<Candidate>, BTreeMap<DeviceId, Offer>) {
+        let weighed = self
+            .market
+            .weigh(now, wish, &self.purse.spending, |_| false);
+        let (mut candidates, mut offers) = (Vec::new(), BTreeMap::new());
+        for one in weighed.into_iter().filter(|one| one.passed.is_none()) {
+            candidates.push(Candidate {
+                device: Some(one.device),
+                spec: one.model.spec(sampling.clone()).hash(),
+                session_key: one.offer.session_key,
+                price: one.price,
+                prompt_tokens_per_s: one.model.prompt_tokens_per_s,
+            });
+            offers.insert(one.device, one.offer);
+        }
+        (candidates, offers)
     }
 
     /// Something arrives.
