@@ -93,7 +93,7 @@ struct Pacing {
 enum Next {
     Said(Result<Option<PayerFrame>, RecvError>),
     Openness(Openness),
-    Done(Result<Done, DeskStopped>),
+    Done(Box<Result<Done, DeskStopped>>),
     Made(Option<Made>),
     Tick,
 }
@@ -149,7 +149,7 @@ impl<'a> Conversation<'a> {
             match self.next().await {
                 Next::Said(said) => self.said(said),
                 Next::Openness(openness) => self.tell(AnsweringEvent::Openness(openness)),
-                Next::Done(done) => self.done(done?),
+                Next::Done(done) => self.done((*done)?),
                 Next::Made(made) => self.made(made),
                 Next::Tick => self.tell(AnsweringEvent::Tick),
             }
@@ -196,7 +196,7 @@ impl<'a> Conversation<'a> {
             biased;
             said = self.receiver.recv(), if self.listening => Next::Said(said),
             openness = openness => Next::Openness(openness),
-            done = done => Next::Done(done),
+            done = done => Next::Done(Box::new(done)),
             made = made => Next::Made(made),
             () = tick => Next::Tick,
         }
