@@ -51,15 +51,16 @@ use crate::http::{self, Budget, ListenError, Listener, Policy, Shutdown};
 use crate::keys::Unlocked;
 use crate::local_chain::LocalChainError;
 use crate::models::Models;
-use crate::owner::{self, Admin, NodeFile, NodeFileError};
+use crate::node_file::{NodeFile, NodeFileError};
+use crate::owner::{self, Admin};
 use crate::roles::payer::{Payer, PayerParts, Readers, StoredPurchase};
 use crate::roles::provider::{IsHousehold, Provider, ProviderParts, Sales, StoredSale};
 use crate::roles::retention::{self, Kept};
+use crate::shared_chain::line::ChainLine;
 use crate::shared_chain::ticket::TicketPayload;
 use crate::terms::{self, ChainAccesses};
 use crate::trade;
 
-pub(crate) use chain_line::ChainLine;
 pub use power::Unmeasurable;
 use selling::Shop;
 use spent::Ledger;
@@ -250,7 +251,7 @@ impl Device {
         let (listener, address) = http::bind(options.listen.unwrap_or(config.api.listen)).await?;
         let mut building = Building::new(home, config, keys);
         let line = building.open_chain()?;
-        let chains = line.accesses(config).await;
+        let chains = chain_line::accesses(&line, config).await;
         let store = Store::open(&home.store_path(Part::Provider))?;
         let (members, is_household) = building.members(&store).await?;
         let till = building.till(store, chains)?;

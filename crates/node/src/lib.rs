@@ -20,6 +20,7 @@ pub mod keys;
 pub mod local_chain;
 pub mod machine;
 pub mod models;
+pub mod node_file;
 pub mod owner;
 pub mod reader;
 pub mod relay;

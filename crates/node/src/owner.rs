@@ -3,9 +3,7 @@
 mod admin;
 pub mod client;
 mod from_peers;
-mod node_file;
 mod paying;
 
 pub(crate) use admin::{Admin, router};
 pub(crate) use from_peers::Fetches;
-pub use node_file::{NodeFile, NodeFileError};

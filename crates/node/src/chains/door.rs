@@ -18,7 +18,7 @@ use url::Url;
 use super::AccessError;
 use crate::home::{Home, NetworkChain, Part};
 use crate::local_chain::{self, LocalChainError};
-use crate::owner::NodeFile;
+use crate::node_file::NodeFile;
 use crate::shared_chain::host::HostedChain;
 use crate::shared_chain::{CHAIN_ROUTE, carried};
 

@@ -34,15 +34,15 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use serde::Deserialize;
 
 use super::from_peers::Fetches;
-use super::node_file::NodeFile;
 use crate::advice::Advice;
 use crate::api_keys::Keys;
-use crate::device::ChainLine;
 use crate::home::{Config, Home};
 use crate::household::{self, Member, Members};
+use crate::node_file::NodeFile;
 use crate::roles::payer::Payer;
 use crate::roles::provider::StoredSale;
 use crate::roles::retention::{self, Sum};
+use crate::shared_chain::line::ChainLine;
 use crate::shared_chain::ticket::TicketPayload;
 use crate::shared_chain::{CHAIN_ROUTE, use_chain};
 use crate::terms::{shown_audience, shown_prices};

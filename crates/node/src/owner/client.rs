@@ -9,9 +9,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
-use super::node_file::NodeFile;
 use crate::advice::Advice;
 use crate::home::Home;
+use crate::node_file::NodeFile;
 
 /// The longest answer of a node that is read, in bytes: a body that was paid for, in base64, and what is around it.
 const REPLY_BYTES_MAX: usize = purse::REPLY_BYTES_MAX / 3 * 4 + (1 << 20);
