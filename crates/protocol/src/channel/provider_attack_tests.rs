@@ -544,7 +544,9 @@ fn a_refund_that_was_signed_backs_no_work_after_a_crash() {
 fn a_refund_whose_transaction_failed_backs_no_work_and_may_be_asked_for_again() {
     let (mut desk, request) = refunding();
     let outcome = Err(ErrorCode::RefundTransaction);
-    desk.handle(Event::Done { request, outcome });
+    let out = desk.handle(Event::Done { request, outcome });
+    assert!(out.contains(&Effect::ReadChain), "its claim may be undone");
+    desk.read(onchain(10_000, 0));
     assert!(is_short_of_funds(&mut desk, onchain(10_000, 0)));
     let part = PaymentKind::Refund(Some(amount(9_000)));
     let (_, out) = desk.send(payment(1_000, part.clone()), 0, 0);
