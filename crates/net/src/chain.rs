@@ -18,6 +18,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use futures::future::BoxFuture;
+use hearth_causes::WithCauses;
 use hearth_protocol::offer::DeviceId;
 use iroh::endpoint::{Connection, ConnectionError, RecvStream, SendStream, VarInt};
 use iroh::protocol::{AcceptError, ProtocolHandler};
@@ -158,7 +159,7 @@ impl ChainAskError {
 
 async fn write(to: &mut SendStream, body: &[u8]) -> Result<(), String> {
     let length = u32::try_from(body.len()).map_err(|_| "it is too long".to_owned())?;
-    let said = |error: &dyn fmt::Display| error.to_string();
+    let said = |error: &dyn std::error::Error| error.with_causes().to_string();
     to.write_all(&length.to_le_bytes())
         .await
         .map_err(|error| said(&error))?;
@@ -208,7 +209,7 @@ async fn fill(from: &mut RecvStream, bytes: &mut [u8]) -> Result<(), ReadFault> 
 
 fn fault(error: iroh::endpoint::ReadError) -> ReadFault {
     use iroh::endpoint::ReadError;
-    let words = error.to_string();
+    let words = error.with_causes().to_string();
     let code = match error {
         ReadError::Reset(code) => Some(code),
         ReadError::ConnectionLost(ConnectionError::ApplicationClosed(close)) => {
@@ -305,7 +306,7 @@ async fn exchange(connection: &Connection, request: &[u8]) -> Result<Vec<u8>, Ch
     let opened = timeout(CONNECT_TIME_MAX, connection.open_bi()).await;
     let (mut to, mut from) = match opened {
         Ok(Ok(halves)) => halves,
-        Ok(Err(error)) => return Err(closed(connection, error.to_string())),
+        Ok(Err(error)) => return Err(closed(connection, error.with_causes().to_string())),
         Err(_) => return Err(ChainAskError::Busy),
     };
     // A device that turns the request away may say so before it has read it, so the reply is read all the same.
