@@ -33,10 +33,10 @@ impl Scene {
             "[chains.\"eip155:402402\"]",
             &format!("[chains.\"{}\"]", chain.network()),
         );
-        let embedded = "eip155:402402/erc20:0x569b35Ed675C9cA42dbD1B6dd75bDC2965d5ec8E";
+        let embedded = "id = \"eip155:402402/erc20:0x569b35Ed675C9cA42dbD1B6dd75bDC2965d5ec8E";
         buyer.edit_config(
             embedded,
-            &format!("{}/erc20:{}", chain.network(), chain.token()),
+            &format!("id = \"{}/erc20:{}", chain.network(), chain.token()),
         );
         let server = Express::start(&chain);
         Self {
