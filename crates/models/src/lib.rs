@@ -21,7 +21,7 @@ pub mod vocabulary;
 
 pub use backend::OpenError;
 
-/// Serves as a reader until whoever started this process closes its standard input. For a process for which
+/// Serves as a reader until the process that started this one closes its standard input. For a process for which
 /// [`reader::is_reader`] says so.
 pub fn serve_as_reader() -> std::process::ExitCode {
     reader::serve(engine::trial::run)

@@ -14,7 +14,7 @@ pub enum OpenError {
     #[error("the network cannot listen ({0}): choose another address or port")]
     Bind(String),
     /// A relay's URL is wrong.
-    #[error("{0} is no relay: write it as https://HOST or http://HOST:PORT")]
+    #[error("{0} is not the address of a relay: write it as https://HOST or http://HOST:PORT")]
     Relay(String),
     /// The store of files cannot be opened.
     #[error("the store of files in {} cannot be opened ({reason}): is another node using it?", folder.display())]

@@ -76,7 +76,6 @@ struct Asking {
     delivered: Vec<u32>,
     /// What of it the present provider delivered.
     delivered_here: u32,
-    promised_frames: u32,
     /// It was cancelled: what comes now is paid for, and not delivered.
     is_cancelled: bool,
 }
@@ -203,7 +202,6 @@ impl Payer {
             risked: Amount::ZERO,
             delivered: Vec::new(),
             delivered_here: 0,
-            promised_frames: 0,
             is_cancelled: false,
         };
         self.asking.insert(id, asking);
@@ -438,7 +436,6 @@ impl Payer {
         };
         asking.candidate = Some(candidate.clone());
         asking.delivered_here = 0;
-        asking.promised_frames = 0;
         let opened = match (promise, candidate.price, asking.offers.get(&device)) {
             (Some(amount), Some(price), Some(offer)) => {
                 let mut tab = purse.open_tab(seller, offer, &price, asking.risked);
@@ -514,8 +511,6 @@ impl Payer {
             return;
         };
         let Some(stream) = asking.stream else { return };
-        let is_pay = matches!(frame, PayerFrame::Pay(_));
-        asking.promised_frames += u32::from(is_pay);
         let frames = match (self.habit, frame) {
             (Habit::NeverRenews, PayerFrame::Pay(_)) => Vec::new(),
             (Habit::FallsSilent, PayerFrame::Pay(_)) => Vec::new(),

@@ -29,7 +29,7 @@ pub fn is_reader() -> bool {
 /// Runs a model for a few tokens, or says why it does not run.
 pub(crate) type Trial = fn(&Path) -> Result<(), String>;
 
-/// Serves as a reader until whoever started this process closes its standard input; `trial` is for the role that runs
+/// Serves as a reader until the process that started this one closes its standard input; `trial` is for the role that runs
 /// models.
 pub(crate) fn serve(trial: Trial) -> ExitCode {
     let role = std::env::var(ROLE_VARIABLE).ok();

@@ -271,24 +271,6 @@ impl Answering {
         }
     }
 
-    /// Whether nothing more will happen.
-    pub fn has_ended(&self) -> bool {
-        matches!(self.stage, Stage::Ended)
-    }
-
-    /// Output tokens that were sent.
-    pub fn delivered_tokens(&self) -> u32 {
-        self.work
-            .as_ref()
-            .map_or(0, |work| count(work.delivered.len()))
-    }
-
-    /// What was charged so far.
-    pub fn charged(&self) -> Amount {
-        let tab = self.work.as_ref().and_then(|work| work.tab.as_ref());
-        tab.map_or(Amount::ZERO, Tab::charged)
-    }
-
     /// When [`AnsweringEvent::Tick`] is due.
     pub fn wake_at(&self) -> Option<Timestamp> {
         let work = self
