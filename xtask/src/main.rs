@@ -22,6 +22,7 @@ mod npm;
 mod phases;
 mod pinned;
 mod python;
+mod room;
 mod setup;
 mod test;
 mod tidy;

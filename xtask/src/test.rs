@@ -11,7 +11,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use crate::phases::Phases;
-use crate::{bench, contracts, fuzz, model, namespaces, npm, python, tidy, workspace};
+use crate::{bench, contracts, fuzz, model, namespaces, npm, python, room, tidy, workspace};
 
 /// How long each decoder is fuzzed within a run of all tests, in seconds.
 const FUZZ_SECONDS: u32 = 10;
@@ -20,6 +20,8 @@ const FUZZ_SECONDS: u32 = 10;
 pub(crate) fn run(inside: bool) -> Result<()> {
     let root = workspace::root()?;
     let mut phases = Phases::new("cargo xtask test");
+    phases.step("room on the disk", "df", || room::make(&root));
+    phases.stop_if_failed()?;
     static_checks(&mut phases, &root);
     phases.stop_if_failed()?;
     if inside {

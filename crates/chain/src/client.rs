@@ -11,7 +11,6 @@
 mod authorizations;
 mod carried;
 mod chains;
-mod environment;
 mod error;
 mod http;
 mod read;
@@ -30,6 +29,7 @@ use alloy_primitives::{B256, Bytes, U64, hex, keccak256};
 use alloy_rpc_client::RpcClient;
 use alloy_transport::{IntoBoxTransport, TransportError, TransportErrorKind};
 use futures::future::BoxFuture;
+use hearth_environment::{Environment, SystemEnvironment};
 use hearth_protocol::id::ChainId;
 use reqwest::Url;
 use serde::de::DeserializeOwned;
@@ -41,7 +41,6 @@ use serde_json::{
 pub use authorizations::AuthorizedTransfer;
 pub use carried::{Carrier, CarryError};
 pub use chains::{Chain, ChainSettings, Chains, SettlementProblem};
-pub use environment::{Environment, SystemEnvironment, Wait};
 pub use error::{ChainError, ErrorKind};
 pub use http::{BoundedHttp, DEFAULT_MAX_RESPONSE_BYTES, HttpOptions};
 pub use read::{
@@ -336,7 +335,7 @@ impl ChainClient {
                 }
             };
             self.doubt(place);
-            let random = self.shared.environment.random();
+            let random = self.shared.environment.jitter();
             let Some(delay) = self.shared.retry.delay(attempts, retry_after, random) else {
                 return Err(ChainError::Unavailable {
                     method: method.to_owned(),

@@ -11,7 +11,6 @@
 //! and the in-process transport come.
 
 mod block;
-mod clock;
 mod error;
 mod execute;
 mod filters;
@@ -44,10 +43,10 @@ use std::thread::JoinHandle;
 use alloy_consensus::TxEnvelope;
 use alloy_consensus::transaction::Recovered;
 use alloy_eips::eip2718::Decodable2718;
+use hearth_environment::{Environment, SystemEnvironment};
 use redb::{Database, StorageBackend};
 use serde_json::Value;
 
-pub use clock::{Clock, ManualClock, SystemClock};
 pub use error::{OpenError, RpcError};
 pub use genesis::{
     EMBER_ADDRESS, Genesis, GenesisCall, GenesisCode, GenesisError, TEST_DOLLAR_ADDRESS,
@@ -107,8 +106,8 @@ pub struct EmbeddedConfig {
     /// Whether methods that move time and mine at will are offered. For tests only: with them anyone who reaches the
     /// port decides what time it is, and with it when a withdrawal may be finalised.
     pub dev_rpc: bool,
-    /// Where time comes from.
-    pub clock: Arc<dyn Clock>,
+    /// Where time and the names of filters come from.
+    pub environment: Arc<dyn Environment>,
 }
 
 impl EmbeddedConfig {
@@ -120,7 +119,7 @@ impl EmbeddedConfig {
             genesis,
             mining: Mining::OnDemand,
             dev_rpc: false,
-            clock: Arc::new(SystemClock),
+            environment: Arc::new(SystemEnvironment),
         }
     }
 }
@@ -180,7 +179,7 @@ impl Embedded {
         let pool = restore_pool(&store)?;
         let shared = Arc::new(Shared::new(
             config.chain_id,
-            Arc::clone(&config.clock),
+            Arc::clone(&config.environment),
             store.snapshot()?,
             pool,
         ));
@@ -363,7 +362,7 @@ fn ensure_genesis(store: &Store, config: &EmbeddedConfig) -> Result<(), OpenErro
         None => {
             let genesis = config
                 .genesis
-                .execute(config.chain_id, config.clock.now_ms() / 1_000)?;
+                .execute(config.chain_id, config.environment.now_ms() / 1_000)?;
             Ok(store.initialise(config.chain_id, &genesis)?)
         }
     }

@@ -22,9 +22,10 @@ use hearth_chain::bindings::{
     COLLECTOR_ADDRESS, Ember, SETTLEMENT_ADDRESS, Settlement, TestDollar,
 };
 use hearth_chain::embedded::{
-    Budget, EMBER_ADDRESS, Embedded, EmbeddedConfig, Genesis, Listener, ManualClock, Mining,
-    RpcError, TEST_DOLLAR_ADDRESS, limits,
+    Budget, EMBER_ADDRESS, Embedded, EmbeddedConfig, Genesis, Listener, Mining, RpcError,
+    TEST_DOLLAR_ADDRESS, limits,
 };
+use hearth_environment::ManualEnvironment;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -41,13 +42,13 @@ fn key(index: u8) -> PrivateKeySigner {
     PrivateKeySigner::from_bytes(&B256::repeat_byte(index + 1)).unwrap()
 }
 
-fn config() -> (EmbeddedConfig, ManualClock) {
-    let clock = ManualClock::new(START_S * 1_000);
+fn config() -> (EmbeddedConfig, ManualEnvironment) {
+    let clock = ManualEnvironment::new(START_S * 1_000);
     let genesis =
         Genesis::standard(key(9).address()).with_test_dollars(key(0).address(), U256::from(1_000));
     let config = EmbeddedConfig {
         chain_id: CHAIN_ID,
-        clock: Arc::new(clock.clone()),
+        environment: Arc::new(clock.clone()),
         ..EmbeddedConfig::new(genesis)
     };
     (config, clock)

@@ -139,6 +139,7 @@ impl Network {
             dialing,
             lookup: bound.lookup,
             book,
+            environment: Arc::clone(&options.environment),
         });
         hub.note_own_addresses();
         let chains = ChainLinks::new(endpoint.clone());

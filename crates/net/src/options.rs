@@ -3,8 +3,10 @@
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use hearth_environment::{Environment, SystemEnvironment};
 use hearth_protocol::content::ContentHash;
 use url::Url;
 
@@ -139,6 +141,8 @@ pub struct NetworkOptions {
     pub patience: Patience,
     /// The most bytes a second that are sent to all who fetch files together.
     pub upload_bytes_per_s: Option<u64>,
+    /// The clock by which offers are judged.
+    pub environment: Arc<dyn Environment>,
 }
 
 impl NetworkOptions {
@@ -160,6 +164,7 @@ impl NetworkOptions {
             ports_file: None,
             patience: Patience::default(),
             upload_bytes_per_s: None,
+            environment: Arc::new(SystemEnvironment),
         }
     }
 

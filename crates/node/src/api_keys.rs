@@ -4,6 +4,7 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
+use hearth_environment::Environment;
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::money::Amount;
 use hearth_protocol::text::is_name;
@@ -151,6 +152,7 @@ impl Keys {
         name: &str,
         tier: &str,
         caps: Vec<StoredCap>,
+        environment: &dyn Environment,
     ) -> Result<String, KeysError> {
         if name.len() > NAME_BYTES_MAX || !is_name(name) {
             let most = NAME_BYTES_MAX;
@@ -167,8 +169,7 @@ impl Keys {
         if self.stored.len() >= KEYS_MAX {
             return Err(KeyTableError::TooMany.into());
         }
-        let mut random = [0; 32];
-        getrandom::fill(&mut random).map_err(|_| KeysError::Randomness)?;
+        let random = environment.draw().map_err(|_| KeysError::Randomness)?;
         let text = secret(random);
         self.stored.push(StoredKey {
             name: name.to_owned(),
@@ -265,6 +266,8 @@ impl StoredCap {
 
 #[cfg(test)]
 mod tests {
+    use hearth_environment::SystemEnvironment;
+
     use super::*;
 
     fn cap(per_day: &str) -> StoredCap {
@@ -280,7 +283,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let home = Home::open(folder.path()).unwrap();
         let mut keys = Keys::open(&home).unwrap();
-        let text = keys.add("phone", "household", vec![cap("1")]).unwrap();
+        let text = keys
+            .add("phone", "household", vec![cap("1")], &SystemEnvironment)
+            .unwrap();
         let kept = std::fs::read_to_string(folder.path().join(FILE)).unwrap();
         assert!(!kept.contains(&text));
         let again = Keys::open(&home).unwrap();
@@ -303,7 +308,10 @@ mod tests {
         let home = Home::open(folder.path()).unwrap();
         let refused = |name: &str, tier: &str, caps: Vec<StoredCap>| {
             let mut keys = Keys::open(&home).unwrap();
-            assert!(keys.add(name, tier, caps).is_err(), "{name} {tier}");
+            assert!(
+                keys.add(name, tier, caps, &SystemEnvironment).is_err(),
+                "{name} {tier}"
+            );
             assert!(Keys::open(&home).unwrap().list().is_empty());
         };
         refused("", "network", Vec::new());
@@ -317,7 +325,11 @@ mod tests {
         };
         refused("a", "network", vec![unknown]);
         let mut keys = Keys::open(&home).unwrap();
-        keys.add("twice", "network", Vec::new()).unwrap();
-        assert!(keys.add("twice", "network", Vec::new()).is_err());
+        keys.add("twice", "network", Vec::new(), &SystemEnvironment)
+            .unwrap();
+        assert!(
+            keys.add("twice", "network", Vec::new(), &SystemEnvironment)
+                .is_err()
+        );
     }
 }

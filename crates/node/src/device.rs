@@ -23,7 +23,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use hearth_api::household::{NodeReady, ServedModel};
 use hearth_causes::WithCauses;
-use hearth_chain::client::Environment;
+use hearth_environment::Environment;
 use hearth_models::engine::LoadError;
 use hearth_models::reader::Launcher;
 use hearth_net::{
@@ -252,7 +252,7 @@ impl Device {
         let mut building = Building::new(home, config, keys);
         let line = building.open_chain()?;
         let chains = chain_line::accesses(&line, config).await;
-        let store = Store::open(&home.store_path(Part::Provider))?;
+        let store = Store::open(&home.store_path(Part::Provider), &*building.environment)?;
         let (members, is_household) = building.members(&store).await?;
         let till = building.till(store, chains)?;
         let provider = building.provider(till.as_ref(), &is_household);
@@ -267,7 +267,7 @@ impl Device {
         let (surface, ledger) = building.surface(&payer)?;
         let shop = building.shop(options.sell_at, till.as_ref(), &provider, &surface);
         let shop = shop.await?;
-        let node_file = NodeFile::write(home, address)?;
+        let node_file = NodeFile::write(home, address, &*building.environment)?;
         surface.set_owner(&node_file.token);
         let admin = Admin {
             purse: trade::Buyer::of_node(payer.clone(), config.clone()),
@@ -467,7 +467,10 @@ impl Building<'_> {
             }
         }
         self.escrows = escrows.clone();
-        let run = getrandom::u64().map_err(|_| UpError::Randomness)?;
+        let run = self
+            .environment
+            .draw_u64()
+            .map_err(|_| UpError::Randomness)?;
         let least = hearth_protocol::money::Amount::new(1_000_000);
         let policy = terms::policy(&self.config.provider.claim, least);
         let tasks = &mut self.tasks;
@@ -494,6 +497,7 @@ impl Building<'_> {
         let config = &self.config.network;
         let key = self.keys.endpoint_key(self.config.device.index);
         let mut options = NetworkOptions::new(*key, self.home.blobs_folder());
+        options.environment = Arc::clone(&self.environment);
         options.reach = match config.reach {
             ReachConfig::Loopback => Reach::Loopback,
             ReachConfig::Local => Reach::Local,
@@ -550,7 +554,7 @@ impl Building<'_> {
         is_household: IsHousehold,
         options: &UpOptions,
     ) -> Result<Payer, UpError> {
-        let store = Store::open(&self.home.store_path(Part::Payer))?;
+        let store = Store::open(&self.home.store_path(Part::Payer), &*self.environment)?;
         self.retention::<StoredPurchase>(&store);
         let keys = PayerKeys {
             household: self.keys.household(),

@@ -9,7 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use alloy_primitives::{Address, U256, keccak256};
+use alloy_primitives::{Address, B256, U256, keccak256};
 use alloy_signer_local::PrivateKeySigner;
 use alloy_sol_types::SolCall;
 use futures::future::BoxFuture;
@@ -26,6 +26,7 @@ use hearth_chain::embedded::{
 use hearth_chain::sender::{
     IntentId, JournalError, RedbJournal, SendError, Sender, SenderConfig, TxIntent,
 };
+use hearth_environment::{Environment, NoRandomness, SystemEnvironment};
 use hearth_protocol::address;
 use hearth_protocol::id::{AssetId, ChainId};
 use hearth_protocol::money::Amount;
@@ -114,6 +115,9 @@ pub enum LocalChainError {
     /// Test tokens could not be minted.
     #[error("the test tokens could not be minted: {0}")]
     Mint(Box<SendError>),
+    /// No account could be drawn that mints.
+    #[error("the test tokens could not be minted")]
+    Randomness(#[from] NoRandomness),
     /// The store of the minting.
     #[error("the test tokens could not be minted: {0}")]
     Journal(#[from] JournalError),
@@ -141,7 +145,7 @@ impl Advice for LocalChainError {
             Self::Port { .. } => "port_in_use",
             Self::Fund { .. } => "bad_fund",
             Self::BlockTime => "bad_block_time",
-            Self::Mint(_) | Self::Journal(_) => "not_funded",
+            Self::Mint(_) | Self::Randomness(_) | Self::Journal(_) => "not_funded",
             Self::Chain(_) | Self::Serve(_) => "chain_failed",
         }
     }
@@ -163,9 +167,11 @@ impl Advice for LocalChainError {
             Self::BlockTime => {
                 "Say --block-time 1000 for a block every second, or leave it out".to_owned()
             }
-            Self::Mint(_) | Self::Journal(_) | Self::Chain(_) | Self::Serve(_) => {
-                "Start the chain again; what is in blocks is safe".to_owned()
-            }
+            Self::Mint(_)
+            | Self::Randomness(_)
+            | Self::Journal(_)
+            | Self::Chain(_)
+            | Self::Serve(_) => "Start the chain again; what is in blocks is safe".to_owned(),
         }
     }
 }
@@ -325,13 +331,25 @@ pub(crate) fn running_at(home: &Home) -> Option<Url> {
 
 /// Remembers the id of the chain that this data folder has.
 fn note_own(home: &Home, own: ChainId) -> Result<(), LocalChainError> {
-    let noted = NetworkChain::of(home.root()).and_then(|mut chain| chain.note_own(own));
+    let noted =
+        NetworkChain::of(home.root(), &SystemEnvironment).and_then(|mut chain| chain.note_own(own));
     noted.map_err(|source| {
         LocalChainError::Home(HomeError::Io {
             path: home.root().join(NetworkChain::FILE),
             source,
         })
     })
+}
+
+/// An account that nobody has used yet.
+fn drawn_account(environment: &dyn Environment) -> Result<PrivateKeySigner, LocalChainError> {
+    loop {
+        let key = environment.draw()?;
+        // All but one in 2^128 numbers of 32 bytes are keys.
+        if let Ok(signer) = PrivateKeySigner::from_bytes(&B256::new(key)) {
+            return Ok(signer);
+        }
+    }
 }
 
 /// An account to which no key is known: Ember cannot be minted until a contract is there to do it.
@@ -386,7 +404,7 @@ async fn mint(
         poll_interval_ms: 20,
         ..SenderConfig::default()
     };
-    let signer = Arc::new(PrivateKeySigner::random());
+    let signer = Arc::new(drawn_account(client.environment().as_ref())?);
     let (sender, task) = Sender::new(client.clone(), signer, Arc::new(journal), config)?;
     let work = async {
         let mut funded = Vec::new();

@@ -8,6 +8,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use hearth_causes::WithCauses;
+use hearth_environment::Environment;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -69,14 +70,17 @@ impl NodeFile {
     ///
     /// # Errors
     /// See [`NodeFileError`].
-    pub(crate) fn write(home: &Home, address: SocketAddr) -> Result<Self, NodeFileError> {
+    pub(crate) fn write(
+        home: &Home,
+        address: SocketAddr,
+        environment: &dyn Environment,
+    ) -> Result<Self, NodeFileError> {
         let path = home.root().join(NODE_FILE);
         let failed = |source| NodeFileError::Io {
             path: path.clone(),
             source,
         };
-        let mut token = [0_u8; 32];
-        getrandom::fill(&mut token).map_err(|_| NodeFileError::Randomness)?;
+        let token: [u8; 32] = environment.draw().map_err(|_| NodeFileError::Randomness)?;
         let file = Self {
             url: format!("http://{address}"),
             token: alloy_primitives::hex::encode(token),

@@ -16,7 +16,8 @@ pub mod ticket;
 
 use std::sync::Arc;
 
-use hearth_chain::client::{Carrier, ChainClient, HttpOptions, SystemEnvironment};
+use hearth_chain::client::{Carrier, ChainClient, HttpOptions};
+use hearth_environment::SystemEnvironment;
 
 use crate::home::NetworkChain;
 

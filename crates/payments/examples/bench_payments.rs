@@ -16,11 +16,12 @@ use alloy_signer_local::PrivateKeySigner;
 use anyhow::{Context, Result, bail, ensure};
 use axum::Router;
 use axum::routing::get;
-use hearth_chain::client::{ChainClient, Environment, SystemEnvironment};
+use hearth_chain::client::ChainClient;
 use hearth_chain::embedded::{
     DEFAULT_CHAIN_ID, Embedded, EmbeddedConfig, Genesis, TEST_DOLLAR_ADDRESS,
 };
 use hearth_chain::sender::SenderConfig;
+use hearth_environment::{Environment, SystemEnvironment};
 use hearth_payments::desk::{Admission, Desk};
 use hearth_payments::gate::{Gate, PaidLayer};
 use hearth_payments::offer::{AcceptedAsset, FixedPrice, Price};
@@ -94,14 +95,14 @@ async fn measure(size: &Size) -> Result<()> {
     let chain = Embedded::in_memory(EmbeddedConfig::new(genesis))?;
     let verified = recover(size)?;
     let commit_ms = commits(folder.path(), size).await?;
-    let file = Store::open(&folder.path().join("desk.redb"))?;
+    let file = Store::open(&folder.path().join("desk.redb"), &SystemEnvironment)?;
     let memory = Database::builder().create_with_backend(InMemoryBackend::new())?;
-    let memory = Store::with_database(memory)?;
+    let memory = Store::with_database(memory, &SystemEnvironment)?;
     through_the_desk(&chain, memory, 1, ("in memory", verified), size).await?;
     through_the_desk(&chain, file, 2, ("durable", verified), size).await?;
-    let store = Store::open(&folder.path().join("latency.redb"))?;
+    let store = Store::open(&folder.path().join("latency.redb"), &SystemEnvironment)?;
     let memory = Database::builder().create_with_backend(InMemoryBackend::new())?;
-    let memory = Store::with_database(memory)?;
+    let memory = Store::with_database(memory, &SystemEnvironment)?;
     latency(&chain, memory, (3, "in memory", 0.0), size).await?;
     latency(&chain, store, (4, "durable", commit_ms), size).await
 }
@@ -252,7 +253,7 @@ fn recover(size: &Size) -> Result<f64> {
 /// What the store alone does: one promise a commit, and many. Returns what one commit takes, in
 /// milliseconds.
 async fn commits(folder: &Path, size: &Size) -> Result<f64> {
-    let store = Store::open(&folder.join("commits.redb"))?;
+    let store = Store::open(&folder.join("commits.redb"), &SystemEnvironment)?;
     let value = vec![7_u8; 400];
     let started = Instant::now();
     for number in 0..size.commits {

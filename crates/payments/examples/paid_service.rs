@@ -10,11 +10,12 @@ use alloy_primitives::U256;
 use alloy_signer_local::PrivateKeySigner;
 use anyhow::{Result, ensure};
 use axum::{Router, routing::get};
-use hearth_chain::client::{ChainClient, Environment, SystemEnvironment};
+use hearth_chain::client::ChainClient;
 use hearth_chain::embedded::{
     DEFAULT_CHAIN_ID, Embedded, EmbeddedConfig, Genesis, TEST_DOLLAR_ADDRESS,
 };
 use hearth_chain::sender::SenderConfig;
+use hearth_environment::{Environment, SystemEnvironment};
 use hearth_payments::gate::PaidLayer;
 use hearth_payments::offer::{AcceptedAsset, FixedPrice, Price};
 use hearth_payments::purse::{PayerKeys, PriceTag, Purse};
@@ -42,11 +43,19 @@ async fn sell(client: ChainClient, folder: &Path, tasks: &mut Tasks) -> Result<(
         confirmations: 1,
         ..SenderConfig::default()
     };
-    let store = Store::open(&folder.join("seller.redb"))?;
+    let store = Store::open(&folder.join("seller.redb"), &SystemEnvironment)?;
     let keys = TillKeys { account, session };
     let escrows = open_escrows(vec![ChainAccess { client, sender }], &keys, &store, tasks)?;
     let policy = ClaimPolicy::usual(Amount::new(1_000_000));
-    let till = Till::open(&store, escrows, policy, None, &clock, clock.random(), tasks);
+    let till = Till::open(
+        &store,
+        escrows,
+        policy,
+        None,
+        &clock,
+        clock.draw_u64()?,
+        tasks,
+    );
     let gate = till.gate(vec![dollar], FixedPrice(vec![(ASSET, Price::fixed(CENT))]));
     let router = Router::new().route("/weather", get(|| async { "sunny" }));
     let router = router.layer(PaidLayer(Arc::new(gate)));
@@ -62,7 +71,7 @@ async fn buy(household: PrivateKeySigner, folder: &Path, url: &str) -> Result<()
     let session = PrivateKeySigner::random();
     let keys = PayerKeys { household, session };
     let (spending, http) = (Spending([(ASSET, limit)].into()), http::client()?);
-    let store = Store::open(&folder.join("buyer.redb"))?;
+    let store = Store::open(&folder.join("buyer.redb"), &SystemEnvironment)?;
     let (escrows, clock) = (Escrows::default(), Arc::new(SystemEnvironment));
     let purse = Purse::new(keys, spending, store, escrows, http.clone(), clock)?;
     for _ in 0..3 {

@@ -15,7 +15,7 @@ mod task;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
-use hearth_chain::client::Environment;
+use hearth_environment::Environment;
 use hearth_protocol::channel::provider::{
     Correction, Event, Quote, Record, RequestId, Sight, Statement,
 };

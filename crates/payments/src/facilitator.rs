@@ -21,8 +21,8 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use hearth_api::error::ErrorBody;
 use hearth_causes::WithCauses;
-use hearth_chain::client::Environment;
 use hearth_doors::{BodyError, read_body};
+use hearth_environment::Environment;
 use hearth_protocol::channel::{
     CheckedDeposit, CheckedPayment, OnchainState, PaymentKind, Terms, channel_state, check,
 };

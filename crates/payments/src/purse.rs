@@ -19,7 +19,8 @@ use alloy_signer_local::PrivateKeySigner;
 use axum::body::Bytes;
 use futures::future::BoxFuture;
 use hearth_causes::WithCauses;
-use hearth_chain::client::{ChainError, Environment};
+use hearth_chain::client::ChainError;
+use hearth_environment::{Environment, NoRandomness};
 use hearth_protocol::channel::payer::{CorrectionError, Distrust, Outcome, PrepareError, Promise};
 use hearth_protocol::channel::{Voucher, deposit_message};
 use hearth_protocol::eip712::{ChannelConfig, SettlementDomain, TokenDomain};
@@ -232,8 +233,8 @@ pub enum PayError {
     #[error("the payment does not fit into a header")]
     TooLong(#[source] HeaderError),
     /// No randomness.
-    #[error("the system gives no randomness: {0}")]
-    Randomness(#[from] getrandom::Error),
+    #[error("the payment was not made")]
+    Randomness(#[from] NoRandomness),
 }
 
 impl From<EscrowError> for PayError {
@@ -497,7 +498,7 @@ impl Purse {
             value: requirements.amount,
             valid_after: 0,
             valid_before: self.valid_before(requirements),
-            nonce: B256::from(random()?),
+            nonce: B256::from(self.environment.draw()?),
         };
         let domain = TokenDomain::new(
             requirements.network,
@@ -518,7 +519,7 @@ impl Purse {
             .save_authorized(reserved, nonce, until, self.now())
             .await?;
         Ok(Signed {
-            header: order.header(payload)?,
+            header: order.header(payload, self.environment.draw()?)?,
             held: None,
         })
     }
@@ -535,7 +536,7 @@ impl Purse {
     ) -> Result<Signed, PayError> {
         let requirements = order.requirements;
         let extra = channel_terms(requirements)?;
-        let config = self.config(requirements, &extra, B256::from(random()?));
+        let config = self.config(requirements, &extra, B256::from(self.environment.draw()?));
         let domain = SettlementDomain::new(requirements.network);
         let mut held = self
             .channels
@@ -560,7 +561,7 @@ impl Purse {
         let payload = self.sign_promise(requirements, &extra, &domain, &mut held, promise)?;
         held.save_signed(self.now()).await?;
         Ok(Signed {
-            header: order.header(payload)?,
+            header: order.header(payload, self.environment.draw()?)?,
             held: Some(held),
         })
     }
@@ -633,7 +634,7 @@ impl Purse {
         let mut authorization = Erc3009Authorization {
             valid_after: 0,
             valid_before: self.valid_before(requirements),
-            salt: U256::from_be_bytes(random::<32>()?),
+            salt: U256::from_be_bytes(self.environment.draw::<32>()?),
             signature: alloy_primitives::Bytes::new(),
         };
         let payer = self.keys.household.address();
@@ -820,9 +821,9 @@ impl Order<'_> {
         self.required.extensions.contains_key(PAYMENT_IDENTIFIER)
     }
 
-    /// The value of `PAYMENT-SIGNATURE` for a scheme's payload.
-    fn header<P: Serialize>(&self, payload: P) -> Result<String, PayError> {
-        let id = format!("hearth-{}", alloy_primitives::hex::encode(random::<16>()?));
+    /// The value of `PAYMENT-SIGNATURE` for a scheme's payload; `unique` goes into the payment's identifier.
+    fn header<P: Serialize>(&self, payload: P, unique: [u8; 16]) -> Result<String, PayError> {
+        let id = format!("hearth-{}", alloy_primitives::hex::encode(unique));
         let payment = PaymentPayload {
             x402_version: Version,
             resource: Some(self.required.resource.clone()),
@@ -837,12 +838,6 @@ impl Order<'_> {
 enum Paid {
     Served(Box<PaidResponse>),
     Corrected,
-}
-
-fn random<const N: usize>() -> Result<[u8; N], getrandom::Error> {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes)?;
-    Ok(bytes)
 }
 
 fn extra<T: DeserializeOwned>(extra: &Map<String, Value>) -> Result<T, PayError> {

@@ -21,7 +21,7 @@ use axum::response::Response;
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use hearth_causes::WithCauses;
-use hearth_chain::client::Environment;
+use hearth_environment::Environment;
 use hearth_protocol::time::Timestamp;
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
@@ -77,6 +77,7 @@ struct KeptReply {
 pub struct Replies {
     store: Store,
     secret: Secret,
+    environment: Arc<dyn Environment>,
     in_hand: Arc<Mutex<BTreeSet<B256>>>,
 }
 
@@ -106,10 +107,9 @@ impl Secret {
         fingerprint: B256,
         at: Timestamp,
         reply: Option<&KeptReply>,
+        nonce: [u8; 24],
     ) -> Result<Sealed, StoreError> {
         let plain = postcard::to_stdvec(&reply).map_err(|_| StoreError::Format)?;
-        let mut nonce = [0; 24];
-        getrandom::fill(&mut nonce).map_err(|_| StoreError::Randomness)?;
         let payload = Payload {
             msg: &plain,
             aad: slot.as_slice(),
@@ -178,12 +178,17 @@ impl Drop for Slot {
 
 impl Replies {
     /// Replies kept in `store`, sealed by what is derived from `secret`.
-    pub fn new(store: Store, secret: B256) -> Self {
+    pub fn new(store: Store, secret: B256, environment: Arc<dyn Environment>) -> Self {
         Self {
             store,
             secret: Secret(secret),
+            environment,
             in_hand: Arc::default(),
         }
+    }
+
+    fn nonce(&self) -> Result<[u8; 24], StoreError> {
+        self.environment.draw().map_err(|_| StoreError::Randomness)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeSet<B256>> {
@@ -225,9 +230,9 @@ impl Replies {
     }
 
     /// Lets replies go when their time is over, from now on until the future is dropped.
-    pub async fn forget(self, environment: Arc<dyn Environment>) {
+    pub async fn forget(self) {
         loop {
-            let now = Timestamp(environment.now_ms());
+            let now = Timestamp(self.environment.now_ms());
             let done = match self.seal_old(now).await {
                 Ok(()) => self.forget_old(now).await,
                 Err(error) => Err(error),
@@ -235,7 +240,7 @@ impl Replies {
             if let Err(error) = done {
                 warn!(error = %error.with_causes(), "kept replies could not be let go");
             }
-            environment.sleep(FORGET_EVERY).await;
+            self.environment.sleep(FORGET_EVERY).await;
         }
     }
 
@@ -281,7 +286,9 @@ impl Replies {
                 if key.len() == 32 && now.ms_since(kept.at) < REPLY_KEPT_MS {
                     let slot = B256::from_slice(&key);
                     let (at, reply) = (kept.at, kept.reply.as_ref());
-                    let sealed = self.secret.seal(slot, kept.fingerprint, at, reply)?;
+                    let sealed =
+                        self.secret
+                            .seal(slot, kept.fingerprint, at, reply, self.nonce()?)?;
                     batch.put_new(REPLIES, &key, &sealed)?;
                     batch.put(REPLY_TIMES, &time_key(at, &key), &())?;
                 }
@@ -316,8 +323,8 @@ impl Slot {
                     .collect(),
                 body: body.to_vec(),
             });
-        let secret = self.replies.secret;
-        let sealed = secret.seal(self.key, self.fingerprint, now, reply.as_ref())?;
+        let (secret, nonce) = (self.replies.secret, self.replies.nonce()?);
+        let sealed = secret.seal(self.key, self.fingerprint, now, reply.as_ref(), nonce)?;
         let mut batch = Batch::default();
         batch.put(REPLIES, self.key.as_slice(), &sealed)?;
         let time = time_key(now, self.key.as_slice());
@@ -358,6 +365,8 @@ impl KeptReply {
 mod tests {
     use std::path::Path;
 
+    use hearth_environment::SystemEnvironment;
+
     use super::*;
 
     const ANSWER: &[u8] = b"what was sold is nobody else's to read";
@@ -366,12 +375,12 @@ mod tests {
     fn open(folder: &Path) -> Replies {
         // The writer's thread lets go of the file when it sees that the last handle is gone.
         let store = loop {
-            match Store::open(&folder.join("provider.redb")) {
+            match Store::open(&folder.join("provider.redb"), &SystemEnvironment) {
                 Ok(store) => break store,
                 Err(_) => std::thread::yield_now(),
             }
         };
-        Replies::new(store, B256::repeat_byte(7))
+        Replies::new(store, B256::repeat_byte(7), Arc::new(SystemEnvironment))
     }
 
     async fn keep(replies: &Replies, id: &str, request: u8, now: Timestamp) {
@@ -418,7 +427,11 @@ mod tests {
         };
         let body = axum::body::to_bytes(reply.into_body(), 1_000).await;
         assert_eq!(body.unwrap(), ANSWER);
-        let elsewhere = Replies::new(replies.store.clone(), B256::repeat_byte(8));
+        let elsewhere = Replies::new(
+            replies.store.clone(),
+            B256::repeat_byte(8),
+            Arc::new(SystemEnvironment),
+        );
         let stolen = elsewhere.look_up("/a", "id", fingerprint, START);
         assert!(
             matches!(stolen.unwrap(), Known::Conflict),

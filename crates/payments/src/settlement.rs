@@ -18,7 +18,8 @@ use alloy_primitives::{Address, B256};
 use futures::StreamExt;
 use futures::future::join_all;
 use hearth_causes::WithCauses;
-use hearth_chain::client::{ChainError, Environment};
+use hearth_chain::client::ChainError;
+use hearth_environment::Environment;
 use hearth_protocol::channel::provider::Record;
 use hearth_protocol::claim::{
     ClaimBatch, ClaimPolicy, ClaimReason, gas_price_nano, plan, settle_reason,

@@ -24,6 +24,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
+use hearth_environment::Environment;
 use redb::backends::FileBackend;
 use redb::{
     Database, Durability, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable,
@@ -232,7 +233,7 @@ impl Store {
     ///
     /// # Errors
     /// When a file is not a store or its journal, is in use, or cannot be written.
-    pub fn open(path: &Path) -> Result<Self, OpenError> {
+    pub fn open(path: &Path, environment: &dyn Environment) -> Result<Self, OpenError> {
         let named = |source| OpenError::Database {
             path: path.display().to_string(),
             source,
@@ -250,15 +251,18 @@ impl Store {
             source,
         };
         let file = open_journal(&journal).map_err(|error| unusable(error.into()))?;
-        Self::recover(database, Box::new(file), unusable)
+        Self::recover(database, Box::new(file), environment, unusable)
     }
 
     /// Takes an open database, which is synced at each commit, and of which this store becomes the main user.
     ///
     /// # Errors
     /// When the tables cannot be made.
-    pub fn with_database(database: Database) -> Result<Self, OpenError> {
-        let applier = prepare(database)?;
+    pub fn with_database(
+        database: Database,
+        environment: &dyn Environment,
+    ) -> Result<Self, OpenError> {
+        let applier = prepare(database, environment)?;
         Self::start(
             Arc::clone(&applier.database),
             Writer::without_journal(applier),
@@ -272,20 +276,22 @@ impl Store {
     pub fn with_journal(
         database: Database,
         journal: impl StorageBackend,
+        environment: &dyn Environment,
     ) -> Result<Self, OpenError> {
         let unusable = |source| OpenError::Journal {
             path: "the file that was handed over".to_owned(),
             source,
         };
-        Self::recover(database, Box::new(journal), unusable)
+        Self::recover(database, Box::new(journal), environment, unusable)
     }
 
     fn recover(
         database: Database,
         journal: Box<dyn StorageBackend>,
+        environment: &dyn Environment,
         unusable: impl FnOnce(JournalError) -> OpenError,
     ) -> Result<Self, OpenError> {
-        let mut applier = prepare(database)?;
+        let mut applier = prepare(database, environment)?;
         let (journal, missing) =
             Journal::open(journal, applier.id, applier.applied).map_err(unusable)?;
         if let Some(last) = missing.last() {
@@ -504,9 +510,8 @@ fn create_file(path: &Path) -> Result<(), redb::DatabaseError> {
 }
 
 /// Reads up to where the database has its journal; a new one draws its id.
-fn prepare(database: Database) -> Result<Applier, OpenError> {
-    let mut id = StoreId::default();
-    getrandom::fill(&mut id).map_err(|_| OpenError::Randomness)?;
+fn prepare(database: Database, environment: &dyn Environment) -> Result<Applier, OpenError> {
+    let id: StoreId = environment.draw().map_err(|_| OpenError::Randomness)?;
     let fresh = encode(&(id, 0_u64)).map_err(OpenError::Recover)?;
     let state =
         prepare_state(&database, fresh).map_err(|error| OpenError::Prepare(Box::new(error)))?;
@@ -575,6 +580,8 @@ fn shed(database: &mut Database, path: &Path) -> Result<(), redb::Error> {
 
 #[cfg(test)]
 mod tests {
+    use hearth_environment::SystemEnvironment;
+
     use super::*;
 
     const WORDS: Table<String> = Table::new("words");
@@ -584,7 +591,7 @@ mod tests {
     async fn what_was_committed_is_there_after_opening_again() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("store.redb");
-        let store = Store::open(&path).unwrap();
+        let store = Store::open(&path, &SystemEnvironment).unwrap();
         let mut batch = Batch::default();
         batch.put(WORDS, b"a", &"one".to_owned()).unwrap();
         batch.put(WORDS, b"b", &"two".to_owned()).unwrap();
@@ -603,7 +610,7 @@ mod tests {
     /// The writer thread lets go of the file when it sees that the last handle is gone.
     async fn reopen(path: &Path) -> Store {
         for _ in 0..1_000 {
-            if let Ok(store) = Store::open(path) {
+            if let Ok(store) = Store::open(path, &SystemEnvironment) {
                 return store;
             }
             tokio::task::yield_now().await;
@@ -617,7 +624,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("store.redb");
         std::fs::write(path.with_added_extension("new"), b"half a file").unwrap();
-        Store::open(&path).unwrap();
+        Store::open(&path, &SystemEnvironment).unwrap();
         assert!(!path.with_added_extension("new").exists());
     }
 
@@ -626,12 +633,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("store.redb");
         let mode = || std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
-        drop(Store::open(&path).unwrap());
+        drop(Store::open(&path, &SystemEnvironment).unwrap());
         assert_eq!(mode(), 0o600);
         let other = folder.path().join("old.redb");
         drop(Database::create(&other).unwrap());
         std::fs::set_permissions(&other, Permissions::from_mode(0o664)).unwrap();
-        drop(Store::open(&other).unwrap());
+        drop(Store::open(&other, &SystemEnvironment).unwrap());
         let mode = std::fs::metadata(&other).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode, 0o600);
     }
@@ -639,7 +646,7 @@ mod tests {
     #[tokio::test]
     async fn a_value_that_is_there_stays_where_only_new_ones_are_put() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(&folder.path().join("store.redb")).unwrap();
+        let store = Store::open(&folder.path().join("store.redb"), &SystemEnvironment).unwrap();
         for number in 1..4_u64 {
             let mut batch = Batch::default();
             batch.put_new(NUMBERS, b"a", &number).unwrap();
@@ -651,7 +658,7 @@ mod tests {
     #[tokio::test]
     async fn many_writers_share_commits_and_all_are_answered() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(&folder.path().join("store.redb")).unwrap();
+        let store = Store::open(&folder.path().join("store.redb"), &SystemEnvironment).unwrap();
         let mut tasks = tokio::task::JoinSet::new();
         for number in 0..500_u64 {
             let store = store.clone();

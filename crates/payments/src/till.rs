@@ -5,8 +5,9 @@ use std::sync::Arc;
 use alloy_primitives::keccak256;
 use alloy_signer_local::PrivateKeySigner;
 use hearth_causes::WithCauses;
-use hearth_chain::client::{ChainClient, Environment};
+use hearth_chain::client::ChainClient;
 use hearth_chain::sender::{JournalError, RedbJournal, Sender, SenderConfig};
+use hearth_environment::Environment;
 use hearth_protocol::claim::ClaimPolicy;
 use thiserror::Error;
 use tokio::task::JoinSet;
@@ -150,10 +151,10 @@ impl Till {
             || keccak256(run.to_be_bytes()),
             |escrow| escrow.secret(REPLIES_PURPOSE),
         );
-        let replies = Replies::new(store.clone(), secret);
-        let (forgetful, clock) = (replies.clone(), Arc::clone(environment));
+        let replies = Replies::new(store.clone(), secret, Arc::clone(environment));
+        let forgetful = replies.clone();
         tasks.spawn(async move {
-            forgetful.forget(clock).await;
+            forgetful.forget().await;
             "the keeper of replies"
         });
         let claims = settlement.clone();

@@ -1,7 +1,7 @@
 //! From a question to an answer on its way, the same for every API.
 
 use std::sync::Arc;
-use std::time::Instant;
+use tokio::time::Instant;
 
 use axum::response::Response;
 use hearth_calls::CLOSE;

@@ -41,7 +41,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use hearth_api::money::Money;
-use hearth_chain::client::Environment;
+use hearth_environment::Environment;
 use hearth_protocol::id::AssetId;
 use hearth_protocol::money::Amount;
 use http::StatusCode;

@@ -14,13 +14,22 @@ const EDGES: &[(&str, &[&str])] = &[
     ("hearth-api", &[]),
     ("hearth-calls", &[]),
     ("hearth-causes", &[]),
+    ("hearth-environment", &[]),
     (
         "hearth-chain",
-        &["hearth-protocol", "hearth-doors", "hearth-causes"],
+        &[
+            "hearth-protocol",
+            "hearth-doors",
+            "hearth-causes",
+            "hearth-environment",
+        ],
     ),
     ("hearth-doors", &["hearth-causes"]),
     ("hearth-models", &["hearth-calls", "hearth-causes"]),
-    ("hearth-net", &["hearth-protocol", "hearth-causes"]),
+    (
+        "hearth-net",
+        &["hearth-protocol", "hearth-causes", "hearth-environment"],
+    ),
     (
         "hearth-payments",
         &[
@@ -29,6 +38,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "hearth-doors",
             "hearth-api",
             "hearth-causes",
+            "hearth-environment",
         ],
     ),
     (
@@ -37,6 +47,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "hearth-protocol",
             "hearth-calls",
             "hearth-chain",
+            "hearth-environment",
             "hearth-doors",
             "hearth-payments",
             "hearth-api",
@@ -55,12 +66,18 @@ const EDGES: &[(&str, &[&str])] = &[
             "hearth-surface",
             "hearth-api",
             "hearth-causes",
+            "hearth-environment",
         ],
     ),
     ("hearth-sim", &["hearth-protocol"]),
     (
         "hearth-cli",
-        &["hearth-node", "hearth-api", "hearth-causes"],
+        &[
+            "hearth-node",
+            "hearth-api",
+            "hearth-causes",
+            "hearth-environment",
+        ],
     ),
     (
         "hearth-fuzz",
@@ -99,15 +116,7 @@ const RESERVED: &[(&str, &[&str])] = &[
         ],
     ),
     ("clap", &["hearth-cli", "xtask"]),
-    (
-        "getrandom",
-        &[
-            "hearth-chain",
-            "hearth-payments",
-            "hearth-node",
-            "hearth-cli",
-        ],
-    ),
+    ("getrandom", &["hearth-environment"]),
     ("iroh", &["hearth-net"]),
     ("iroh-blobs", &["hearth-net"]),
     ("iroh-gossip", &["hearth-net"]),
@@ -133,6 +142,7 @@ const RESERVED: &[(&str, &[&str])] = &[
         &[
             "hearth-chain",
             "hearth-doors",
+            "hearth-environment",
             "hearth-models",
             "hearth-net",
             "hearth-payments",

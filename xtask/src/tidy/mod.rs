@@ -16,7 +16,7 @@ use evidence::Evidence;
 
 mod circles;
 mod claims;
-mod doors;
+mod confined;
 mod edges;
 mod evidence;
 mod functions;
@@ -162,7 +162,7 @@ fn of_file(source: &Source) -> Vec<Violation> {
     match source.extension() {
         "rs" if !source.is_generated() => {
             violations.extend(functions::rust(source));
-            violations.extend(doors::check(source));
+            violations.extend(confined::check(source));
             violations.extend(logs::check(source));
         }
         "sol" => violations.extend(functions::solidity(source)),

@@ -12,8 +12,9 @@ use hearth_protocol::eip712::{SETTLEMENT_DOMAIN_NAME, SETTLEMENT_DOMAIN_VERSION}
 use hearth_protocol::id::ChainId;
 use reqwest::Url;
 
-use super::{BlockAt, ChainClient, ChainError, ErrorKind, HttpOptions, SystemEnvironment};
+use super::{BlockAt, ChainClient, ChainError, ErrorKind, HttpOptions};
 use crate::bindings::{SETTLEMENT_ADDRESS, Settlement};
+use hearth_environment::SystemEnvironment;
 
 /// How one chain is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -13,21 +13,22 @@ use super::limits::{
     MAX_UNKNOWN_TRANSACTIONS,
 };
 use super::testing::{START_S, WEI, account, balance, config, payment, send, sign, unsigned};
-use super::{Embedded, EmbeddedConfig, ManualClock, Mining, RpcError};
+use super::{Embedded, EmbeddedConfig, Mining, RpcError};
+use hearth_environment::ManualEnvironment;
 
 /// Accounts from here on have nothing, and the chain does not know them.
 const UNFUNDED: u8 = 10;
 
-fn chain_at(path: &Path, clock: &ManualClock) -> Embedded {
+fn chain_at(path: &Path, clock: &ManualEnvironment) -> Embedded {
     let config = EmbeddedConfig {
-        clock: Arc::new(clock.clone()),
+        environment: Arc::new(clock.clone()),
         ..config()
     };
     Embedded::open(path, config).unwrap()
 }
 
-fn clock() -> ManualClock {
-    ManualClock::new(START_S * 1_000)
+fn clock() -> ManualEnvironment {
+    ManualEnvironment::new(START_S * 1_000)
 }
 
 /// A transaction without value, with this much calldata.
@@ -176,7 +177,7 @@ fn what_its_sender_can_no_longer_pay_is_dropped() {
 fn a_transaction_that_is_replaced_again_and_again_does_not_wait_longer() {
     let clock = clock();
     let config = EmbeddedConfig {
-        clock: Arc::new(clock.clone()),
+        environment: Arc::new(clock.clone()),
         ..config()
     };
     let chain = Embedded::in_memory(config).unwrap();
@@ -224,7 +225,7 @@ proptest! {
         sent in prop::collection::vec((0..30_u8, 0..24_u64, 0..3_u8, 0..1_000_000_u64), 1..120)
     ) {
         let clock = clock();
-        let config = EmbeddedConfig { clock: Arc::new(clock.clone()), ..config() };
+        let config = EmbeddedConfig { environment: Arc::new(clock.clone()), ..config() };
         let chain = Embedded::in_memory(config).unwrap();
         for (from, nonce, size, wait_ms) in sent {
             let raw = idle(&account(UNFUNDED + from), nonce, usize::from(size) * 60_000);

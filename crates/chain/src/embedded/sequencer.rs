@@ -178,7 +178,7 @@ impl Sequencer {
             nonce: account.nonce,
             balance: account.balance,
         };
-        let now_ms = self.shared.clock().now_ms();
+        let now_ms = self.shared.environment().now_ms();
         let admitted = self
             .shared
             .pool()
@@ -211,7 +211,7 @@ impl Sequencer {
             let (nonce, balance) = (account.nonce, account.balance);
             accounts.insert(sender, SenderState { nonce, balance });
         }
-        let now_ms = self.shared.clock().now_ms();
+        let now_ms = self.shared.environment().now_ms();
         let dropped = self.shared.pool().tidy(now_ms, &accounts);
         for pending in dropped {
             self.settle_early(&pending);

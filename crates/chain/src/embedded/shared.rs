@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use alloy_primitives::B256;
+use hearth_environment::Environment;
 
-use super::clock::Clock;
 use super::error::RpcError;
 use super::limits::MAX_PENDING_FEED;
 use super::pool::Pool;
@@ -18,7 +18,7 @@ use super::store::Snapshot;
 #[derive(Debug)]
 pub(crate) struct Shared {
     chain_id: u64,
-    clock: Arc<dyn Clock>,
+    environment: Arc<dyn Environment>,
     /// Seconds that the chain's time is ahead of the clock; moved by development methods only.
     ahead_s: AtomicU64,
     head: RwLock<Option<Arc<Snapshot>>>,
@@ -27,10 +27,15 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(chain_id: u64, clock: Arc<dyn Clock>, head: Snapshot, pool: Pool) -> Self {
+    pub(crate) fn new(
+        chain_id: u64,
+        environment: Arc<dyn Environment>,
+        head: Snapshot,
+        pool: Pool,
+    ) -> Self {
         Self {
             chain_id,
-            clock,
+            environment,
             ahead_s: AtomicU64::new(0),
             head: RwLock::new(Some(Arc::new(head))),
             pool: Mutex::new(pool),
@@ -42,13 +47,13 @@ impl Shared {
         self.chain_id
     }
 
-    pub(crate) fn clock(&self) -> &dyn Clock {
-        self.clock.as_ref()
+    pub(crate) fn environment(&self) -> &dyn Environment {
+        self.environment.as_ref()
     }
 
     /// The chain's time in Unix seconds.
     pub(crate) fn now_s(&self) -> u64 {
-        (self.clock.now_ms() / 1_000).saturating_add(self.ahead_s.load(Ordering::SeqCst))
+        (self.environment.now_ms() / 1_000).saturating_add(self.ahead_s.load(Ordering::SeqCst))
     }
 
     /// Moves the chain's time forward and returns by how much it is ahead of the clock, in seconds.
@@ -63,7 +68,7 @@ impl Shared {
 
     /// Moves the chain's time so that it is now `timestamp_s`, which may be before the clock's.
     pub(crate) fn shift_time_to(&self, timestamp_s: u64) {
-        let ahead_s = timestamp_s.saturating_sub(self.clock.now_ms() / 1_000);
+        let ahead_s = timestamp_s.saturating_sub(self.environment.now_ms() / 1_000);
         self.ahead_s.store(ahead_s, Ordering::SeqCst);
     }
 

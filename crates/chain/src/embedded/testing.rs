@@ -7,7 +7,8 @@ use alloy_signer::SignerSync;
 use alloy_signer_local::PrivateKeySigner;
 use serde_json::{Value, json};
 
-use super::{Embedded, EmbeddedConfig, Genesis, ManualClock, RpcError};
+use super::{Embedded, EmbeddedConfig, Genesis, RpcError};
+use hearth_environment::ManualEnvironment;
 
 pub(super) const CHAIN_ID: u64 = 31_402;
 /// 2026-01-01T00:00:00Z.
@@ -24,10 +25,10 @@ pub(super) fn config() -> EmbeddedConfig {
     let genesis = (0..4).fold(Genesis::default(), |genesis, index| {
         genesis.with_balance(account(index).address(), U256::from(WEI))
     });
-    let clock = std::sync::Arc::new(ManualClock::new(START_S * 1_000));
+    let clock = std::sync::Arc::new(ManualEnvironment::new(START_S * 1_000));
     EmbeddedConfig {
         chain_id: CHAIN_ID,
-        clock,
+        environment: clock,
         ..EmbeddedConfig::new(genesis)
     }
 }

@@ -90,7 +90,7 @@ impl Embedded {
     pub fn for_visitors(&self) -> VisitorDoor {
         let budget = GasBudget {
             left: VISITOR_GAS_BURST,
-            filled_at_ms: self.shared().clock().now_ms(),
+            filled_at_ms: self.shared().environment().now_ms(),
         };
         VisitorDoor {
             chain: self.clone(),
@@ -144,7 +144,7 @@ impl VisitorDoor {
                 "exceeds the gas limit of others' transactions here: at most {MAX_VISITOR_TRANSACTION_GAS}"
             )));
         }
-        let now_ms = self.chain.shared().clock().now_ms();
+        let now_ms = self.chain.shared().environment().now_ms();
         let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
         if budget.take(now_ms, gas) {
             return Ok(());
@@ -163,10 +163,10 @@ mod tests {
     use alloy_primitives::TxKind;
     use serde_json::{Value, json};
 
-    use super::super::ManualClock;
     use super::super::testing::{START_S, account, config, sign, unsigned};
     use super::super::{DEFAULT_CHAIN_ID, EmbeddedConfig, OWN_CHAIN_IDS, is_embedded_id};
     use super::*;
+    use hearth_environment::ManualEnvironment;
 
     fn asked(door: &VisitorDoor, method: &str, params: &Value) -> Value {
         let body = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
@@ -175,9 +175,9 @@ mod tests {
 
     #[test]
     fn what_visitors_write_is_bounded_by_the_gas_that_they_ask_for() {
-        let clock = Arc::new(ManualClock::new(START_S * 1_000));
+        let clock = Arc::new(ManualEnvironment::new(START_S * 1_000));
         let chain = Embedded::in_memory(EmbeddedConfig {
-            clock: Arc::<ManualClock>::clone(&clock),
+            environment: Arc::<ManualEnvironment>::clone(&clock),
             ..config()
         })
         .unwrap();

@@ -10,7 +10,7 @@ use std::{
 
 use tokio::sync::{Semaphore, watch};
 
-use crate::client::{Environment, Wait};
+use hearth_environment::{Environment, NoRandomness, Wait};
 
 /// Time starts here, in milliseconds since the Unix epoch.
 const START_MS: u64 = 1_700_000_000_000;
@@ -108,7 +108,8 @@ impl Environment for TestEnvironment {
         Box::pin(async move { gate.acquire().await.unwrap().forget() })
     }
 
-    fn random(&self) -> u64 {
-        0
+    fn fill(&self, bytes: &mut [u8]) -> Result<(), NoRandomness> {
+        bytes.fill(0);
+        Ok(())
     }
 }

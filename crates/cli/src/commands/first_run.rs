@@ -8,6 +8,7 @@ use std::io::IsTerminal;
 use hearth_api::household::{Machine, NodeEvent};
 use hearth_api::wallet::WalletCreated;
 use hearth_causes::WithCauses;
+use hearth_environment::SystemEnvironment;
 use hearth_node::advice::Advice;
 use hearth_node::home::Home;
 use hearth_node::keys::{Keystore, RecoveryPhrase, Unlocked, WordCount};
@@ -53,9 +54,9 @@ pub(crate) fn wallet(global: &Global, home: &Home, consent: Consent) -> Result<U
         println!("It holds what the device earns and pays with, sealed by a passphrase.\n");
     }
     let passphrase = secrets::new_passphrase(global)?;
-    let phrase = RecoveryPhrase::generate(WordCount::Twelve)?;
+    let phrase = RecoveryPhrase::generate(WordCount::Twelve, &SystemEnvironment)?;
     let spinner = wait::spinner(global.json, "sealing the keystore");
-    let keys = Keystore::create(&path, phrase, &passphrase)?;
+    let keys = Keystore::create(&path, phrase, &passphrase, &SystemEnvironment)?;
     drop(spinner);
     let created = WalletCreated {
         household: keys.address().to_string(),

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use hearth_api::household::{KeyLimit, KeyShown, KeysShown, NewKey};
+use hearth_environment::SystemEnvironment;
 use hearth_node::api_keys::{Keys, StoredCap, StoredKey};
 use hearth_node::owner::client::post_if_up;
 
@@ -66,7 +67,7 @@ pub(crate) async fn run(global: &Global, command: Option<KeyCommand>) -> Result<
                 _ => None,
             };
             let caps = cap.into_iter().collect();
-            let key = keys.add(&arguments.name, &arguments.tier, caps)?;
+            let key = keys.add(&arguments.name, &arguments.tier, caps, &SystemEnvironment)?;
             let name = arguments.name;
             tell_node(&home).await?;
             print(&NewKey { name, key }, global.json)?;

@@ -6,12 +6,12 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use hearth_causes::WithCauses;
+use hearth_environment::Environment;
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::offer::{DeviceId, Offer, SignedOffer};
 use hearth_protocol::time::Timestamp;
@@ -73,6 +73,7 @@ pub(crate) struct Hub {
     forwards: mpsc::Sender<Vec<u8>>,
     joins: mpsc::Sender<DeviceId>,
     publish_now: Notify,
+    environment: Arc<dyn Environment>,
 }
 
 /// What only [`run`] has.
@@ -93,6 +94,7 @@ pub(crate) struct HubParts {
     pub(crate) dialing: Arc<Dialing>,
     pub(crate) lookup: MemoryLookup,
     pub(crate) book: PeerBook,
+    pub(crate) environment: Arc<dyn Environment>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -105,6 +107,7 @@ impl Hub {
         let (forwards, forward_queue) = mpsc::channel(FORWARDS_MAX);
         let (joins, join_queue) = mpsc::channel(JOINS_MAX);
         let own = DeviceId(*parts.endpoint.id().as_bytes());
+        let now = Timestamp(parts.environment.now_ms());
         for peer in parts.book.peers() {
             if peer.is_named {
                 parts.dialing.allow_relays(&peer.address);
@@ -124,7 +127,8 @@ impl Hub {
             dialing: parts.dialing,
             key: parts.endpoint.secret_key().clone(),
             lookup: parts.lookup,
-            table: Mutex::new(Table::new(now(), own)),
+            table: Mutex::new(Table::new(now, own)),
+            environment: parts.environment,
             book: Mutex::new(parts.book),
             published: Mutex::new(None),
             neighbours: watch::Sender::default(),
@@ -141,9 +145,9 @@ impl Hub {
         (Arc::new(hub), queues)
     }
 
-    /// Milliseconds since the Unix epoch, by the system's clock.
+    /// The time by which offers are judged.
     pub(crate) fn now(&self) -> Timestamp {
-        now()
+        Timestamp(self.environment.now_ms())
     }
 
     /// Takes in what a peer delivered.
@@ -160,7 +164,7 @@ impl Hub {
     /// Lets the table see an event, and does what it says.
     pub(crate) fn handle(&self, event: Event<'_>) {
         let mut effects = Vec::new();
-        lock(&self.table).handle(now(), event, &mut effects);
+        lock(&self.table).handle(self.now(), event, &mut effects);
         effects.into_iter().for_each(|effect| self.perform(effect));
     }
 
@@ -228,7 +232,7 @@ impl Hub {
 
     /// Everything a newcomer should know, this device's own offer first.
     pub(crate) fn announcements(&self) -> Vec<Vec<u8>> {
-        let own = self.announcement(now());
+        let own = self.announcement(self.now());
         let others: Vec<_> = lock(&self.table)
             .announcements()
             .map(<[u8]>::to_vec)
@@ -272,7 +276,7 @@ impl Hub {
         });
         let next = offer.or(withdrawn);
         if let Some(next) = &next {
-            encode_announcement(&self.sign(next, now()))?;
+            encode_announcement(&self.sign(next, self.now()))?;
         }
         *lock(&self.published) = next;
         self.publish_now.notify_one();
@@ -351,12 +355,6 @@ fn nothing(device: DeviceId) -> Offer {
         expires_at: Timestamp(0),
         models: Vec::new(),
     }
-}
-
-fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    let ms = since.map_or(0, |since| since.as_millis());
-    Timestamp(u64::try_from(ms).unwrap_or(u64::MAX))
 }
 
 /// The task that owns the gossip topic.
@@ -483,7 +481,7 @@ impl Driver {
     }
 
     async fn announce(&self, state: &Running) {
-        if let Some(bytes) = self.hub.announcement(now()) {
+        if let Some(bytes) = self.hub.announcement(self.hub.now()) {
             send(&state.sender, bytes).await;
         }
     }

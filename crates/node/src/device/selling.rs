@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
-use hearth_chain::client::Environment;
+use hearth_environment::Environment;
 use hearth_payments::gate::Gate;
 use hearth_payments::offer::AcceptedAsset;
 use hearth_payments::till::Till;

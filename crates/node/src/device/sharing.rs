@@ -148,8 +148,10 @@ impl Rule {
 }
 
 /// The time of day where the device is, in minutes since midnight.
-fn minute_of_day() -> u16 {
-    let now = chrono::Local::now();
+fn minute_of_day(now_ms: u64) -> u16 {
+    let now = i64::try_from(now_ms).ok();
+    let now = now.and_then(chrono::DateTime::from_timestamp_millis);
+    let now = now.unwrap_or_default().with_timezone(&chrono::Local);
     u16::try_from(now.hour() * 60 + now.minute()).unwrap_or(0)
 }
 
@@ -168,7 +170,7 @@ impl Building<'_> {
         let mut rule = Rule::new(sharing);
         let first = Reading {
             now_ms: environment.now_ms(),
-            minute_of_day: minute_of_day(),
+            minute_of_day: minute_of_day(environment.now_ms()),
             ..Reading::default()
         };
         let mut was = rule.look(first);
@@ -189,7 +191,7 @@ impl Building<'_> {
                     .map(|(now, before)| now.others_percent(before));
                 let reading = Reading {
                     now_ms: environment.now_ms(),
-                    minute_of_day: minute_of_day(),
+                    minute_of_day: minute_of_day(environment.now_ms()),
                     others_percent,
                     watts: match &mut meter {
                         Some(meter) => meter.watts().await,

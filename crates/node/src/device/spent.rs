@@ -96,7 +96,7 @@ mod tests {
 
     use axum::body::Body;
     use futures::future::BoxFuture;
-    use hearth_chain::client::{Environment, SystemEnvironment};
+    use hearth_environment::{Environment, SystemEnvironment};
     use hearth_protocol::answer::{AnswerId, SignedReceipt};
     use hearth_protocol::money::Amount;
     use hearth_protocol::time::Timestamp;
@@ -185,7 +185,7 @@ mod tests {
         surface.set_keys(KeyTable::new([key()]).unwrap());
         // The writer's thread lets go of the file when it sees that the last handle is gone.
         let store = loop {
-            match Store::open(&disk.join("payer.redb")) {
+            match Store::open(&disk.join("payer.redb"), &SystemEnvironment) {
                 Ok(store) => break store,
                 Err(_) => std::thread::yield_now(),
             }

@@ -1,7 +1,5 @@
 //! What the doctor looks at on each chain: that it answers as itself, its clock, and the contracts.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use alloy_primitives::{Address, Bytes, U256};
 use alloy_sol_types::SolCall;
 use hearth_api::doctor::{Finding, Health};
@@ -95,10 +93,7 @@ async fn clock(access: &ChainAccess) -> Finding {
     match access.client.head().await {
         Err(error) => silent(&check, &error),
         Ok(head) => {
-            let now_s = SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .unwrap_or_default()
-                .as_secs();
+            let now_s = access.client.environment().now_ms() / 1_000;
             clock_finding(&check, access.id, now_s, head.timestamp_s)
         }
     }

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use hearth_environment::SystemEnvironment;
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::eip712::{WITHDRAW_DELAY_MAX_S, WITHDRAW_DELAY_MIN_S};
 use hearth_protocol::household::is_device_name;
@@ -312,7 +313,7 @@ impl Config {
             None
         } else {
             let folder = path.parent().unwrap_or(Path::new("."));
-            let found = NetworkChain::of(folder);
+            let found = NetworkChain::of(folder, &SystemEnvironment);
             Some(found.map_err(|source| ConfigError::Io {
                 path: folder.join(NetworkChain::FILE),
                 source,

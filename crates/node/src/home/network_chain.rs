@@ -10,6 +10,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use hearth_chain::embedded::{DEFAULT_CHAIN_ID, OWN_CHAIN_IDS, is_embedded_id};
+use hearth_environment::Environment;
 use hearth_net::PeerAddress;
 use hearth_protocol::id::ChainId;
 use serde::{Deserialize, Serialize};
@@ -59,7 +60,7 @@ impl NetworkChain {
     ///
     /// # Errors
     /// When the file cannot be read or written, or is damaged.
-    pub fn of(root: &Path) -> io::Result<Self> {
+    pub fn of(root: &Path, environment: &dyn Environment) -> io::Result<Self> {
         let stored = match read(&root.join(Self::FILE))? {
             Some(stored) => stored,
             None => {
@@ -67,7 +68,7 @@ impl NetworkChain {
                     // A chain that an earlier version made; it says its id when it is opened.
                     DEFAULT_CHAIN_ID
                 } else {
-                    drawn_id()?
+                    drawn_id(environment)?
                 };
                 let stored = Stored { own, joined: None };
                 write(root, &stored, false)?;
@@ -152,9 +153,8 @@ fn damaged(reason: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, reason)
 }
 
-fn drawn_id() -> io::Result<u64> {
-    let random =
-        getrandom::u64().map_err(|_| io::Error::other("the system gave no random bytes"))?;
+fn drawn_id(environment: &dyn Environment) -> io::Result<u64> {
+    let random = environment.draw_u64().map_err(io::Error::other)?;
     let count = OWN_CHAIN_IDS.end - OWN_CHAIN_IDS.start;
     Ok(OWN_CHAIN_IDS.start + random % count)
 }
@@ -204,6 +204,8 @@ fn write(root: &Path, stored: &Stored, replaces: bool) -> io::Result<()> {
 mod tests {
     use hearth_protocol::offer::DeviceId;
 
+    use hearth_environment::SystemEnvironment;
+
     use super::*;
 
     fn joined(chain_id: u64) -> JoinedChain {
@@ -218,35 +220,48 @@ mod tests {
     #[test]
     fn a_folder_keeps_the_id_that_it_drew_and_another_folder_draws_another() {
         let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let first = NetworkChain::of(one.path()).unwrap();
+        let first = NetworkChain::of(one.path(), &SystemEnvironment).unwrap();
         assert!(OWN_CHAIN_IDS.contains(&first.id().0));
-        assert_eq!(NetworkChain::of(one.path()).unwrap(), first);
-        assert_ne!(NetworkChain::of(other.path()).unwrap().id(), first.id());
+        assert_eq!(
+            NetworkChain::of(one.path(), &SystemEnvironment).unwrap(),
+            first
+        );
+        assert_ne!(
+            NetworkChain::of(other.path(), &SystemEnvironment)
+                .unwrap()
+                .id(),
+            first.id()
+        );
         // A chain that an earlier version made has the usual id.
         let old = tempfile::tempdir().unwrap();
         std::fs::write(old.path().join(STORE), "").unwrap();
-        let old = NetworkChain::of(old.path()).unwrap();
+        let old = NetworkChain::of(old.path(), &SystemEnvironment).unwrap();
         assert_eq!(old.id().0, DEFAULT_CHAIN_ID);
     }
 
     #[test]
     fn what_was_joined_is_read_back_and_own_comes_back_after_it() {
         let folder = tempfile::tempdir().unwrap();
-        let mut chain = NetworkChain::of(folder.path()).unwrap();
+        let mut chain = NetworkChain::of(folder.path(), &SystemEnvironment).unwrap();
         let own = chain.id();
         let there = joined(OWN_CHAIN_IDS.end - 1);
         chain.join(Some(there.clone())).unwrap();
-        let read = NetworkChain::of(folder.path()).unwrap();
+        let read = NetworkChain::of(folder.path(), &SystemEnvironment).unwrap();
         assert_eq!((read.id().0, read.own()), (there.chain_id, own));
         assert_eq!(read.joined(), Some(&there));
         chain.join(None).unwrap();
-        assert_eq!(NetworkChain::of(folder.path()).unwrap().id(), own);
+        assert_eq!(
+            NetworkChain::of(folder.path(), &SystemEnvironment)
+                .unwrap()
+                .id(),
+            own
+        );
     }
 
     #[test]
     fn a_public_chain_is_never_joined_and_a_damaged_file_is_not_believed() {
         let folder = tempfile::tempdir().unwrap();
-        let mut chain = NetworkChain::of(folder.path()).unwrap();
+        let mut chain = NetworkChain::of(folder.path(), &SystemEnvironment).unwrap();
         for public in [1, 8_453, 11_155_111] {
             assert!(chain.join(Some(joined(public))).is_err(), "{public}");
         }
@@ -262,7 +277,7 @@ mod tests {
             ),
         ] {
             std::fs::write(&path, bad).unwrap();
-            assert!(NetworkChain::of(folder.path()).is_err());
+            assert!(NetworkChain::of(folder.path(), &SystemEnvironment).is_err());
         }
     }
 }

@@ -12,7 +12,7 @@ use alloy_signer::SignerSync;
 use alloy_signer_local::PrivateKeySigner;
 use futures::future::BoxFuture;
 use hearth_causes::WithCauses;
-use hearth_chain::client::Environment;
+use hearth_environment::Environment;
 use hearth_net::{AnswersHousehold, HouseholdAskError, JoinError, Network, PeerAddress, Ticket};
 use hearth_payments::store::{Batch, Store, StoreError, Table};
 use hearth_payments::till::Tasks;
@@ -574,9 +574,8 @@ impl Keeper {
     }
 
     fn secret(&self) -> Result<Secret, MembersError> {
-        let mut secret = [0; 32];
-        getrandom::fill(&mut secret).map_err(|_| MembersError::Randomness)?;
-        Ok(Secret(secret))
+        let secret = self.parts.environment.draw();
+        secret.map(Secret).map_err(|_| MembersError::Randomness)
     }
 
     async fn finish<T>(

@@ -175,6 +175,8 @@ impl SessionAuthorization {
 #[cfg(test)]
 mod tests {
     use super::super::{DeviceIndex, RecoveryPhrase, Unlocked, WordCount};
+    use hearth_environment::SystemEnvironment;
+
     use super::*;
 
     const CHAIN: ChainId = ChainId(31_337);
@@ -184,7 +186,9 @@ mod tests {
     }
 
     fn household() -> Unlocked {
-        Unlocked::from_phrase(RecoveryPhrase::generate(WordCount::Twelve).unwrap())
+        Unlocked::from_phrase(
+            RecoveryPhrase::generate(WordCount::Twelve, &SystemEnvironment).unwrap(),
+        )
     }
 
     fn statement(unlocked: &Unlocked) -> SessionAuthorization {

@@ -17,6 +17,7 @@ use alloy_primitives::{Address, hex, keccak256};
 use argon2::{Algorithm, Argon2, Params, Version};
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
+use hearth_environment::Environment;
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 use thiserror::Error;
@@ -275,8 +276,9 @@ impl Keystore {
         path: &Path,
         phrase: RecoveryPhrase,
         passphrase: &Passphrase,
+        environment: &dyn Environment,
     ) -> Result<Unlocked, KeystoreError> {
-        Self::create_at_cost(path, phrase, passphrase, KdfCost::STRONG)
+        Self::create_at_cost(path, phrase, passphrase, KdfCost::STRONG, environment)
     }
 
     pub(crate) fn create_at_cost(
@@ -284,13 +286,14 @@ impl Keystore {
         phrase: RecoveryPhrase,
         passphrase: &Passphrase,
         cost: KdfCost,
+        environment: &dyn Environment,
     ) -> Result<Unlocked, KeystoreError> {
         if path.exists() {
             // Said before the work; the write itself refuses as well.
             return Err(KeystoreError::Exists { path: path.into() });
         }
         let unlocked = Unlocked::new(phrase);
-        let document = seal(&unlocked, passphrase.as_bytes(), cost)?;
+        let document = seal(&unlocked, passphrase.as_bytes(), cost, environment)?;
         write_new(path, &document)?;
         tracing::info!(household = %unlocked.address(), path = %path.display(), "made a keystore");
         Ok(unlocked)
@@ -386,8 +389,13 @@ impl Keystore {
     ///
     /// # Errors
     /// As [`Keystore::unlock`], and what writing meets; the old keystore stays then.
-    pub fn reseal(&self, current: &Passphrase, new: &Passphrase) -> Result<Self, KeystoreError> {
-        self.reseal_at_cost(current, new, KdfCost::STRONG)
+    pub fn reseal(
+        &self,
+        current: &Passphrase,
+        new: &Passphrase,
+        environment: &dyn Environment,
+    ) -> Result<Self, KeystoreError> {
+        self.reseal_at_cost(current, new, KdfCost::STRONG, environment)
     }
 
     fn reseal_at_cost(
@@ -395,6 +403,7 @@ impl Keystore {
         current: &Passphrase,
         new: &Passphrase,
         cost: KdfCost,
+        environment: &dyn Environment,
     ) -> Result<Self, KeystoreError> {
         let failed = |source| KeystoreError::Io {
             path: self.path.clone(),
@@ -404,7 +413,7 @@ impl Keystore {
         // Where the path is a link, the file that it names is replaced, and the link stays.
         let path = self.path.canonicalize().map_err(failed)?;
         let folder = path.parent().unwrap_or(Path::new("."));
-        let document = seal(&unlocked, new.as_bytes(), cost)?;
+        let document = seal(&unlocked, new.as_bytes(), cost, environment)?;
         let file = write_beside(folder, &document).map_err(failed)?;
         let written = Self::read(file.path())?;
         if written.unlock(new)?.address() != self.household {
@@ -447,11 +456,14 @@ fn derive_key(
     key
 }
 
-fn seal(unlocked: &Unlocked, passphrase: &[u8], cost: KdfCost) -> Result<Document, KeystoreError> {
-    let mut salt = [0; SALT_BYTES];
-    let mut nonce = [0; NONCE_BYTES];
-    getrandom::fill(&mut salt).map_err(|_| KeystoreError::Randomness)?;
-    getrandom::fill(&mut nonce).map_err(|_| KeystoreError::Randomness)?;
+fn seal(
+    unlocked: &Unlocked,
+    passphrase: &[u8],
+    cost: KdfCost,
+    environment: &dyn Environment,
+) -> Result<Document, KeystoreError> {
+    let salt: [u8; SALT_BYTES] = environment.draw().map_err(|_| KeystoreError::Randomness)?;
+    let nonce: [u8; NONCE_BYTES] = environment.draw().map_err(|_| KeystoreError::Randomness)?;
     let mut document = Document {
         version: VERSION,
         household: unlocked.address(),
@@ -583,6 +595,8 @@ fn parse(path: &Path, text: &str) -> Result<Document, KeystoreError> {
 
 #[cfg(test)]
 mod tests {
+    use hearth_environment::SystemEnvironment;
+
     use super::*;
 
     const KNOWN: &str = "test test test test test test test test test test test junk";
@@ -595,7 +609,14 @@ mod tests {
         let path = folder.join("keystore.json");
         let phrase = RecoveryPhrase::parse(KNOWN).unwrap();
         let cost = KdfCost::WEAK_FOR_TESTS;
-        Keystore::create_at_cost(&path, phrase, &passphrase("correct horse"), cost).unwrap();
+        Keystore::create_at_cost(
+            &path,
+            phrase,
+            &passphrase("correct horse"),
+            cost,
+            &SystemEnvironment,
+        )
+        .unwrap();
         path
     }
 
@@ -616,7 +637,14 @@ mod tests {
         let cost = KdfCost::WEAK_FOR_TESTS;
         for (number, made_with) in forms.iter().enumerate() {
             let path = folder.path().join(format!("new-{number}"));
-            Keystore::create_at_cost(&path, phrase(), &passphrase(made_with), cost).unwrap();
+            Keystore::create_at_cost(
+                &path,
+                phrase(),
+                &passphrase(made_with),
+                cost,
+                &SystemEnvironment,
+            )
+            .unwrap();
             for typed in forms {
                 let opened = Keystore::read(&path).unwrap().unlock(&passphrase(typed));
                 assert!(opened.is_ok(), "{made_with:?} by {typed:?}");
@@ -627,7 +655,13 @@ mod tests {
         // As it was before: sealed with the bytes that were typed, composed, decomposed, or mixed.
         for (number, made_with) in forms.iter().enumerate() {
             let path = folder.path().join(format!("old-{number}"));
-            let document = seal(&Unlocked::new(phrase()), made_with.as_bytes(), cost).unwrap();
+            let document = seal(
+                &Unlocked::new(phrase()),
+                made_with.as_bytes(),
+                cost,
+                &SystemEnvironment,
+            )
+            .unwrap();
             write_new(&path, &document).unwrap();
             let store = Keystore::read(&path).unwrap();
             assert!(
@@ -667,7 +701,7 @@ mod tests {
         let typed = "Ka\u{308}se\u{a0}alt";
         let cost = KdfCost::WEAK_FOR_TESTS;
         let unlocked = Unlocked::new(RecoveryPhrase::parse(KNOWN).unwrap());
-        let document = seal(&unlocked, typed.as_bytes(), cost).unwrap();
+        let document = seal(&unlocked, typed.as_bytes(), cost, &SystemEnvironment).unwrap();
         write_new(&path, &document).unwrap();
         let link = folder.path().join("link.json");
         std::os::unix::fs::symlink(&path, &link).unwrap();
@@ -679,15 +713,20 @@ mod tests {
             "it was sealed with other bytes"
         );
         let before = std::fs::read(&path).unwrap();
-        let wrong = old.reseal_at_cost(&normal, &passphrase("new one!"), cost);
+        let wrong = old.reseal_at_cost(&normal, &passphrase("new one!"), cost, &SystemEnvironment);
         assert_eq!(wrong.unwrap_err().code(), "wrong_passphrase");
         assert_eq!(std::fs::read(&path).unwrap(), before);
 
-        let same = old.reseal_at_cost(&passphrase(typed), &passphrase(typed), cost);
+        let same = old.reseal_at_cost(
+            &passphrase(typed),
+            &passphrase(typed),
+            cost,
+            &SystemEnvironment,
+        );
         assert!(same.unwrap().unlock(&normal).is_ok(), "in the one form now");
         let again = Keystore::read(&path).unwrap();
         again
-            .reseal_at_cost(&normal, &passphrase("new one!"), cost)
+            .reseal_at_cost(&normal, &passphrase("new one!"), cost, &SystemEnvironment)
             .unwrap();
         let now = Keystore::read(&link).unwrap();
         assert_eq!(now.unlock(&normal).unwrap_err().code(), "wrong_passphrase");
@@ -704,9 +743,17 @@ mod tests {
     fn the_default_cost_is_the_strong_one() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("keystore.json");
-        let phrase = RecoveryPhrase::generate(super::super::WordCount::TwentyFour).unwrap();
+        let phrase =
+            RecoveryPhrase::generate(super::super::WordCount::TwentyFour, &SystemEnvironment)
+                .unwrap();
         let words = phrase.words().to_owned();
-        Keystore::create(&path, phrase, &passphrase("correct horse")).unwrap();
+        Keystore::create(
+            &path,
+            phrase,
+            &passphrase("correct horse"),
+            &SystemEnvironment,
+        )
+        .unwrap();
         let keystore = Keystore::read(&path).unwrap();
         assert_eq!(keystore.cost(), KdfCost::STRONG);
         let unlocked = keystore.unlock(&passphrase("correct horse")).unwrap();
@@ -724,6 +771,7 @@ mod tests {
             phrase,
             &passphrase("another one"),
             KdfCost::WEAK_FOR_TESTS,
+            &SystemEnvironment,
         )
         .unwrap_err();
         assert_eq!(error.code(), "keystore_exists");

@@ -3,6 +3,7 @@
 //! Errors name the position of a word, never the word.
 
 use alloy_signer_local::coins_bip39::{English, Entropy, Mnemonic, Wordlist};
+use hearth_environment::Environment;
 use hearth_protocol::text::{is_invisible, nfkd};
 use thiserror::Error;
 use zeroize::Zeroizing;
@@ -95,13 +96,15 @@ pub struct RecoveryPhrase {
 }
 
 impl RecoveryPhrase {
-    /// A new phrase from the system's randomness.
+    /// Draws a new phrase.
     ///
     /// # Errors
     /// [`PhraseError::Randomness`].
-    pub fn generate(words: WordCount) -> Result<Self, PhraseError> {
+    pub fn generate(words: WordCount, environment: &dyn Environment) -> Result<Self, PhraseError> {
         let mut bytes = Zeroizing::new(vec![0; words.entropy_bytes()]);
-        getrandom::fill(&mut bytes).map_err(|_| PhraseError::Randomness)?;
+        environment
+            .fill(&mut bytes)
+            .map_err(|_| PhraseError::Randomness)?;
         let entropy = Entropy::from_slice(&*bytes).expect("16 and 32 bytes are lengths of BIP-39");
         let mnemonic = Mnemonic::<English>::new_from_entropy(entropy);
         Ok(Self {
@@ -168,6 +171,8 @@ impl std::fmt::Debug for RecoveryPhrase {
 
 #[cfg(test)]
 mod tests {
+    use hearth_environment::SystemEnvironment;
+
     use super::*;
 
     const KNOWN: &str = "test test test test test test test test test test test junk";
@@ -175,11 +180,11 @@ mod tests {
     #[test]
     fn a_new_phrase_is_read_again_and_is_never_the_same() {
         for (count, words) in [(WordCount::Twelve, 12), (WordCount::TwentyFour, 24)] {
-            let phrase = RecoveryPhrase::generate(count).unwrap();
+            let phrase = RecoveryPhrase::generate(count, &SystemEnvironment).unwrap();
             assert_eq!(phrase.word_count(), words);
             let again = RecoveryPhrase::parse(phrase.words()).unwrap();
             assert_eq!(again.words(), phrase.words());
-            let other = RecoveryPhrase::generate(count).unwrap();
+            let other = RecoveryPhrase::generate(count, &SystemEnvironment).unwrap();
             assert_ne!(other.words(), phrase.words());
         }
     }

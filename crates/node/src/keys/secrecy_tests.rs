@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use alloy_primitives::hex;
+use hearth_environment::SystemEnvironment;
 use hearth_protocol::id::ChainId;
 use hearth_protocol::time::Timestamp;
 use tracing_subscriber::filter::LevelFilter;
@@ -36,7 +37,8 @@ fn run_flows(folder: &Path, phrase: RecoveryPhrase, out: &mut String) -> Unlocke
     let passphrase = Passphrase::chosen(Zeroizing::new(PASSPHRASE.to_owned())).unwrap();
     writeln!(out, "{phrase:?} {passphrase:?}").unwrap();
     let cost = KdfCost::WEAK_FOR_TESTS;
-    let unlocked = Keystore::create_at_cost(&path, phrase, &passphrase, cost).unwrap();
+    let unlocked =
+        Keystore::create_at_cost(&path, phrase, &passphrase, cost, &SystemEnvironment).unwrap();
     writeln!(out, "{unlocked:?} {:?}", unlocked.household()).unwrap();
     let device = DeviceIndex::new(1).unwrap();
     writeln!(out, "{:?}", unlocked.session(device)).unwrap();
@@ -50,7 +52,7 @@ fn run_flows(folder: &Path, phrase: RecoveryPhrase, out: &mut String) -> Unlocke
     let again = RecoveryPhrase::parse(&words).unwrap();
     let mut errors: Vec<Box<dyn std::error::Error>> = vec![
         Box::new(keystore.unlock(&wrong).unwrap_err()),
-        Box::new(Keystore::create(&path, again, &passphrase).unwrap_err()),
+        Box::new(Keystore::create(&path, again, &passphrase, &SystemEnvironment).unwrap_err()),
         Box::new(Passphrase::chosen(Zeroizing::new("short".to_owned())).unwrap_err()),
     ];
     let (first, rest) = words.split_once(' ').unwrap();
@@ -101,7 +103,7 @@ fn no_secret_is_ever_printed() {
     let folder = tempfile::tempdir().unwrap();
     let mut out = String::new();
     let unlocked = tracing::subscriber::with_default(subscriber, || {
-        let phrase = RecoveryPhrase::generate(WordCount::TwentyFour).unwrap();
+        let phrase = RecoveryPhrase::generate(WordCount::TwentyFour, &SystemEnvironment).unwrap();
         run_flows(folder.path(), phrase, &mut out)
     });
     let logged = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();

@@ -1,9 +1,8 @@
 //! The keys of a household while its keystore is open.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use alloy_primitives::{Address, hex};
 use alloy_signer_local::PrivateKeySigner;
+use hearth_environment::Environment;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
@@ -121,7 +120,7 @@ impl Unlocked {
         SessionAuthorization::sign(&self.household, chain, key, name, valid_after, valid_before)
     }
 
-    /// As [`Unlocked::authorization`], from now and for `days` days by this machine's clock.
+    /// As [`Unlocked::authorization`], from now and for `days` days.
     ///
     /// # Errors
     /// As [`Unlocked::authorization`].
@@ -131,11 +130,9 @@ impl Unlocked {
         device: DeviceIndex,
         name: &str,
         days: u32,
+        environment: &dyn Environment,
     ) -> Result<SessionAuthorization, AuthorizationError> {
-        let now_s = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_secs();
+        let now_s = environment.now_ms() / 1_000;
         let period_s = u64::from(days).saturating_mul(DAY_S);
         let from = Timestamp::from_secs(now_s.saturating_sub(CLOCK_MARGIN_S));
         let until = Timestamp::from_secs(now_s.saturating_add(period_s));

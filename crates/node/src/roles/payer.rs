@@ -20,7 +20,7 @@ use std::time::Duration;
 use alloy_primitives::Address;
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream};
-use hearth_chain::client::Environment;
+use hearth_environment::Environment;
 use hearth_models::asker::Asker;
 use hearth_models::gguf::Header;
 use hearth_net::{Network, PeerAddress};
@@ -147,6 +147,11 @@ impl Payer {
         &self.0.parts
     }
 
+    fn draw<const N: usize>(&self) -> Result<[u8; N], AskError> {
+        let drawn = self.parts().environment.draw();
+        drawn.map_err(|error| AskError::Failed(error.to_string()))
+    }
+
     fn now(&self) -> Timestamp {
         Timestamp(self.parts().environment.now_ms())
     }
@@ -259,7 +264,7 @@ impl Payer {
         };
         let (candidates, offers) = self.candidates(question, &model, &wish, &sampling)?;
         let request = AnswerRequest {
-            id: AnswerId(random()?),
+            id: AnswerId(self.draw()?),
             spec: ContentHash::default(),
             noise_spec: ContentHash::default(),
             weights,
@@ -268,7 +273,9 @@ impl Payer {
             sampling,
             grammar: question.grammar.clone(),
             output_tokens_max,
-            seed: seed(question.seed)?,
+            seed: question
+                .seed
+                .map_or_else(|| self.draw(), |seed| Ok(seed_bytes(seed)))?,
             logprobs: question.logprobs,
         };
         let checked = request.check();
@@ -645,20 +652,9 @@ fn only_offered(name: &str, offered: &[ContentHash]) -> String {
     )
 }
 
-fn random<const N: usize>() -> Result<[u8; N], AskError> {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).map_err(|error| AskError::Failed(error.to_string()))?;
-    Ok(bytes)
-}
-
-/// The 32 bytes that a client's seed stands for, or random ones.
-fn seed(seed: Option<u64>) -> Result<[u8; 32], AskError> {
-    match seed {
-        None => random(),
-        Some(seed) => {
-            Ok(ContentHash::of(&[b"hearth seed\0".as_slice(), &seed.to_le_bytes()].concat()).0)
-        }
-    }
+/// The 32 bytes that a client's seed stands for.
+fn seed_bytes(seed: u64) -> [u8; 32] {
+    ContentHash::of(&[b"hearth seed\0".as_slice(), &seed.to_le_bytes()].concat()).0
 }
 
 fn count(tokens: usize) -> u32 {

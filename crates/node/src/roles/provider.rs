@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use alloy_signer_local::PrivateKeySigner;
-use hearth_chain::client::Environment;
+use hearth_environment::Environment;
 use hearth_net::IncomingAnswer;
 use hearth_payments::desk::Desk;
 use hearth_payments::offer::AcceptedAsset;

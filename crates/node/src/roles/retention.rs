@@ -183,6 +183,8 @@ async fn prune_beyond<T: Kept>(
 
 #[cfg(test)]
 mod tests {
+    use hearth_environment::SystemEnvironment;
+
     use super::*;
 
     const NOW: Timestamp = Timestamp(1_800_000_000_000);
@@ -225,7 +227,7 @@ mod tests {
     #[tokio::test]
     async fn what_goes_stays_in_the_sums() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(&folder.path().join("store")).unwrap();
+        let store = Store::open(&folder.path().join("store"), &SystemEnvironment).unwrap();
         let token: AssetId = "eip155:1/erc20:0x569b35Ed675C9cA42dbD1B6dd75bDC2965d5ec8E"
             .parse()
             .unwrap();

@@ -7,6 +7,7 @@ use alloy_primitives::{B256, U256};
 use alloy_signer_local::PrivateKeySigner;
 use hearth_chain::client::{Carrier, ChainClient, ChainError, ErrorKind, HttpOptions};
 use hearth_chain::embedded::{DEFAULT_CHAIN_ID, TEST_DOLLAR_ADDRESS};
+use hearth_environment::SystemEnvironment;
 use hearth_net::{Network, NetworkOptions, OpenError};
 use hearth_payments::store::Store;
 use hearth_payments::till::{ChainAccess, Tasks, TillKeys, open_escrows};
@@ -104,7 +105,7 @@ async fn a_guest_gets_test_money_on_the_hosts_chain_and_finds_it_after_the_host_
     line.attach(&own);
     soon("the first answer", early).await.unwrap().unwrap();
 
-    let store = Store::open(&guest.folder.path().join("store")).unwrap();
+    let store = Store::open(&guest.folder.path().join("store"), &SystemEnvironment).unwrap();
     let keys = TillKeys {
         account: key(73),
         session: key(74),

@@ -19,7 +19,7 @@ use super::service::{OpenTillError, open_till};
 use crate::advice::{Advice, CHECK_DISK, SEE_HELP, START_AGAIN};
 use crate::home::{Config, Home, HomeError, HomeLock, Part};
 use crate::keys::Unlocked;
-use crate::terms::{money_of, policy};
+use crate::terms::{environment, money_of, policy};
 
 /// Why what was promised cannot be shown or settled.
 #[derive(Debug, Error)]
@@ -151,7 +151,7 @@ fn idle_store(
         return Ok(None);
     }
     match home.lock(part) {
-        Ok(lock) => Ok(Some((Store::open(&path)?, lock))),
+        Ok(lock) => Ok(Some((Store::open(&path, &*environment())?, lock))),
         Err(error) => {
             problems.push(error.with_causes().to_string());
             Ok(None)

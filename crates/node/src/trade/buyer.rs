@@ -193,7 +193,7 @@ impl Buyer {
         Box::pin(async move {
             let lock = home.lock(Part::Payer)?;
             home.make_private()?;
-            let store = Store::open(&home.store_path(Part::Payer))?;
+            let store = Store::open(&home.store_path(Part::Payer), &*environment())?;
             let session = keys.session(config.device.index);
             let till_keys = TillKeys {
                 account: keys.household(),

@@ -298,7 +298,8 @@ pub(super) async fn open_till(
     tower: Option<TowerClient>,
     tasks: &mut Tasks,
 ) -> Result<Till, OpenTillError> {
-    let store = Store::open(&home.store_path(Part::Provider))?;
+    let environment = environment();
+    let store = Store::open(&home.store_path(Part::Provider), &*environment)?;
     let chains = vec![chain_access(config, asset.id.chain).await?];
     let till_keys = TillKeys {
         account: keys.household(),
@@ -310,13 +311,15 @@ pub(super) async fn open_till(
             escrows.set_coin_worth(asset.id, worth);
         }
     }
-    let run = getrandom::u64().map_err(|_| OpenTillError::Randomness)?;
+    let run = environment
+        .draw_u64()
+        .map_err(|_| OpenTillError::Randomness)?;
     Ok(Till::open(
         &store,
         escrows,
         policy,
         tower,
-        &environment(),
+        &environment,
         run,
         tasks,
     ))

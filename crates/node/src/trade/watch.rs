@@ -132,7 +132,7 @@ impl WatchService {
             let (listener, address) = bind(options.listen).await?;
             let policy = Policy::household(address, &config.api.names, Budget::of_process());
             let (chains, mut warnings) = watched_chains(config).await?;
-            let store = Store::open(&home.store_path(Part::Watchtower))?;
+            let store = Store::open(&home.store_path(Part::Watchtower), &*environment())?;
             let mut tasks = Tasks::new();
             let till_keys = TillKeys {
                 account: keys.household(),

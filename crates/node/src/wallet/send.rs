@@ -12,6 +12,7 @@ use hearth_chain::client::ChainError;
 use hearth_chain::sender::{
     IntentId, RedbJournal, SendError, Sender, SenderConfig, SenderStopped, TxIntent,
 };
+use hearth_environment::Environment;
 use hearth_protocol::address::{self, TypedAddressError};
 use hearth_protocol::money::Amount;
 use thiserror::Error;
@@ -261,9 +262,10 @@ impl TransferPlan {
         };
         let signer = Arc::new(keys.household());
         let client = self.access.client.clone();
+        let id = fresh_id(&**client.environment())?;
         let (sender, task) = Sender::new(client, signer, Arc::new(journal), config)
             .map_err(|error| TransferError::Journal(error.to_string()))?;
-        let submit = sender.submit(fresh_id()?, self.intent());
+        let submit = sender.submit(id, self.intent());
         let receipt = tokio::select! {
             outcome = submit => outcome?,
             stopped = task.run() => {
@@ -340,10 +342,10 @@ pub(crate) fn parse_account(text: &str) -> Result<Address, OrderError> {
 }
 
 /// A name that no other transfer has: ordering the same twice means two transfers.
-fn fresh_id() -> Result<IntentId, TransferError> {
-    let mut unique = [0; 16];
-    getrandom::fill(&mut unique)
-        .map_err(|_| TransferError::Journal("the system gave no random bytes".to_owned()))?;
+fn fresh_id(environment: &dyn Environment) -> Result<IntentId, TransferError> {
+    let unique: [u8; 16] = environment
+        .draw()
+        .map_err(|error| TransferError::Journal(error.to_string()))?;
     let name = format!("wallet:{}", hex::encode(unique));
     Ok(IntentId::new(name).expect("the name is shorter than an intent's may be"))
 }

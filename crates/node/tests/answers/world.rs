@@ -9,9 +9,10 @@ use std::time::Duration;
 use alloy_primitives::{Address, B256, U256};
 use alloy_signer_local::PrivateKeySigner;
 use futures::StreamExt;
-use hearth_chain::client::{ChainClient, Environment, SystemEnvironment};
+use hearth_chain::client::ChainClient;
 use hearth_chain::embedded::{Embedded, EmbeddedConfig, Genesis, Mining, TEST_DOLLAR_ADDRESS};
 use hearth_chain::sender::SenderConfig;
+use hearth_environment::{Environment, SystemEnvironment};
 use hearth_models::engine::{Engine, EngineOptions};
 use hearth_models::generator::{Generator, Script};
 use hearth_net::{Network, NetworkOptions};
@@ -189,7 +190,7 @@ impl World {
     }
 
     pub(crate) fn store(&self, name: &str) -> Store {
-        Store::open(&self.folder.path().join(name)).unwrap()
+        Store::open(&self.folder.path().join(name), &SystemEnvironment).unwrap()
     }
 
     pub(crate) async fn balance(&self, of: &Shop) -> Amount {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use hearth_causes::WithCauses;
-use hearth_chain::client::Environment;
+use hearth_environment::Environment;
 use hearth_protocol::channel::CheckedDeposit;
 use hearth_protocol::channel::provider::{
     Channel, Effect, Event, Moment, Record, RequestId, Sight, Statement,

@@ -14,7 +14,7 @@ use hearth_protocol::spending::{AssetLimit, Declined};
 use hearth_protocol::x402::{BatchExtra, PaymentRequirements, Scheme};
 use url::Url;
 
-use super::{PayError, Purchase, Purse, channel_terms, payment_required, random};
+use super::{PayError, Purchase, Purse, channel_terms, payment_required};
 
 /// Gas that a deposit into a new channel uses at most: the snapshot of the contracts has 132,330.
 const DEPOSIT_GAS: u64 = 150_000;
@@ -115,7 +115,11 @@ impl Purse {
         let requirements = &quote.requirements;
         let chain = requirements.network;
         let escrow = self.escrows.get(chain).ok_or(PayError::Chain(chain))?;
-        let config = self.config(requirements, &quote.terms, B256::from(random()?));
+        let config = self.config(
+            requirements,
+            &quote.terms,
+            B256::from(self.environment.draw()?),
+        );
         escrow
             .check_funds(&config, deposit)
             .await

@@ -237,7 +237,7 @@ impl Purse {
     /// Carries a refund over HTTP.
     async fn carry(&self, order: &Order<'_>, mut refund: Refund) -> Result<Refunded, PayError> {
         loop {
-            let header = order.header(&refund.payload)?;
+            let header = order.header(&refund.payload, self.environment.draw()?)?;
             let sent = self.send(order.purchase, Some(&header), false).await;
             let response = match sent {
                 Ok(response) if !response.status().is_server_error() => response,

@@ -19,7 +19,7 @@ use hearth_protocol::x402::{
 use serde_json::Map;
 
 use super::channels::Held;
-use super::{PayError, Purse, begin_promise, channel_terms, is_recoverable, random, statement};
+use super::{PayError, Purse, begin_promise, channel_terms, is_recoverable, statement};
 
 /// Payments for one answer.
 #[derive(Debug)]
@@ -67,7 +67,7 @@ impl Purse {
         let (_, limit) = self.choose(&ways).await?;
         let [requirements] = ways;
         let extra = channel_terms(&requirements)?;
-        let config = self.config(&requirements, &extra, B256::from(random()?));
+        let config = self.config(&requirements, &extra, B256::from(self.environment.draw()?));
         let domain = SettlementDomain::new(requirements.network);
         let mut held = self.channels.take(&domain, config, provider).await?;
         let promised_before = held.channel().record().promised();

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use hearth_chain::fault::{FaultyBackend, Unsynced};
+use hearth_environment::SystemEnvironment;
 use redb::{Database, StorageBackend};
 
 use super::*;
@@ -37,7 +38,7 @@ impl Disk {
 
     fn open(&self) -> Option<Store> {
         let database = Database::builder().create_with_backend(self.database.clone());
-        Store::with_journal(database.ok()?, self.journal.clone()).ok()
+        Store::with_journal(database.ok()?, self.journal.clone(), &SystemEnvironment).ok()
     }
 
     fn survivor(&self, unsynced: Unsynced) -> Self {
@@ -135,7 +136,7 @@ fn a_journal_is_taken_by_its_own_store_alone() {
         let database = Database::builder()
             .create_with_backend(database.clone())
             .unwrap();
-        match Store::with_journal(database, journal.clone()) {
+        match Store::with_journal(database, journal.clone(), &SystemEnvironment) {
             Err(OpenError::Journal { source, .. }) => source,
             other => panic!("{other:?}"),
         }

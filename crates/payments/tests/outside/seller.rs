@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use alloy_primitives::Address;
 use alloy_signer_local::PrivateKeySigner;
-use hearth_chain::client::{ChainClient, Environment, HttpOptions, SystemEnvironment};
+use hearth_chain::client::{ChainClient, HttpOptions};
 use hearth_chain::sender::SenderConfig;
+use hearth_environment::{Environment, SystemEnvironment};
 use hearth_payments::gate::Gate;
 use hearth_payments::offer::{AcceptedAsset, FixedPrice, Price};
 use hearth_payments::proxy::Upstream as Proxied;
@@ -198,7 +199,7 @@ impl Seller {
     async fn reopen(&self) -> Store {
         let deadline = Instant::now() + END;
         loop {
-            match Store::open(&self.store()) {
+            match Store::open(&self.store(), &SystemEnvironment) {
                 Ok(store) => return store,
                 Err(error) if Instant::now() > deadline => {
                     panic!("the ended server still holds its store after {END:?}: {error}")

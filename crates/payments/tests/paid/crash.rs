@@ -15,10 +15,11 @@ use std::thread;
 use alloy_primitives::{B256, U256};
 use alloy_signer_local::PrivateKeySigner;
 use axum::body::Bytes;
-use hearth_chain::client::{ChainClient, SystemEnvironment};
+use hearth_chain::client::ChainClient;
 use hearth_chain::embedded::{Embedded, EmbeddedConfig, Genesis, TEST_DOLLAR_ADDRESS};
 use hearth_chain::fault::{FaultyBackend, Unsynced};
 use hearth_chain::sender::SenderConfig;
+use hearth_environment::SystemEnvironment;
 use hearth_payments::desk::{PROVIDER_CHANNELS, StoredChannel};
 use hearth_payments::purse::{PayerKeys, Purchase, Purse};
 use hearth_payments::store::Store;
@@ -175,7 +176,7 @@ impl Disk {
 
     fn open(&self) -> Option<Store> {
         let database = Database::builder().create_with_backend(self.database.clone());
-        Store::with_journal(database.ok()?, self.journal.clone()).ok()
+        Store::with_journal(database.ok()?, self.journal.clone(), &SystemEnvironment).ok()
     }
 
     fn stopped(&self) -> bool {

@@ -11,7 +11,7 @@ use axum::extract::Request;
 use axum::response::Response;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use hearth_chain::client::Environment;
+use hearth_environment::Environment;
 use hearth_payments::purse::{PaidResponse, PayError, Purchase, Purse};
 use hearth_payments::till::Tasks;
 use hearth_protocol::money::Amount;

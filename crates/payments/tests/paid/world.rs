@@ -14,11 +14,12 @@ use axum::response::Response;
 use axum::routing::get;
 use axum::{Extension, Router};
 use hearth_chain::bindings::{SETTLEMENT_ADDRESS, TestDollar, test_dollar_init};
-use hearth_chain::client::{ChainClient, Environment, SystemEnvironment, Wait};
+use hearth_chain::client::ChainClient;
 use hearth_chain::embedded::{
     Embedded, EmbeddedConfig, Genesis, GenesisCall, GenesisCode, TEST_DOLLAR_ADDRESS,
 };
 use hearth_chain::sender::{DynSigner, IntentId, RedbJournal, Sender, SenderConfig, TxIntent};
+use hearth_environment::{Environment, NoRandomness, SystemEnvironment, Wait};
 use hearth_payments::desk::{PROVIDER_CHANNELS, StoredChannel};
 use hearth_payments::escrow::Escrows;
 use hearth_payments::gate::{Gate, Meter, PaidLayer};
@@ -156,8 +157,8 @@ impl Environment for SlowClock {
         SystemEnvironment.sleep(duration)
     }
 
-    fn random(&self) -> u64 {
-        SystemEnvironment.random()
+    fn fill(&self, bytes: &mut [u8]) -> Result<(), NoRandomness> {
+        SystemEnvironment.fill(bytes)
     }
 }
 
@@ -174,8 +175,8 @@ impl Environment for Impatient {
         SystemEnvironment.sleep(duration / 1_000)
     }
 
-    fn random(&self) -> u64 {
-        SystemEnvironment.random()
+    fn fill(&self, bytes: &mut [u8]) -> Result<(), NoRandomness> {
+        SystemEnvironment.fill(bytes)
     }
 }
 
@@ -267,7 +268,7 @@ impl World {
         let path = self.folder.path().join(name);
         let until = std::time::Instant::now() + Duration::from_secs(30);
         loop {
-            match Store::open(&path) {
+            match Store::open(&path, &SystemEnvironment) {
                 Ok(store) => return store,
                 Err(error) => assert!(std::time::Instant::now() < until, "{error}"),
             }

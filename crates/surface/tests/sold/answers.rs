@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
-use hearth_chain::client::SystemEnvironment;
+use hearth_environment::SystemEnvironment;
 use hearth_payments::desk::{PROVIDER_CHANNELS, StoredChannel};
 use hearth_payments::gate::Gate;
 use hearth_payments::offer::Price as Quoted;

@@ -13,8 +13,8 @@ use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt, StreamExt};
 use hearth_api::money::Money;
-use hearth_chain::client::SystemEnvironment;
 use hearth_doors::{Budget, Listener, serve};
+use hearth_environment::SystemEnvironment;
 use hearth_protocol::answer::{AnswerId, SignedReceipt, StopReason};
 use hearth_surface::answers::{
     Answer, Answerer, AskError, Embedded, Ending, Input, Logprob, ModelCard, Part, Question,

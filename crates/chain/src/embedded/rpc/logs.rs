@@ -193,13 +193,12 @@ pub(super) fn new_pending_filter(chain: &Embedded) -> Result<Value, RpcError> {
 }
 
 fn install(chain: &Embedded, kind: Kind) -> Result<Value, RpcError> {
-    let mut id = [0; 16];
-    getrandom::fill(&mut id)
+    let environment = chain.shared().environment();
+    let id: [u8; 16] = environment
+        .draw()
         .map_err(|error| RpcError::new(RpcError::INTERNAL, error.to_string()))?;
     let id = U256::from_be_slice(&id);
-    chain
-        .filters()
-        .install(id, kind, chain.shared().clock().now_ms())?;
+    chain.filters().install(id, kind, environment.now_ms())?;
     reply(id)
 }
 
@@ -210,7 +209,9 @@ pub(super) fn uninstall(chain: &Embedded, params: &Params) -> Result<Value, RpcE
 
 pub(super) fn filter_changes(chain: &Embedded, params: &Params) -> Result<Value, RpcError> {
     let id: U256 = params.required(0, "filter id")?;
-    let kind = chain.filters().poll(id, chain.shared().clock().now_ms())?;
+    let kind = chain
+        .filters()
+        .poll(id, chain.shared().environment().now_ms())?;
     let (changes, kind) = changes(chain, kind)?;
     chain.filters().advance(id, kind);
     reply(changes)
@@ -272,7 +273,10 @@ fn block_hashes(head: &Snapshot, from: u64, end: u64) -> Result<Vec<B256>, Store
 
 pub(super) fn filter_logs(chain: &Embedded, params: &Params) -> Result<Value, RpcError> {
     let id: U256 = params.required(0, "filter id")?;
-    match chain.filters().poll(id, chain.shared().clock().now_ms())? {
+    match chain
+        .filters()
+        .poll(id, chain.shared().environment().now_ms())?
+    {
         Kind::Logs { filter, .. } => reply(query(chain, &filter)?),
         Kind::Blocks { .. } | Kind::Pending { .. } => Err(RpcError::rejected(
             "filter not found: it is not a log filter; poll it with eth_getFilterChanges",

@@ -14,7 +14,8 @@ mod withdraw;
 use std::sync::Arc;
 
 use hearth_chain::bindings::SETTLEMENT_ADDRESS;
-use hearth_chain::embedded::{Embedded, EmbeddedConfig, Genesis, ManualClock};
+use hearth_chain::embedded::{Embedded, EmbeddedConfig, Genesis};
+use hearth_environment::ManualEnvironment;
 
 use crate::chain::{Chain, RevmChain};
 use crate::rpc::RpcChain;
@@ -69,9 +70,9 @@ fn every_rule_holds_on_a_chain_with_a_past() {
 
 #[test]
 fn every_rule_holds_on_the_embedded_chain() {
-    let clock = ManualClock::new(EMBEDDED_START_MS);
+    let clock = ManualEnvironment::new(EMBEDDED_START_MS);
     let config = EmbeddedConfig {
-        clock: Arc::new(clock),
+        environment: Arc::new(clock),
         dev_rpc: true,
         ..EmbeddedConfig::new(Genesis::standard(SETTLEMENT_ADDRESS))
     };

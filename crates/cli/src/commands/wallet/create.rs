@@ -1,6 +1,7 @@
 //! `hearth wallet new` and `recover`.
 
 use hearth_api::wallet::WalletCreated;
+use hearth_environment::SystemEnvironment;
 use hearth_node::home::Home;
 use hearth_node::keys::{Keystore, KeystoreError, RecoveryPhrase, WordCount};
 
@@ -18,9 +19,14 @@ pub(crate) fn new(global: &Global, words: usize) -> Result<(), Failure> {
     let home = global.open_home()?;
     refuse_existing(&home)?;
     let passphrase = secrets::new_passphrase(global)?;
-    let phrase = RecoveryPhrase::generate(words)?;
+    let phrase = RecoveryPhrase::generate(words, &SystemEnvironment)?;
     let spinner = wait::spinner(global.json, "sealing the keystore");
-    let unlocked = Keystore::create(&home.keystore_path(), phrase, &passphrase)?;
+    let unlocked = Keystore::create(
+        &home.keystore_path(),
+        phrase,
+        &passphrase,
+        &SystemEnvironment,
+    )?;
     drop(spinner);
     let created = WalletCreated {
         household: unlocked.address().to_string(),
@@ -37,7 +43,12 @@ pub(crate) fn recover(global: &Global) -> Result<(), Failure> {
     let phrase = secrets::recovery_phrase()?;
     let passphrase = secrets::new_passphrase(global)?;
     let spinner = wait::spinner(global.json, "sealing the keystore");
-    let unlocked = Keystore::create(&home.keystore_path(), phrase, &passphrase)?;
+    let unlocked = Keystore::create(
+        &home.keystore_path(),
+        phrase,
+        &passphrase,
+        &SystemEnvironment,
+    )?;
     drop(spinner);
     let created = WalletCreated {
         household: unlocked.address().to_string(),

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use hearth_api::wallet::PassphraseChanged;
+use hearth_environment::SystemEnvironment;
 use hearth_node::home::Part;
 use hearth_node::keys::Keystore;
 
@@ -35,7 +36,7 @@ pub(crate) fn run(global: &Global, arguments: &PassphraseArguments) -> Result<()
     }
     let new = secrets::replacing_passphrase(file)?;
     let spinner = wait::spinner(global.json, "sealing the keystore");
-    let sealed = keystore.reseal(&current, &new)?;
+    let sealed = keystore.reseal(&current, &new, &SystemEnvironment)?;
     drop(spinner);
     let changed = PassphraseChanged {
         household: sealed.household().to_string(),

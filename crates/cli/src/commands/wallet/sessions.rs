@@ -2,6 +2,7 @@
 
 use clap::Args;
 use hearth_api::wallet::{Session, Sessions};
+use hearth_environment::SystemEnvironment;
 use hearth_node::home::Config;
 use hearth_node::keys::{DeviceIndex, Keystore, Unlocked};
 
@@ -71,7 +72,8 @@ fn authorizations(
     };
     let mut statements = Vec::new();
     for chain in config.chains.keys() {
-        let statement = unlocked.authorize_for_days(*chain, device, &name, days)?;
+        let statement =
+            unlocked.authorize_for_days(*chain, device, &name, days, &SystemEnvironment)?;
         statements.push(serde_json::to_value(statement).expect("a statement serialises"));
     }
     Ok(statements)

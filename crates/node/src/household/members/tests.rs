@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use hearth_chain::client::SystemEnvironment;
+use hearth_environment::SystemEnvironment;
 use hearth_net::NetworkOptions;
 use tempfile::TempDir;
 
@@ -76,7 +76,7 @@ impl Device {
 async fn open_store(path: &Path) -> Store {
     let opened = async {
         loop {
-            match Store::open(path) {
+            match Store::open(path, &SystemEnvironment) {
                 Ok(store) => return store,
                 Err(_) => tokio::task::yield_now().await,
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use alloy_primitives::{Address, B256};
 use alloy_signer_local::PrivateKeySigner;
-use hearth_chain::client::SystemEnvironment;
+use hearth_environment::SystemEnvironment;
 use hearth_protocol::answer::{BackendClass, KvType, Serving};
 use tempfile::TempDir;
 
@@ -74,7 +74,7 @@ fn payer(pinned: &[(&str, u8)], offers: &[(u8, &str, u8)]) -> (TempDir, Payer) {
         pinned: pinned.collect(),
         is_household: Arc::new(|device| device.0[0] >= 100),
         heads_folder: folder.path().join("heads"),
-        store: Store::open(&folder.path().join("store")).unwrap(),
+        store: Store::open(&folder.path().join("store"), &SystemEnvironment).unwrap(),
         patience: Patience::default(),
         environment,
     });

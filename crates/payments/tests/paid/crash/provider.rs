@@ -11,7 +11,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::get;
 use axum::{Extension, Router};
-use hearth_chain::client::{Environment, SystemEnvironment};
+use hearth_environment::{Environment, SystemEnvironment};
 use hearth_payments::gate::{Gate, Meter, PaidLayer};
 use hearth_payments::offer::{AcceptedAsset, FixedPrice, Price};
 use hearth_payments::store::Store;

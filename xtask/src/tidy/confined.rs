@@ -1,25 +1,44 @@
-//! Who may listen: addresses are opened in `crates/doors` alone, where none can be opened without its guard and its budget.
+//! Names that one folder of the product alone may use.
 //!
-//! What is forbidden elsewhere is to name a listening socket at all, so that no alias walks around the rule. Tests may: what
-//! they serve is not the product.
+//! Addresses are opened in `crates/doors`, where none can be opened without its guard and its budget. The system's clock and
+//! its random bytes are asked for in `crates/environment`, so that a test replaces both for everything at once.
+//!
+//! To name the thing at all is forbidden elsewhere, so that no alias walks around the rule. Tests may: what they serve or
+//! measure is not the product.
 
 use syn::visit::{self, Visit};
 
+use super::types::is_for_tests;
 use super::{Source, Violation};
 
-/// The folder in which addresses are opened.
-const DOORS: &str = "crates/doors/src";
 /// Folders of `src` that only tests are built from.
 const TEST_ONLY: [&str; 1] = ["crates/chain/src/scripted"];
-/// What listens, or serves what does.
-const LISTENERS: [&str; 4] = [
-    "TcpListener",
-    "TcpSocket",
-    "UnixListener",
-    "serve_connection",
-];
+/// Where addresses are opened.
+const DOORS: Confined = Confined {
+    folder: "crates/doors/src",
+    names: &[
+        "TcpListener",
+        "TcpSocket",
+        "UnixListener",
+        "serve_connection",
+    ],
+    instead: "open addresses with `hearth_doors::Listener`, which has a guard and a budget",
+};
+/// Where the system is asked for the time and for random bytes.
+const ENVIRONMENT: Confined = Confined {
+    folder: "crates/environment/src",
+    names: &["SystemTime", "Utc", "OsRng", "getrandom", "thread_rng"],
+    instead: "take a `hearth_environment::Environment`, which a test can replace",
+};
 
-/// The places of a Rust file that open an address by themselves.
+/// Names, and the one folder of the product that may use them.
+struct Confined {
+    folder: &'static str,
+    names: &'static [&'static str],
+    instead: &'static str,
+}
+
+/// The places of a Rust file that use a name confined to another folder.
 pub(super) fn check(source: &Source) -> Vec<Violation> {
     let is_product = source
         .path
@@ -29,14 +48,15 @@ pub(super) fn check(source: &Source) -> Vec<Violation> {
     let is_test = TEST_ONLY
         .iter()
         .any(|folder| source.path.starts_with(folder));
-    if !is_product || is_test || source.path.starts_with(DOORS) {
+    let crates = source.path.starts_with("crates");
+    if !is_product || !crates || is_test {
         return Vec::new();
     }
     let Ok(file) = syn::parse_file(&source.text) else {
         // The rule about functions says so.
         return Vec::new();
     };
-    let mut visitor = Doors {
+    let mut visitor = Names {
         source,
         violations: Vec::new(),
     };
@@ -44,37 +64,29 @@ pub(super) fn check(source: &Source) -> Vec<Violation> {
     visitor.violations
 }
 
-struct Doors<'a> {
+struct Names<'a> {
     source: &'a Source,
     violations: Vec<Violation>,
 }
 
-fn is_test(attributes: &[syn::Attribute]) -> bool {
-    let is_cfg_test = |attribute: &syn::Attribute| {
-        let syn::Meta::List(list) = &attribute.meta else {
-            return false;
-        };
-        list.path.is_ident("cfg") && list.tokens.to_string() == "test"
-    };
-    attributes.iter().any(is_cfg_test)
-}
-
-impl Doors<'_> {
+impl Names<'_> {
     fn name(&mut self, name: &syn::Ident) {
-        if LISTENERS.iter().any(|listener| name == listener) {
-            let message = format!(
-                "`{name}` is named outside {DOORS}: open addresses with `hearth_doors::Listener`, which has a guard and a budget"
-            );
-            let line = name.span().start().line;
-            self.violations
-                .push(Violation::new(&self.source.path, line, message));
+        for confined in [DOORS, ENVIRONMENT] {
+            let is_home = self.source.path.starts_with(confined.folder);
+            if !is_home && confined.names.iter().any(|one| name == one) {
+                let (folder, instead) = (confined.folder, confined.instead);
+                let message = format!("`{name}` is named outside {folder}: {instead}");
+                let line = name.span().start().line;
+                self.violations
+                    .push(Violation::new(&self.source.path, line, message));
+            }
         }
     }
 }
 
-impl<'ast> Visit<'ast> for Doors<'_> {
+impl<'ast> Visit<'ast> for Names<'_> {
     fn visit_item_mod(&mut self, item: &'ast syn::ItemMod) {
-        if !is_test(&item.attrs) {
+        if !item.attrs.iter().any(is_for_tests) {
             visit::visit_item_mod(self, item);
         }
     }
@@ -92,10 +104,12 @@ impl<'ast> Visit<'ast> for Doors<'_> {
         if let [.., library, function] = names.as_slice()
             && library == "axum"
             && function == "serve"
+            && !self.source.path.starts_with(DOORS.folder)
             && let Some(last) = path.segments.last()
         {
             let message = format!(
-                "`axum::serve` has no bounds: serve with `hearth_doors::serve`, as {DOORS} says"
+                "`axum::serve` has no bounds: serve with `hearth_doors::serve`, as {} says",
+                DOORS.folder
             );
             let line = last.ident.span().start().line;
             self.violations
@@ -134,6 +148,25 @@ mod tests {
             );
             assert!(found[0].contains("crates/doors/src"), "{found:?}");
         }
+    }
+
+    #[test]
+    fn a_clock_or_random_bytes_of_ones_own_are_named() {
+        for text in [
+            "\nuse std::time::{Duration, SystemTime};\n",
+            "fn f() {\n    std::time::SystemTime::now();\n}\n",
+            "fn f() {\n    chrono::Utc::now();\n}\n",
+            "fn f() {\n    getrandom::fill(&mut key);\n}\n",
+            "\nuse rand::rngs::OsRng;\n",
+        ] {
+            let found = found("crates/net/src/attic.rs", text);
+            assert_eq!(found.len(), 1, "{text}: {found:?}");
+            assert!(found[0].starts_with("crates/net/src/attic.rs:2: "));
+            assert!(found[0].contains("hearth_environment"), "{found:?}");
+        }
+        let text = "fn f() { getrandom::fill(&mut key); std::time::SystemTime::now(); }";
+        assert!(found("crates/environment/src/lib.rs", text).is_empty());
+        assert!(found("crates/net/tests/network/main.rs", text).is_empty());
     }
 
     #[test]
