@@ -74,8 +74,8 @@ pub enum Passed {
     /// It belongs to another household, and the prompt may not leave ours.
     #[error("the prompt may not leave the household")]
     BeyondTier,
-    /// It answers its own household only.
-    #[error("it answers its own household only")]
+    /// It answers only its own household: by its configuration, or while its owner uses it.
+    #[error("it answers only its own household at the moment")]
     Private,
     /// The prompt and the answer do not fit.
     #[error("its context of {0} tokens is too short")]
