@@ -175,7 +175,7 @@ impl Cashier {
         let asked = tokio::time::timeout(GAS_PRICE_PATIENCE, escrow.client().gas_price()).await;
         let unread = match asked {
             Ok(Ok(price)) => return Some(price),
-            Ok(Err(error)) => error.to_string(),
+            Ok(Err(error)) => error.with_causes().to_string(),
             Err(_) => "the endpoint does not answer".to_owned(),
         };
         warn!(%chain, reason = unread, "one-off payments are not offered: the price of gas cannot be read");

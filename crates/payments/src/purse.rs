@@ -137,7 +137,7 @@ pub struct PriceTag {
 pub enum PayError {
     /// The service cannot be reached, or broke off.
     #[error(
-        "the service cannot be reached: {0}; what was promised stays on record and is settled with the next payment"
+        "the service cannot be reached (what was promised stays on record and is settled with the next payment)"
     )]
     Http(#[from] reqwest::Error),
     /// The service does not answer.
@@ -164,11 +164,11 @@ pub enum PayError {
         code: String,
     },
     /// The service corrected the figures without proof.
-    #[error("the service states figures that it cannot prove: {0}; nothing more was signed")]
+    #[error("the service states figures that it cannot prove, so nothing more was signed")]
     Correction(#[from] CorrectionError),
     /// The service said what cannot be true.
     #[error(
-        "the service cannot be trusted: {0}; the channel signs nothing more, get the rest back with `hearth channels close`"
+        "the service cannot be trusted, so the channel signs nothing more (get the rest back with `hearth channels close`)"
     )]
     Distrust(#[from] Distrust),
     /// The channel takes no payment.
@@ -232,7 +232,7 @@ pub enum PayError {
     #[error("the payment does not fit into a header")]
     TooLong(#[source] HeaderError),
     /// No randomness.
-    #[error("the system gives no randomness: {0}")]
+    #[error("the system gives no randomness")]
     Randomness(#[from] getrandom::Error),
 }
 

@@ -289,7 +289,7 @@ impl Asking {
                 payment: Some(payment),
                 deposits,
             },
-            Err(error) => Event::NotPaid(error.to_string()),
+            Err(error) => Event::NotPaid(error.with_causes().to_string()),
         }
     }
 
@@ -439,7 +439,7 @@ impl Asking {
                 let deposits = tab.deposits();
                 Event::Promised { payment, deposits }
             }
-            Err(error) => Event::NotPaid(error.to_string()),
+            Err(error) => Event::NotPaid(error.with_causes().to_string()),
         }
     }
 
@@ -450,7 +450,7 @@ impl Asking {
         self.promised = false;
         match tab.correct(required).await {
             Ok(()) => self.promise(amount).await,
-            Err(error) => Event::NotPaid(error.to_string()),
+            Err(error) => Event::NotPaid(error.with_causes().to_string()),
         }
     }
 
