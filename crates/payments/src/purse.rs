@@ -20,7 +20,9 @@ use axum::body::Bytes;
 use futures::future::BoxFuture;
 use hearth_causes::WithCauses;
 use hearth_chain::client::{ChainError, Environment};
-use hearth_protocol::channel::payer::{CorrectionError, Distrust, Outcome, PrepareError, Promise};
+use hearth_protocol::channel::payer::{
+    ChannelDistrust, CorrectionError, Outcome, PrepareError, Promise,
+};
 use hearth_protocol::channel::{Voucher, deposit_message};
 use hearth_protocol::eip712::{ChannelConfig, SettlementDomain, TokenDomain};
 use hearth_protocol::exact::transfer_message;
@@ -170,7 +172,7 @@ pub enum PayError {
     #[error(
         "the service cannot be trusted, so the channel signs nothing more (get the rest back with `hearth channels close`)"
     )]
-    Distrust(#[from] Distrust),
+    Distrust(#[from] ChannelDistrust),
     /// The channel takes no payment.
     #[error(transparent)]
     Prepare(#[from] PrepareError),
