@@ -272,7 +272,7 @@ impl Desk {
     }
 
     fn run_errand(&self, errand: Errand) {
-        // A desk without its task has stopped, and whoever waits for the errand is told so.
+        // A desk without its task has stopped, and the caller that waits for the errand is told so.
         let _ = self.errands.send(errand);
     }
 }

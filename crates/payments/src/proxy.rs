@@ -3,7 +3,7 @@
 //! Replies stream through. The path that is priced is the path that is asked of the service, in its
 //! one form ([`path`]). The service never sees the payment; it may say what a request really cost in
 //! the header [`CHARGE`], in whole tokens as the price is given, which the payer never sees and
-//! cannot send. A figure that cannot be meant, because it is no amount or above the price,
+//! cannot send. A figure that cannot be meant, because it is not an amount or above the price,
 //! counts as none: the price is charged, and the log says so (spec: payments, section 9).
 
 pub mod path;

@@ -89,7 +89,7 @@ pub enum ClaimReason {
 /// One claim, for channels that share everything a claim must share.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClaimBatch {
-    /// Who is paid.
+    /// The account that is paid.
     pub receiver: Address,
     /// In which token.
     pub token: Address,

@@ -222,7 +222,7 @@ impl Household {
         self.account() == self.account
     }
 
-    /// Who belongs to it.
+    /// The devices that belong to it.
     pub fn roster(&self) -> &Roster {
         &self.roster
     }

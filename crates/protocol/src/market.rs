@@ -103,7 +103,7 @@ pub const LIVELY_MS: u64 = 75_000;
 /// An offer, weighed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Weighed {
-    /// Who offers.
+    /// The device that offers.
     pub device: DeviceId,
     /// The offer it is part of.
     pub offer: Offer,
@@ -383,7 +383,7 @@ fn time_ms(wish: &Wish, model: &OfferedModel, seen: &Experience) -> u64 {
     let output_ms = u64::from(wish.output_tokens).saturating_mul(1_000_000) / speed_per_ks;
     let prompt_speed = u64::from(model.prompt_tokens_per_s).max(1);
     let prompt_ms = u64::from(wish.prompt_tokens).saturating_mul(1_000) / prompt_speed;
-    // Who has no free slot lets a request wait for about as long as an answer takes.
+    // A provider without a free slot lets a request wait for about as long as an answer takes.
     let queue_ms = if model.free_slots == 0 { output_ms } else { 0 };
     let delay_ms = seen.delay_ms.unwrap_or(0);
     output_ms

@@ -28,7 +28,7 @@ use crate::store::{Batch, Done, Store, StoreError};
 /// Channels that are kept in memory while nothing happens on them.
 const IDLE_CHANNELS_MAX: usize = 4_096;
 
-/// Who waits for what becomes of a request.
+/// The caller that waits for what becomes of a request.
 pub(super) enum Waiter {
     Admission(oneshot::Sender<Admission>, Arc<OwnedSemaphorePermit>),
     Early(oneshot::Sender<PaymentStatement>),
@@ -125,7 +125,7 @@ impl Releases {
 
 impl Release {
     fn let_out(self, desk: &Desk) {
-        // Who does not wait any more need not hear it. A ticket that nobody takes is dropped, and so aborts the request.
+        // The caller may have stopped waiting. A ticket that nobody takes is dropped, and so aborts the request.
         match self {
             Self::Admission(answer, admission) => drop(answer.send(*admission)),
             Self::Early(answer, statement) => drop(answer.send(statement)),

@@ -80,7 +80,7 @@ impl DeskTask {
     /// Runs until the store fails or the future is dropped.
     ///
     /// # Errors
-    /// When the store fails. Whoever waits for an answer is told that the desk has stopped.
+    /// When the store fails. Callers that wait for an answer are told that the desk has stopped.
     pub async fn run(mut self) -> Result<(), StoreError> {
         let mut tick = tokio::time::interval(Duration::from_millis(TICK_MS));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -545,7 +545,7 @@ impl Held {
 
     /// Counts what was signed for good, and makes it durable before it leaves.
     pub(super) async fn save_signed(&mut self, now: Timestamp) -> Result<(), StoreError> {
-        // Counted before anything is awaited: whoever gives up waiting has signed all the same.
+        // Counted before anything is awaited: a caller that gives up waiting has signed all the same.
         if let Some(reserved) = self.reserved.take() {
             self.channels.outlays().promised(reserved, now);
         }

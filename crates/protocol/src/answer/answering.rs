@@ -50,7 +50,7 @@ pub const CORRECTIONS_MAX: usize = 3;
 pub struct AnsweringTerms {
     /// The device that asks belongs to the household, which answers itself for nothing.
     pub is_household: bool,
-    /// Who may use this device now.
+    /// Which devices may use this one now.
     pub openness: Openness,
     /// The assets that are taken by channel; nothing where no payments can be taken now.
     pub accepts: Option<Vec<AcceptedAsset>>,
@@ -755,7 +755,7 @@ impl Answering {
         match self.stage {
             Stage::Working => self.finish(now, StopReason::Failed, Hearing::Listens, out),
             Stage::Finding(..) | Stage::Unpaid => self.refuse(not_now(openness), out),
-            // What is left in a channel is the payer's, whoever may use the device.
+            // What is left in a channel is the payer's, whatever the device is open to.
             _ => {}
         }
     }

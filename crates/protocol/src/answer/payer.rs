@@ -2,7 +2,7 @@
 //!
 //! It holds the ids so far. When a provider stalls, dies, refuses or says what cannot be true, it
 //! goes on with the next candidate: the same prompt, the same noise, the position that was reached.
-//! Whoever reads the answer sees one stream. Each provider is paid for what it delivered and signed,
+//! The reader of the answer sees one stream. Each provider is paid for what it delivered and signed,
 //! and nothing is charged that was not delivered: every figure of a receipt is checked against the
 //! ids that came.
 //!
@@ -100,14 +100,14 @@ pub enum AskingEvent {
     Refused(Refusal),
     /// This device found that the question itself is at fault: nobody else could answer it.
     Faulty(String),
-    /// The link broke, or what came over it was no frame.
+    /// The link broke, or what came over it was not a frame.
     Closed {
         /// It was the peer's doing: what came could not be read.
         garbage: bool,
     },
     /// Nothing at all comes from the provider's device any more, not even that it is alive.
     Unheard,
-    /// Whoever asked has gone, or wants no more.
+    /// The asker has gone, or wants no more.
     Cancel,
     /// Time passed.
     Tick,
@@ -184,7 +184,7 @@ pub enum Departure {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AnswerDistrust {
-    /// What came was no frame.
+    /// What came was not a frame.
     #[error("it sent what cannot be read")]
     Garbage,
     /// A frame came out of turn.
@@ -212,7 +212,7 @@ pub enum AnswerDistrust {
 pub enum End {
     /// As the last provider signed it.
     Stopped(StopReason),
-    /// Whoever asked wanted no more.
+    /// The asker wanted no more.
     Cancelled,
     /// Nobody is left to go on.
     Broken {
@@ -485,7 +485,7 @@ impl Asking {
         self.leave(now, Departure::Refused(refusal), out);
     }
 
-    /// Ends the answer: whoever is asked next would find the same fault.
+    /// Ends the answer: the next provider would find the same fault.
     fn faulty(&mut self, why: String, out: &mut Vec<AskingEffect>) {
         let Some(attempt) = self.attempt.as_ref() else {
             return;

@@ -14,7 +14,7 @@ const OUTPUT_TOKENS: u32 = 40;
 /// Longer than any patience.
 const LONG_MS: u64 = 600_000;
 
-/// The whole answer, whoever gives it: the noise is the same everywhere.
+/// The whole answer, from any provider: the noise is the same everywhere.
 fn token(position: usize) -> u32 {
     1_000 + u32::try_from(position).unwrap()
 }

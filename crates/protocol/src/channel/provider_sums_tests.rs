@@ -61,7 +61,7 @@ impl Random {
     }
 }
 
-/// What the provider signed for the chain: whoever sees it can put it into a block.
+/// What the provider signed for the chain: anyone who sees it can put it into a block.
 #[derive(Debug, Clone, Copy)]
 enum Signed {
     Deposit(Amount),

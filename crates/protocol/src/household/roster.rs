@@ -1,4 +1,4 @@
-//! Who belongs to a household, by what it signed (spec: household, section 2).
+//! The devices that belong to a household, by what it signed (spec: household, section 2).
 
 use std::collections::BTreeMap;
 

@@ -162,7 +162,7 @@ fn statements_that_are_forged_foreign_or_out_of_time_are_refused() {
         told(sign(nameless, &key)),
         Err(HouseholdStatementError::Name)
     );
-    // One that ended is not believed, and is no reason to distrust who tells it.
+    // One that ended is not believed, and is not a reason to distrust the device that tells it.
     let ended = other(&|one| one.expires_at = NOW);
     assert_eq!(told(sign(ended, &key)), Ok(false));
     assert_eq!(
