@@ -34,7 +34,7 @@ use hearth_protocol::answer::{PayerFrame, ProviderFrame};
 use hearth_protocol::channel::{Terms, check};
 use hearth_protocol::eip712::{ChannelConfig, SettlementDomain, TokenDomain};
 use hearth_protocol::household::{
-    Household, HouseholdAsk, HouseholdReply, InviteTicket, MESSAGE_BYTES_MAX, Statement,
+    Household, HouseholdAsk, HouseholdReply, HouseholdStatement, InviteTicket, MESSAGE_BYTES_MAX,
 };
 use hearth_protocol::id::{AccountId, AssetId, ChainId, ChannelId};
 use hearth_protocol::money::Amount;
@@ -321,7 +321,7 @@ fn message<M: HouseholdMessage + PartialEq + Debug>(input: &[u8]) -> Option<M> {
 }
 
 /// No key signed for the household of this test, so nothing that is told about it holds.
-fn is_believed_of_nobody(told: &[Statement]) {
+fn is_believed_of_nobody(told: &[HouseholdStatement]) {
     let now = Timestamp::from_secs(NOW_S);
     let own = DeviceId([1; 32]);
     let nobodys = Address::repeat_byte(0x11);

@@ -6,7 +6,7 @@
 use alloy_primitives::{Address, B256};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use hearth_protocol::channel::payer::{Channel, Outcome, Record};
+use hearth_protocol::channel::payer::{Outcome, PayerChannel, PayerRecord};
 use hearth_protocol::channel::{OnchainState, Voucher};
 use hearth_protocol::eip712::{ChannelConfig, SettlementDomain};
 use hearth_protocol::id::{AssetId, ChainId, ChannelId};
@@ -107,7 +107,7 @@ fn pay(
     }
 }
 
-fn channel(way: &PaymentRequirements, extra: &BatchExtra) -> Channel {
+fn channel(way: &PaymentRequirements, extra: &BatchExtra) -> PayerChannel {
     let config = ChannelConfig {
         payer: Address::repeat_byte(1),
         payer_authorizer: Address::repeat_byte(2),
@@ -117,11 +117,11 @@ fn channel(way: &PaymentRequirements, extra: &BatchExtra) -> Channel {
         withdraw_delay: extra.withdraw_delay,
         salt: B256::ZERO,
     };
-    Channel::new(ChannelId(B256::repeat_byte(0xab)), Record::new(config))
+    PayerChannel::new(ChannelId(B256::repeat_byte(0xab)), PayerRecord::new(config))
 }
 
 fn promise(
-    channel: &mut Channel,
+    channel: &mut PayerChannel,
     asset: AssetId,
     agreed: Amount,
     limit: &AssetLimit,

@@ -1,7 +1,7 @@
 //! A whole EVM chain inside the program: revm, blocks and state in redb, JSON-RPC.
 //!
 //! It lets a household pay and be paid with the network unplugged, and lets tests run the same contracts as
-//! a public chain. It is **one sequencer**: whoever runs it orders the transactions and could rewrite its file.
+//! a public chain. It is **one sequencer**: the device that runs it orders the transactions and could rewrite its file.
 //! It serves one household or development; a network of households uses a public EVM chain by URL. It deliberately
 //! has no peers, no reorganisations, no fee market, no blobs, no Merkle proofs and no unlocked accounts.
 //! Spec: 05 embedded chain; reasons are in docs/adr/0005-embedded-chain.md.

@@ -1,6 +1,6 @@
 //! Sends transactions for one account on one chain, each intent exactly once.
 //!
-//! A [`Sender`] is a handle; its [`SenderTask`] is the one owner of the account's nonces, and is run by whoever made
+//! A [`Sender`] is a handle; its [`SenderTask`] is the one owner of the account's nonces, and is run by the caller that made
 //! it. [`Sender::submit`] takes a name for what is to be done and returns when it is final. The name is the promise:
 //! after a crash the same name leads to the same transaction, never to a second one. What is sent next is decided in
 //! [`machine`]; this module signs, asks, writes and waits as it is told.

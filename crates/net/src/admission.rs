@@ -1,4 +1,4 @@
-//! Who may have a connection: what the [`Gate`] says, done to the endpoint's connections.
+//! Which peers may have a connection: what the [`Gate`] says, done to the endpoint's connections.
 //!
 //! It is a hook of the endpoint, so it sees every connection, whichever protocol it speaks and
 //! whichever side began it. It holds no connection open: it knows them by weak handles.
@@ -26,7 +26,7 @@ const TOO_MANY: u32 = 10;
 /// The code a connection is closed with when its device is shut out.
 const SHUT_OUT: u32 = 11;
 
-/// Who may have a connection. Clones are the same.
+/// Decides which peers may have a connection. Clones are the same.
 #[derive(Debug, Clone)]
 pub(crate) struct Admission {
     state: Arc<Mutex<State>>,

@@ -38,7 +38,7 @@ pub enum ConnectError {
     /// The device is this one.
     #[error("a device does not ask itself over the network")]
     Itself,
-    /// The id is no point of the curve.
+    /// The id is not a point of the curve.
     #[error("{0} is no device: check the id, or ask for a new ticket")]
     NoDevice(DeviceId),
     /// It was shut out for misbehaviour.
@@ -65,7 +65,7 @@ impl ConnectError {
 /// A question that arrived.
 #[derive(Debug)]
 pub struct IncomingAnswer {
-    /// Who asks. The connection is authenticated with this key.
+    /// The device that asks. The connection is authenticated with this key.
     pub device: DeviceId,
     /// Where it asks from.
     pub origin: Origin,

@@ -30,7 +30,7 @@ use crate::peers::PeerAddress;
 /// The bytes that say how long a frame is: a little-endian `u32`.
 pub const LENGTH_BYTES: usize = 4;
 
-/// Why bytes are not a frame: whoever sent them does not follow the protocol.
+/// Why bytes are not a frame: their sender does not follow the protocol.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum FrameError {
@@ -150,7 +150,7 @@ impl Frame for ProviderFrame {
     }
 }
 
-/// Bounds of lists only: what a request means is checked by whoever answers it, who says in a
+/// Bounds of lists only: what a request means is checked by the device that answers it, which says in a
 /// refusal what is wrong with it.
 fn check_request(request: &AnswerRequest) -> Result<(), FrameError> {
     within("prompt", &request.ids, PROMPT_TOKENS_MAX)?;
@@ -212,7 +212,7 @@ fn sensible(what: &'static str, is: bool) -> Result<(), FrameError> {
 /// The longest announcement, in bytes: an offer and where its device is.
 pub const ANNOUNCEMENT_BYTES_MAX: usize = OFFER_BYTES_MAX + 2_048;
 
-/// Why bytes are not an announcement: whoever sent them does not follow the protocol.
+/// Why bytes are not an announcement: their sender does not follow the protocol.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum AnnouncementError {
@@ -230,7 +230,7 @@ pub enum AnnouncementError {
     Address,
 }
 
-/// An offer as it travels: with where its device is, so that whoever hears of it can ask it.
+/// An offer as it travels: with where its device is, so that a device that hears of it can ask it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Announcement {
     /// The offer, signed by its device.

@@ -1,4 +1,4 @@
-//! Who answers for the household, for all that must know who belongs to it.
+//! The part that answers for the household, for all that must know which devices belong to it.
 //!
 //! It stands apart from the questions' protocol, because the doors look at it too: who may have a connection, or a place
 //! among those who are answered, depends on it.
@@ -20,7 +20,7 @@ pub trait AnswersHousehold: Send + Sync {
     fn is_member(&self, device: &DeviceId) -> bool;
 }
 
-/// Who answers for the household, once the node said so. Clones are the same.
+/// The part that answers for the household, once the node said so. Clones are the same.
 #[derive(Clone, Default)]
 pub(crate) struct Desk(Arc<OnceLock<Arc<dyn AnswersHousehold>>>);
 

@@ -30,7 +30,7 @@ const SERVICE_PORTS: [u16; 10] = [
     1_194, 1_900, 3_478, 3_702, 4_789, 5_060, 5_353, 5_355, 5_683, 11_211,
 ];
 
-/// Who told where a device is.
+/// The source that told where a device is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Teller {
     /// The owner, or a device of the household, or one that the owner named.

@@ -2,7 +2,7 @@
 //!
 //! A shared file stays where it is: the store keeps only the inner nodes of its hash tree, so that
 //! any range of it can be proved, and reads the bytes from the file. A file that was changed after
-//! it was shared no longer fits its tree; then whoever fetches it gets an error and never wrong
+//! it was shared no longer fits its tree; then a peer that fetches it gets an error and never wrong
 //! bytes. Each chunk that arrives is checked before it is stored, so a peer can at most refuse.
 //!
 //! Only what was shared in this run is served, and only as a file: the protocol could also read a
@@ -165,7 +165,7 @@ pub(crate) struct Files {
     store: FsStore,
     shared: Shared,
     folder: PathBuf,
-    /// Held by whoever fetches the file, and after it until its store is closed.
+    /// Held by the task that fetches the file, and after it until its store is closed.
     fetching: Mutex<BTreeMap<ContentHash, Arc<AsyncMutex<()>>>>,
 }
 
@@ -626,7 +626,7 @@ impl Doorkeeper {
                 let hash = ContentHash(*request.hash.as_bytes());
                 let is_shared = lock(&self.shared).contains_key(&hash);
                 if !is_shared || !request.ranges.is_blob() {
-                    // Fails only when whoever asked is gone.
+                    // Fails only when the peer that asked is gone.
                     let _ = asked.tx.send(Err(AbortReason::Permission)).await;
                     return;
                 }

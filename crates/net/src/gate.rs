@@ -1,4 +1,4 @@
-//! Who may have a connection, as a machine without clock or I/O.
+//! Which peers may have a connection, as a machine without clock or I/O.
 //!
 //! Connections are of three classes with room of their own, so that none takes another's: those with
 //! the household's devices, those that this device dialed, and those that strangers dialed. Only the
@@ -23,7 +23,7 @@ use crate::origin::Origin;
 /// A place at the gate; never used twice.
 pub(crate) type Slot = u64;
 
-/// Who wants a connection.
+/// A peer that wants a connection.
 #[derive(Debug, Clone)]
 pub(crate) struct Newcomer {
     pub(crate) device: DeviceId,

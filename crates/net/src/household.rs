@@ -113,7 +113,7 @@ pub(crate) async fn ask(
     reply
 }
 
-/// Who is being answered, and on what connection, so that one who keeps others waiting is let go.
+/// The devices that are being answered, and on what connections, so that one that keeps others waiting is let go.
 #[derive(Debug, Default)]
 struct Taken {
     seats: Seats,
@@ -192,7 +192,7 @@ impl HouseholdProtocol {
         });
         let (mut to, question) = question.await.unwrap_or(Err(TOO_MANY))?;
         let reply = desk.answer(device_of(connection), question).await;
-        // Whoever does not read its answer keeps nobody else waiting.
+        // A device that does not read its answer keeps nobody else waiting.
         drop(held);
         send(&mut to, &reply).await.map_err(|_| GARBAGE)?;
         // The asker closes the connection when it has read the answer.

@@ -9,7 +9,7 @@ use std::time::Duration;
 /// Connections that may be open at once, over all devices and protocols.
 pub const CONNECTIONS_MAX: usize =
     HOUSEHOLD_CONNECTIONS_MAX + DIALED_CONNECTIONS_MAX + STRANGER_CONNECTIONS_MAX;
-/// Connections with the household's devices: four for each, whoever dialed.
+/// Connections with the household's devices: four for each, from either side.
 pub const HOUSEHOLD_CONNECTIONS_MAX: usize = 256;
 /// Connections with strangers that this device dialed: those that are kept for questions, and some
 /// for neighbours, exchanges and files.
@@ -34,7 +34,7 @@ pub const IDLE_SAMPLE_INTERVAL: Duration = Duration::from_secs(5);
 pub const HALF_OPEN_MAX: usize = 128;
 /// Handshakes that are under way at once from one /24 of IPv4 or /48 of IPv6, or through one relay.
 pub const HALF_OPEN_SITE_MAX: usize = 64;
-/// Handshakes under way, and whoever begins another must first show that it gets what is sent to its
+/// With so many handshakes under way, a peer that begins another must first show that it gets what is sent to its
 /// address.
 pub const HALF_OPEN_UNPROVEN_MAX: usize = 32;
 /// How long an honest handshake takes at most; one that takes longer gives way.
@@ -86,7 +86,7 @@ pub const NEIGHBOUR_MESSAGES_PER_S: u32 = 2 * SIGNATURES_PER_S;
 pub const NEIGHBOUR_OVERFLOW_MAX: u32 = 1_024;
 /// Neighbours whose behaviour is remembered.
 pub const NEIGHBOURS_MAX: usize = 1_024;
-/// Messages that are no valid offer, and a neighbour is shut out.
+/// Messages that are not valid offers, after which a neighbour is shut out.
 pub const NEIGHBOUR_FAULTS_MAX: u32 = 16;
 /// Signatures that are checked at once, over all neighbours.
 pub const SIGNATURES_BURST: u32 = 4_096;

@@ -48,7 +48,7 @@ impl Liveness {
             let now = Instant::now();
             self.look_at = now + LOOK_EVERY;
             if self.connection.close_reason().is_some() {
-                // Whoever reads from the connection is told why.
+                // The reader of the connection is told why.
                 return pending().await;
             }
             let datagrams = self.connection.stats().udp_rx.datagrams;

@@ -385,7 +385,7 @@ impl Network {
         self.inner.chains.ask(address, request).await
     }
 
-    /// Serves a file from where it is, to whoever asks for its hash. The first time it is read
+    /// Serves a file from where it is, to every peer that asks for its hash. The first time it is read
     /// whole to be hashed; later only when it changed.
     ///
     /// # Errors

@@ -27,14 +27,14 @@ pub enum Reach {
 /// Which network a device belongs to: whose offers it hears.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Membership {
-    /// Whoever uses the same name.
+    /// All devices that use the same name.
     Public {
         /// The name, by default `hearth`.
         name: String,
     },
-    /// Whoever has the same 32 random bytes.
+    /// All devices that have the same 32 random bytes.
     Private {
-        /// The bytes. They are never sent; whoever has them can join.
+        /// The bytes. They are never sent; any device that has them can join.
         secret: [u8; 32],
     },
 }

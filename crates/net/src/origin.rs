@@ -1,7 +1,7 @@
 //! Where a connection comes from, as far as what comes from there is bounded.
 //!
 //! Keys cost nothing, so a bound per key bounds nobody who makes keys. Addresses cost something:
-//! whoever has one IPv4 address often has its neighbours too (/24), and whoever has IPv6 has a /64
+//! the holder of one IPv4 address often has its neighbours too (/24), and the holder of IPv6 has a /64
 //! and often a /48. Behind a relay the address is unknown, so the relay stands for it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -79,7 +79,7 @@ impl PeerAddress {
         }
     }
 
-    /// In iroh's terms; nothing when the id is no key.
+    /// In iroh's terms; nothing when the id is not a key.
     pub(crate) fn to_iroh(&self) -> Option<EndpointAddr> {
         let id = PublicKey::from_bytes(&self.device.0).ok()?;
         let direct = self.direct.iter().copied().map(TransportAddr::Ip);

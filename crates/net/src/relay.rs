@@ -60,7 +60,7 @@ impl RelayOptions {
     }
 }
 
-/// Who is let in.
+/// Decides which devices are let in.
 #[derive(Debug)]
 struct Gate {
     connections_max: usize,

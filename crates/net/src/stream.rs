@@ -86,7 +86,7 @@ impl fmt::Display for EndReason {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum RecvError {
-    /// The peer sent what is no frame. The bytes that show it are kept, at most 64 of them.
+    /// The peer sent what is not a frame. The bytes that show it are kept, at most 64 of them.
     #[error("the peer sent garbage (it began with {})", hex(evidence))]
     Garbage {
         /// What is wrong.
@@ -309,8 +309,8 @@ impl<Out: Frame, In: Frame> AnswerStream<Out, In> {
 }
 
 impl<F: Frame> FrameSender<F> {
-    /// Sends a frame. Waits while the peer's window is full, so a slow peer slows down whoever
-    /// sends, and nothing piles up here.
+    /// Sends a frame. Waits while the peer's window is full, so a slow peer slows down its
+    /// sender, and nothing piles up here.
     ///
     /// Not cancel-safe: a frame of which a part was sent must be completed.
     ///

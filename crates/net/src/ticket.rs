@@ -1,7 +1,7 @@
 //! Tickets: one line of text that lets a device join another's network.
 //!
 //! A ticket is `hearth1` and the base32 (RFC 4648, lower case, no padding) of: a BLAKE3 checksum of
-//! four bytes, then the postcard of the fields. Whoever has the ticket of a private network can
+//! four bytes, then the postcard of the fields. Anyone who has the ticket of a private network can
 //! join it, so it is a secret like a password.
 
 use std::fmt;

@@ -30,7 +30,7 @@ const NAME_BYTES_MAX: usize = 64;
 #[non_exhaustive]
 pub enum KeysError {
     /// The file.
-    #[error("{} cannot be used: {source}", .path.display())]
+    #[error("{} cannot be used", .path.display())]
     Io {
         /// Where.
         path: PathBuf,

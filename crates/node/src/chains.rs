@@ -69,7 +69,7 @@ pub enum AccessError {
     #[error("{0:?} is not an http or https URL")]
     BadUrl(String),
     /// No endpoint serves it.
-    #[error("{id} does not answer at {url}: {}", reason(source))]
+    #[error("{id} does not answer at {url}")]
     Unusable {
         /// The chain.
         id: ChainId,
@@ -102,17 +102,6 @@ pub enum AccessError {
     /// This device's own chain cannot be opened.
     #[error(transparent)]
     Own(Box<LocalChainError>),
-}
-
-/// The cause without the advice, which is given apart.
-fn reason(error: &ChainError) -> String {
-    match error {
-        ChainError::Unavailable { reason, .. } => reason.clone(),
-        ChainError::WrongChain { actual, .. } => {
-            format!("another chain is there, {actual}")
-        }
-        other => other.to_string(),
-    }
 }
 
 impl Advice for AccessError {

@@ -113,7 +113,7 @@ pub enum UpError {
     #[error(transparent)]
     Chain(#[from] LocalChainError),
     /// A model cannot be run.
-    #[error("the model {name} cannot be run: {source}")]
+    #[error("the model {name} cannot be run")]
     Model {
         /// Its name.
         name: String,

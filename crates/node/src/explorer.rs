@@ -50,7 +50,7 @@ pub enum ExploreError {
         which: String,
     },
     /// The chain could not be asked.
-    #[error("the chain could not be asked: {0}")]
+    #[error("the chain could not be asked")]
     Chain(#[from] ChainError),
 }
 

@@ -89,7 +89,7 @@ pub enum HomeError {
         path: PathBuf,
     },
     /// It cannot be made, read or written.
-    #[error("the data folder {} cannot be used: {source}", path.display())]
+    #[error("the data folder {} cannot be used", path.display())]
     Io {
         /// The path that failed.
         path: PathBuf,

@@ -10,7 +10,7 @@ pub use hearth_doors::{Bounds, Budget, Limits, Listener, Policy, Shutdown, serve
 
 /// Nobody can listen at an address.
 #[derive(Debug, Error)]
-#[error("{address} cannot be listened on: {source}")]
+#[error("{address} cannot be listened on")]
 pub struct ListenError {
     /// Where.
     address: SocketAddr,

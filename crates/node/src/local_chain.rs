@@ -93,7 +93,7 @@ pub enum LocalChainError {
     #[error(transparent)]
     Open(#[from] OpenError),
     /// The port.
-    #[error("port {port} cannot be listened on: {source}")]
+    #[error("port {port} cannot be listened on")]
     Port {
         /// Which.
         port: u16,
@@ -113,20 +113,20 @@ pub enum LocalChainError {
     #[error("blocks cannot be 0 milliseconds apart")]
     BlockTime,
     /// Test tokens could not be minted.
-    #[error("the test tokens could not be minted: {0}")]
-    Mint(Box<SendError>),
+    #[error("the test tokens could not be minted")]
+    Mint(#[source] Box<SendError>),
     /// No account could be drawn that mints.
     #[error("the test tokens could not be minted")]
     Randomness(#[from] NoRandomness),
     /// The store of the minting.
-    #[error("the test tokens could not be minted: {0}")]
+    #[error("the test tokens could not be minted")]
     Journal(#[from] JournalError),
     /// The chain stopped by itself.
-    #[error("the chain failed: {0}")]
+    #[error("the chain failed")]
     Chain(#[from] RpcError),
     /// The listener failed.
-    #[error("the port failed: {0}")]
-    Serve(std::io::Error),
+    #[error("the port failed")]
+    Serve(#[source] std::io::Error),
 }
 
 impl From<SendError> for LocalChainError {

@@ -43,7 +43,7 @@ pub enum ModelError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The household's own catalogue.
-    #[error("{}, line {}: {}", .path.display(), .source.line, .source.reason)]
+    #[error("{} cannot be used", .path.display())]
     Catalogue {
         /// Where it is.
         path: PathBuf,
@@ -51,7 +51,7 @@ pub enum ModelError {
         source: CatalogueError,
     },
     /// A file.
-    #[error("{} cannot be used: {source}", .path.display())]
+    #[error("{} cannot be used", .path.display())]
     Io {
         /// Which.
         path: PathBuf,

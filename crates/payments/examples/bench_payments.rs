@@ -16,6 +16,7 @@ use alloy_signer_local::PrivateKeySigner;
 use anyhow::{Context, Result, bail, ensure};
 use axum::Router;
 use axum::routing::get;
+use hearth_causes::WithCauses;
 use hearth_chain::client::ChainClient;
 use hearth_chain::embedded::{
     DEFAULT_CHAIN_ID, Embedded, EmbeddedConfig, Genesis, TEST_DOLLAR_ADDRESS,
@@ -410,7 +411,7 @@ async fn claim_gas(till: &Till) -> Result<()> {
     let (transaction, _) = report
         .outcome
         .as_ref()
-        .map_err(|error| anyhow::anyhow!("{error}"))?;
+        .map_err(|error| anyhow::anyhow!("{}", error.with_causes()))?;
     let escrow = till.escrows.get(CHAIN).context("the chain is open")?;
     let receipt = escrow.client().receipt(*transaction).await?;
     let gas = receipt.context("the claim is final")?.gas_used;

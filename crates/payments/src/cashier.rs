@@ -17,7 +17,7 @@
 //! transaction fails, and the payment is good.
 //!
 //! A crash before the transfer is sent leaves nothing: no reply left, and the same payment may come again. A crash after it
-//! must not take a payer's money for nothing: the payment is on record before the transfer is sent, and whoever brings it
+//! must not take a payer's money for nothing: the payment is on record before the transfer is sent, and a client that brings it
 //! again for the same request is served on it once, as soon as its transfer is final; that is settled before the work.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -74,7 +74,7 @@ struct TransferRecord {
     stage: Stage,
 }
 
-/// Who pays in what: chain, token, account.
+/// The payer and the token it pays in: chain, token, account.
 type Purse = (ChainId, Address, Address);
 
 /// What is being worked for, and what is remembered of payers.
@@ -175,7 +175,7 @@ impl Cashier {
         let asked = tokio::time::timeout(GAS_PRICE_PATIENCE, escrow.client().gas_price()).await;
         let unread = match asked {
             Ok(Ok(price)) => return Some(price),
-            Ok(Err(error)) => error.to_string(),
+            Ok(Err(error)) => error.with_causes().to_string(),
             Err(_) => "the endpoint does not answer".to_owned(),
         };
         warn!(%chain, reason = unread, "one-off payments are not offered: the price of gas cannot be read");
@@ -269,7 +269,7 @@ fn key(chain: ChainId, token: Address, payer: Address, nonce: B256) -> B256 {
 }
 
 impl Tendered {
-    /// Who pays.
+    /// The account that pays.
     pub fn payer(&self) -> Address {
         self.transfer.payer
     }

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex};
 
 use hearth_environment::Environment;
 use hearth_protocol::channel::provider::{
-    Correction, Event, Quote, Record, RequestId, Sight, Statement,
+    ChannelEvent, Correction, PaymentStatement, ProviderRecord, Quote, RequestId, Sight,
 };
 use hearth_protocol::channel::{CheckedPayment, OnchainState};
 use hearth_protocol::id::{ChainId, ChannelId};
@@ -42,7 +42,7 @@ pub enum Admission {
     /// Work may begin.
     Admitted(Ticket),
     /// The refund that was asked for is done.
-    Refunded(Statement),
+    Refunded(PaymentStatement),
     /// The payment is refused.
     Refused(Refusal),
 }
@@ -62,7 +62,7 @@ pub struct Charged {
     /// What the request was charged.
     pub amount: Amount,
     /// What to state.
-    pub statement: Statement,
+    pub statement: PaymentStatement,
 }
 
 /// What else must become durable with a charge, made from what the charge states.
@@ -132,8 +132,8 @@ impl Desk {
             let waiter = Waiter::Admission(answer, Arc::new(place));
             let request = channels.expect(waiter);
             let channel = payment.channel;
-            if channels.open(chain, channel, || Record::new(payment.config))? {
-                let pay = Event::Pay {
+            if channels.open(chain, channel, || ProviderRecord::new(payment.config))? {
+                let pay = ChannelEvent::Pay {
                     request,
                     payment,
                     quote,
@@ -158,7 +158,7 @@ impl Desk {
     ) -> Result<(), DeskStopped> {
         self.turn(|channels, releases| {
             if channels.open_stored(channel)? {
-                channels.feed(channel, Event::Onchain { state, sight }, releases)?;
+                channels.feed(channel, ChannelEvent::Onchain { state, sight }, releases)?;
             }
             Ok(())
         })
@@ -220,7 +220,7 @@ impl Desk {
         let (answer, wait) = oneshot::channel();
         self.turn(|channels, releases| {
             if channels.open_stored(channel)? {
-                channels.feed(channel, Event::Publish { max_claimable }, releases)?;
+                channels.feed(channel, ChannelEvent::Publish { max_claimable }, releases)?;
             }
             channels.after_all(answer, releases);
             Ok(())
@@ -272,7 +272,7 @@ impl Desk {
     }
 
     fn run_errand(&self, errand: Errand) {
-        // A desk without its task has stopped, and whoever waits for the errand is told so.
+        // A desk without its task has stopped, and the caller that waits for the errand is told so.
         let _ = self.errands.send(errand);
     }
 }
@@ -282,12 +282,12 @@ impl Ticket {
     ///
     /// # Errors
     /// When the desk has stopped.
-    pub async fn state_early(&self) -> Result<Statement, DeskStopped> {
+    pub async fn state_early(&self) -> Result<PaymentStatement, DeskStopped> {
         let (answer, wait) = oneshot::channel();
         let request = self.request;
         self.desk.turn(|channels, releases| {
             channels.wait_for(request, Waiter::Early(answer));
-            channels.feed(self.channel, Event::StateEarly { request }, releases)
+            channels.feed(self.channel, ChannelEvent::StateEarly { request }, releases)
         })?;
         wait.await.map_err(|_| DeskStopped)
     }
@@ -307,7 +307,11 @@ impl Ticket {
         let request = self.request;
         self.desk.turn(|channels, releases| {
             channels.wait_for(request, Waiter::Charge(answer, alongside));
-            channels.feed(self.channel, Event::Charge { request, amount }, releases)
+            channels.feed(
+                self.channel,
+                ChannelEvent::Charge { request, amount },
+                releases,
+            )
         })?;
         wait.await.map_err(|_| DeskStopped)
     }
@@ -320,7 +324,7 @@ impl Ticket {
         let request = self.request;
         let rest = self.desk.turn(|channels, releases| {
             let rest = channels.next_request();
-            let split = Event::Split {
+            let split = ChannelEvent::Split {
                 request,
                 rest,
                 need,
@@ -351,8 +355,8 @@ impl Drop for Ticket {
         }
         let request = self.request;
         let event = match self.on_drop {
-            Some(amount) => Event::Charge { request, amount },
-            None => Event::Abort { request },
+            Some(amount) => ChannelEvent::Charge { request, amount },
+            None => ChannelEvent::Abort { request },
         };
         // A desk that has stopped has forgotten the request anyway.
         let _ = self

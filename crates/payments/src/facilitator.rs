@@ -3,7 +3,7 @@
 //!
 //! A service that another program sells (an Express server, say) can leave the chain to this node.
 //! It serves only those who are paid into the household: a stranger's transactions would be paid
-//! for with the household's gas. Who asks shows an API key of the household. It signs claims and
+//! for with the household's gas. A client shows an API key of the household. It signs claims and
 //! refunds with this device's session key for the service that first showed a good voucher of the
 //! channel, and for no other: what is due on it only that one knows. It signs nothing for channels
 //! on which this node is itself paid.
@@ -589,7 +589,7 @@ fn problem(status: StatusCode, code: &str, message: &str, next: &str) -> Respons
 }
 
 impl Facilitator {
-    /// Who asks, and for what. The key is looked at before the body is read.
+    /// Reads which client asks, and for what. The key is looked at before the body is read.
     async fn asked(
         &self,
         headers: &HeaderMap,

@@ -3,7 +3,7 @@
 //! Replies stream through. The path that is priced is the path that is asked of the service, in its
 //! one form ([`path`]). The service never sees the payment; it may say what a request really cost in
 //! the header [`CHARGE`], in whole tokens as the price is given, which the payer never sees and
-//! cannot send. A figure that cannot be meant, because it is no amount or above the price,
+//! cannot send. A figure that cannot be meant, because it is not an amount or above the price,
 //! counts as none: the price is charged, and the log says so (spec: payments, section 9).
 
 pub mod path;
@@ -89,9 +89,9 @@ pub struct Upstream {
 enum ChargeFault {
     #[error("it comes more than once")]
     Repeated,
-    #[error("it is no text")]
+    #[error("it is not a text")]
     NotText,
-    #[error("it is no number of whole tokens: {0}")]
+    #[error("it is not a number of whole tokens")]
     NotAnAmount(#[from] AmountError),
     #[error("it is above the price")]
     AbovePrice,
@@ -230,7 +230,7 @@ fn receive(reply: reqwest::Response, meter: Option<&Meter>, decimals: u8) -> Res
             Ok(Some(amount)) => meter.set(amount),
             Ok(None) => {}
             Err(fault) => {
-                warn!(%fault, "the service's {CHARGE} is not believed; the price is charged");
+                warn!(error = %fault.with_causes(), "the service's {CHARGE} is not believed; the price is charged");
             }
         }
     }

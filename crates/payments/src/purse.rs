@@ -21,7 +21,9 @@ use futures::future::BoxFuture;
 use hearth_causes::WithCauses;
 use hearth_chain::client::ChainError;
 use hearth_environment::{Environment, NoRandomness};
-use hearth_protocol::channel::payer::{CorrectionError, Distrust, Outcome, PrepareError, Promise};
+use hearth_protocol::channel::payer::{
+    ChannelDistrust, CorrectionError, Outcome, PrepareError, Promise,
+};
 use hearth_protocol::channel::{Voucher, deposit_message};
 use hearth_protocol::eip712::{ChannelConfig, SettlementDomain, TokenDomain};
 use hearth_protocol::exact::transfer_message;
@@ -138,7 +140,7 @@ pub struct PriceTag {
 pub enum PayError {
     /// The service cannot be reached, or broke off.
     #[error(
-        "the service cannot be reached: {0}; what was promised stays on record and is settled with the next payment"
+        "the service cannot be reached (what was promised stays on record and is settled with the next payment)"
     )]
     Http(#[from] reqwest::Error),
     /// The service does not answer.
@@ -165,13 +167,13 @@ pub enum PayError {
         code: String,
     },
     /// The service corrected the figures without proof.
-    #[error("the service states figures that it cannot prove: {0}; nothing more was signed")]
+    #[error("the service states figures that it cannot prove, so nothing more was signed")]
     Correction(#[from] CorrectionError),
     /// The service said what cannot be true.
     #[error(
-        "the service cannot be trusted: {0}; the channel signs nothing more, get the rest back with `hearth channels close`"
+        "the service cannot be trusted, so the channel signs nothing more (get the rest back with `hearth channels close`)"
     )]
-    Distrust(#[from] Distrust),
+    Distrust(#[from] ChannelDistrust),
     /// The channel takes no payment.
     #[error(transparent)]
     Prepare(#[from] PrepareError),

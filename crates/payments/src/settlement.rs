@@ -20,7 +20,7 @@ use futures::future::join_all;
 use hearth_causes::WithCauses;
 use hearth_chain::client::ChainError;
 use hearth_environment::Environment;
-use hearth_protocol::channel::provider::Record;
+use hearth_protocol::channel::provider::ProviderRecord;
 use hearth_protocol::claim::{
     ClaimBatch, ClaimPolicy, ClaimReason, gas_price_nano, plan, settle_reason,
 };
@@ -69,7 +69,7 @@ pub struct Settlement {
 #[derive(Default)]
 struct Ledger {
     /// The channels on which something is due.
-    due: BTreeMap<ChannelId, Record>,
+    due: BTreeMap<ChannelId, ProviderRecord>,
     /// Everyone who is paid on a channel.
     receivers: BTreeSet<Address>,
 }
@@ -221,7 +221,7 @@ impl Settlement {
     /// behind it, the chain's counts.
     async fn time_on(&self, escrow: &Escrow, ledger: &Ledger) -> Timestamp {
         let now = Timestamp(self.environment.now_ms());
-        let withdraws = |record: &Record| {
+        let withdraws = |record: &ProviderRecord| {
             let onchain = record.onchain.unwrap_or_default();
             onchain.withdraw_requested_at != 0
         };
@@ -324,7 +324,7 @@ impl Settlement {
     }
 
     /// Brings the chain's side of the records up to date, as far as the chain can be read.
-    async fn refresh(&self, escrow: &Escrow, records: &mut BTreeMap<ChannelId, Record>) {
+    async fn refresh(&self, escrow: &Escrow, records: &mut BTreeMap<ChannelId, ProviderRecord>) {
         let channels: Vec<_> = records.keys().copied().collect();
         let mut reads = futures::stream::iter(channels)
             .map(|channel| async move { (channel, escrow.look(channel).await) })

@@ -333,7 +333,7 @@ impl Store {
         let (done, wait) = oneshot::channel();
         let answer = move |outcome| {
             drop(place);
-            // Who waits no more has lost interest in the answer, not in the write.
+            // A caller that stopped waiting has lost interest in the answer, not in the write.
             let _ = done.send(outcome);
         };
         self.submit(batch, Box::new(answer))

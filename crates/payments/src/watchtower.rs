@@ -381,7 +381,7 @@ impl Watchtower {
             asset: handover.asset(),
             channel,
             total_claimed: row.total_claimed,
-            outcome: outcome.map_err(|error| error.to_string()),
+            outcome: outcome.map_err(|error| error.with_causes().to_string()),
         });
         is_sent
     }
@@ -450,7 +450,10 @@ async fn take(State(tower): State<Watchtower>, body: Body) -> Result<StatusCode,
                 HandoverError::Store(_) => (StatusCode::INTERNAL_SERVER_ERROR, "store_failed"),
                 _ => (StatusCode::FORBIDDEN, "handover_refused"),
             };
-            (status, Json(ErrorBody::new(code, error.to_string())))
+            (
+                status,
+                Json(ErrorBody::new(code, error.with_causes().to_string())),
+            )
         })
 }
 

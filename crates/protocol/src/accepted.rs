@@ -27,7 +27,7 @@ pub struct AcceptedAsset {
     pub name: String,
     /// The EIP-712 version of its token.
     pub version: String,
-    /// Who is paid.
+    /// The account that is paid.
     pub receiver: Address,
     /// The key that signs claims and refunds.
     pub receiver_authorizer: Address,

@@ -13,7 +13,7 @@ pub enum Audience {
     Everyone,
 }
 
-/// Who may use a device now, besides the programs that ask it itself.
+/// Which devices may use this one now, besides the programs that ask it directly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Openness {
     /// Everybody whom its models answer.

@@ -2,7 +2,7 @@
 //!
 //! A channel is an escrow on chain from one payer to one provider. Off chain the payer signs
 //! cumulative vouchers; the provider keeps the newest and the sum that it really charged. The two
-//! sides are separate machines, [`provider::Channel`] and [`payer::Channel`], each driven by events
+//! sides are separate machines, [`provider::ProviderChannel`] and [`payer::PayerChannel`], each driven by events
 //! and answering with effects, so that every order of events can be tried (spec: payments,
 //! sections 5 and 6).
 

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use alloy_primitives::Address;
 
-use crate::channel::provider::Record;
+use crate::channel::provider::ProviderRecord;
 use crate::eip712::{ClaimEntry, SettlementDomain};
 use crate::id::ChannelId;
 use crate::money::Amount;
@@ -89,7 +89,7 @@ pub enum ClaimReason {
 /// One claim, for channels that share everything a claim must share.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClaimBatch {
-    /// Who is paid.
+    /// The account that is paid.
     pub receiver: Address,
     /// In which token.
     pub token: Address,
@@ -140,7 +140,7 @@ pub fn row_channel(domain: &SettlementDomain, row: &ClaimRow) -> ClaimEntry {
 /// `asked` claims everything that is due. Channels with the most urgent reasons come first, so that
 /// a long list cannot push them out of the first batch.
 pub fn plan<'a>(
-    records: impl Iterator<Item = (ChannelId, &'a Record)>,
+    records: impl Iterator<Item = (ChannelId, &'a ProviderRecord)>,
     policy: &ClaimPolicy,
     now: Timestamp,
     asked: bool,
@@ -238,7 +238,7 @@ pub fn settle_reason(
     }
 }
 
-fn urgency(record: &Record, policy: &ClaimPolicy, now: Timestamp) -> Option<ClaimReason> {
+fn urgency(record: &ProviderRecord, policy: &ClaimPolicy, now: Timestamp) -> Option<ClaimReason> {
     let requested = record
         .onchain
         .map_or(0, |onchain| onchain.withdraw_requested_at);
@@ -315,11 +315,11 @@ mod tests {
     };
 
     /// A channel on which `due` was charged and not claimed, `age_ms` after the last payment.
-    fn record(due: u128, age_ms: u64) -> Record {
+    fn record(due: u128, age_ms: u64) -> ProviderRecord {
         let charged = Amount::new(due);
         let mut signature = [1; 65];
         signature[64] = 27;
-        Record {
+        ProviderRecord {
             config: ChannelConfig {
                 payer: Address::repeat_byte(1),
                 payer_authorizer: Address::repeat_byte(2),
@@ -348,7 +348,7 @@ mod tests {
     }
 
     /// The same, with a withdrawal that ends within the margin.
-    fn leaving(due: u128) -> Record {
+    fn leaving(due: u128) -> ProviderRecord {
         let mut record = record(due, 0);
         if let Some(onchain) = &mut record.onchain {
             onchain.withdraw_requested_at = NOW.as_secs() - 86_000;
@@ -357,7 +357,11 @@ mod tests {
     }
 
     /// The reasons and the numbers of rows of what is planned.
-    fn planned(records: &[Record], policy: &ClaimPolicy, asked: bool) -> Vec<(ClaimReason, usize)> {
+    fn planned(
+        records: &[ProviderRecord],
+        policy: &ClaimPolicy,
+        asked: bool,
+    ) -> Vec<(ClaimReason, usize)> {
         let records = records.iter().enumerate().map(|(number, record)| {
             let byte = u8::try_from(number).unwrap();
             (ChannelId(B256::repeat_byte(byte)), record)

@@ -285,7 +285,7 @@ impl TokenDomain {
 
 /// The ERC-3009 nonce of a deposit: `keccak256(abi.encode(channelId, salt))`.
 ///
-/// It ties the authorization to one channel, so that whoever sends it cannot deposit elsewhere.
+/// It ties the authorization to one channel, so that its sender cannot deposit elsewhere.
 pub fn deposit_nonce(channel: ChannelId, salt: U256) -> B256 {
     keccak256((channel.0, salt).abi_encode())
 }

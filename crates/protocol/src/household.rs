@@ -24,8 +24,8 @@ use crate::signature::Signature;
 use crate::time::Timestamp;
 
 pub use certificate::{
-    Certificate, DEVICE_NAME_BYTES_MAX, Removal, SignedCertificate, SignedRemoval, Statement,
-    StatementError, is_device_name,
+    Certificate, DEVICE_NAME_BYTES_MAX, HouseholdStatement, HouseholdStatementError, Removal,
+    SignedCertificate, SignedRemoval, is_device_name,
 };
 pub use invitation::{
     INVITATION_TTL_MS_MAX, INVITATIONS_MAX, InvitationError, Invitations, InviteTicket, Secret,
@@ -53,7 +53,7 @@ pub enum HouseholdAsk {
         name: String,
     },
     /// To compare what is known.
-    Compare(Vec<Statement>),
+    Compare(Vec<HouseholdStatement>),
     /// To be let go: the asker belongs to the household no more.
     Leave,
     /// Whether the asked device holds the key of the same household; the asker proves that it does.
@@ -77,7 +77,7 @@ impl std::fmt::Debug for HouseholdAsk {
 pub enum HouseholdReply {
     /// What is known. To one that was let in, its own certificate is among it; to one that leaves,
     /// it is its removal alone.
-    Statements(Vec<Statement>),
+    Statements(Vec<HouseholdStatement>),
     /// No.
     Refused(JoinRefusal),
 }
@@ -141,7 +141,7 @@ pub enum HouseholdError {
     Invitation(#[from] InvitationError),
     /// What the other device told.
     #[error(transparent)]
-    Statement(#[from] StatementError),
+    Statement(#[from] HouseholdStatementError),
     /// The host let this device in, and did not say so.
     #[error("the other device gave no certificate for this one")]
     NoCertificate,
@@ -159,7 +159,7 @@ pub struct Standing {
     /// The household that it belongs to.
     pub household: Address,
     /// What is known of it.
-    pub statements: Vec<Statement>,
+    pub statements: Vec<HouseholdStatement>,
     /// Whom it invited.
     pub invitations: Invitations,
 }
@@ -222,7 +222,7 @@ impl Household {
         self.account() == self.account
     }
 
-    /// Who belongs to it.
+    /// The devices that belong to it.
     pub fn roster(&self) -> &Roster {
         &self.roster
     }
@@ -298,7 +298,7 @@ impl Household {
         name: &str,
         secret: &Secret,
         sign: Sign<'_>,
-    ) -> Result<Vec<Statement>, JoinRefusal> {
+    ) -> Result<Vec<HouseholdStatement>, JoinRefusal> {
         if !self.is_host() {
             return Err(JoinRefusal::NotHost);
         }
@@ -330,7 +330,7 @@ impl Household {
         &mut self,
         now: Timestamp,
         household: Address,
-        statements: Vec<Statement>,
+        statements: Vec<HouseholdStatement>,
     ) -> Result<(), HouseholdError> {
         self.may_adopt(now, household)?;
         let mut roster = Roster::new(household);
@@ -372,14 +372,14 @@ impl Household {
     pub fn compare(
         &mut self,
         now: Timestamp,
-        statements: Vec<Statement>,
-    ) -> Result<bool, StatementError> {
+        statements: Vec<HouseholdStatement>,
+    ) -> Result<bool, HouseholdStatementError> {
         let mut changed = false;
         for statement in statements.into_iter().take(STATEMENTS_MAX) {
             match self.roster.take(now, statement) {
                 Ok(news) => changed |= news,
                 // Ended between the two clocks, or beyond what is kept: no reason to distrust it.
-                Err(StatementError::Expired | StatementError::Full) => {}
+                Err(HouseholdStatementError::Expired | HouseholdStatementError::Full) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -389,7 +389,7 @@ impl Household {
 
     /// What another device is told: everything, where it belongs to the household; else nothing. A
     /// certificate says what the device is called, and that is for nobody else to know.
-    pub fn told_to(&self, now: Timestamp, device: &DeviceId) -> Vec<Statement> {
+    pub fn told_to(&self, now: Timestamp, device: &DeviceId) -> Vec<HouseholdStatement> {
         if self.is_member(now, device) {
             self.roster.statements()
         } else {
@@ -407,7 +407,7 @@ impl Household {
         device: &DeviceId,
         proof: &KinProof,
         account_secret: &[u8; 32],
-    ) -> Result<Vec<Statement>, JoinRefusal> {
+    ) -> Result<Vec<HouseholdStatement>, JoinRefusal> {
         let expected = KinProof::new(account_secret, device, &self.own);
         if !self.is_host() || *proof != expected {
             return Err(JoinRefusal::Stranger);
@@ -415,7 +415,7 @@ impl Household {
         let own = self.roster.certificate(&self.own);
         Ok(own
             .cloned()
-            .map(Statement::Certificate)
+            .map(HouseholdStatement::Certificate)
             .into_iter()
             .collect())
     }
@@ -448,7 +448,7 @@ impl Household {
         };
         let signature = sign(removal.digest()).ok_or(HouseholdError::Signing)?;
         let signed = SignedRemoval { removal, signature };
-        self.roster.take(now, Statement::Removal(signed))?;
+        self.roster.take(now, HouseholdStatement::Removal(signed))?;
         // Its invitation would let it in again.
         self.invitations.burn(device);
         Ok(())
@@ -463,7 +463,7 @@ impl Household {
         now: Timestamp,
         device: DeviceId,
         sign: Sign<'_>,
-    ) -> Result<Statement, JoinRefusal> {
+    ) -> Result<HouseholdStatement, JoinRefusal> {
         if !self.is_host() {
             return Err(JoinRefusal::NotHost);
         }
@@ -476,7 +476,7 @@ impl Household {
         }
         let removal = self.roster.removal(&device).cloned();
         let removal = removal.ok_or(JoinRefusal::Stranger)?;
-        Ok(Statement::Removal(removal))
+        Ok(HouseholdStatement::Removal(removal))
     }
 
     /// Whether an answer says that the household let this device go.
@@ -485,10 +485,10 @@ impl Household {
             return false;
         };
         told.iter().any(|statement| match statement {
-            Statement::Removal(one) => {
+            HouseholdStatement::Removal(one) => {
                 one.removal.device == self.own && statement.check(self.account(), now).is_ok()
             }
-            Statement::Certificate(_) => false,
+            HouseholdStatement::Certificate(_) => false,
         })
     }
 
@@ -541,7 +541,8 @@ impl Household {
             certificate,
             signature,
         };
-        self.roster.take(now, Statement::Certificate(signed))?;
+        self.roster
+            .take(now, HouseholdStatement::Certificate(signed))?;
         Ok(())
     }
 }

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use thiserror::Error;
 
-use crate::answer::payer::Distrust;
+use crate::answer::payer::AnswerDistrust;
 use crate::answer::{Price, Serving, Spec};
 use crate::content::ContentHash;
 use crate::money::Amount;
@@ -51,7 +51,7 @@ pub struct Experience {
     /// From the question to the first token, less the time for the prompt, in milliseconds.
     pub delay_ms: Option<u64>,
     /// It said what cannot be true, at this time.
-    pub distrusted: Option<(Timestamp, Distrust)>,
+    pub distrusted: Option<(Timestamp, AnswerDistrust)>,
 }
 
 /// What an answer would be like.
@@ -93,7 +93,7 @@ pub enum Passed {
     },
     /// It lied.
     #[error("{0}")]
-    Distrusted(Distrust),
+    Distrusted(AnswerDistrust),
 }
 
 /// How long a device counts as being there after its newest offer, in milliseconds: each is published anew
@@ -103,7 +103,7 @@ pub const LIVELY_MS: u64 = 75_000;
 /// An offer, weighed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Weighed {
-    /// Who offers.
+    /// The device that offers.
     pub device: DeviceId,
     /// The offer it is part of.
     pub offer: Offer,
@@ -230,7 +230,7 @@ impl Market {
     }
 
     /// A device said what cannot be true: its offers are dropped, and it is remembered.
-    pub fn distrusted(&mut self, now: Timestamp, device: DeviceId, distrust: Distrust) {
+    pub fn distrusted(&mut self, now: Timestamp, device: DeviceId, distrust: AnswerDistrust) {
         self.withdraw(&device);
         if let Some(seen) = self.remember(device) {
             seen.distrusted = Some((now, distrust));
@@ -383,7 +383,7 @@ fn time_ms(wish: &Wish, model: &OfferedModel, seen: &Experience) -> u64 {
     let output_ms = u64::from(wish.output_tokens).saturating_mul(1_000_000) / speed_per_ks;
     let prompt_speed = u64::from(model.prompt_tokens_per_s).max(1);
     let prompt_ms = u64::from(wish.prompt_tokens).saturating_mul(1_000) / prompt_speed;
-    // Who has no free slot lets a request wait for about as long as an answer takes.
+    // A provider without a free slot lets a request wait for about as long as an answer takes.
     let queue_ms = if model.free_slots == 0 { output_ms } else { 0 };
     let delay_ms = seen.delay_ms.unwrap_or(0);
     output_ms
@@ -530,10 +530,10 @@ mod tests {
             ..wish()
         };
         assert_eq!(why(&market, &private, 3), Some(Passed::BeyondTier));
-        market.distrusted(NOW, DeviceId([3; 32]), Distrust::Garbage);
+        market.distrusted(NOW, DeviceId([3; 32]), AnswerDistrust::Garbage);
         assert_eq!(why(&market, &wish(), 3), None, "its offer is gone");
         market.observe(NOW, offer(3, Vec::new(), 50)).unwrap();
-        let lied = Some(Passed::Distrusted(Distrust::Garbage));
+        let lied = Some(Passed::Distrusted(AnswerDistrust::Garbage));
         assert_eq!(why(&market, &wish(), 3), lied);
     }
 

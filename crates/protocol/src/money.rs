@@ -96,7 +96,7 @@ impl Amount {
     /// Reads a decimal number of whole tokens such as `1.25` for a token with `decimals` decimals.
     ///
     /// # Errors
-    /// When the text is no plain decimal number, is too precise for the token, or too large.
+    /// When the text is not a plain decimal number, is too precise for the token, or too large.
     pub fn parse_decimal(text: &str, decimals: u8) -> Result<Self, AmountError> {
         let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
         let digits_only = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());

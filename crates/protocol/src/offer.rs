@@ -61,7 +61,7 @@ pub struct OfferedModel {
 /// What a device offers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offer {
-    /// Who offers.
+    /// The device that offers.
     pub device: DeviceId,
     /// The household that is paid.
     pub household: Address,

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use hearth_protocol::answer::payer::{Answer, Candidate, Departure, Effect, End, Event, Patience};
+use hearth_protocol::answer::payer::{
+    Asking as Machine, AskingEffect, AskingEvent, Candidate, Departure, End, Patience,
+};
 use hearth_protocol::answer::{
     AnswerId, AnswerRequest, PayerFrame, ProviderFrame, Receipt, Sampling, SignedReceipt,
 };
@@ -64,7 +66,7 @@ impl Habit {
 /// An answer that is being given.
 #[derive(Debug)]
 struct Asking {
-    machine: Answer,
+    machine: Machine,
     prompt_tokens: u32,
     asked_at: Timestamp,
     offers: BTreeMap<DeviceId, Offer>,
@@ -188,7 +190,7 @@ impl Payer {
             "answer {} is asked of {count}: {output_tokens} tokens",
             self.asked
         ));
-        let mut machine = Answer::new(request, candidates, patience);
+        let mut machine = Machine::new(request, candidates, patience);
         let mut out = Vec::new();
         machine.start(outside.now, &mut out);
         let asking = Asking {
@@ -247,9 +249,9 @@ impl Payer {
             return Ok(());
         };
         let event = match what {
-            Down::Frame(frame) => Event::Frame(Box::new(frame)),
-            Down::Closed { garbage } => Event::Closed { garbage },
-            Down::Unheard => Event::Unheard,
+            Down::Frame(frame) => AskingEvent::Frame(Box::new(frame)),
+            Down::Closed { garbage } => AskingEvent::Closed { garbage },
+            Down::Unheard => AskingEvent::Unheard,
         };
         self.tell(outside, id, event)
     }
@@ -304,7 +306,7 @@ impl Payer {
                 .get(&id)
                 .and_then(|asking| asking.machine.wake_at());
             if wake_at.is_some_and(|at| at <= outside.now) {
-                self.tell(outside, id, Event::Tick)?;
+                self.tell(outside, id, AskingEvent::Tick)?;
             }
         }
         Ok(())
@@ -317,7 +319,7 @@ impl Payer {
                 if let Some(asking) = self.asking.get_mut(&id) {
                     asking.is_cancelled = true;
                 }
-                self.tell(outside, id, Event::Cancel)
+                self.tell(outside, id, AskingEvent::Cancel)
             }
             None => Ok(()),
         }
@@ -339,7 +341,12 @@ impl Payer {
         self.purse.restart();
     }
 
-    fn tell(&mut self, outside: &mut Outside, id: AnswerId, event: Event) -> Result<(), Broken> {
+    fn tell(
+        &mut self,
+        outside: &mut Outside,
+        id: AnswerId,
+        event: AskingEvent,
+    ) -> Result<(), Broken> {
         let Some(asking) = self.asking.get_mut(&id) else {
             return Ok(());
         };
@@ -352,7 +359,7 @@ impl Payer {
         &mut self,
         outside: &mut Outside,
         id: AnswerId,
-        effects: Vec<Effect>,
+        effects: Vec<AskingEffect>,
     ) -> Result<(), Broken> {
         ensure(effects.len() <= 16, "bounded-work", || {
             format!("the payer does {} things at once", effects.len())
@@ -374,19 +381,21 @@ impl Payer {
         &mut self,
         outside: &mut Outside,
         id: AnswerId,
-        effect: Effect,
+        effect: AskingEffect,
     ) -> Result<(), Broken> {
         match effect {
-            Effect::Open { candidate, promise } => self.open(outside, id, *candidate, promise),
-            Effect::Send(frame) => {
+            AskingEffect::Open { candidate, promise } => {
+                self.open(outside, id, *candidate, promise)
+            }
+            AskingEffect::Send(frame) => {
                 self.send(outside, id, frame);
                 Ok(())
             }
-            Effect::Promise(amount) => {
+            AskingEffect::Promise(amount) => {
                 let event = self.promise(outside, id, amount)?;
                 self.tell(outside, id, event)
             }
-            Effect::Correct { required, promise } => {
+            AskingEffect::Correct { required, promise } => {
                 self.tally.corrected += 1;
                 let Some((purse, asking)) = self.of(id) else {
                     return Ok(());
@@ -396,18 +405,18 @@ impl Payer {
                 let corrected = corrected.and_then(|tab| purse.correct(outside, tab, &required));
                 let event = match corrected {
                     Ok(()) => self.promise(outside, id, promise)?,
-                    Err(why) => Event::NotPaid(why),
+                    Err(why) => AskingEvent::NotPaid(why),
                 };
                 self.tell(outside, id, event)
             }
-            Effect::Settle {
+            AskingEffect::Settle {
                 receipt,
                 settlement,
             } => self.settle(outside, id, &receipt, settlement.as_ref()),
-            Effect::Deliver(tokens) => self.deliver(outside, id, tokens.first, &tokens.ids),
-            Effect::Leave { candidate, why } => self.leave(outside, id, &candidate, why),
-            Effect::Prepare(_) | Effect::Make(_) => Ok(()),
-            Effect::Ended(end) => self.ended(outside, id, &end),
+            AskingEffect::Deliver(tokens) => self.deliver(outside, id, tokens.first, &tokens.ids),
+            AskingEffect::Leave { candidate, why } => self.leave(outside, id, &candidate, why),
+            AskingEffect::Prepare(_) | AskingEffect::Make(_) => Ok(()),
+            AskingEffect::Ended(end) => self.ended(outside, id, &end),
         }
     }
 
@@ -457,11 +466,11 @@ impl Payer {
                     "provider {seller} is asked on stream {}",
                     stream.0
                 ));
-                Event::Opened { payment, deposits }
+                AskingEvent::Opened { payment, deposits }
             }
             Err(why) => {
                 outside.say(format_args!("provider {seller} is not paid: {why}"));
-                Event::NotPaid(why)
+                AskingEvent::NotPaid(why)
             }
         };
         self.check_window(id)?;
@@ -473,21 +482,21 @@ impl Payer {
         outside: &mut Outside,
         id: AnswerId,
         amount: Amount,
-    ) -> Result<Event, Broken> {
+    ) -> Result<AskingEvent, Broken> {
         let Some((purse, asking)) = self.of(id) else {
-            return Ok(Event::NotOpened);
+            return Ok(AskingEvent::NotOpened);
         };
         let Some(tab) = asking.tab.as_mut() else {
-            return Ok(Event::NotPaid("no tab".to_owned()));
+            return Ok(AskingEvent::NotPaid("no tab".to_owned()));
         };
         let promised = purse.promise(outside, tab, amount);
         self.check_window(id)?;
         Ok(match promised {
             Ok((payment, deposits)) => {
                 self.tally.deposits += u64::from(deposits);
-                Event::Promised { payment, deposits }
+                AskingEvent::Promised { payment, deposits }
             }
-            Err(why) => Event::NotPaid(why),
+            Err(why) => AskingEvent::NotPaid(why),
         })
     }
 
@@ -581,7 +590,7 @@ impl Payer {
             && let Err(why) = purse.settle(tab, settlement)
         {
             outside.say(format_args!("a statement is not believed: {why}"));
-            return self.tell(outside, id, Event::Closed { garbage: true });
+            return self.tell(outside, id, AskingEvent::Closed { garbage: true });
         }
         Ok(())
     }

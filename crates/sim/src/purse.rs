@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use alloy_primitives::{Address, B256, Bytes, U256};
 use hearth_protocol::answer::Price;
 use hearth_protocol::channel::Voucher;
-use hearth_protocol::channel::payer::{Channel, Outcome, Promise, Record, Status};
+use hearth_protocol::channel::payer::{Outcome, PayerChannel, PayerRecord, Promise, Status};
 use hearth_protocol::eip712::{ChannelConfig, SettlementDomain, deposit_nonce};
 use hearth_protocol::id::{AssetId, ChannelId};
 use hearth_protocol::money::Amount;
@@ -46,7 +46,7 @@ pub(crate) struct Purse {
 /// A channel, and whom it is with.
 #[derive(Debug)]
 pub(crate) struct Held {
-    pub(crate) machine: Channel,
+    pub(crate) machine: PayerChannel,
     pub(crate) seller: SellerNumber,
     /// An answer is being paid from it.
     taken: bool,
@@ -134,7 +134,7 @@ impl Purse {
         };
         let id = self.domain().channel_id(&config);
         let held = Held {
-            machine: Channel::new(id, Record::new(config)),
+            machine: PayerChannel::new(id, PayerRecord::new(config)),
             seller,
             taken: false,
         };
@@ -471,7 +471,7 @@ impl Purse {
     /// Starts again from what is durable: nothing is under way any more.
     pub(crate) fn restart(&mut self) {
         for held in self.channels.values_mut() {
-            held.machine = Channel::new(held.machine.id(), held.machine.record().clone());
+            held.machine = PayerChannel::new(held.machine.id(), held.machine.record().clone());
             held.taken = false;
         }
     }

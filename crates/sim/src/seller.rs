@@ -15,7 +15,8 @@ use hearth_protocol::answer::{
 };
 use hearth_protocol::channel::OnchainState;
 use hearth_protocol::channel::provider::{
-    Channel, Effect, Event, Record, RequestId, Sight, Statement, Transacted,
+    ChannelEffect, ChannelEvent, PaymentStatement, ProviderChannel, ProviderRecord, RequestId,
+    Sight, Transacted,
 };
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::id::{AssetId, ChannelId};
@@ -90,8 +91,8 @@ impl Nature {
 #[derive(Debug)]
 struct Turn {
     channel: ChannelId,
-    record: Option<Record>,
-    leaving: Vec<Effect>,
+    record: Option<ProviderRecord>,
+    leaving: Vec<ChannelEffect>,
 }
 
 /// What generates.
@@ -118,7 +119,7 @@ struct Part {
 struct Charging {
     receipt: Box<SignedReceipt>,
     parts: Vec<Part>,
-    statement: Option<Statement>,
+    statement: Option<PaymentStatement>,
 }
 
 #[derive(Debug)]
@@ -167,8 +168,8 @@ pub(crate) struct Seller {
     pub(crate) is_up: bool,
     life: u64,
     requests: u64,
-    channels: BTreeMap<ChannelId, Channel>,
-    durable: BTreeMap<ChannelId, Record>,
+    channels: BTreeMap<ChannelId, ProviderChannel>,
+    durable: BTreeMap<ChannelId, ProviderRecord>,
     turns: VecDeque<Turn>,
     conversations: BTreeMap<StreamId, Conversation>,
     streams: BTreeMap<RequestId, StreamId>,
@@ -616,12 +617,12 @@ impl Seller {
         for part in conversation.parts {
             self.streams.remove(&part.request);
             let request = part.request;
-            self.feed(outside, part.channel, Event::Abort { request })?;
+            self.feed(outside, part.channel, ChannelEvent::Abort { request })?;
         }
         if let Some((part, _)) = conversation.admitting {
             self.streams.remove(&part.request);
             let request = part.request;
-            self.feed(outside, part.channel, Event::Abort { request })?;
+            self.feed(outside, part.channel, ChannelEvent::Abort { request })?;
         }
         Ok(())
     }
@@ -638,8 +639,8 @@ impl Seller {
             return Ok(());
         }
         let event = match answer {
-            Some((state, sight)) => Event::Onchain { state, sight },
-            None => Event::ReadFailed,
+            Some((state, sight)) => ChannelEvent::Onchain { state, sight },
+            None => ChannelEvent::ReadFailed,
         };
         self.feed(outside, channel, event)
     }
@@ -657,7 +658,7 @@ impl Seller {
             self.settle(outside, false)?;
         }
         for channel in self.channel_ids() {
-            self.feed(outside, channel, Event::Tick)?;
+            self.feed(outside, channel, ChannelEvent::Tick)?;
         }
         self.check_idle(outside)
     }
@@ -692,7 +693,7 @@ impl Seller {
                 return Ok(());
             };
             if self.followed.insert(channel, state) != Some(state) {
-                self.feed(outside, channel, Event::Onchain { state, sight })?;
+                self.feed(outside, channel, ChannelEvent::Onchain { state, sight })?;
             }
             // What the first reading saw is known of all.
             heard = heard.or(Some(sight));
@@ -715,7 +716,7 @@ impl Seller {
             }
             if let Some((state, sight)) = outside.look(channel) {
                 record.onchain = Some(state);
-                self.feed(outside, channel, Event::Onchain { state, sight })?;
+                self.feed(outside, channel, ChannelEvent::Onchain { state, sight })?;
             }
             let is_leaving = record
                 .onchain
@@ -728,7 +729,7 @@ impl Seller {
                 continue;
             }
             let max_claimable = row.voucher.max_claimable_amount;
-            self.feed(outside, channel, Event::Publish { max_claimable })?;
+            self.feed(outside, channel, ChannelEvent::Publish { max_claimable })?;
             self.write_all(outside)?;
             self.tally.claims += 1;
             let held = outside.chain.newest(channel).balance;
@@ -760,7 +761,7 @@ impl Seller {
                 })?;
                 self.claiming.remove(&channel);
                 if let Some((state, sight)) = outside.look(channel) {
-                    self.feed(outside, channel, Event::Onchain { state, sight })?;
+                    self.feed(outside, channel, ChannelEvent::Onchain { state, sight })?;
                 }
             }
         }
@@ -778,7 +779,7 @@ impl Seller {
                 }),
                 None => Err(ErrorCode::DepositTransaction),
             };
-            self.feed(outside, channel, Event::Done { request, outcome })?;
+            self.feed(outside, channel, ChannelEvent::Done { request, outcome })?;
         }
         Ok(())
     }
@@ -825,7 +826,7 @@ impl Seller {
         self.is_up = true;
         self.settled_at = outside.now;
         for (channel, record) in &self.durable {
-            let machine = Channel::restored(*channel, record.clone());
+            let machine = ProviderChannel::restored(*channel, record.clone());
             self.channels.insert(*channel, machine);
         }
     }

@@ -16,12 +16,6 @@ use syn::{Attribute, File, Ident, Item, UseTree};
 use super::types::is_for_tests;
 use super::{Source, Violation};
 
-/// The crates that still have a circle. The list may only get shorter: a crate without one must leave it.
-const KNOWN: &[&str] = &[];
-
-/// This file, which holds the list.
-const HERE: &str = "xtask/src/tidy/circles.rs";
-
 /// Where a module uses another.
 #[derive(Debug, Clone)]
 struct Place {
@@ -42,11 +36,6 @@ type Uses = BTreeMap<String, BTreeMap<String, Place>>;
 
 /// The circles of modules.
 pub(super) fn check(sources: &[Source]) -> Vec<Violation> {
-    check_but(sources, KNOWN)
-}
-
-/// The same but for the crates that are known, and the known crates that have none any more.
-fn check_but(sources: &[Source], known: &[&str]) -> Vec<Violation> {
     let mut crates: BTreeMap<PathBuf, Vec<(&Source, File)>> = BTreeMap::new();
     for source in sources {
         // What does not parse is told by the rule about functions.
@@ -56,27 +45,14 @@ fn check_but(sources: &[Source], known: &[&str]) -> Vec<Violation> {
             crates.entry(folder).or_default().push((source, file));
         }
     }
-    let mut known: BTreeSet<PathBuf> = known.iter().map(PathBuf::from).collect();
-    let mut violations = Vec::new();
-    for (folder, files) in &crates {
-        let circles = circles(&uses(folder, files));
-        if !circles.is_empty() && known.remove(folder) {
-            continue;
-        }
-        violations.extend(circles.iter().map(|circle| told(circle)));
-    }
-    for folder in known {
-        let message = format!(
-            "{} has no circle any more: take it from the list",
-            folder.display()
-        );
-        violations.push(Violation::new(Path::new(HERE), 0, message));
-    }
-    violations
+    let circles = crates
+        .iter()
+        .flat_map(|(folder, files)| circles(&uses(folder, files)));
+    circles.filter_map(|circle| told(&circle)).collect()
 }
 
-/// The violation of a circle, at the use that begins it.
-fn told(circle: &[Step]) -> Violation {
+/// The violation of a circle, at the use that begins it; `None` where it has no step.
+fn told(circle: &[Step]) -> Option<Violation> {
     let says = |Step { from, to, place }: &Step| {
         let Place { path, line } = place;
         format!("`{from}` uses `{to}` ({}:{line})", path.display())
@@ -86,10 +62,8 @@ fn told(circle: &[Step]) -> Violation {
         "modules use each other in a circle: {}: move what both need to where both see it",
         steps.join(", ")
     );
-    match circle.first() {
-        Some(Step { place, .. }) => Violation::new(&place.path, place.line, message),
-        None => Violation::new(Path::new(HERE), 0, message),
-    }
+    let Step { place, .. } = circle.first()?;
+    Some(Violation::new(&place.path, place.line, message))
 }
 
 /// Who uses whom in a crate.
@@ -396,19 +370,12 @@ fn reached<'a>(uses: &'a Uses, start: &str) -> BTreeSet<&'a str> {
 mod tests {
     use super::*;
 
-    fn found_but(files: &[(&str, &str)], known: &[&str]) -> Vec<String> {
+    fn found(files: &[(&str, &str)]) -> Vec<String> {
         let sources: Vec<Source> = files
             .iter()
             .map(|(path, text)| Source::sample(path, *text))
             .collect();
-        check_but(&sources, known)
-            .iter()
-            .map(ToString::to_string)
-            .collect()
-    }
-
-    fn found(files: &[(&str, &str)]) -> Vec<String> {
-        found_but(files, &[])
+        check(&sources).iter().map(ToString::to_string).collect()
     }
 
     const BACK: (&str, &str) = (
@@ -517,19 +484,5 @@ mod tests {
                 "{path}"
             );
         }
-    }
-
-    #[test]
-    fn a_known_crate_is_let_be_until_its_circle_is_open() {
-        let one = |text| ("crates/a/src/one.rs", text);
-        let known = ["crates/a"];
-        let circle = [one("use crate::two::Thing;"), BACK];
-        assert_eq!(found_but(&circle, &known), Vec::<String>::new());
-        let opened = found_but(&[one(""), BACK], &known);
-        assert_eq!(opened.len(), 1, "{opened:?}");
-        assert!(
-            opened[0].contains("crates/a has no circle any more"),
-            "{opened:?}"
-        );
     }
 }

@@ -120,7 +120,6 @@ pub(crate) fn run() -> Result<()> {
     let metadata = workspace::metadata(&root)?;
     let mut violations = layout::names(&files);
     violations.extend(sources.iter().flat_map(of_file));
-    violations.extend(sources::check(&sources));
     violations.extend(types::check(&sources));
     violations.extend(circles::check(&sources));
     violations.extend(edges::check(&metadata, &root));
@@ -164,6 +163,7 @@ fn of_file(source: &Source) -> Vec<Violation> {
             violations.extend(functions::rust(source));
             violations.extend(confined::check(source));
             violations.extend(logs::check(source));
+            violations.extend(sources::check(source));
         }
         "sol" => violations.extend(functions::solidity(source)),
         "toml" => violations.extend(layout::lints(source)),
@@ -195,6 +195,8 @@ mod tests {
     fn every_kind_of_file_reaches_its_rules() {
         let long = format!("fn f() {{\n{}}}\n", "    g();\n".repeat(70));
         assert_eq!(of_file(&Source::sample("a.rs", long)).len(), 1);
+        let telling = "#[derive(Error)]\n#[error(\"{0}\")]\nstruct Broken(#[source] io::Error);\n";
+        assert_eq!(of_file(&Source::sample("a.rs", telling)).len(), 1);
         let long = format!("function f() public {{\n{}}}\n", "    g();\n".repeat(70));
         assert_eq!(of_file(&Source::sample("a.sol", long)).len(), 1);
         let manifest = "[package]\nname = \"x\"\n";

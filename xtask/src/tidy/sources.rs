@@ -3,81 +3,30 @@
 //! This is about what derives `Error`: a variant (or a structure) with a cause, which is the field marked `#[source]` or
 //! `#[from]` or called `source`, and a text `#[error("…")]` in which that field stands.
 
-use std::path::Path;
-
 use proc_macro2::TokenTree;
 use syn::visit::{self, Visit};
 use syn::{Attribute, Field, Fields, Meta};
 
 use super::{Source, Violation};
 
-/// The errors that still do, by their file. The list may only get shorter: what is mended must leave it.
-const KNOWN: &[(&str, &str)] = &[
-    ("crates/node/src/explorer.rs", "ExploreError::Chain"),
-    ("crates/node/src/home.rs", "HomeError::Io"),
-    ("crates/node/src/home/config.rs", "ConfigError::Io"),
-    ("crates/node/src/device.rs", "UpError::Model"),
-    ("crates/node/src/owner/client.rs", "ClientError::Silent"),
-    ("crates/node/src/api_keys.rs", "KeysError::Io"),
-    ("crates/node/src/models.rs", "ModelError::Catalogue"),
-    ("crates/node/src/models.rs", "ModelError::Io"),
-    ("crates/node/src/local_chain.rs", "LocalChainError::Chain"),
-    ("crates/node/src/local_chain.rs", "LocalChainError::Journal"),
-    ("crates/node/src/local_chain.rs", "LocalChainError::Port"),
-    ("crates/node/src/http.rs", "ListenError"),
-    ("crates/node/src/trade/service.rs", "ServeError::Chain"),
-    ("crates/node/src/wallet/send.rs", "TransferError::Chain"),
-    ("crates/payments/src/proxy.rs", "ChargeFault::NotAnAmount"),
-    ("crates/payments/src/purse.rs", "PayError::Correction"),
-    ("crates/payments/src/purse.rs", "PayError::Distrust"),
-    ("crates/payments/src/purse.rs", "PayError::Http"),
-    ("crates/payments/src/purse.rs", "PayError::Randomness"),
-];
-
 /// The errors that print their cause.
-pub(super) fn check(sources: &[Source]) -> Vec<Violation> {
-    check_but(sources, KNOWN)
-}
-
-/// The same but for those that are known, and the known ones that are mended.
-fn check_but(sources: &[Source], known: &[(&str, &str)]) -> Vec<Violation> {
-    let mut printing = Vec::new();
-    for source in sources.iter().filter(|source| source.extension() == "rs") {
-        // What does not parse is told by the rule about functions.
-        if let Ok(file) = syn::parse_file(&source.text) {
-            let mut errors = Errors::default();
-            errors.visit_file(&file);
-            let found = errors.printing.into_iter();
-            printing.extend(found.map(|error| (source.path.as_path(), error)));
-        }
-    }
-    let is_known = |path: &Path, name: &str| {
-        let known = &mut known.iter();
-        known.any(|(at, error)| path == Path::new(at) && name == *error)
+pub(super) fn check(source: &Source) -> Vec<Violation> {
+    // What does not parse is told by the rule about functions.
+    let Ok(file) = syn::parse_file(&source.text) else {
+        return Vec::new();
     };
-    let mut violations = Vec::new();
-    for (path, Printing { name, cause, line }) in &printing {
-        if !is_known(path, name) {
+    let mut errors = Errors::default();
+    errors.visit_file(&file);
+    let found = errors.printing.into_iter();
+    found
+        .map(|Printing { name, cause, line }| {
             let message = format!(
                 "`{name}` prints the cause that it holds: leave `{cause}` out of its text, since a chain of errors shows it"
             );
-            violations.push(Violation::new(path, *line, message));
-        }
-    }
-    for (at, error) in known {
-        let is_there =
-            |(path, found): &(&Path, Printing)| *path == Path::new(at) && found.name == *error;
-        if !printing.iter().any(is_there) {
-            let message =
-                format!("`{error}` of {at} prints no cause any more: take it from the list");
-            violations.push(Violation::new(Path::new(HERE), 0, message));
-        }
-    }
-    violations
+            Violation::new(&source.path, line, message)
+        })
+        .collect()
 }
-
-/// This file, which holds the list.
-const HERE: &str = "xtask/src/tidy/sources.rs";
 
 /// An error that prints its cause.
 struct Printing {
@@ -179,15 +128,23 @@ fn placeholders(text: &str) -> impl Iterator<Item = String> {
     })
 }
 
-/// Whether `.field` stands among the arguments of a text.
+/// Whether a field stands among the arguments of a text: behind a dot that follows nothing, or a named one by itself.
 fn is_argument(arguments: &[TokenTree], field: &str) -> bool {
     let is_dot = |token: &TokenTree| matches!(token, TokenTree::Punct(dot) if dot.as_char() == '.');
-    arguments.windows(3).any(|three| {
-        let begins = !matches!(
-            three[0],
-            TokenTree::Ident(_) | TokenTree::Group(_) | TokenTree::Literal(_)
-        );
-        begins && is_dot(&three[1]) && three[2].to_string() == field
+    let is_value = |token: &TokenTree| !matches!(token, TokenTree::Punct(_));
+    arguments.iter().enumerate().any(|(index, token)| {
+        if let TokenTree::Group(group) = token {
+            let inner: Vec<TokenTree> = group.stream().into_iter().collect();
+            return is_argument(&inner, field);
+        }
+        let before = &arguments[..index];
+        let is_field = match before {
+            // A field of something else has the name.
+            [.., owner, dot] if is_dot(dot) && is_value(owner) => false,
+            [.., dot] if is_dot(dot) => true,
+            _ => matches!(token, TokenTree::Ident(_)),
+        };
+        is_field && token.to_string() == field
     })
 }
 
@@ -197,7 +154,7 @@ mod tests {
 
     fn found(variant: &str) -> Vec<String> {
         let text = format!("#[derive(Debug, thiserror::Error)]\nenum Broken {{\n{variant}\n}}\n");
-        let violations = check_but(&[Source::sample("a.rs", text)], &[]);
+        let violations = check(&Source::sample("a.rs", text));
         violations.iter().map(ToString::to_string).collect()
     }
 
@@ -211,6 +168,8 @@ mod tests {
             "#[error(\"it broke: {why:#}\")] Io { #[source] why: io::Error, path: PathBuf },",
             "#[error(\"it broke: {}\", .0)] Io(#[from] io::Error),",
             "#[error(\"{} broke: {}\", .path.display(), .source)] Io { path: PathBuf, source: io::Error },",
+            "#[error(\"it broke: {}\", reason(source))] Io { source: io::Error },",
+            "#[error(\"it broke: {}\", short(.0))] Io(#[from] io::Error),",
         ] {
             let found = found(variant);
             assert_eq!(found.len(), 1, "{variant}: {found:?}");
@@ -220,7 +179,7 @@ mod tests {
             );
         }
         let text = "#[derive(Debug, Error)]\n#[error(\"it broke: {0}\")]\nstruct Broken(#[source] io::Error);\n";
-        assert_eq!(check_but(&[Source::sample("a.rs", text)], &[]).len(), 1);
+        assert_eq!(check(&Source::sample("a.rs", text)).len(), 1);
     }
 
     #[test]
@@ -231,6 +190,8 @@ mod tests {
             "#[error(\"{0} broke\")] Io(String, #[source] io::Error),",
             "#[error(\"{path} broke {{source}}\")] Io { path: String, source: io::Error },",
             "#[error(\"{} broke\", .path.display())] Io { path: PathBuf, source: io::Error },",
+            "#[error(\"{} broke\", .origin.source)] Io { origin: Place, source: io::Error },",
+            "#[error(\"{} broke\", short(.0.1))] Io(Place, #[source] io::Error),",
             "#[error(\"it broke: {0}\")] Io(io::Error),",
             "#[error(\"it broke: {reason}\")] Io { reason: String },",
         ] {
@@ -241,27 +202,6 @@ mod tests {
     #[test]
     fn only_what_derives_an_error_is_looked_at() {
         let text = "#[derive(Debug)]\nenum Other { #[error(\"{0}\")] Io(#[from] io::Error) }\n";
-        assert_eq!(check_but(&[Source::sample("a.rs", text)], &[]), []);
-    }
-
-    #[test]
-    fn a_known_one_is_let_be_until_it_is_mended() {
-        let known = [("a.rs", "Broken::Io")];
-        let text = |words: &str| {
-            format!(
-                "#[derive(Debug, Error)]\nenum Broken {{ #[error(\"{words}\")] Io(#[from] io::Error) }}\n"
-            )
-        };
-        let bad = text("it broke: {0}");
-        assert_eq!(check_but(&[Source::sample("a.rs", &*bad)], &known), []);
-        let elsewhere = [Source::sample("a.rs", &*bad), Source::sample("b.rs", &*bad)];
-        let found = check_but(&elsewhere, &known);
-        assert!(found[0].to_string().starts_with("b.rs:2: "), "{found:?}");
-        let mended = check_but(&[Source::sample("a.rs", text("it broke"))], &known);
-        assert_eq!(mended.len(), 1);
-        assert!(
-            mended[0].to_string().contains("take it from the list"),
-            "{mended:?}"
-        );
+        assert_eq!(check(&Source::sample("a.rs", text)), []);
     }
 }

@@ -1,32 +1,14 @@
 //! A public type has a name that no other public type of its crate has, so that a name means one thing wherever it stands.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use syn::{Attribute, Item, Meta, Visibility};
 
 use super::{Source, Violation};
 
-/// The names that still stand twice, by crate. The list may only get shorter: a name that stands once must leave it.
-const KNOWN: &[(&str, &str)] = &[
-    ("crates/protocol", "Channel"),
-    ("crates/protocol", "Distrust"),
-    ("crates/protocol", "Effect"),
-    ("crates/protocol", "Event"),
-    ("crates/protocol", "Record"),
-    ("crates/protocol", "Statement"),
-];
-
-/// This file, which holds the list.
-const HERE: &str = "xtask/src/tidy/types.rs";
-
 /// The public types whose names stand twice in one crate. Types that only tests have do not count.
 pub(super) fn check(sources: &[Source]) -> Vec<Violation> {
-    check_but(sources, KNOWN)
-}
-
-/// The same but for those that are known, and the known names that stand once by now.
-fn check_but(sources: &[Source], known: &[(&str, &str)]) -> Vec<Violation> {
     let mut places: BTreeMap<(PathBuf, String), Vec<(&Path, usize)>> = BTreeMap::new();
     for source in sources {
         let Some(folder) = source.crate_folder() else {
@@ -43,18 +25,11 @@ fn check_but(sources: &[Source], known: &[(&str, &str)]) -> Vec<Violation> {
             found.push((&source.path, line));
         }
     }
-    let mut known: BTreeSet<(PathBuf, String)> = known
-        .iter()
-        .map(|(folder, name)| (PathBuf::from(folder), (*name).to_owned()))
-        .collect();
     let mut violations = Vec::new();
     for (key, found) in &places {
         let [(first, first_line), others @ ..] = found.as_slice() else {
             continue;
         };
-        if others.is_empty() || known.remove(key) {
-            continue;
-        }
         for (path, line) in others {
             let message = format!(
                 "the public type `{}` has the name of the one at {}:{first_line}: say how the two differ",
@@ -63,13 +38,6 @@ fn check_but(sources: &[Source], known: &[(&str, &str)]) -> Vec<Violation> {
             );
             violations.push(Violation::new(path, *line, message));
         }
-    }
-    for (folder, name) in known {
-        let message = format!(
-            "`{name}` of {} stands once by now: take it from the list",
-            folder.display()
-        );
-        violations.push(Violation::new(Path::new(HERE), 0, message));
     }
     violations
 }
@@ -114,10 +82,7 @@ mod tests {
             .iter()
             .map(|(path, text)| Source::sample(path, *text))
             .collect();
-        check_but(&sources, &[])
-            .iter()
-            .map(ToString::to_string)
-            .collect()
+        check(&sources).iter().map(ToString::to_string).collect()
     }
 
     #[test]
@@ -167,20 +132,5 @@ mod tests {
         ] {
             assert_eq!(found(&[one, other]), Vec::<String>::new(), "{other:?}");
         }
-    }
-
-    #[test]
-    fn a_known_one_is_let_be_until_it_is_renamed() {
-        let known = [("crates/a", "Report")];
-        let sample = |path: &str, name: &str| Source::sample(path, format!("pub struct {name};"));
-        let one = || sample("crates/a/src/one.rs", "Report");
-        let twice = [one(), sample("crates/a/src/two.rs", "Report")];
-        assert_eq!(check_but(&twice, &known), []);
-        let renamed = check_but(&[one(), sample("crates/a/src/two.rs", "Summary")], &known);
-        assert_eq!(renamed.len(), 1);
-        assert!(
-            renamed[0].to_string().contains("take it from the list"),
-            "{renamed:?}"
-        );
     }
 }

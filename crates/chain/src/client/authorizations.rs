@@ -25,7 +25,7 @@ pub struct AuthorizedTransfer {
 }
 
 impl ChainClient {
-    /// The transaction in which `token` carried out the authorization of `transfer`, whoever sent it; nothing where the
+    /// The transaction in which `token` carried out the authorization of `transfer`, from any sender; nothing where the
     /// newest blocks have none.
     ///
     /// # Errors

@@ -82,7 +82,7 @@ impl WireBlock {
     }
 }
 
-/// Who sent a transaction of a block, and with which nonce.
+/// The sender of a transaction of a block, and its nonce.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlockTransaction {
     /// Hash of the transaction.
@@ -146,7 +146,7 @@ impl From<WireReceipt> for TxReceipt {
 /// A call or transaction as a question: what would happen?
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TxRequest {
-    /// Who calls.
+    /// The account that calls.
     pub from: Option<Address>,
     /// Whom; `None` creates a contract.
     pub to: Option<Address>,

@@ -40,7 +40,7 @@ pub enum GenesisCode {
 /// A call made once, in order, after all contracts are placed; it must succeed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GenesisCall {
-    /// Who calls.
+    /// The account that calls.
     pub from: Address,
     /// The contract called.
     pub to: Address,
@@ -78,7 +78,7 @@ pub enum GenesisError {
         "the call from {from} to {to} failed ({reason}); check its input and that the contract stands there"
     )]
     Call {
-        /// Who called.
+        /// The account that called.
         from: Address,
         /// Whom.
         to: Address,

@@ -112,7 +112,7 @@ impl EventIndex {
     /// Follows the chain until it cannot go on. Dropping the future at any point loses nothing.
     ///
     /// # Errors
-    /// [`IndexError`]; an endpoint that is only slow, busy or behind is no error, and is asked again.
+    /// [`IndexError`]; an endpoint that is only slow, busy or behind is not an error, and is asked again.
     pub fn run(self) -> BoxFuture<'static, Result<(), IndexError>> {
         Box::pin(self.follow())
     }

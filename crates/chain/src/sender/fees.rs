@@ -1,6 +1,6 @@
 //! What to offer for gas, and how to outbid oneself.
 //!
-//! EIP-1559: a transaction names the most it pays per unit of gas and the part of it that goes to whoever builds the
+//! EIP-1559: a transaction names the most it pays per unit of gas and the part of it that goes to the builder of the
 //! block. Twice the base fee leaves room for six full blocks in a row (1.125^6 = 2.03). On a chain whose base fee and
 //! gas price are both zero, such as the embedded one, both are zero. Fees are in wei per unit of gas throughout.
 

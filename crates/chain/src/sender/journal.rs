@@ -4,7 +4,7 @@
 //! every transaction that can be in the chain, and the same intent submitted again leads to the same transaction.
 //! Entries of finished intents stay until the caller says that it will not ask again ([`Journal::forget`]).
 //!
-//! Intents that were only queued are deliberately not written: whoever wants them asks again after a restart.
+//! Intents that were only queued are deliberately not written: a caller that wants them asks again after a restart.
 
 use std::{fmt, sync::Arc};
 

@@ -20,7 +20,7 @@ pub(crate) const DELAY_S: u64 = 3_600;
 /// Atomic units that the payer starts with.
 pub(crate) const PAYER_FUNDS: u128 = 1_000_000_000_000;
 
-/// Who sends or signs.
+/// An account that sends or signs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Role {
     Payer,

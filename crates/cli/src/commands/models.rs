@@ -111,7 +111,7 @@ pub(crate) async fn run(
                         println!("{name}: {reason}");
                     }
                     let mut given_up = |error: &ModelError| {
-                        eprintln!("{error}");
+                        eprintln!("{}", error.with_causes());
                     };
                     models.get_best(&watch, &mut given_up).await?
                 }

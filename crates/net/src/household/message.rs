@@ -124,7 +124,9 @@ fn bounded<M: HouseholdMessage>(message: &M) -> Result<(), HouseholdMessageError
 mod tests {
     use std::collections::BTreeMap;
 
-    use hearth_protocol::household::{InviteTicket, JoinRefusal, KinProof, Secret, Statement};
+    use hearth_protocol::household::{
+        HouseholdStatement, InviteTicket, JoinRefusal, KinProof, Secret,
+    };
     use hearth_protocol::offer::DeviceId;
     use serde_json::Value;
 
@@ -150,7 +152,7 @@ mod tests {
     }
 
     /// Every statement of the vectors, by its name there.
-    fn statements() -> BTreeMap<String, Statement> {
+    fn statements() -> BTreeMap<String, HouseholdStatement> {
         let vectors = good();
         let named = list(&vectors, "statements").iter().map(|one| {
             let statement = postcard::from_bytes(&bytes(&one["bytes"])).unwrap();
@@ -159,7 +161,7 @@ mod tests {
         named.collect()
     }
 
-    fn told(vector: &Value) -> Vec<Statement> {
+    fn told(vector: &Value) -> Vec<HouseholdStatement> {
         let known = statements();
         let names = vector["statements"].as_array().unwrap();
         let find = |name: &Value| known[name.as_str().unwrap()].clone();

@@ -1,4 +1,4 @@
-//! Who is answered about the household at once, as a machine without clock or I/O.
+//! Which devices are answered about the household at once, as a machine without clock or I/O.
 //!
 //! Each of the household's devices has places of its own, so that what concerns it (a removal)
 //! spreads whatever strangers do. Strangers share a few, one for each device and some for each site,
@@ -16,7 +16,7 @@ use crate::origin::Origin;
 /// A place; never used twice.
 pub(super) type Seat = u64;
 
-/// Who asks.
+/// A device that asks.
 #[derive(Debug, Clone)]
 pub(super) struct Guest {
     pub(super) device: DeviceId,
@@ -28,11 +28,11 @@ pub(super) struct Guest {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Sat {
     pub(super) seat: Seat,
-    /// Who lost a place.
+    /// The device that lost its place.
     pub(super) left: Option<Seat>,
 }
 
-/// Who is being answered, the one who came first at the front.
+/// The devices that are being answered, the one that came first at the front.
 #[derive(Debug, Default)]
 pub(super) struct Seats {
     taken: BTreeMap<Seat, (Guest, u64)>,
@@ -52,7 +52,7 @@ impl Seats {
         Some(Sat { seat, left })
     }
 
-    /// Who must go for `guest`, if anybody must; nothing where nobody can.
+    /// Which device must go for `guest`, if any must; nothing where none can.
     fn room(&self, now_ms: u64, guest: &Guest) -> Option<Option<Seat>> {
         // A stranger that asks again has given up its question before.
         let of_device = self.taken.values();

@@ -175,7 +175,7 @@ impl Hub {
                 let _ = self.forwards.try_send(bytes);
             }
             Effect::Tell(change) => {
-                // Nobody listening is no fault.
+                // It is not a fault that nobody listens.
                 let _ = self.changes.send(change);
             }
             Effect::Locate(address) => self.relocate(address),
@@ -433,8 +433,8 @@ impl Driver {
         }
     }
 
-    /// Gossip closes a topic whose events are not taken fast enough; whoever was a neighbour then
-    /// is one again.
+    /// Gossip closes a topic whose events are not taken fast enough; the neighbours of before
+    /// are neighbours again.
     async fn subscribe_again(&self, state: &mut Running) -> bool {
         sleep(SUBSCRIBE_AGAIN).await;
         let neighbours = state.neighbours.iter();

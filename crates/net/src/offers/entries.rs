@@ -122,7 +122,7 @@ impl Entries {
         Some(entry)
     }
 
-    /// Keeps what a device offers, whoever floods the table; of very many such devices, the last
+    /// Keeps what a device offers, however the table is flooded; of very many such devices, the last
     /// ones.
     pub(super) fn keep(&mut self, device: DeviceId) {
         let forgotten = self.dealt_with.note(device);

@@ -12,7 +12,7 @@
 //! - signature checks by their rate in total;
 //! - each neighbour by the messages it delivers and by those among them that no honest neighbour
 //!   delivers. Every device forwards only what it found valid, so a forgery is the fault of
-//!   whoever delivered it.
+//!   the device that delivered it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -63,7 +63,7 @@ type Bringer<'a> = (DeviceId, &'a Origin);
 pub enum Effect {
     /// Send these bytes to every neighbour.
     Forward(Vec<u8>),
-    /// Tell whoever listens.
+    /// Tell those who listen.
     Tell(OfferChange),
     /// The device is here now.
     Locate(PeerAddress),

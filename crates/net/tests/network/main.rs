@@ -279,7 +279,7 @@ async fn a_private_network_hears_only_its_own() {
         matches!(refused, Err(JoinError::OtherNetwork)),
         "{refused:?}"
     );
-    // Whoever leaves the secret out of the ticket gets no further.
+    // A device that leaves the secret out of the ticket gets no further.
     ticket.network_secret = None;
     let refused = soon("the refusal", stranger.network.join(&ticket)).await;
     let refused = refused.unwrap_err();

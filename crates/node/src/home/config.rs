@@ -52,7 +52,7 @@ const NAME_BYTES_MAX: usize = 32;
 #[non_exhaustive]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("the configuration {} cannot be read: {source}", path.display())]
+    #[error("the configuration {} cannot be read", path.display())]
     Io {
         /// Where.
         path: PathBuf,

@@ -17,8 +17,8 @@ use hearth_net::{AnswersHousehold, HouseholdAskError, JoinError, Network, PeerAd
 use hearth_payments::store::{Batch, Store, StoreError, Table};
 use hearth_payments::till::Tasks;
 use hearth_protocol::household::{
-    Household, HouseholdAsk, HouseholdError, HouseholdReply, InviteTicket, JoinRefusal, KinProof,
-    Secret, SignedCertificate, Standing, Statement, is_device_name,
+    Household, HouseholdAsk, HouseholdError, HouseholdReply, HouseholdStatement, InviteTicket,
+    JoinRefusal, KinProof, Secret, SignedCertificate, Standing, is_device_name,
 };
 use hearth_protocol::offer::DeviceId;
 use hearth_protocol::signature::Signature;
@@ -146,8 +146,8 @@ enum Order {
     Invite(u64, Done<InviteTicket>),
     Answer(DeviceId, HouseholdAsk, oneshot::Sender<HouseholdReply>),
     MayJoin(Address, Done<()>),
-    Adopt(Address, Vec<Statement>, Done<()>),
-    Told(DeviceId, Vec<Statement>),
+    Adopt(Address, Vec<HouseholdStatement>, Done<()>),
+    Told(DeviceId, Vec<HouseholdStatement>),
     Remove(String, Done<()>),
     Leave(Done<()>),
 }
@@ -616,7 +616,7 @@ impl Keeper {
                 Ok(_) if next.is_member(now, &device) => Ok(next.told_to(now, &device)),
                 // One that was removed is told so, and nothing else.
                 Ok(_) => match next.roster().removal(&device) {
-                    Some(removal) => Ok(vec![Statement::Removal(removal.clone())]),
+                    Some(removal) => Ok(vec![HouseholdStatement::Removal(removal.clone())]),
                     None => Err(JoinRefusal::Stranger),
                 },
             },

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use hearth_api::error::ErrorBody;
+use hearth_causes::WithCauses;
 use hearth_payments::purse;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -26,7 +27,7 @@ pub enum ClientError {
     #[error("no node runs with this data folder")]
     NotUp,
     /// The one that is said to run does not answer.
-    #[error("the node at {url} does not answer: {source}")]
+    #[error("the node at {url} does not answer")]
     Silent {
         /// Where it should be.
         url: String,
@@ -227,12 +228,12 @@ struct OpenAiError {
     code: Option<String>,
 }
 
-fn unreadable(error: &dyn std::fmt::Display) -> ClientError {
-    ClientError::Unreadable(error.to_string())
+fn unreadable(reason: &dyn std::fmt::Display) -> ClientError {
+    ClientError::Unreadable(reason.to_string())
 }
 
 fn understood<T: DeserializeOwned>(body: &[u8]) -> Result<T, ClientError> {
-    serde_json::from_slice(body).map_err(|error| unreadable(&error))
+    serde_json::from_slice(body).map_err(|error| unreadable(&error.with_causes()))
 }
 
 /// The body of an answer, or the error that it says.
@@ -241,7 +242,7 @@ async fn read(response: reqwest::Response) -> Result<Vec<u8>, ClientError> {
     let mut body = Vec::new();
     let mut stream = response.bytes_stream();
     while let Some(chunk) = stream.next().await {
-        let chunk = chunk.map_err(|error| unreadable(&error))?;
+        let chunk = chunk.map_err(|error| unreadable(&error.with_causes()))?;
         if body.len() + chunk.len() > REPLY_BYTES_MAX {
             return Err(unreadable(&"it is too long"));
         }

@@ -20,6 +20,7 @@ use std::time::Duration;
 use alloy_primitives::Address;
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream};
+use hearth_causes::WithCauses;
 use hearth_environment::Environment;
 use hearth_models::asker::Asker;
 use hearth_models::gguf::Header;
@@ -385,14 +386,14 @@ impl Payer {
             }
         }
         let model = offered.ok_or_else(|| nobody("nobody offers the model".to_owned()))?;
-        let failed = |error: std::io::Error| AskError::Failed(error.to_string());
+        let failed = |error: std::io::Error| AskError::Failed(error.with_causes().to_string());
         std::fs::create_dir_all(&parts.heads_folder).map_err(failed)?;
         let path = parts.heads_folder.join(format!("{weights}.gguf"));
         let (bytes, head_bytes) = (model.weights_bytes, model.head_bytes);
         network
             .fetch_head(*weights, bytes, head_bytes, &from, &path)
             .await
-            .map_err(|error| nobody(error.to_string()))?;
+            .map_err(|error| nobody(error.with_causes().to_string()))?;
         // What came is what its hash says, and still the work of a stranger.
         let checked = {
             let path = path.clone();
@@ -400,8 +401,8 @@ impl Payer {
         };
         match checked {
             Ok(Ok(_)) => {}
-            Ok(Err(error)) => return Err(nobody(error.to_string())),
-            Err(error) => return Err(nobody(error.to_string())),
+            Ok(Err(error)) => return Err(nobody(error.with_causes().to_string())),
+            Err(error) => return Err(nobody(error.with_causes().to_string())),
         }
         // What others call it is not what this household calls it.
         parts.readers.add(ModelFile {
@@ -577,7 +578,8 @@ impl Answerer for Payer {
     fn receipts(&self, answer: AnswerId) -> BoxFuture<'_, Result<Vec<SignedReceipt>, AskError>> {
         Box::pin(async move {
             let purchases = self.purchases(answer);
-            let purchases = purchases.map_err(|error| AskError::Failed(error.to_string()))?;
+            let purchases =
+                purchases.map_err(|error| AskError::Failed(error.with_causes().to_string()))?;
             Ok(purchases.into_iter().map(|stored| stored.receipt).collect())
         })
     }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use futures::future::BoxFuture;
+use hearth_causes::WithCauses;
 use hearth_chain::client::{Carrier, CarryError};
 use hearth_net::{Network, PeerAddress};
 use tokio::sync::watch;
@@ -47,7 +48,7 @@ impl Carrier for GuestLine {
             let network = self.network().await.ok_or_else(away)?;
             let asked = network.ask_chain(&self.host, &request).await;
             asked.map_err(|error| {
-                let words = error.to_string();
+                let words = error.with_causes().to_string();
                 if error.is_retryable() {
                     CarryError::Away(words)
                 } else {

@@ -78,7 +78,7 @@ pub enum ServeError {
     #[error(transparent)]
     Till(#[from] OpenTillError),
     /// The chain failed.
-    #[error("the chain could not be asked: {0}")]
+    #[error("the chain could not be asked")]
     Chain(#[from] ChainError),
     /// What was asked for makes no sense.
     #[error("{0}")]

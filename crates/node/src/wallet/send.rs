@@ -7,6 +7,7 @@ use alloy_sol_types::SolCall;
 use futures::future::BoxFuture;
 use hearth_api::money::Money;
 use hearth_api::wallet::Sent;
+use hearth_causes::WithCauses;
 use hearth_chain::bindings::TestDollar::transferCall;
 use hearth_chain::client::ChainError;
 use hearth_chain::sender::{
@@ -108,7 +109,7 @@ pub enum TransferError {
     #[error(transparent)]
     Access(#[from] AccessError),
     /// The chain said something that cannot be used.
-    #[error("the chain could not be asked: {0}")]
+    #[error("the chain could not be asked")]
     Chain(#[from] ChainError),
     /// There is not enough.
     #[error("the account holds {held} {symbol}, which is less than {wanted}")]
@@ -264,7 +265,7 @@ impl TransferPlan {
         let client = self.access.client.clone();
         let id = fresh_id(&**client.environment())?;
         let (sender, task) = Sender::new(client, signer, Arc::new(journal), config)
-            .map_err(|error| TransferError::Journal(error.to_string()))?;
+            .map_err(|error| TransferError::Journal(error.with_causes().to_string()))?;
         let submit = sender.submit(id, self.intent());
         let receipt = tokio::select! {
             outcome = submit => outcome?,
@@ -353,8 +354,8 @@ fn fresh_id(environment: &dyn Environment) -> Result<IntentId, TransferError> {
 fn open_journal(home: &Home) -> Result<RedbJournal, TransferError> {
     let failed = |error: String| TransferError::Journal(error);
     let database = redb::Database::create(home.store_path(Part::Wallet))
-        .map_err(|error| failed(error.to_string()))?;
-    RedbJournal::new(Arc::new(database)).map_err(|error| failed(error.to_string()))
+        .map_err(|error| failed(error.with_causes().to_string()))?;
+    RedbJournal::new(Arc::new(database)).map_err(|error| failed(error.with_causes().to_string()))
 }
 
 #[cfg(test)]

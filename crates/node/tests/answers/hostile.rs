@@ -6,7 +6,7 @@ use hearth_node::roles::served::Served;
 use hearth_payments::purse::{Purse, Tab};
 use hearth_payments::signing::sign;
 use hearth_protocol::answer::frame::RefusalCode;
-use hearth_protocol::answer::payer::Distrust;
+use hearth_protocol::answer::payer::AnswerDistrust;
 use hearth_protocol::answer::{
     AnswerId, AnswerRequest, PayerFrame, ProviderFrame, Receipt, Sampling, SignedReceipt, Spec,
     StopReason, Tokens,
@@ -402,9 +402,9 @@ async fn a_provider_that_lies_or_stalls_is_left_and_charges_nothing() {
     let shop = world.shop(2, vec![price()]).await;
     for (lie, distrust) in [
         (Lie::Stalls, None),
-        (Lie::Forges, Some(Distrust::WrongSigner)),
-        (Lie::Overcharges, Some(Distrust::Overcharged)),
-        (Lie::Floods, Some(Distrust::WrongTokens)),
+        (Lie::Forges, Some(AnswerDistrust::WrongSigner)),
+        (Lie::Overcharges, Some(AnswerDistrust::Overcharged)),
+        (Lie::Floods, Some(AnswerDistrust::WrongTokens)),
     ] {
         let liar = Liar::new(&world, &shop, lie).await;
         let sellers = [

@@ -8,7 +8,8 @@ use hearth_causes::WithCauses;
 use hearth_environment::Environment;
 use hearth_protocol::channel::CheckedDeposit;
 use hearth_protocol::channel::provider::{
-    Channel, Effect, Event, Moment, Record, RequestId, Sight, Statement,
+    ChannelEffect, ChannelEvent, Moment, PaymentStatement, ProviderChannel, ProviderRecord,
+    RequestId, Sight,
 };
 use hearth_protocol::eip712::deposit_nonce;
 use hearth_protocol::id::{AssetId, ChainId, ChannelId};
@@ -27,10 +28,10 @@ use crate::store::{Batch, Done, Store, StoreError};
 /// Channels that are kept in memory while nothing happens on them.
 const IDLE_CHANNELS_MAX: usize = 4_096;
 
-/// Who waits for what becomes of a request.
+/// The caller that waits for what becomes of a request.
 pub(super) enum Waiter {
     Admission(oneshot::Sender<Admission>, Arc<OwnedSemaphorePermit>),
-    Early(oneshot::Sender<Statement>),
+    Early(oneshot::Sender<PaymentStatement>),
     Charge(oneshot::Sender<Charged>, Option<Alongside>),
 }
 
@@ -38,7 +39,7 @@ pub(super) enum Waiter {
 struct Open {
     chain: ChainId,
     escrow: Arc<Escrow>,
-    machine: Channel,
+    machine: ProviderChannel,
     /// Commits under way: what the machine says meanwhile waits for them too, and it stays in memory.
     commits: Arc<AtomicUsize>,
 }
@@ -84,7 +85,7 @@ impl std::fmt::Debug for Channels {
 /// Something that leaves the machines.
 enum Release {
     Admission(oneshot::Sender<Admission>, Box<Admission>),
-    Early(oneshot::Sender<Statement>, Statement),
+    Early(oneshot::Sender<PaymentStatement>, PaymentStatement),
     Charge(oneshot::Sender<Charged>, Charged),
     Written(oneshot::Sender<()>),
     Errand(Errand),
@@ -124,7 +125,7 @@ impl Releases {
 
 impl Release {
     fn let_out(self, desk: &Desk) {
-        // Who does not wait any more need not hear it. A ticket that nobody takes is dropped, and so aborts the request.
+        // The caller may have stopped waiting. A ticket that nobody takes is dropped, and so aborts the request.
         match self {
             Self::Admission(answer, admission) => drop(answer.send(*admission)),
             Self::Early(answer, statement) => drop(answer.send(statement)),
@@ -214,12 +215,14 @@ impl Channels {
         &mut self,
         chain: ChainId,
         channel: ChannelId,
-        unknown: impl FnOnce() -> Record,
+        unknown: impl FnOnce() -> ProviderRecord,
     ) -> Result<bool, StoreError> {
         if self.open_stored(channel)? {
             return Ok(true);
         }
-        Ok(self.take_up(chain, channel, || Channel::restored(channel, unknown())))
+        Ok(self.take_up(chain, channel, || {
+            ProviderChannel::restored(channel, unknown())
+        }))
     }
 
     /// The same for a channel that this node knows; `false` if it does not.
@@ -238,9 +241,9 @@ impl Channels {
         let is_of_this_run = stored.saved_by == self.run;
         Ok(self.take_up(stored.chain, channel, || {
             if is_of_this_run {
-                Channel::resumed(channel, stored.record)
+                ProviderChannel::resumed(channel, stored.record)
             } else {
-                Channel::restored(channel, stored.record)
+                ProviderChannel::restored(channel, stored.record)
             }
         }))
     }
@@ -249,7 +252,7 @@ impl Channels {
         &mut self,
         chain: ChainId,
         channel: ChannelId,
-        machine: impl FnOnce() -> Channel,
+        machine: impl FnOnce() -> ProviderChannel,
     ) -> bool {
         let Some(escrow) = self.escrows.get(chain) else {
             return false;
@@ -274,7 +277,7 @@ impl Channels {
     pub(super) fn feed(
         &mut self,
         channel: ChannelId,
-        event: Event,
+        event: ChannelEvent,
         releases: &mut Releases,
     ) -> Result<(), StoreError> {
         self.feed_and_forget(channel, event, None, releases)
@@ -284,7 +287,7 @@ impl Channels {
     pub(super) fn feed_and_forget(
         &mut self,
         channel: ChannelId,
-        event: Event,
+        event: ChannelEvent,
         deposit: Option<SentDeposit>,
         releases: &mut Releases,
     ) -> Result<(), StoreError> {
@@ -300,7 +303,7 @@ impl Channels {
         let mut batch = Batch::default();
         let mut leaving = Vec::new();
         for effect in effects {
-            if let Effect::Persist(record) = effect {
+            if let ChannelEffect::Persist(record) = effect {
                 let stored = StoredChannel {
                     chain,
                     record: *record,
@@ -371,16 +374,16 @@ impl Channels {
         &mut self,
         desk: &Desk,
         channel: ChannelId,
-        effect: Effect,
+        effect: ChannelEffect,
         batch: &mut Batch,
     ) -> Result<Option<Release>, StoreError> {
         Ok(match effect {
-            Effect::Persist(_) => unreachable!("records are taken out before"),
-            Effect::ReadChain => self.read_chain(channel),
-            Effect::SendDeposit { request, deposit } => {
+            ChannelEffect::Persist(_) => unreachable!("records are taken out before"),
+            ChannelEffect::ReadChain => self.read_chain(channel),
+            ChannelEffect::SendDeposit { request, deposit } => {
                 self.send_deposit(channel, request, deposit)
             }
-            Effect::SendRefund {
+            ChannelEffect::SendRefund {
                 request,
                 claim,
                 amount,
@@ -392,10 +395,10 @@ impl Channels {
                     let claim = claim.map(|row| *row);
                     let refund = escrow.refund(&config, channel, claim, amount, nonce, worth);
                     let outcome = refund.await;
-                    Event::Done { request, outcome }
+                    ChannelEvent::Done { request, outcome }
                 })
             }),
-            Effect::Admit { request } => {
+            ChannelEffect::Admit { request } => {
                 let desk = desk.clone();
                 self.answer(request, |place| {
                     Admission::Admitted(Ticket {
@@ -408,11 +411,12 @@ impl Channels {
                     })
                 })
             }
-            Effect::StateEarly { request, statement } => match self.waiting.remove(&request) {
+            ChannelEffect::StateEarly { request, statement } => match self.waiting.remove(&request)
+            {
                 Some(Waiter::Early(answer)) => Some(Release::Early(answer, statement)),
                 _ => None,
             },
-            Effect::Charged {
+            ChannelEffect::Charged {
                 request,
                 amount,
                 statement,
@@ -420,10 +424,10 @@ impl Channels {
                 let charged = Charged { amount, statement };
                 self.charged(request, charged, batch)?
             }
-            Effect::Refunded { request, statement } => {
+            ChannelEffect::Refunded { request, statement } => {
                 self.answer(request, |_| Admission::Refunded(statement))
             }
-            Effect::Refuse {
+            ChannelEffect::Refuse {
                 request,
                 code,
                 correction,
@@ -476,7 +480,7 @@ impl Channels {
         };
         Some(job(channel, unsettled(request), Some(sent), async move {
             let outcome = escrow.deposit(&config, channel, &deposit, worth).await;
-            Event::Done { request, outcome }
+            ChannelEvent::Done { request, outcome }
         }))
     }
 
@@ -489,12 +493,12 @@ impl Channels {
 
     fn read_chain(&self, channel: ChannelId) -> Option<Release> {
         let escrow = Arc::clone(&self.open.get(&channel)?.escrow);
-        Some(job(channel, Event::ReadFailed, None, async move {
+        Some(job(channel, ChannelEvent::ReadFailed, None, async move {
             match escrow.look(channel).await {
-                Ok((state, sight)) => Event::Onchain { state, sight },
+                Ok((state, sight)) => ChannelEvent::Onchain { state, sight },
                 Err(error) => {
                     tracing::warn!(error = %error.with_causes(), %channel, "a channel could not be read");
-                    Event::ReadFailed
+                    ChannelEvent::ReadFailed
                 }
             }
         }))
@@ -503,9 +507,9 @@ impl Channels {
 
 fn job(
     channel: ChannelId,
-    failure: Event,
+    failure: ChannelEvent,
     deposit: Option<SentDeposit>,
-    work: impl Future<Output = Event> + Send + 'static,
+    work: impl Future<Output = ChannelEvent> + Send + 'static,
 ) -> Release {
     Release::Errand(Errand::Job(Box::new(Job {
         channel,
@@ -516,8 +520,8 @@ fn job(
 }
 
 /// What a channel is told where the task of its transaction failed.
-fn unsettled(request: RequestId) -> Event {
-    Event::Done {
+fn unsettled(request: RequestId) -> ChannelEvent {
+    ChannelEvent::Done {
         request,
         outcome: Err(ErrorCode::UnexpectedSettle),
     }

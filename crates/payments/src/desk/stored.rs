@@ -1,6 +1,6 @@
 //! A channel as the store has it.
 
-use hearth_protocol::channel::provider::{Record, Spread};
+use hearth_protocol::channel::provider::{ProviderRecord, Spread};
 use hearth_protocol::id::ChainId;
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -16,7 +16,7 @@ pub struct StoredChannel {
     /// The chain that the channel is on.
     pub chain: ChainId,
     /// What must not be forgotten.
-    pub record: Record,
+    pub record: ProviderRecord,
     /// Which run of the node wrote it: one that read its own writing need not doubt it.
     pub(super) saved_by: u64,
 }
@@ -25,7 +25,7 @@ pub struct StoredChannel {
 #[derive(Serialize, Deserialize)]
 struct WrittenChannel {
     chain: ChainId,
-    record: Record,
+    record: ProviderRecord,
     saved_by: u64,
     #[serde(deserialize_with = "none_at_the_end")]
     spread: Spread,

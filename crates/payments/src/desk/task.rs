@@ -7,7 +7,7 @@ use std::time::Duration;
 use alloy_primitives::B256;
 use futures::future::BoxFuture;
 use hearth_causes::WithCauses;
-use hearth_protocol::channel::provider::Event;
+use hearth_protocol::channel::provider::ChannelEvent;
 use hearth_protocol::id::ChannelId;
 use tokio::sync::mpsc;
 use tokio::task::{Id, JoinError, JoinSet};
@@ -33,10 +33,10 @@ pub(super) struct SentDeposit {
 pub(super) struct Job {
     pub(super) channel: ChannelId,
     /// What the channel is told if the work ends without an answer.
-    pub(super) failure: Event,
+    pub(super) failure: ChannelEvent,
     /// The deposit that the work sends.
     pub(super) deposit: Option<SentDeposit>,
-    pub(super) work: BoxFuture<'static, Event>,
+    pub(super) work: BoxFuture<'static, ChannelEvent>,
 }
 
 /// What the desk's task does for the desk.
@@ -53,7 +53,7 @@ pub(super) enum Errand {
 pub struct DeskTask {
     desk: Desk,
     errands: mpsc::UnboundedReceiver<Errand>,
-    jobs: JoinSet<Event>,
+    jobs: JoinSet<ChannelEvent>,
     under_way: HashMap<Id, UnderWay>,
     forgetting: JoinSet<()>,
 }
@@ -62,7 +62,7 @@ pub struct DeskTask {
 #[derive(Debug)]
 struct UnderWay {
     channel: ChannelId,
-    failure: Event,
+    failure: ChannelEvent,
     deposit: Option<SentDeposit>,
 }
 
@@ -80,7 +80,7 @@ impl DeskTask {
     /// Runs until the store fails or the future is dropped.
     ///
     /// # Errors
-    /// When the store fails. Whoever waits for an answer is told that the desk has stopped.
+    /// When the store fails. Callers that wait for an answer are told that the desk has stopped.
     pub async fn run(mut self) -> Result<(), StoreError> {
         let mut tick = tokio::time::interval(Duration::from_millis(TICK_MS));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -128,7 +128,7 @@ impl DeskTask {
         Ok(())
     }
 
-    fn end_job(&mut self, ended: Result<(Id, Event), JoinError>) {
+    fn end_job(&mut self, ended: Result<(Id, ChannelEvent), JoinError>) {
         let (id, event) = match ended {
             Ok((id, event)) => (id, Some(event)),
             Err(error) => {
@@ -140,7 +140,7 @@ impl DeskTask {
             return;
         };
         let event = event.unwrap_or(under_way.failure);
-        let is_settled = matches!(&event, Event::Done { outcome: Ok(_), .. });
+        let is_settled = matches!(&event, ChannelEvent::Done { outcome: Ok(_), .. });
         let deposit = under_way.deposit.filter(|_| is_settled);
         self.tell(|channels, releases| {
             channels.feed_and_forget(under_way.channel, event, deposit, releases)
@@ -154,7 +154,7 @@ impl DeskTask {
             Ok(())
         });
         for channel in busy {
-            self.tell(|channels, releases| channels.feed(channel, Event::Tick, releases));
+            self.tell(|channels, releases| channels.feed(channel, ChannelEvent::Tick, releases));
         }
     }
 

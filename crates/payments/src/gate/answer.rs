@@ -6,7 +6,7 @@ use alloy_primitives::Address;
 use axum::body::Body;
 use axum::response::Response;
 use hearth_api::error::ErrorBody;
-use hearth_protocol::channel::provider::Statement;
+use hearth_protocol::channel::provider::PaymentStatement;
 use hearth_protocol::id::ChainId;
 use hearth_protocol::x402::{
     ErrorCode, Extensions, PAYMENT_IDENTIFIER, PAYMENT_REQUIRED, PAYMENT_RESPONSE, PaymentRequired,
@@ -157,7 +157,7 @@ pub(super) fn state_batch(
     head: &mut http::response::Parts,
     network: ChainId,
     payer: Address,
-    statement: &Statement,
+    statement: &PaymentStatement,
 ) {
     keep_nowhere(&mut head.headers);
     put(&mut head.headers, &statement.response(network, payer));
@@ -178,7 +178,7 @@ pub(super) fn state_exact(
 }
 
 /// The reply to a refund.
-pub(super) fn refunded(network: ChainId, payer: Address, statement: &Statement) -> Response {
+pub(super) fn refunded(network: ChainId, payer: Address, statement: &PaymentStatement) -> Response {
     let response = statement.response(network, payer);
     let json = serde_json::to_vec(&response).unwrap_or_default();
     let mut reply = Response::new(Body::from(json));
@@ -209,7 +209,11 @@ pub(super) fn announce_trailers(headers: &mut HeaderMap) {
 }
 
 /// The trailers with the true charge of a stream.
-pub(super) fn trailers(network: ChainId, payer: Address, statement: &Statement) -> HeaderMap {
+pub(super) fn trailers(
+    network: ChainId,
+    payer: Address,
+    statement: &PaymentStatement,
+) -> HeaderMap {
     let mut trailers = HeaderMap::new();
     put(&mut trailers, &statement.response(network, payer));
     trailers

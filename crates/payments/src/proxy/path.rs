@@ -3,7 +3,7 @@
 //! Two programs that read one path differently are how a price is walked around: what is paid for
 //! is `/public/../secret` to one and `/secret` to the other. So a path has one form here, and a
 //! path that some program could take for another one is refused: dot segments however they are
-//! written, separators that are coded or look alike, codings of codings, bytes that are no text.
+//! written, separators that are coded or look alike, codings of codings, bytes that are not text.
 //! Pure; fuzzed as `paths`.
 
 use hearth_protocol::text::{is_invisible, nfkd};
@@ -28,7 +28,7 @@ pub enum PathFault {
     /// A percent sign without two hexadecimal digits, or one that stands for another.
     #[error("it has a percent sign that can be read in two ways")]
     Escape,
-    /// Bytes that are no text, or control characters.
+    /// Bytes that are not text, or control characters.
     #[error("it has bytes that are no text")]
     NotText,
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use alloy_primitives::B256;
 use hearth_protocol::channel::OnchainState;
-use hearth_protocol::channel::payer::{Channel, Outcome, Promise, Record, Status};
+use hearth_protocol::channel::payer::{Outcome, PayerChannel, PayerRecord, Promise, Status};
 use hearth_protocol::eip712::{ChannelConfig, SettlementDomain};
 use hearth_protocol::id::{AssetId, ChainId, ChannelId};
 use hearth_protocol::money::Amount;
@@ -43,7 +43,7 @@ pub struct StoredPayerChannel {
     /// Where it was opened: the address that was asked.
     pub url: String,
     /// What must not be forgotten.
-    pub record: Record,
+    pub record: PayerRecord,
 }
 
 /// A channel, for people.
@@ -60,7 +60,7 @@ struct Slot {
     chain: ChainId,
     url: String,
     /// `None` while a request holds it.
-    channel: Option<Channel>,
+    channel: Option<PayerChannel>,
     config: ChannelConfig,
     open: bool,
     /// It is held for a moment only, and worth waiting for.
@@ -86,7 +86,7 @@ pub(super) struct Channels(Arc<Shared>);
 #[derive(Debug)]
 pub(super) struct Held {
     channels: Channels,
-    channel: Option<Channel>,
+    channel: Option<PayerChannel>,
     chain: ChainId,
     url: String,
     /// Room within the limits for what is about to be signed.
@@ -320,7 +320,7 @@ impl Channels {
             }
             count += 1;
             amending |= slot.amending;
-            if slot.channel.as_ref().is_some_and(Channel::is_ready) {
+            if slot.channel.as_ref().is_some_and(PayerChannel::is_ready) {
                 let channel = slot.channel.take()?;
                 return Some(Held::new(self, channel, slot.chain, slot.url.clone()));
             }
@@ -328,19 +328,19 @@ impl Channels {
         if amending || count >= CHANNELS_PER_PROVIDER_MAX {
             return None;
         }
-        Some(self.insert(&mut slots, domain, Record::new(config), url))
+        Some(self.insert(&mut slots, domain, PayerRecord::new(config), url))
     }
 
     fn insert(
         &self,
         slots: &mut BTreeMap<ChannelId, Slot>,
         domain: &SettlementDomain,
-        record: Record,
+        record: PayerRecord,
         url: &str,
     ) -> Held {
         let config = record.config;
         let id = domain.channel_id(&config);
-        let channel = Channel::new(id, record);
+        let channel = PayerChannel::new(id, record);
         let (chain, url) = (domain.chain(), url.to_owned());
         slots.insert(
             id,
@@ -370,9 +370,9 @@ impl Channels {
         if slots.values().filter(fits).count() >= CHANNELS_PER_PROVIDER_MAX {
             return None;
         }
-        let record = Record {
+        let record = PayerRecord {
             deposit_in_doubt: true,
-            ..Record::new(config)
+            ..PayerRecord::new(config)
         };
         Some(self.insert(&mut slots, domain, record, url))
     }
@@ -464,7 +464,7 @@ impl Channels {
     async fn amend(
         &self,
         id: ChannelId,
-        change: impl FnOnce(&mut Channel) -> bool,
+        change: impl FnOnce(&mut PayerChannel) -> bool,
     ) -> Result<(), StoreError> {
         let Some(mut held) = self.hold(id) else {
             return Ok(());
@@ -480,7 +480,7 @@ impl Slot {
     fn new(id: ChannelId, stored: StoredPayerChannel) -> Self {
         let config = stored.record.config;
         let open = stored.record.status == Status::Open;
-        let channel = Some(Channel::new(id, stored.record));
+        let channel = Some(PayerChannel::new(id, stored.record));
         Self {
             chain: stored.chain,
             url: stored.url,
@@ -493,7 +493,7 @@ impl Slot {
 }
 
 impl Held {
-    fn new(channels: &Channels, channel: Channel, chain: ChainId, url: String) -> Self {
+    fn new(channels: &Channels, channel: PayerChannel, chain: ChainId, url: String) -> Self {
         Self {
             channels: channels.clone(),
             channel: Some(channel),
@@ -503,7 +503,7 @@ impl Held {
         }
     }
 
-    pub(super) fn channel(&mut self) -> &mut Channel {
+    pub(super) fn channel(&mut self) -> &mut PayerChannel {
         self.channel
             .as_mut()
             .expect("a channel is held until it is dropped")
@@ -545,7 +545,7 @@ impl Held {
 
     /// Counts what was signed for good, and makes it durable before it leaves.
     pub(super) async fn save_signed(&mut self, now: Timestamp) -> Result<(), StoreError> {
-        // Counted before anything is awaited: whoever gives up waiting has signed all the same.
+        // Counted before anything is awaited: a caller that gives up waiting has signed all the same.
         if let Some(reserved) = self.reserved.take() {
             self.channels.outlays().promised(reserved, now);
         }

@@ -2,7 +2,7 @@
 //!
 //! Batches queue ([`Queue`]), and are committed in the order in which they came, in groups, by a thread of their own or
 //! by a caller that has nobody beside it ([`Queue::write_here`]): to wake a thread and to be woken by it takes as long
-//! as half a sync. Whoever reads sees everything that was answered before: a read waits until the database has it
+//! as half a sync. A reader sees everything that was answered before: a read waits until the database has it
 //! ([`Progress`]).
 
 use std::collections::{BTreeSet, VecDeque};
@@ -133,7 +133,7 @@ impl Progress {
         self.work.notify_one();
     }
 
-    /// Adds a record that is durable in the journal: from now on, whoever reads waits for it. Returns whether the
+    /// Adds a record that is durable in the journal: from now on, readers wait for it. Returns whether the
     /// database's thread has to be woken for it.
     fn gather(&self, record: Record) -> bool {
         let mut state = self.lock();

@@ -364,7 +364,7 @@ impl<'a> Trade<'a> {
         &self.payer.as_ref().unwrap().purse
     }
 
-    /// Starts whoever was killed again, and looks at the books.
+    /// Starts the sides that were killed again, and looks at the books.
     fn revive(&mut self) {
         if self.provider().disk.stopped() {
             self.restart_provider();

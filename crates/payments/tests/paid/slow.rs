@@ -24,7 +24,7 @@ pub(crate) fn bounds() -> Bounds {
     }
 }
 
-/// Few places, so that whoever stays takes them.
+/// Few places, so that clients that stay take them all.
 pub(crate) fn budget() -> Budget {
     let limits = Limits {
         connections: CONNECTIONS,

@@ -307,7 +307,7 @@ async fn an_old_claim_that_is_shown_again_takes_the_place_of_no_higher_one() {
     let store = world.store("tower");
     let escrows = open_escrows(world.access(), &keys, &store, &mut tasks).unwrap();
     let tower = tower_of(escrows, &store, &world);
-    // All at once, the highest first: whoever is last to be written is not who counts.
+    // All at once, the highest first: the last to be written is not the one that counts.
     let mut all = JoinSet::new();
     for handover in handovers.iter().rev().cycle().take(40).cloned() {
         let tower = tower.clone();

@@ -29,7 +29,7 @@ use super::spec::{Serving, Spec};
 use super::tab::{Paid, Tab};
 use crate::accepted::AcceptedAsset;
 use crate::audience::{Audience, Openness};
-use crate::channel::provider::{Correction, Quote, Statement};
+use crate::channel::provider::{Correction, PaymentStatement, Quote};
 use crate::channel::{CheckedPayment, PaymentKind};
 use crate::content::ContentHash;
 use crate::id::{AssetId, ChainId, ChannelId};
@@ -50,7 +50,7 @@ pub const CORRECTIONS_MAX: usize = 3;
 pub struct AnsweringTerms {
     /// The device that asks belongs to the household, which answers itself for nothing.
     pub is_household: bool,
-    /// Who may use this device now.
+    /// Which devices may use this one now.
     pub openness: Openness,
     /// The assets that are taken by channel; nothing where no payments can be taken now.
     pub accepts: Option<Vec<AcceptedAsset>>,
@@ -90,7 +90,7 @@ pub enum AnsweringEvent {
     /// The parts of a promise are admitted on the channel, or refused ([`AnsweringEffect::Admit`]).
     Admitted(Result<(), PaymentRefusal>),
     /// The refund is done, or refused ([`AnsweringEffect::Refund`]).
-    Refunded(Result<Statement, PaymentRefusal>),
+    Refunded(Result<PaymentStatement, PaymentRefusal>),
     /// The model does not take the question ([`AnsweringEffect::Submit`]).
     NotTaken(Refusal),
     /// The model has taken the question; so many are before it.
@@ -117,7 +117,7 @@ pub enum AnsweringEvent {
         /// The receipt, signed.
         receipt: Box<SignedReceipt>,
         /// What the channel states; nothing where nothing was charged.
-        statement: Option<Statement>,
+        statement: Option<PaymentStatement>,
     },
     /// The owner says who may use the device from now on.
     Openness(Openness),
@@ -606,7 +606,7 @@ impl Answering {
     fn refunded(
         &mut self,
         now: Timestamp,
-        outcome: Result<Statement, PaymentRefusal>,
+        outcome: Result<PaymentStatement, PaymentRefusal>,
         out: &mut Vec<AnsweringEffect>,
     ) {
         let Stage::Refunding { asset, payer } = &self.stage else {
@@ -711,7 +711,7 @@ impl Answering {
         &mut self,
         now: Timestamp,
         receipt: Box<SignedReceipt>,
-        statement: Option<Statement>,
+        statement: Option<PaymentStatement>,
         out: &mut Vec<AnsweringEffect>,
     ) {
         let Some(work) = self.work.as_deref_mut() else {
@@ -755,7 +755,7 @@ impl Answering {
         match self.stage {
             Stage::Working => self.finish(now, StopReason::Failed, Hearing::Listens, out),
             Stage::Finding(..) | Stage::Unpaid => self.refuse(not_now(openness), out),
-            // What is left in a channel is the payer's, whoever may use the device.
+            // What is left in a channel is the payer's, whatever the device is open to.
             _ => {}
         }
     }

@@ -140,8 +140,8 @@ fn refund() -> PaymentJson {
     )
 }
 
-fn statement() -> Statement {
-    Statement {
+fn statement() -> PaymentStatement {
+    PaymentStatement {
         moved: None,
         charge: ChargeStatement::default(),
     }

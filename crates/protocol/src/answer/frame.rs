@@ -78,7 +78,7 @@ pub struct TokenLogprobs {
     pub top: Vec<(u32, f32)>,
 }
 
-/// Why a provider does not answer. Exhaustive, so that whoever tells it further decides on each cause.
+/// Why a provider does not answer. Exhaustive, so that code that passes it on decides on each cause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RefusalCode {
     /// The model is not served here.

@@ -2,7 +2,7 @@
 //!
 //! It holds the ids so far. When a provider stalls, dies, refuses or says what cannot be true, it
 //! goes on with the next candidate: the same prompt, the same noise, the position that was reached.
-//! Whoever reads the answer sees one stream. Each provider is paid for what it delivered and signed,
+//! The reader of the answer sees one stream. Each provider is paid for what it delivered and signed,
 //! and nothing is charged that was not delivered: every figure of a receipt is checked against the
 //! ids that came.
 //!
@@ -71,7 +71,7 @@ pub struct Candidate {
 
 /// What happens to an answer.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Event {
+pub enum AskingEvent {
     /// The link to the candidate stands, and its promise, if one was asked for, is signed.
     Opened {
         /// The promise.
@@ -100,14 +100,14 @@ pub enum Event {
     Refused(Refusal),
     /// This device found that the question itself is at fault: nobody else could answer it.
     Faulty(String),
-    /// The link broke, or what came over it was no frame.
+    /// The link broke, or what came over it was not a frame.
     Closed {
         /// It was the peer's doing: what came could not be read.
         garbage: bool,
     },
     /// Nothing at all comes from the provider's device any more, not even that it is alive.
     Unheard,
-    /// Whoever asked has gone, or wants no more.
+    /// The asker has gone, or wants no more.
     Cancel,
     /// Time passed.
     Tick,
@@ -115,9 +115,9 @@ pub enum Event {
 
 /// What is to be done, in this order.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Effect {
-    /// Reach the candidate, and promise `promise` to it; answer with [`Event::Opened`],
-    /// [`Event::NotOpened`] or [`Event::NotPaid`].
+pub enum AskingEffect {
+    /// Reach the candidate, and promise `promise` to it; answer with [`AskingEvent::Opened`],
+    /// [`AskingEvent::NotOpened`] or [`AskingEvent::NotPaid`].
     Open {
         /// Who.
         candidate: Box<Candidate>,
@@ -131,10 +131,10 @@ pub enum Effect {
     Prepare(Box<Candidate>),
     /// Say this to the provider.
     Send(PayerFrame),
-    /// Sign a promise of this amount, and answer with [`Event::Promised`] or [`Event::NotPaid`].
+    /// Sign a promise of this amount, and answer with [`AskingEvent::Promised`] or [`AskingEvent::NotPaid`].
     Promise(Amount),
     /// Take the provider's correction into the books, then sign the same promise again; answer
-    /// with [`Event::Promised`] or [`Event::NotPaid`].
+    /// with [`AskingEvent::Promised`] or [`AskingEvent::NotPaid`].
     Correct {
         /// The correction.
         required: RequirementsJson,
@@ -173,7 +173,7 @@ pub enum Departure {
     /// It could not be reached, fell silent, or broke off.
     Lost,
     /// It said what cannot be true.
-    Distrusted(Distrust),
+    Distrusted(AnswerDistrust),
     /// It could not be paid.
     NotPaid(String),
     /// The question itself is at fault, as this device found.
@@ -183,8 +183,8 @@ pub enum Departure {
 /// What a provider said that cannot be true.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum Distrust {
-    /// What came was no frame.
+pub enum AnswerDistrust {
+    /// What came was not a frame.
     #[error("it sent what cannot be read")]
     Garbage,
     /// A frame came out of turn.
@@ -212,7 +212,7 @@ pub enum Distrust {
 pub enum End {
     /// As the last provider signed it.
     Stopped(StopReason),
-    /// Whoever asked wanted no more.
+    /// The asker wanted no more.
     Cancelled,
     /// Nobody is left to go on.
     Broken {
@@ -261,7 +261,7 @@ struct Attempt {
 
 /// One answer, seen by its payer.
 #[derive(Debug, Clone)]
-pub struct Answer {
+pub struct Asking {
     question: AnswerRequest,
     ids: Vec<u32>,
     candidates: VecDeque<Candidate>,
@@ -274,7 +274,7 @@ pub struct Answer {
     ended: bool,
 }
 
-impl Answer {
+impl Asking {
     /// An answer to `question`, by the first of `candidates` that can. The specs and the answered
     /// ids of the question are filled in for each.
     pub fn new(question: AnswerRequest, candidates: Vec<Candidate>, patience: Patience) -> Self {
@@ -306,41 +306,45 @@ impl Answer {
         self.ended
     }
 
-    /// When [`Event::Tick`] is due.
+    /// When [`AskingEvent::Tick`] is due.
     pub fn wake_at(&self) -> Option<Timestamp> {
         self.attempt.as_ref().map(|attempt| attempt.until)
     }
 
     /// Begins with the first candidate.
-    pub fn start(&mut self, now: Timestamp, out: &mut Vec<Effect>) {
+    pub fn start(&mut self, now: Timestamp, out: &mut Vec<AskingEffect>) {
         self.next(now, out);
     }
 
     /// Takes one event and appends what is to be done.
-    pub fn handle(&mut self, now: Timestamp, event: Event, out: &mut Vec<Effect>) {
+    pub fn handle(&mut self, now: Timestamp, event: AskingEvent, out: &mut Vec<AskingEffect>) {
         if self.ended {
             return;
         }
         match event {
-            Event::Opened { payment, deposits } => self.opened(now, payment, deposits, out),
-            Event::NotOpened => self.leave(now, Departure::Lost, out),
-            Event::NotPaid(why) => self.leave(now, Departure::NotPaid(why), out),
-            Event::Promised { payment, deposits } => self.promised(now, payment, deposits, out),
-            Event::Frame(frame) => self.frame(now, *frame, out),
-            Event::Made(tokens) => self.tokens(now, tokens, out),
-            Event::MadeAll(stop) => self.finish(now, stop, out),
-            Event::Refused(refusal) => self.refused(now, refusal, out),
-            Event::Faulty(why) => self.faulty(why, out),
-            Event::Closed { garbage: true } => self.distrust(now, Distrust::Garbage, out),
-            Event::Closed { garbage: false } => self.closed(now, out),
-            Event::Unheard => self.unheard(now, out),
-            Event::Cancel => self.cancel(now, out),
-            Event::Tick => self.tick(now, out),
+            AskingEvent::Opened { payment, deposits } => self.opened(now, payment, deposits, out),
+            AskingEvent::NotOpened => self.leave(now, Departure::Lost, out),
+            AskingEvent::NotPaid(why) => self.leave(now, Departure::NotPaid(why), out),
+            AskingEvent::Promised { payment, deposits } => {
+                self.promised(now, payment, deposits, out)
+            }
+            AskingEvent::Frame(frame) => self.frame(now, *frame, out),
+            AskingEvent::Made(tokens) => self.tokens(now, tokens, out),
+            AskingEvent::MadeAll(stop) => self.finish(now, stop, out),
+            AskingEvent::Refused(refusal) => self.refused(now, refusal, out),
+            AskingEvent::Faulty(why) => self.faulty(why, out),
+            AskingEvent::Closed { garbage: true } => {
+                self.distrust(now, AnswerDistrust::Garbage, out)
+            }
+            AskingEvent::Closed { garbage: false } => self.closed(now, out),
+            AskingEvent::Unheard => self.unheard(now, out),
+            AskingEvent::Cancel => self.cancel(now, out),
+            AskingEvent::Tick => self.tick(now, out),
         }
     }
 
     /// Goes on with the next candidate, or ends.
-    fn next(&mut self, now: Timestamp, out: &mut Vec<Effect>) {
+    fn next(&mut self, now: Timestamp, out: &mut Vec<AskingEffect>) {
         let Some(candidate) = self.candidates.pop_front() else {
             let last = self.last.take();
             self.end(End::Broken { last }, out);
@@ -378,10 +382,10 @@ impl Answer {
             asked: asked.clone(),
         });
         if is_here {
-            out.push(Effect::Make(Box::new(asked)));
+            out.push(AskingEffect::Make(Box::new(asked)));
         } else {
             let candidate = Box::new(candidate);
-            out.push(Effect::Open { candidate, promise });
+            out.push(AskingEffect::Open { candidate, promise });
         }
     }
 
@@ -402,7 +406,7 @@ impl Answer {
         now: Timestamp,
         payment: Option<PaymentJson>,
         deposits: bool,
-        out: &mut Vec<Effect>,
+        out: &mut Vec<AskingEffect>,
     ) {
         let patience = self.patience;
         let Some(attempt) = self.attempt.as_mut() else {
@@ -416,7 +420,7 @@ impl Answer {
             .connect_ms
             .max(if deposits { patience.deposit_ms } else { 0 });
         attempt.until = now.plus_ms(wait_ms);
-        out.push(Effect::Send(PayerFrame::Ask {
+        out.push(AskingEffect::Send(PayerFrame::Ask {
             request: Box::new(attempt.asked.clone()),
             payment,
         }));
@@ -427,7 +431,7 @@ impl Answer {
         now: Timestamp,
         payment: PaymentJson,
         deposits: bool,
-        out: &mut Vec<Effect>,
+        out: &mut Vec<AskingEffect>,
     ) {
         let deposit_ms = self.patience.deposit_ms;
         let reached = self.ids.len();
@@ -440,10 +444,10 @@ impl Answer {
             attempt.deposit_until = Some(now.plus_ms(deposit_ms));
             attempt.await_deposit(reached);
         }
-        out.push(Effect::Send(PayerFrame::Pay(payment)));
+        out.push(AskingEffect::Send(PayerFrame::Pay(payment)));
     }
 
-    fn frame(&mut self, now: Timestamp, frame: ProviderFrame, out: &mut Vec<Effect>) {
+    fn frame(&mut self, now: Timestamp, frame: ProviderFrame, out: &mut Vec<AskingEffect>) {
         match frame {
             ProviderFrame::PaymentRequired(required) => self.correct(now, required, out),
             ProviderFrame::Refused(refusal) => self.refused(now, refusal, out),
@@ -455,34 +459,34 @@ impl Answer {
                 settlement,
             } => self.charged(now, receipt, settlement, out),
             // Nobody asks for a refund on the stream of an answer.
-            ProviderFrame::Refunded(_) => self.distrust(now, Distrust::OutOfTurn, out),
+            ProviderFrame::Refunded(_) => self.distrust(now, AnswerDistrust::OutOfTurn, out),
         }
     }
 
-    fn correct(&mut self, now: Timestamp, required: RequirementsJson, out: &mut Vec<Effect>) {
+    fn correct(&mut self, now: Timestamp, required: RequirementsJson, out: &mut Vec<AskingEffect>) {
         let patience_ms = self.patience.deposit_ms;
         let attempt = self.attempt.as_mut();
         let Some(attempt) = attempt.filter(|attempt| attempt.candidate.price.is_some()) else {
-            return self.distrust(now, Distrust::OutOfTurn, out);
+            return self.distrust(now, AnswerDistrust::OutOfTurn, out);
         };
         if attempt.stage == Stage::Opening {
-            return self.distrust(now, Distrust::OutOfTurn, out);
+            return self.distrust(now, AnswerDistrust::OutOfTurn, out);
         }
         // Nothing is generated meanwhile, so time is only lost; a second correction is refused by
         // the books.
         attempt.until = now.plus_ms(patience_ms);
-        out.push(Effect::Correct {
+        out.push(AskingEffect::Correct {
             required,
             promise: attempt.promise,
         });
     }
 
-    fn refused(&mut self, now: Timestamp, refusal: Refusal, out: &mut Vec<Effect>) {
+    fn refused(&mut self, now: Timestamp, refusal: Refusal, out: &mut Vec<AskingEffect>) {
         self.leave(now, Departure::Refused(refusal), out);
     }
 
-    /// Ends the answer: whoever is asked next would find the same fault.
-    fn faulty(&mut self, why: String, out: &mut Vec<Effect>) {
+    /// Ends the answer: the next provider would find the same fault.
+    fn faulty(&mut self, why: String, out: &mut Vec<AskingEffect>) {
         let Some(attempt) = self.attempt.as_ref() else {
             return;
         };
@@ -497,11 +501,11 @@ impl Answer {
         self.end(end, out);
     }
 
-    fn accepted(&mut self, now: Timestamp, waiting: u32, out: &mut Vec<Effect>) {
+    fn accepted(&mut self, now: Timestamp, waiting: u32, out: &mut Vec<AskingEffect>) {
         let patience = self.patience;
         let attempt = self.attempt.as_mut();
         let Some(attempt) = attempt.filter(|attempt| attempt.stage == Stage::Asked) else {
-            return self.distrust(now, Distrust::OutOfTurn, out);
+            return self.distrust(now, AnswerDistrust::OutOfTurn, out);
         };
         attempt.stage = Stage::Accepted;
         let wait_ms = if waiting == 0 {
@@ -513,12 +517,12 @@ impl Answer {
         attempt.progress_by = now.plus_ms(wait_ms.max(patience.queue_ms));
     }
 
-    fn working(&mut self, now: Timestamp, prompt_tokens: u32, out: &mut Vec<Effect>) {
+    fn working(&mut self, now: Timestamp, prompt_tokens: u32, out: &mut Vec<AskingEffect>) {
         let patience = self.patience;
         let reached = self.ids.len();
         let attempt = self.attempt.as_mut();
         let Some(attempt) = attempt.filter(|attempt| attempt.is_on()) else {
-            return self.distrust(now, Distrust::OutOfTurn, out);
+            return self.distrust(now, AnswerDistrust::OutOfTurn, out);
         };
         let more = prompt_tokens > attempt.prompt_tokens_read;
         if more && prompt_tokens as usize <= attempt.asked.ids.len() {
@@ -533,12 +537,12 @@ impl Answer {
         }
     }
 
-    fn tokens(&mut self, now: Timestamp, tokens: Tokens, out: &mut Vec<Effect>) {
+    fn tokens(&mut self, now: Timestamp, tokens: Tokens, out: &mut Vec<AskingEffect>) {
         let stall_ms = self.patience.stall_ms;
         let reached = self.ids.len();
         let attempt = self.attempt.as_mut();
         let Some(attempt) = attempt.filter(|attempt| attempt.is_on()) else {
-            return self.distrust(now, Distrust::OutOfTurn, out);
+            return self.distrust(now, AnswerDistrust::OutOfTurn, out);
         };
         let delivered = reached - attempt.first;
         let asked = attempt.asked.output_tokens_max as usize;
@@ -551,13 +555,13 @@ impl Answer {
             && whole_logprobs
             && (attempt.asked.logprobs.is_some() || tokens.logprobs.is_empty());
         if !right {
-            return self.distrust(now, Distrust::WrongTokens, out);
+            return self.distrust(now, AnswerDistrust::WrongTokens, out);
         }
         if attempt.candidate.device.is_some() {
             attempt.until = now.plus_ms(stall_ms);
             let next = self.candidates.front();
             if let Some(next) = next.filter(|next| delivered == 0 && next.device.is_some()) {
-                out.push(Effect::Prepare(Box::new(next.clone())));
+                out.push(AskingEffect::Prepare(Box::new(next.clone())));
             }
         }
         attempt.await_deposit(reached + tokens.ids.len());
@@ -565,7 +569,7 @@ impl Answer {
         self.ids.extend_from_slice(&tokens.ids);
         // Once cancelled nobody listens any more, but what was delivered is still paid for.
         if attempt.stage != Stage::Cancelling {
-            out.push(Effect::Deliver(tokens));
+            out.push(AskingEffect::Deliver(tokens));
         }
     }
 
@@ -574,7 +578,7 @@ impl Answer {
         now: Timestamp,
         signed: Box<SignedReceipt>,
         settlement: Option<SettlementJson>,
-        out: &mut Vec<Effect>,
+        out: &mut Vec<AskingEffect>,
     ) {
         if let Err(distrust) = self.check_receipt(&signed) {
             return self.distrust(now, distrust, out);
@@ -588,7 +592,7 @@ impl Answer {
         };
         attempt.charged = charge;
         let receipt = signed;
-        out.push(Effect::Settle {
+        out.push(AskingEffect::Settle {
             receipt,
             settlement,
         });
@@ -614,13 +618,13 @@ impl Answer {
         attempt.promise = price
             .cost(prompt_tokens, attempt.covered_tokens)
             .saturating_sub(charge);
-        out.push(Effect::Promise(attempt.promise));
+        out.push(AskingEffect::Promise(attempt.promise));
     }
 
     /// Whether a receipt says what happened, and no more than that.
-    fn check_receipt(&self, signed: &SignedReceipt) -> Result<(), Distrust> {
+    fn check_receipt(&self, signed: &SignedReceipt) -> Result<(), AnswerDistrust> {
         let Some(attempt) = self.attempt.as_ref().filter(|attempt| attempt.is_on()) else {
-            return Err(Distrust::OutOfTurn);
+            return Err(AnswerDistrust::OutOfTurn);
         };
         let asked = &attempt.asked;
         let receipt: &Receipt = &signed.receipt;
@@ -635,10 +639,10 @@ impl Answer {
             && receipt.output_tokens as usize == delivered.len()
             && receipt.output == ContentHash::of_ids(delivered);
         if !right {
-            return Err(Distrust::WrongReceipt);
+            return Err(AnswerDistrust::WrongReceipt);
         }
         if signed.signer() != Ok(attempt.candidate.session_key) {
-            return Err(Distrust::WrongSigner);
+            return Err(AnswerDistrust::WrongSigner);
         }
         let cost = match attempt.candidate.price {
             Some(price) if !delivered.is_empty() => {
@@ -647,13 +651,13 @@ impl Answer {
             _ => Amount::ZERO,
         };
         if receipt.charge > cost || receipt.charge < attempt.charged {
-            return Err(Distrust::Overcharged);
+            return Err(AnswerDistrust::Overcharged);
         }
         Ok(())
     }
 
     /// The provider says that it ended; what then follows depends on why.
-    fn finish(&mut self, now: Timestamp, stop: StopReason, out: &mut Vec<Effect>) {
+    fn finish(&mut self, now: Timestamp, stop: StopReason, out: &mut Vec<AskingEffect>) {
         let Some(attempt) = self.attempt.as_ref() else {
             return;
         };
@@ -671,7 +675,7 @@ impl Answer {
         };
         // A context that is full ends the answer as well, wherever it is continued.
         if !is_whole && stop != StopReason::Length {
-            return self.distrust(now, Distrust::EndedEarly, out);
+            return self.distrust(now, AnswerDistrust::EndedEarly, out);
         }
         let why = if cancelling {
             Departure::Cancelled
@@ -687,7 +691,7 @@ impl Answer {
         self.end(end, out);
     }
 
-    fn closed(&mut self, now: Timestamp, out: &mut Vec<Effect>) {
+    fn closed(&mut self, now: Timestamp, out: &mut Vec<AskingEffect>) {
         let cancelling = self
             .attempt
             .as_ref()
@@ -702,14 +706,14 @@ impl Answer {
 
     /// A device that is gone is left without waiting for the stall rule, which is for devices that
     /// are slow; where nobody else could go on, it may yet come back within that time.
-    fn unheard(&mut self, now: Timestamp, out: &mut Vec<Effect>) {
+    fn unheard(&mut self, now: Timestamp, out: &mut Vec<AskingEffect>) {
         let is_peer = |attempt: &Attempt| attempt.candidate.device.is_some();
         if self.attempt.as_ref().is_some_and(is_peer) && !self.candidates.is_empty() {
             self.closed(now, out);
         }
     }
 
-    fn cancel(&mut self, now: Timestamp, out: &mut Vec<Effect>) {
+    fn cancel(&mut self, now: Timestamp, out: &mut Vec<AskingEffect>) {
         let stall_ms = self.patience.stall_ms;
         let Some(attempt) = self.attempt.as_mut() else {
             return self.end(End::Cancelled, out);
@@ -719,7 +723,7 @@ impl Answer {
             if attempt.stage != Stage::Cancelling {
                 attempt.stage = Stage::Cancelling;
                 attempt.until = now.plus_ms(stall_ms);
-                out.push(Effect::Send(PayerFrame::Cancel));
+                out.push(AskingEffect::Send(PayerFrame::Cancel));
             }
             return;
         }
@@ -727,7 +731,7 @@ impl Answer {
         self.end(End::Cancelled, out);
     }
 
-    fn tick(&mut self, now: Timestamp, out: &mut Vec<Effect>) {
+    fn tick(&mut self, now: Timestamp, out: &mut Vec<AskingEffect>) {
         if self
             .attempt
             .as_ref()
@@ -737,11 +741,11 @@ impl Answer {
         }
     }
 
-    fn distrust(&mut self, now: Timestamp, distrust: Distrust, out: &mut Vec<Effect>) {
+    fn distrust(&mut self, now: Timestamp, distrust: AnswerDistrust, out: &mut Vec<AskingEffect>) {
         self.leave(now, Departure::Distrusted(distrust), out);
     }
 
-    fn leave(&mut self, now: Timestamp, why: Departure, out: &mut Vec<Effect>) {
+    fn leave(&mut self, now: Timestamp, why: Departure, out: &mut Vec<AskingEffect>) {
         let Some(attempt) = self.attempt.as_ref() else {
             return;
         };
@@ -763,16 +767,16 @@ impl Answer {
         self.next(now, out);
     }
 
-    fn drop_attempt(&mut self, why: Departure, out: &mut Vec<Effect>) {
+    fn drop_attempt(&mut self, why: Departure, out: &mut Vec<AskingEffect>) {
         if let Some(attempt) = self.attempt.take() {
             let candidate = Box::new(attempt.candidate);
-            out.push(Effect::Leave { candidate, why });
+            out.push(AskingEffect::Leave { candidate, why });
         }
     }
 
-    fn end(&mut self, end: End, out: &mut Vec<Effect>) {
+    fn end(&mut self, end: End, out: &mut Vec<AskingEffect>) {
         self.ended = true;
-        out.push(Effect::Ended(end));
+        out.push(AskingEffect::Ended(end));
     }
 }
 

@@ -14,7 +14,7 @@ const OUTPUT_TOKENS: u32 = 40;
 /// Longer than any patience.
 const LONG_MS: u64 = 600_000;
 
-/// The whole answer, whoever gives it: the noise is the same everywhere.
+/// The whole answer, from any provider: the noise is the same everywhere.
 fn token(position: usize) -> u32 {
     1_000 + u32::try_from(position).unwrap()
 }
@@ -149,7 +149,7 @@ impl Provider {
         Box::new(SignedReceipt { receipt, signature })
     }
 
-    fn charge(&mut self, stop: StopReason) -> Event {
+    fn charge(&mut self, stop: StopReason) -> AskingEvent {
         let mut charge = price().cost(count(self.asked.ids.len()), count(self.delivered.len()));
         if self.delivered.is_empty() {
             charge = Amount::ZERO;
@@ -178,24 +178,24 @@ impl Provider {
         }
     }
 
-    fn next_tokens(&mut self) -> Event {
+    fn next_tokens(&mut self) -> AskingEvent {
         let position = self.asked.answered_tokens as usize + self.delivered.len();
         self.delivered.push(token(position));
         tokens(position, vec![token(position)])
     }
 
     /// What it does next, if anything.
-    fn act(&mut self) -> Option<Event> {
+    fn act(&mut self) -> Option<AskingEvent> {
         let delivered = count(self.delivered.len());
         match self.nature {
             Nature::FallsSilent(at) if delivered >= at => return None,
             Nature::BreaksOff(at) if delivered >= at => {
-                return Some(Event::Closed { garbage: false });
+                return Some(AskingEvent::Closed { garbage: false });
             }
             Nature::SendsGarbage(at) if delivered >= at => {
-                return Some(Event::Closed { garbage: true });
+                return Some(AskingEvent::Closed { garbage: true });
             }
-            Nature::Vanishes(at) if delivered >= at => return Some(Event::Unheard),
+            Nature::Vanishes(at) if delivered >= at => return Some(AskingEvent::Unheard),
             Nature::SkipsToken(at) if delivered >= at => {
                 let position = self.asked.answered_tokens as usize + self.delivered.len() + 1;
                 return Some(tokens(position, vec![5]));
@@ -231,16 +231,16 @@ impl Provider {
     }
 }
 
-fn frame(frame: ProviderFrame) -> Event {
-    Event::Frame(Box::new(frame))
+fn frame(frame: ProviderFrame) -> AskingEvent {
+    AskingEvent::Frame(Box::new(frame))
 }
 
-fn promised(deposits: bool) -> Event {
+fn promised(deposits: bool) -> AskingEvent {
     let payment = vec![2].into();
-    Event::Promised { payment, deposits }
+    AskingEvent::Promised { payment, deposits }
 }
 
-fn tokens(first: usize, ids: Vec<u32>) -> Event {
+fn tokens(first: usize, ids: Vec<u32>) -> AskingEvent {
     frame(ProviderFrame::Tokens(Tokens {
         first: count(first),
         ids,
@@ -250,7 +250,7 @@ fn tokens(first: usize, ids: Vec<u32>) -> Event {
 
 /// An answer between providers of different natures, and the books of the payer.
 struct World {
-    answer: Answer,
+    answer: Asking,
     natures: BTreeMap<u8, Nature>,
     at: Option<Provider>,
     now: Timestamp,
@@ -259,7 +259,7 @@ struct World {
     settled: BTreeMap<u8, (Amount, u32)>,
     left: Vec<(u8, Departure)>,
     end: Option<End>,
-    effects: Vec<Effect>,
+    effects: Vec<AskingEffect>,
     waits: u64,
     /// How long the deposit takes that goes with each further promise, if one does.
     deposit_ms: Option<u64>,
@@ -269,7 +269,7 @@ impl World {
     fn new(natures: &[Nature]) -> Self {
         let numbers = 1..=u8::try_from(natures.len()).unwrap();
         let candidates = numbers.clone().map(candidate).collect();
-        let mut answer = Answer::new(question(), candidates, patience());
+        let mut answer = Asking::new(question(), candidates, patience());
         let mut effects = Vec::new();
         answer.start(Timestamp(0), &mut effects);
         Self {
@@ -287,17 +287,17 @@ impl World {
         }
     }
 
-    fn tell(&mut self, event: Event) {
+    fn tell(&mut self, event: AskingEvent) {
         self.answer.handle(self.now, event, &mut self.effects);
     }
 
-    fn perform(&mut self, effect: Effect) {
+    fn perform(&mut self, effect: AskingEffect) {
         match effect {
-            Effect::Open { candidate, promise } => {
+            AskingEffect::Open { candidate, promise } => {
                 let number = candidate.device.unwrap().0[0];
                 let nature = self.natures[&number];
                 if nature == Nature::Unreachable {
-                    return self.tell(Event::NotOpened);
+                    return self.tell(AskingEvent::NotOpened);
                 }
                 assert!(
                     promise.unwrap() <= price().cost(500, 16),
@@ -305,59 +305,63 @@ impl World {
                 );
                 let payment = Some(vec![1].into());
                 let deposits = false;
-                self.tell(Event::Opened { payment, deposits });
+                self.tell(AskingEvent::Opened { payment, deposits });
             }
-            Effect::Send(PayerFrame::Ask { request, .. }) => {
-                request.check().unwrap();
-                let number = request.spec.0[0];
-                let nature = self.natures[&number];
-                self.at = Some(Provider {
-                    nature,
-                    covered_tokens: request.output_tokens_max.min(16),
-                    asked: *request,
-                    delivered: Vec::new(),
-                    charged: Amount::ZERO,
-                    deposit: None,
-                    renewed: 0,
-                    beats: 0,
-                });
-                if nature == Nature::Refuses {
-                    self.tell(frame(ProviderFrame::Refused(Refusal {
-                        code: crate::answer::frame::RefusalCode::Busy,
-                        field: None,
-                        retry_after_ms: None,
-                        message: String::new(),
-                    })));
-                } else {
-                    self.tell(frame(ProviderFrame::Accepted { waiting: 0 }));
-                }
-            }
-            Effect::Send(PayerFrame::Pay(_)) => {
+            AskingEffect::Send(PayerFrame::Ask { request, .. }) => self.ask(*request),
+            AskingEffect::Send(PayerFrame::Pay(_)) => {
                 let deposit_at = self.deposit_ms.map(|ms| self.now.plus_ms(ms));
                 self.at.as_mut().unwrap().take_promise(deposit_at);
             }
-            Effect::Send(PayerFrame::Cancel) => {
+            AskingEffect::Send(PayerFrame::Cancel) => {
                 let event = self.at.as_mut().unwrap().charge(StopReason::Cancelled);
                 self.tell(event);
             }
-            Effect::Promise(amount) => {
+            AskingEffect::Promise(amount) => {
                 assert!(amount <= price().cost(0, 16), "one window at most");
                 self.tell(promised(self.deposit_ms.is_some()));
             }
-            Effect::Settle { receipt, .. } => self.settle(&receipt.receipt),
-            Effect::Deliver(tokens) => {
+            AskingEffect::Settle { receipt, .. } => self.settle(&receipt.receipt),
+            AskingEffect::Deliver(tokens) => {
                 assert_eq!(tokens.first as usize, self.delivered.len());
                 self.delivered.extend(tokens.ids);
             }
-            Effect::Leave { candidate, why } => {
+            AskingEffect::Leave { candidate, why } => {
                 self.at = None;
                 self.left.push((candidate.device.unwrap().0[0], why));
             }
-            Effect::Prepare(candidate) => self.expect_next(&candidate),
-            Effect::Ended(end) => self.end = Some(end),
-            Effect::Make(_) | Effect::Correct { .. } | Effect::Send(PayerFrame::Refund(_)) => {
+            AskingEffect::Prepare(candidate) => self.expect_next(&candidate),
+            AskingEffect::Ended(end) => self.end = Some(end),
+            AskingEffect::Make(_)
+            | AskingEffect::Correct { .. }
+            | AskingEffect::Send(PayerFrame::Refund(_)) => {
                 panic!("not in this world")
             }
+        }
+    }
+
+    fn ask(&mut self, request: AnswerRequest) {
+        request.check().unwrap();
+        let number = request.spec.0[0];
+        let nature = self.natures[&number];
+        self.at = Some(Provider {
+            nature,
+            covered_tokens: request.output_tokens_max.min(16),
+            asked: request,
+            delivered: Vec::new(),
+            charged: Amount::ZERO,
+            deposit: None,
+            renewed: 0,
+            beats: 0,
+        });
+        if nature == Nature::Refuses {
+            self.tell(frame(ProviderFrame::Refused(Refusal {
+                code: crate::answer::frame::RefusalCode::Busy,
+                field: None,
+                retry_after_ms: None,
+                message: String::new(),
+            })));
+        } else {
+            self.tell(frame(ProviderFrame::Accepted { waiting: 0 }));
         }
     }
 
@@ -373,7 +377,7 @@ impl World {
     }
 
     /// Half of what is covered is used up: the provider charges, and asks for more.
-    fn renew(&mut self) -> Option<Event> {
+    fn renew(&mut self) -> Option<AskingEvent> {
         let provider = self.at.as_mut()?;
         let more = provider.covered_tokens < provider.asked.output_tokens_max;
         let half = count(provider.delivered.len()) + 8 >= provider.covered_tokens;
@@ -403,14 +407,14 @@ impl World {
                 Some(event) => {
                     self.now = self.now.plus_ms(pace_ms);
                     if self.answer.wake_at().is_some_and(|until| self.now >= until) {
-                        self.tell(Event::Tick);
+                        self.tell(AskingEvent::Tick);
                         continue;
                     }
                     self.tell(event);
                     if self
                         .effects
                         .iter()
-                        .all(|e| matches!(e, Effect::Deliver(_) | Effect::Prepare(_)))
+                        .all(|e| matches!(e, AskingEffect::Deliver(_) | AskingEffect::Prepare(_)))
                         && let Some(event) = self.renew()
                     {
                         self.tell(event);
@@ -421,7 +425,7 @@ impl World {
                     self.waits += until.ms_since(self.now);
                     assert!(self.waits < LONG_MS, "it waits for ever");
                     self.now = until;
-                    self.tell(Event::Tick);
+                    self.tell(AskingEvent::Tick);
                 }
             }
         }
@@ -536,20 +540,20 @@ fn a_fault_of_the_question_that_this_device_found_asks_nobody_else() {
             device: number.map(|number| DeviceId([number; 32])),
             ..candidate(number.unwrap_or(9))
         });
-        let mut answer = Answer::new(question(), candidates.collect(), patience());
+        let mut answer = Asking::new(question(), candidates.collect(), patience());
         let mut out = Vec::new();
         answer.start(Timestamp(0), &mut out);
-        while !matches!(out.last(), Some(Effect::Make(_))) {
-            answer.handle(Timestamp(0), Event::NotOpened, &mut out);
+        while !matches!(out.last(), Some(AskingEffect::Make(_))) {
+            answer.handle(Timestamp(0), AskingEvent::NotOpened, &mut out);
         }
         out.clear();
         let why = "the grammar cannot be compiled".to_owned();
-        answer.handle(Timestamp(0), Event::Faulty(why.clone()), &mut out);
+        answer.handle(Timestamp(0), AskingEvent::Faulty(why.clone()), &mut out);
         assert!(answer.has_ended());
-        let left = |effect: &Effect| {
+        let left = |effect: &AskingEffect| {
             matches!(
                 effect,
-                Effect::Leave {
+                AskingEffect::Leave {
                     why: Departure::Faulty(_),
                     ..
                 }
@@ -557,10 +561,10 @@ fn a_fault_of_the_question_that_this_device_found_asks_nobody_else() {
         };
         assert!(out.iter().any(left), "{out:?}");
         let last = Some(Departure::Faulty(why));
-        assert_eq!(out.last(), Some(&Effect::Ended(End::Broken { last })));
+        assert_eq!(out.last(), Some(&AskingEffect::Ended(End::Broken { last })));
         assert!(
             !out.iter()
-                .any(|effect| matches!(effect, Effect::Open { .. }))
+                .any(|effect| matches!(effect, AskingEffect::Open { .. }))
         );
     }
 }
@@ -573,12 +577,16 @@ fn a_provider_that_finds_a_fault_with_every_question_is_passed_over() {
         RefusalCode::BadRequest,
         RefusalCode::TooLong,
     ] {
-        let mut answer = Answer::new(question(), vec![candidate(1), candidate(2)], patience());
+        let mut answer = Asking::new(question(), vec![candidate(1), candidate(2)], patience());
         let mut out = Vec::new();
         answer.start(Timestamp(0), &mut out);
         let payment = Some(Vec::new().into());
         let deposits = false;
-        answer.handle(Timestamp(0), Event::Opened { payment, deposits }, &mut out);
+        answer.handle(
+            Timestamp(0),
+            AskingEvent::Opened { payment, deposits },
+            &mut out,
+        );
         let refusal = Refusal {
             code,
             field: None,
@@ -591,7 +599,7 @@ fn a_provider_that_finds_a_fault_with_every_question_is_passed_over() {
             &mut out,
         );
         assert!(!answer.has_ended());
-        let next = matches!(out.last(), Some(Effect::Open { candidate, .. }) if candidate.device == Some(DeviceId([2; 32])));
+        let next = matches!(out.last(), Some(AskingEffect::Open { candidate, .. }) if candidate.device == Some(DeviceId([2; 32])));
         assert!(next, "{code:?}: {out:?}");
     }
 }
@@ -622,7 +630,7 @@ fn whoever_cancels_pays_for_what_was_delivered() {
             world.tell(event);
         }
     }
-    world.tell(Event::Cancel);
+    world.tell(AskingEvent::Cancel);
     assert_eq!(world.run(), End::Cancelled);
     let delivered = count(world.delivered.len());
     let cost = price().cost(count(PROMPT.len()), delivered);
@@ -641,17 +649,17 @@ fn a_limit_of_the_household_ends_the_answer() {
             world.tell(event);
         }
     }
-    world.tell(Event::NotPaid("the limit of a day".to_owned()));
+    world.tell(AskingEvent::NotPaid("the limit of a day".to_owned()));
     let last = Some(Departure::NotPaid("the limit of a day".to_owned()));
     assert_eq!(world.run(), End::Broken { last });
 }
 
 #[test]
 fn a_correction_before_the_question_is_accepted_is_answered_by_another_promise() {
-    let mut answer = Answer::new(question(), vec![candidate(1)], patience());
+    let mut answer = Asking::new(question(), vec![candidate(1)], patience());
     let mut out = Vec::new();
     answer.start(Timestamp(0), &mut out);
-    let opened = Event::Opened {
+    let opened = AskingEvent::Opened {
         payment: Some(vec![1].into()),
         deposits: false,
     };
@@ -661,23 +669,23 @@ fn a_correction_before_the_question_is_accepted_is_answered_by_another_promise()
     answer.handle(Timestamp(1), corrected, &mut out);
     let promise = price().cost(count(PROMPT.len()), 16);
     let required = vec![7].into();
-    assert_eq!(out, [Effect::Correct { required, promise }]);
+    assert_eq!(out, [AskingEffect::Correct { required, promise }]);
     out.clear();
     answer.handle(Timestamp(2), promised(false), &mut out);
-    assert_eq!(out, [Effect::Send(PayerFrame::Pay(vec![2].into()))]);
+    assert_eq!(out, [AskingEffect::Send(PayerFrame::Pay(vec![2].into()))]);
 }
 
 #[test]
 fn lies_are_told_from_bad_luck() {
     let cases = [
-        (Nature::SendsGarbage(3), Distrust::Garbage),
-        (Nature::SkipsToken(3), Distrust::WrongTokens),
-        (Nature::RepeatsToken(3), Distrust::WrongTokens),
-        (Nature::Overcharges, Distrust::Overcharged),
-        (Nature::SignsWithAnotherKey, Distrust::WrongSigner),
-        (Nature::MiscountsReceipt, Distrust::WrongReceipt),
-        (Nature::ForgetsTheNoise, Distrust::WrongReceipt),
-        (Nature::EndsEarly(3), Distrust::EndedEarly),
+        (Nature::SendsGarbage(3), AnswerDistrust::Garbage),
+        (Nature::SkipsToken(3), AnswerDistrust::WrongTokens),
+        (Nature::RepeatsToken(3), AnswerDistrust::WrongTokens),
+        (Nature::Overcharges, AnswerDistrust::Overcharged),
+        (Nature::SignsWithAnotherKey, AnswerDistrust::WrongSigner),
+        (Nature::MiscountsReceipt, AnswerDistrust::WrongReceipt),
+        (Nature::ForgetsTheNoise, AnswerDistrust::WrongReceipt),
+        (Nature::EndsEarly(3), AnswerDistrust::EndedEarly),
     ];
     for (nature, distrust) in cases {
         let mut world = World::new(&[nature, Nature::Honest]);

@@ -24,7 +24,7 @@ pub struct Price {
 impl Price {
     /// What `prompt_tokens` and `output_tokens` cost together: rounded up once, the floor at least.
     ///
-    /// Whoever charges in parts charges the difference between two of these figures, so that the
+    /// A provider that charges in parts charges the difference between two of these figures, so that the
     /// parts add up to what one charge would have been.
     pub fn cost(&self, prompt_tokens: u32, output_tokens: u32) -> Amount {
         let part = |price: Amount, tokens: u32| price.saturating_mul(u128::from(tokens));

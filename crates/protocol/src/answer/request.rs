@@ -28,7 +28,7 @@ impl fmt::Display for AnswerId {
     }
 }
 
-/// A text that is no answer's name.
+/// A text that is not an answer's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("an answer's name has 32 hexadecimal digits")]
 pub struct NotAnAnswerId;
@@ -77,7 +77,7 @@ pub struct AnswerRequest {
     pub id: AnswerId,
     /// The spec that the provider is expected to answer with.
     pub spec: ContentHash,
-    /// The spec of whoever began the answer: part of what the noise is drawn from, so that
+    /// The spec of the provider that began the answer: part of what the noise is drawn from, so that
     /// another provider goes on with the same noise.
     pub noise_spec: ContentHash,
     /// The weights that answer.
@@ -99,7 +99,7 @@ pub struct AnswerRequest {
     pub logprobs: Option<u8>,
 }
 
-/// Why a question makes no sense. Exhaustive, so that whoever tells it further decides on each cause.
+/// Why a question makes no sense. Exhaustive, so that code that passes it on decides on each cause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum RequestError {
     /// No prompt.
@@ -203,7 +203,7 @@ impl AnswerRequest {
     /// The key of the noise: BLAKE3's key derivation with the context "hearth answer seed" over
     /// the seed, the hash of the prompt's ids and the hash of the noise's spec.
     ///
-    /// The answer's name is no part of it, so that the same seed and question give the same answer.
+    /// The answer's name is not part of it, so that the same seed and question give the same answer.
     pub fn noise_key(&self) -> [u8; 32] {
         let prompt = ContentHash::of_ids(self.prompt());
         let mut hasher = blake3::Hasher::new_derive_key("hearth answer seed");

@@ -7,7 +7,7 @@ use super::price::Price;
 use super::provider::Meter;
 use super::request::AnswerRequest;
 use crate::accepted::{AcceptedAsset, RequestPrice};
-use crate::channel::provider::{Correction, Quote, Statement};
+use crate::channel::provider::{Correction, PaymentStatement, Quote};
 use crate::channel::{CheckedPayment, PaymentKind, check};
 use crate::id::{AssetId, ChainId, ChannelId};
 use crate::money::Amount;
@@ -251,7 +251,7 @@ impl Tab {
     }
 
     /// What a statement of the channel says to the payer.
-    pub(super) fn settlement(&self, statement: &Statement) -> Option<SettlementJson> {
+    pub(super) fn settlement(&self, statement: &PaymentStatement) -> Option<SettlementJson> {
         let paying = self.paying.as_ref()?;
         let response = statement.response(paying.asset.chain(), paying.payer);
         Some(SettlementJson::from(&response))

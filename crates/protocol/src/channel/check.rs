@@ -25,7 +25,7 @@ use super::Voucher;
 pub struct Terms {
     /// The settlement contract's domain on the chain.
     pub domain: SettlementDomain,
-    /// Who is paid.
+    /// The account that is paid.
     pub receiver: Address,
     /// The key that signs claims and refunds.
     pub receiver_authorizer: Address,

@@ -27,13 +27,13 @@ pub enum Status {
     /// come back to life with the next deposit.
     Closed,
     /// The provider said something that cannot be true. Nothing more is signed.
-    Distrusted(Distrust),
+    Distrusted(ChannelDistrust),
 }
 
 /// What a provider said that cannot be true.
 #[derive(Debug, Clone, PartialEq, Eq, Error, Serialize, Deserialize)]
 #[non_exhaustive]
-pub enum Distrust {
+pub enum ChannelDistrust {
     /// More was charged than the ceiling.
     #[error("it charged {charged} where at most {ceiling} was promised")]
     ChargeAboveCeiling {
@@ -135,7 +135,7 @@ pub enum PrepareError {
 
 /// What a payer must not forget about a channel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
+pub struct PayerRecord {
     /// The channel's parameters.
     pub config: ChannelConfig,
     /// What was charged, as far as this payer was told.
@@ -198,16 +198,16 @@ struct InFlight {
 
 /// One channel, seen by its payer.
 #[derive(Debug, Clone)]
-pub struct Channel {
+pub struct PayerChannel {
     id: ChannelId,
-    record: Record,
+    record: PayerRecord,
     in_flight: Option<InFlight>,
     /// What was promised before the newest payment, as long as that one cannot have been charged: a
     /// correction of it can state no more.
     before: Amount,
 }
 
-impl Record {
+impl PayerRecord {
     /// A channel before its first deposit.
     pub fn new(config: ChannelConfig) -> Self {
         Self {
@@ -245,9 +245,9 @@ impl Record {
     }
 }
 
-impl Channel {
+impl PayerChannel {
     /// A channel as it was last made durable. Nothing is in flight on it.
-    pub fn new(id: ChannelId, record: Record) -> Self {
+    pub fn new(id: ChannelId, record: PayerRecord) -> Self {
         let before = record.promised();
         Self {
             id,
@@ -263,7 +263,7 @@ impl Channel {
     }
 
     /// What must not be forgotten.
-    pub fn record(&self) -> &Record {
+    pub fn record(&self) -> &PayerRecord {
         &self.record
     }
 
@@ -316,7 +316,7 @@ impl Channel {
     }
 
     /// Keeps a voucher that was signed. The record must be durable before the voucher leaves.
-    pub fn sign(&mut self, now: Timestamp, voucher: Voucher) -> &Record {
+    pub fn sign(&mut self, now: Timestamp, voucher: Voucher) -> &PayerRecord {
         self.before = self.record.promised();
         let higher = self
             .record
@@ -336,7 +336,7 @@ impl Channel {
     ///
     /// # Errors
     /// When the provider said something that cannot be true; the channel signs nothing more.
-    pub fn finish(&mut self, outcome: Outcome) -> Result<&Record, Distrust> {
+    pub fn finish(&mut self, outcome: Outcome) -> Result<&PayerRecord, ChannelDistrust> {
         let Some(in_flight) = self.in_flight.take() else {
             return Ok(&self.record);
         };
@@ -359,10 +359,10 @@ impl Channel {
         &mut self,
         in_flight: &InFlight,
         statement: &ChargeStatement,
-    ) -> Result<(), Distrust> {
+    ) -> Result<(), ChannelDistrust> {
         let charged = statement.charged_amount.unwrap_or(in_flight.ceiling);
         if charged > in_flight.ceiling {
-            return Err(Distrust::ChargeAboveCeiling {
+            return Err(ChannelDistrust::ChargeAboveCeiling {
                 charged,
                 ceiling: in_flight.ceiling,
             });
@@ -370,7 +370,7 @@ impl Channel {
         let sum = self.record.charged.saturating_add(charged);
         let promised = self.record.promised().max(sum);
         if let Some(charged) = statement.charged_total.filter(|total| *total > promised) {
-            return Err(Distrust::TotalAbovePromise { charged, promised });
+            return Err(ChannelDistrust::TotalAbovePromise { charged, promised });
         }
         let total = statement.charged_total.unwrap_or(sum);
         let deposit = in_flight.deposit.unwrap_or(Amount::ZERO);
@@ -381,13 +381,13 @@ impl Channel {
             return Ok(());
         };
         if state.channel_id != self.id {
-            return Err(Distrust::WrongChannel);
+            return Err(ChannelDistrust::WrongChannel);
         }
         if let Some(stated) = state
             .charged_cumulative_amount
             .filter(|stated| *stated != sum)
         {
-            return Err(Distrust::WrongSum {
+            return Err(ChannelDistrust::WrongSum {
                 stated,
                 expected: sum,
             });
@@ -396,7 +396,7 @@ impl Channel {
         // before must still be there.
         if state.balance < self.record.balance {
             let expected = self.record.balance;
-            return Err(Distrust::BalanceMissing {
+            return Err(ChannelDistrust::BalanceMissing {
                 stated: state.balance,
                 expected,
             });
@@ -418,7 +418,7 @@ impl Channel {
 
     /// Comes down to the true charge at the end of a stream whose headers stated the most that it
     /// could become.
-    pub fn correct_down(&mut self, charged_total: Amount) -> &Record {
+    pub fn correct_down(&mut self, charged_total: Amount) -> &PayerRecord {
         self.record.charged = self
             .record
             .charged
@@ -439,7 +439,7 @@ impl Channel {
         extra: &BatchExtra,
         domain: &SettlementDomain,
         onchain: Option<&OnchainState>,
-    ) -> Result<&Record, CorrectionError> {
+    ) -> Result<&PayerRecord, CorrectionError> {
         let state = extra
             .channel_state
             .as_ref()
@@ -500,7 +500,7 @@ impl Channel {
     /// Takes what the chain says, after a restart or a transaction of the payer's own.
     ///
     /// A balance that fell while the outcome of a refund was not known is that refund.
-    pub fn observe(&mut self, onchain: &OnchainState) -> &Record {
+    pub fn observe(&mut self, onchain: &OnchainState) -> &PayerRecord {
         self.record.total_claimed = onchain.total_claimed;
         self.record.charged = self.record.charged.max(onchain.total_claimed);
         let returned = self.record.balance.saturating_sub(onchain.balance);
@@ -543,7 +543,7 @@ impl Channel {
     }
 
     /// Ends a refund. `returned` is what the provider says went back, `None` where it refused.
-    pub fn finish_refund(&mut self, returned: Option<Returned>) -> &Record {
+    pub fn finish_refund(&mut self, returned: Option<Returned>) -> &PayerRecord {
         let Some(returned) = returned else {
             self.record.status = Status::Open;
             return &self.record;

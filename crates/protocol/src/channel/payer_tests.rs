@@ -15,7 +15,7 @@ fn amount(units: u128) -> Amount {
 struct Wallet {
     key: Key,
     domain: SettlementDomain,
-    channel: Channel,
+    channel: PayerChannel,
 }
 
 impl Wallet {
@@ -31,9 +31,9 @@ impl Wallet {
             withdraw_delay: 900,
             salt: B256::ZERO,
         };
-        let mut record = Record::new(config);
+        let mut record = PayerRecord::new(config);
         record.balance = amount(balance);
-        let channel = Channel::new(domain.channel_id(&config), record);
+        let channel = PayerChannel::new(domain.channel_id(&config), record);
         Self {
             key,
             domain,
@@ -178,29 +178,29 @@ fn what_cannot_be_true_ends_the_channel() {
         Outcome::Stated(statement)
     };
     type Lie = fn(&Wallet) -> Outcome;
-    let cases: [(Lie, Distrust); 4] = [
+    let cases: [(Lie, ChannelDistrust); 4] = [
         (
             |wallet| wallet.statement(1_001, 1_001, 5_000),
-            Distrust::ChargeAboveCeiling {
+            ChannelDistrust::ChargeAboveCeiling {
                 charged: amount(1_001),
                 ceiling: amount(1_000),
             },
         ),
         (
             |wallet| wallet.statement(10, 11, 5_000),
-            Distrust::WrongSum {
+            ChannelDistrust::WrongSum {
                 stated: amount(11),
                 expected: amount(10),
             },
         ),
         (
             |wallet| wallet.statement(10, 10, 4_999),
-            Distrust::BalanceMissing {
+            ChannelDistrust::BalanceMissing {
                 stated: amount(4_999),
                 expected: amount(5_000),
             },
         ),
-        (wrong_channel, Distrust::WrongChannel),
+        (wrong_channel, ChannelDistrust::WrongChannel),
     ];
     for (lie, distrust) in cases {
         let mut wallet = Wallet::with_balance(5_000);
@@ -265,7 +265,7 @@ fn a_lost_reply_keeps_the_promise_in_the_books() {
     wallet.pay(1_000);
     wallet.channel.finish(Outcome::Unknown).unwrap();
     assert_eq!(wallet.channel.record().reserved(), amount(1_000));
-    let again = Channel::new(wallet.channel.id(), wallet.channel.record().clone());
+    let again = PayerChannel::new(wallet.channel.id(), wallet.channel.record().clone());
     assert!(again.is_ready());
 }
 
@@ -294,7 +294,7 @@ fn the_total_that_is_stated_counts_as_far_as_it_was_promised() {
     wallet.pay(1_000);
     let distrust = wallet.channel.finish(with_total(100, 1_341)).unwrap_err();
     assert!(
-        matches!(distrust, Distrust::TotalAbovePromise { .. }),
+        matches!(distrust, ChannelDistrust::TotalAbovePromise { .. }),
         "{distrust}"
     );
     let next = wallet.channel.prepare(amount(1), Amount::ZERO);
@@ -356,7 +356,7 @@ fn nothing_is_asked_back_of_a_provider_that_lied() {
 fn a_refund_whose_answer_was_lost_is_found_on_chain() {
     let mut wallet = Wallet::with_balance(5_000);
     wallet.channel.prepare_refund().unwrap();
-    let mut channel = Channel::new(wallet.channel.id(), wallet.channel.record().clone());
+    let mut channel = PayerChannel::new(wallet.channel.id(), wallet.channel.record().clone());
     let mut onchain = OnchainState {
         balance: amount(5_000),
         ..OnchainState::default()

@@ -1,6 +1,6 @@
 //! The provider's side of one channel, as a machine (spec: payments, section 5).
 //!
-//! Events go in, effects come out, in order: whatever follows an [`Effect::Persist`] may be
+//! Events go in, effects come out, in order: whatever follows a [`ChannelEffect::Persist`] may be
 //! performed only after the record is durable. That is the whole of the crash rule: before a figure
 //! leaves, the charge, the voucher that covers it and the most that the payer can believe are
 //! durable together. Until then nothing was promised: work that a crash cuts off is not charged, and
@@ -48,7 +48,7 @@ use super::{CheckedDeposit, CheckedPayment, OnchainState, PaymentKind, Voucher, 
 use judge::Verdict;
 use vouchers::UsedVouchers;
 
-pub use record::{LOWER_VOUCHERS_MAX, Record, Spread};
+pub use record::{LOWER_VOUCHERS_MAX, ProviderRecord, Spread};
 pub use refunds::SignedRefunds;
 pub use sight::{HEARD_MS_MAX, Moment, READ_MS_MAX, Sight};
 pub use vouchers::{PUBLIC_VOUCHERS_MAX, PublicVouchers, USED_VOUCHERS_MAX};
@@ -86,7 +86,7 @@ pub struct Quote {
 
 /// What happens to a channel.
 #[derive(Debug, Clone)]
-pub enum Event {
+pub enum ChannelEvent {
     /// A request came with a checked payment.
     Pay {
         /// The request.
@@ -162,19 +162,19 @@ pub struct Transacted {
 
 /// What is to be done, in this order.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Effect {
+pub enum ChannelEffect {
     /// Make the record durable before anything that follows.
-    Persist(Box<Record>),
-    /// Read the channel on chain and answer with [`Event::Onchain`] or [`Event::ReadFailed`].
+    Persist(Box<ProviderRecord>),
+    /// Read the channel on chain and answer with [`ChannelEvent::Onchain`] or [`ChannelEvent::ReadFailed`].
     ReadChain,
-    /// Send the deposit and answer with [`Event::Done`].
+    /// Send the deposit and answer with [`ChannelEvent::Done`].
     SendDeposit {
         /// For this request.
         request: RequestId,
         /// The deposit.
         deposit: CheckedDeposit,
     },
-    /// Claim what is owed and refund, in one transaction, and answer with [`Event::Done`].
+    /// Claim what is owed and refund, in one transaction, and answer with [`ChannelEvent::Done`].
     SendRefund {
         /// For this request.
         request: RequestId,
@@ -195,7 +195,7 @@ pub enum Effect {
         /// The request.
         request: RequestId,
         /// What to state.
-        statement: Statement,
+        statement: PaymentStatement,
     },
     /// The charge is durable: state it.
     Charged {
@@ -204,14 +204,14 @@ pub enum Effect {
         /// What this request was charged.
         amount: Amount,
         /// What to state in the headers, if they have not left.
-        statement: Statement,
+        statement: PaymentStatement,
     },
     /// The refund is final: state it.
     Refunded {
         /// The request.
         request: RequestId,
         /// What to state.
-        statement: Statement,
+        statement: PaymentStatement,
     },
     /// Refuse.
     Refuse {
@@ -226,14 +226,14 @@ pub enum Effect {
 
 /// What a `PAYMENT-RESPONSE` says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Statement {
+pub struct PaymentStatement {
     /// The transaction that this request caused, and what moved in it.
     pub moved: Option<(String, Amount)>,
     /// The charge and the channel.
     pub charge: ChargeStatement,
 }
 
-impl Statement {
+impl PaymentStatement {
     /// What it says, as it travels.
     pub fn response(&self, network: ChainId, payer: Address) -> SettleResponse {
         let mut response = SettleResponse::success(network, payer);
@@ -286,9 +286,9 @@ struct Waiting {
 
 /// One channel, seen by its provider.
 #[derive(Debug, Clone)]
-pub struct Channel {
+pub struct ProviderChannel {
     id: ChannelId,
-    record: Record,
+    record: ProviderRecord,
     admitted: BTreeMap<RequestId, Admitted>,
     waiting: VecDeque<Waiting>,
     /// A transaction or a read is under way for the request at the front of `waiting`.
@@ -314,10 +314,10 @@ pub struct Channel {
     refunding: Option<(U256, Option<Amount>)>,
 }
 
-impl Channel {
+impl ProviderChannel {
     /// A channel whose record came from the store when the process began, or was never there: the
     /// payer may know better.
-    pub fn restored(id: ChannelId, record: Record) -> Self {
+    pub fn restored(id: ChannelId, record: ProviderRecord) -> Self {
         Self {
             unproved: true,
             read: None,
@@ -326,7 +326,7 @@ impl Channel {
     }
 
     /// A channel whose record was let go and taken up again by one and the same process.
-    pub fn resumed(id: ChannelId, record: Record) -> Self {
+    pub fn resumed(id: ChannelId, record: ProviderRecord) -> Self {
         let record_was_read = record.onchain.map(|_| Sight {
             asked_at: Timestamp::default(),
             block_at: None,
@@ -353,7 +353,7 @@ impl Channel {
     }
 
     /// What must not be forgotten.
-    pub fn record(&self) -> &Record {
+    pub fn record(&self) -> &ProviderRecord {
         &self.record
     }
 
@@ -376,32 +376,32 @@ impl Channel {
     }
 
     /// Takes one event and appends what is to be done.
-    pub fn handle(&mut self, at: Moment, event: Event, out: &mut Vec<Effect>) {
+    pub fn handle(&mut self, at: Moment, event: ChannelEvent, out: &mut Vec<ChannelEffect>) {
         let now = at.now;
         match event {
-            Event::Pay {
+            ChannelEvent::Pay {
                 request,
                 payment,
                 quote,
             } => self.enqueue(now, request, *payment, quote, out),
-            Event::Charge { request, amount } => self.charge(now, request, amount, out),
-            Event::StateEarly { request } => self.state_early(request, out),
-            Event::Split {
+            ChannelEvent::Charge { request, amount } => self.charge(now, request, amount, out),
+            ChannelEvent::StateEarly { request } => self.state_early(request, out),
+            ChannelEvent::Split {
                 request,
                 rest,
                 need,
             } => self.split(request, rest, need),
-            Event::Abort { request } => {
+            ChannelEvent::Abort { request } => {
                 self.admitted.remove(&request);
                 self.waiting.retain(|waiting| {
                     waiting.request != request || self.transacting == Some(request)
                 });
             }
-            Event::Publish { max_claimable } => self.publish(max_claimable, out),
-            Event::Onchain { state, sight } => self.adopt_onchain(now, state, sight, out),
-            Event::ReadFailed => self.fail_read(out),
-            Event::Done { request, outcome } => self.finish(now, request, outcome, out),
-            Event::Tick => {}
+            ChannelEvent::Publish { max_claimable } => self.publish(max_claimable, out),
+            ChannelEvent::Onchain { state, sight } => self.adopt_onchain(now, state, sight, out),
+            ChannelEvent::ReadFailed => self.fail_read(out),
+            ChannelEvent::Done { request, outcome } => self.finish(now, request, outcome, out),
+            ChannelEvent::Tick => {}
         }
         self.advance(at, out);
     }
@@ -412,10 +412,10 @@ impl Channel {
         request: RequestId,
         payment: CheckedPayment,
         quote: Quote,
-        out: &mut Vec<Effect>,
+        out: &mut Vec<ChannelEffect>,
     ) {
         if self.waiting.len() >= WAITING_MAX {
-            out.push(Effect::Refuse {
+            out.push(ChannelEffect::Refuse {
                 request,
                 code: ErrorCode::ChannelBusy,
                 correction: None,
@@ -450,7 +450,7 @@ impl Channel {
     }
 
     /// Notes that a voucher leaves this node, before it does.
-    fn publish(&mut self, max: Amount, out: &mut Vec<Effect>) {
+    fn publish(&mut self, max: Amount, out: &mut Vec<ChannelEffect>) {
         if self.record.spread.public.insert(max) {
             self.persist(out);
         }
@@ -480,7 +480,7 @@ impl Channel {
     ///
     /// A request that must wait for others does not hold up those behind it, except that a refund
     /// lets nothing pass: otherwise a steady stream of requests would keep it waiting for ever.
-    fn advance(&mut self, at: Moment, out: &mut Vec<Effect>) {
+    fn advance(&mut self, at: Moment, out: &mut Vec<ChannelEffect>) {
         let now = at.now;
         let mut index = 0;
         while index < self.waiting.len() {
@@ -493,7 +493,7 @@ impl Channel {
                 Verdict::Wait => {}
                 Verdict::Read => {
                     self.reading = true;
-                    out.push(Effect::ReadChain);
+                    out.push(ChannelEffect::ReadChain);
                 }
                 Verdict::Deposit => self.send_deposit(index, out),
                 Verdict::Refund(amount) => self.send_refund(now, index, amount, out),
@@ -530,7 +530,7 @@ impl Channel {
         self.unproved = false;
     }
 
-    fn admit_at(&mut self, now: Timestamp, index: usize, out: &mut Vec<Effect>) {
+    fn admit_at(&mut self, now: Timestamp, index: usize, out: &mut Vec<ChannelEffect>) {
         let Some(waiting) = self.waiting.remove(index) else {
             return;
         };
@@ -553,7 +553,7 @@ impl Channel {
         self.admitted.insert(request, admitted);
         self.tell_at_most(self.believed_max);
         self.unsaved = true;
-        out.push(Effect::Admit { request });
+        out.push(ChannelEffect::Admit { request });
     }
 
     /// Learns from a voucher what the payer believes. Returns that sum where it is certain.
@@ -585,7 +585,7 @@ impl Channel {
         self.record.told = self.record.told.max(highest);
     }
 
-    fn state_early(&mut self, request: RequestId, out: &mut Vec<Effect>) {
+    fn state_early(&mut self, request: RequestId, out: &mut Vec<ChannelEffect>) {
         let Some(admitted) = self.admitted.get_mut(&request) else {
             return;
         };
@@ -596,7 +596,7 @@ impl Channel {
             self.persist(out);
         }
         let statement = self.state(&admitted, is_alone);
-        out.push(Effect::StateEarly { request, statement });
+        out.push(ChannelEffect::StateEarly { request, statement });
     }
 
     fn charge(
@@ -604,7 +604,7 @@ impl Channel {
         now: Timestamp,
         request: RequestId,
         amount: Amount,
-        out: &mut Vec<Effect>,
+        out: &mut Vec<ChannelEffect>,
     ) {
         let Some(admitted) = self.admitted.remove(&request) else {
             return;
@@ -625,7 +625,7 @@ impl Channel {
             self.state(&admitted, self.admitted.is_empty())
         };
         statement.charge.charged_total = Some(self.record.charged);
-        out.push(Effect::Charged {
+        out.push(ChannelEffect::Charged {
             request,
             amount,
             statement,
@@ -634,7 +634,7 @@ impl Channel {
 
     /// The statement that leaves now: what leads from all that was stated before to all that is
     /// charged, where streams in flight count with their need.
-    fn state(&mut self, admitted: &Admitted, is_alone: bool) -> Statement {
+    fn state(&mut self, admitted: &Admitted, is_alone: bool) -> PaymentStatement {
         let streams = self.admitted.values().filter(|other| other.stated_early);
         let reached = streams.fold(self.record.charged, |sum, stream| {
             sum.saturating_add(stream.quote.need)
@@ -663,9 +663,9 @@ impl Channel {
         charged: Amount,
         cumulative: Option<Amount>,
         moved: Option<(String, Amount)>,
-    ) -> Statement {
+    ) -> PaymentStatement {
         let onchain = self.record.onchain.unwrap_or_default();
-        Statement {
+        PaymentStatement {
             moved,
             charge: ChargeStatement {
                 charged_amount: Some(charged),
@@ -681,7 +681,7 @@ impl Channel {
         index: usize,
         code: ErrorCode,
         correct: bool,
-        out: &mut Vec<Effect>,
+        out: &mut Vec<ChannelEffect>,
     ) {
         let Some(waiting) = self.waiting.remove(index) else {
             return;
@@ -693,7 +693,7 @@ impl Channel {
             };
             self.correct(figure, out)
         });
-        out.push(Effect::Refuse {
+        out.push(ChannelEffect::Refuse {
             request: waiting.request,
             code,
             correction,
@@ -716,7 +716,7 @@ impl Channel {
             .unwrap_or(figure)
     }
 
-    fn correct(&mut self, figure: Amount, out: &mut Vec<Effect>) -> Box<Correction> {
+    fn correct(&mut self, figure: Amount, out: &mut Vec<ChannelEffect>) -> Box<Correction> {
         self.believed_max = self.believed_max.max(figure);
         let told = self.record.told;
         self.tell_at_most(self.believed_max);
@@ -733,18 +733,24 @@ impl Channel {
         })
     }
 
-    fn send_deposit(&mut self, index: usize, out: &mut Vec<Effect>) {
+    fn send_deposit(&mut self, index: usize, out: &mut Vec<ChannelEffect>) {
         let waiting = &self.waiting[index];
         if let PaymentKind::Deposit(deposit) = &waiting.payment.kind {
             self.transacting = Some(waiting.request);
-            out.push(Effect::SendDeposit {
+            out.push(ChannelEffect::SendDeposit {
                 request: waiting.request,
                 deposit: deposit.clone(),
             });
         }
     }
 
-    fn send_refund(&mut self, now: Timestamp, index: usize, amount: Amount, out: &mut Vec<Effect>) {
+    fn send_refund(
+        &mut self,
+        now: Timestamp,
+        index: usize,
+        amount: Amount,
+        out: &mut Vec<ChannelEffect>,
+    ) {
         let request = self.waiting[index].request;
         let voucher = self.waiting[index].payment.voucher;
         self.adopt_view(voucher.max_claimable);
@@ -766,7 +772,7 @@ impl Channel {
             self.record.spread.public.insert(claimed_with);
         }
         self.persist(out);
-        out.push(Effect::SendRefund {
+        out.push(ChannelEffect::SendRefund {
             request,
             claim,
             amount,
@@ -779,7 +785,7 @@ impl Channel {
         now: Timestamp,
         request: RequestId,
         outcome: Result<Transacted, ErrorCode>,
-        out: &mut Vec<Effect>,
+        out: &mut Vec<ChannelEffect>,
     ) {
         if self.transacting != Some(request) {
             return;
@@ -801,9 +807,9 @@ impl Channel {
                 // due on the channel, and nobody would look again.
                 if waiting.as_ref().is_some_and(was_refund) {
                     self.reading = true;
-                    out.push(Effect::ReadChain);
+                    out.push(ChannelEffect::ReadChain);
                 }
-                out.extend(waiting.map(|waiting| Effect::Refuse {
+                out.extend(waiting.map(|waiting| ChannelEffect::Refuse {
                     request: waiting.request,
                     code,
                     correction: None,
@@ -814,7 +820,7 @@ impl Channel {
                 let moved = Some((done.transaction, done.amount));
                 if matches!(self.waiting[index].payment.kind, PaymentKind::Refund(_)) {
                     self.waiting.remove(index);
-                    out.push(Effect::Refunded {
+                    out.push(ChannelEffect::Refunded {
                         request,
                         statement: self.refunded(moved),
                     });
@@ -842,9 +848,9 @@ impl Channel {
         }
     }
 
-    fn refunded(&self, moved: Option<(String, Amount)>) -> Statement {
+    fn refunded(&self, moved: Option<(String, Amount)>) -> PaymentStatement {
         let onchain = self.record.onchain.unwrap_or_default();
-        Statement {
+        PaymentStatement {
             moved,
             charge: ChargeStatement {
                 charged_amount: None,
@@ -859,7 +865,7 @@ impl Channel {
         now: Timestamp,
         onchain: OnchainState,
         sight: Sight,
-        out: &mut Vec<Effect>,
+        out: &mut Vec<ChannelEffect>,
     ) {
         self.reading = false;
         for waiting in &mut self.waiting {
@@ -884,23 +890,23 @@ impl Channel {
     }
 
     /// Refuses everyone who waits: what would have to be known is not.
-    fn fail_read(&mut self, out: &mut Vec<Effect>) {
+    fn fail_read(&mut self, out: &mut Vec<ChannelEffect>) {
         self.reading = false;
         let held = self.transacting;
         let (kept, refused): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut self.waiting)
             .into_iter()
             .partition(|waiting| held == Some(waiting.request));
         self.waiting = kept;
-        out.extend(refused.into_iter().map(|waiting| Effect::Refuse {
+        out.extend(refused.into_iter().map(|waiting| ChannelEffect::Refuse {
             request: waiting.request,
             code: ErrorCode::ChannelStateRead,
             correction: None,
         }));
     }
 
-    fn persist(&mut self, out: &mut Vec<Effect>) {
+    fn persist(&mut self, out: &mut Vec<ChannelEffect>) {
         self.unsaved = false;
-        out.push(Effect::Persist(Box::new(self.record.clone())));
+        out.push(ChannelEffect::Persist(Box::new(self.record.clone())));
     }
 }
 

@@ -90,18 +90,18 @@ impl World {
     }
 
     /// Looks at what the provider does, and answers it.
-    fn heed(&mut self, out: Vec<Effect>) -> Vec<Effect> {
+    fn heed(&mut self, out: Vec<ChannelEffect>) -> Vec<ChannelEffect> {
         let mut all = Vec::new();
         let mut pending = VecDeque::from(out);
         while let Some(effect) = pending.pop_front() {
             match &effect {
-                Effect::ReadChain => pending.extend(self.desk.read(self.chain)),
-                Effect::Admit { request } => {
+                ChannelEffect::ReadChain => pending.extend(self.desk.read(self.chain)),
+                ChannelEffect::Admit { request } => {
                     assert!(!self.strangers.contains(request), "a stranger was admitted");
                     self.working.push(*request);
                 }
-                Effect::SendDeposit { .. } => panic!("gas was spent on a deposit"),
-                Effect::SendRefund {
+                ChannelEffect::SendDeposit { .. } => panic!("gas was spent on a deposit"),
+                ChannelEffect::SendRefund {
                     request,
                     claim,
                     amount: returned,
@@ -115,10 +115,10 @@ impl World {
                     self.chain.balance = self.chain.balance.saturating_sub(*returned);
                     let done = self.desk.done("0xcd", returned.units(), self.chain);
                     let (request, outcome) = (*request, Ok(done));
-                    let done = self.desk.handle(Event::Done { request, outcome });
+                    let done = self.desk.handle(ChannelEvent::Done { request, outcome });
                     pending.extend(done);
                 }
-                Effect::Charged { statement, .. } => {
+                ChannelEffect::Charged { statement, .. } => {
                     let charged = statement.charge.charged_amount.unwrap().units();
                     self.view += charged;
                 }
@@ -129,7 +129,7 @@ impl World {
         all
     }
 
-    fn send(&mut self, payment: CheckedPayment, ceiling: u128) -> (RequestId, Vec<Effect>) {
+    fn send(&mut self, payment: CheckedPayment, ceiling: u128) -> (RequestId, Vec<ChannelEffect>) {
         let (request, out) = self.desk.send(payment, ceiling, NEED.min(ceiling));
         (request, self.heed(out))
     }
@@ -155,8 +155,8 @@ impl World {
         }
     }
 
-    fn correct(&mut self, out: &[Effect]) {
-        let Some(Effect::Refuse {
+    fn correct(&mut self, out: &[ChannelEffect]) {
+        let Some(ChannelEffect::Refuse {
             correction: Some(correction),
             ..
         }) = out.last()
@@ -179,11 +179,11 @@ impl World {
         }
         let request = self.working.swap_remove(index.index(self.working.len()));
         let event = match cost {
-            Some(cost) => Event::Charge {
+            Some(cost) => ChannelEvent::Charge {
                 request,
                 amount: amount(cost),
             },
-            None => Event::Abort { request },
+            None => ChannelEvent::Abort { request },
         };
         self.owed += cost.unwrap_or(0);
         let out = self.desk.handle(event);
@@ -195,7 +195,7 @@ impl World {
             return;
         };
         let max_claimable = row.voucher.max_claimable_amount;
-        let out = self.desk.handle(Event::Publish { max_claimable });
+        let out = self.desk.handle(ChannelEvent::Publish { max_claimable });
         self.heed(out);
         self.public.insert(max_claimable.units());
         if lands {
@@ -225,9 +225,9 @@ impl World {
         }
     }
 
-    fn correct_refund(&mut self, out: &[Effect]) {
+    fn correct_refund(&mut self, out: &[ChannelEffect]) {
         let correction = out.iter().find_map(|effect| match effect {
-            Effect::Refuse { correction, .. } => correction.clone(),
+            ChannelEffect::Refuse { correction, .. } => correction.clone(),
             _ => None,
         });
         let figure = correction.unwrap().channel.charged_cumulative_amount;
@@ -280,7 +280,7 @@ impl World {
             Step::Crash => self.crash(),
             Step::Later { ms } => {
                 self.desk.now = self.desk.now.plus_ms(*ms);
-                let out = self.desk.handle(Event::Tick);
+                let out = self.desk.handle(ChannelEvent::Tick);
                 self.heed(out);
             }
             Step::Attack(index, using) => self.attack(index, using),
@@ -316,8 +316,11 @@ fn a_voucher_from_a_claim_starts_nothing_though_it_has_room() {
     desk.charge(request, 100);
     let row = desk.durable.claim_row().unwrap();
     let max_claimable = row.voucher.max_claimable_amount;
-    let out = desk.handle(Event::Publish { max_claimable });
-    assert!(matches!(out.as_slice(), [Effect::Persist(_)]), "{out:?}");
+    let out = desk.handle(ChannelEvent::Publish { max_claimable });
+    assert!(
+        matches!(out.as_slice(), [ChannelEffect::Persist(_)]),
+        "{out:?}"
+    );
     // Whatever ceiling the stranger names, at once or later, before or after a crash.
     for round in 0..3 {
         for ceiling in [1_000, 900, 500, 100] {
@@ -347,8 +350,8 @@ fn requests_that_wait_when_their_voucher_is_claimed_are_served() {
     let (third, out) = &requests[2];
     assert!(!admits(out, *third) && refusal(out).is_none(), "{out:?}");
     let max_claimable = amount(1_000);
-    desk.handle(Event::Publish { max_claimable });
-    let out = desk.handle(Event::Charge {
+    desk.handle(ChannelEvent::Publish { max_claimable });
+    let out = desk.handle(ChannelEvent::Charge {
         request: requests[0].0,
         amount: amount(100),
     });
@@ -376,11 +379,11 @@ fn headroom_ends_when_nothing_is_in_flight_any_more() {
     // A payer that forgot everything signs a deposit, which nobody else can.
     let (again, out) = desk.send(payment(1_000, deposit(5_000)), 1_000, 100);
     assert!(
-        matches!(out.as_slice(), [Effect::SendDeposit { .. }]),
+        matches!(out.as_slice(), [ChannelEffect::SendDeposit { .. }]),
         "{out:?}"
     );
     let done = desk.done("0xab", 5_000, onchain(105_000, 0));
-    let out = desk.handle(Event::Done {
+    let out = desk.handle(ChannelEvent::Done {
         request: again,
         outcome: Ok(done),
     });
@@ -401,7 +404,7 @@ fn a_claim_gives_away_the_lowest_voucher_that_covers_it_and_no_second_one() {
     };
     assert_eq!(claimed_with(&desk), (amount(110), amount(30)));
     let max_claimable = amount(110);
-    desk.handle(Event::Publish { max_claimable });
+    desk.handle(ChannelEvent::Publish { max_claimable });
     let (request, _) = desk.pay(130, 100, 100);
     desk.charge(request, 70);
     assert_eq!(
@@ -427,10 +430,10 @@ fn a_refund_is_signed_for_exactly_what_was_charged_and_serves_once() {
     let part = PaymentKind::Refund(Some(amount(100)));
     let (refund, _) = desk.send(payment(500, part.clone()), 0, 0);
     let out = desk.read(onchain(10_000, 0));
-    let is_sent = |effect: &Effect| matches!(effect, Effect::SendRefund { .. });
+    let is_sent = |effect: &ChannelEffect| matches!(effect, ChannelEffect::SendRefund { .. });
     assert!(out.iter().any(is_sent), "{out:?}");
     let done = desk.done("0xcd", 100, onchain(9_900, 500));
-    desk.handle(Event::Done {
+    desk.handle(ChannelEvent::Done {
         request: refund,
         outcome: Ok(done),
     });
@@ -445,7 +448,7 @@ fn a_refund_is_signed_for_exactly_what_was_charged_and_serves_once() {
     }
     // The correction names a figure that only the payer can sign.
     let (_, out) = desk.send(payment(500, PaymentKind::Refund(None)), 0, 0);
-    let Some(Effect::Refuse {
+    let Some(ChannelEffect::Refuse {
         correction: Some(correction),
         ..
     }) = out.last()
@@ -456,7 +459,7 @@ fn a_refund_is_signed_for_exactly_what_was_charged_and_serves_once() {
     assert_eq!(figure, amount(501));
     desk.send(payment(501, PaymentKind::Refund(None)), 0, 0);
     let out = desk.read(onchain(9_900, 500));
-    let Some(Effect::SendRefund { amount: left, .. }) = out.last() else {
+    let Some(ChannelEffect::SendRefund { amount: left, .. }) = out.last() else {
         panic!("{out:?}")
     };
     assert_eq!(
@@ -484,7 +487,7 @@ fn refunds_of_one_channel_are_few_however_well_they_are_signed() {
         }
         balance -= 1;
         let done = desk.done("0xcd", 1, onchain(balance, 0));
-        desk.handle(Event::Done {
+        desk.handle(ChannelEvent::Done {
             request: refund,
             outcome: Ok(done),
         });
@@ -498,7 +501,7 @@ fn refunding() -> (Desk, RequestId) {
     desk.charge(request, 1_000);
     let (refund, _) = desk.send(payment(1_000, PaymentKind::Refund(None)), 0, 0);
     let out = desk.read(onchain(10_000, 0));
-    let Some(Effect::SendRefund { amount: left, .. }) = out.last() else {
+    let Some(ChannelEffect::SendRefund { amount: left, .. }) = out.last() else {
         panic!("{out:?}")
     };
     assert_eq!(*left, amount(9_000));
@@ -514,12 +517,12 @@ fn is_short_of_funds(desk: &mut Desk, state: OnchainState) -> bool {
         least_deposit: Amount::ZERO,
     };
     let payment = Box::new(payment(1_100, PaymentKind::Voucher));
-    let mut out = desk.handle(Event::Pay {
+    let mut out = desk.handle(ChannelEvent::Pay {
         request,
         payment,
         quote,
     });
-    if out.contains(&Effect::ReadChain) {
+    if out.contains(&ChannelEffect::ReadChain) {
         out = desk.read(state);
     }
     assert!(admits(&out, request) || refusal(&out).is_some(), "{out:?}");
@@ -544,8 +547,11 @@ fn a_refund_that_was_signed_backs_no_work_after_a_crash() {
 fn a_refund_whose_transaction_failed_backs_no_work_and_may_be_asked_for_again() {
     let (mut desk, request) = refunding();
     let outcome = Err(ErrorCode::RefundTransaction);
-    let out = desk.handle(Event::Done { request, outcome });
-    assert!(out.contains(&Effect::ReadChain), "its claim may be undone");
+    let out = desk.handle(ChannelEvent::Done { request, outcome });
+    assert!(
+        out.contains(&ChannelEffect::ReadChain),
+        "its claim may be undone"
+    );
     desk.read(onchain(10_000, 0));
     assert!(is_short_of_funds(&mut desk, onchain(10_000, 0)));
     let part = PaymentKind::Refund(Some(amount(9_000)));
@@ -554,7 +560,7 @@ fn a_refund_whose_transaction_failed_backs_no_work_and_may_be_asked_for_again() 
     let figure = desk.channel.figure_for_refund().units();
     desk.send(payment(figure, part), 0, 0);
     let out = desk.read(onchain(10_000, 0));
-    let is_sent = |effect: &Effect| matches!(effect, Effect::SendRefund { .. });
+    let is_sent = |effect: &ChannelEffect| matches!(effect, ChannelEffect::SendRefund { .. });
     assert!(out.iter().any(is_sent), "{out:?}");
 }
 
@@ -563,7 +569,7 @@ fn a_refund_that_never_left_takes_nothing_from_the_channel() {
     for code in [ErrorCode::RefundAmount, ErrorCode::ChannelBusy] {
         let (mut desk, request) = refunding();
         let outcome = Err(code);
-        desk.handle(Event::Done { request, outcome });
+        desk.handle(ChannelEvent::Done { request, outcome });
         assert!(!is_short_of_funds(&mut desk, onchain(10_000, 0)), "{code}");
     }
 }
@@ -573,7 +579,7 @@ fn a_deposit_below_the_least_is_refused_before_anything_is_asked_of_the_chain() 
     let mut desk = Desk::funded(100);
     desk.next += 1;
     let request = RequestId(desk.next);
-    let out = desk.handle(Event::Pay {
+    let out = desk.handle(ChannelEvent::Pay {
         request,
         payment: Box::new(payment(1_000, deposit(4_999))),
         quote: Quote {
@@ -591,13 +597,13 @@ fn the_halves_of_a_request_hold_together_what_the_whole_held() {
     let mut desk = Desk::funded(10_000);
     let (first, _) = desk.pay(1_000, 1_000, 1_000);
     let rest = RequestId(900);
-    let out = desk.handle(Event::Split {
+    let out = desk.handle(ChannelEvent::Split {
         request: first,
         rest,
         need: amount(400),
     });
     assert_eq!(out, []);
-    desk.handle(Event::Publish {
+    desk.handle(ChannelEvent::Publish {
         max_claimable: amount(1_000),
     });
     assert_eq!(desk.charge(first, 1_000).0, 600);
@@ -618,21 +624,24 @@ fn nothing_is_admitted_on_old_knowledge() {
         need: amount(100),
         least_deposit: Amount::ZERO,
     };
-    let pay = |request| Event::Pay {
+    let pay = |request| ChannelEvent::Pay {
         request,
         payment: Box::new(payment(100, PaymentKind::Voucher)),
         quote,
     };
     let out = desk.handle_at(Moment { now, heard }, pay(request));
-    assert_eq!(out, [Effect::ReadChain]);
-    let out = desk.handle_at(Moment { now, heard }, Event::ReadFailed);
+    assert_eq!(out, [ChannelEffect::ReadChain]);
+    let out = desk.handle_at(Moment { now, heard }, ChannelEvent::ReadFailed);
     assert_eq!(refusal(&out), Some(ErrorCode::ChannelStateRead));
     // The channel was emptied meanwhile.
     let out = desk.handle_at(Moment { now, heard }, pay(RequestId(2)));
-    assert_eq!(out, [Effect::ReadChain]);
+    assert_eq!(out, [ChannelEffect::ReadChain]);
     let sight = desk.sight();
     let state = onchain(0, 0);
-    let out = desk.handle_at(Moment { now, heard }, Event::Onchain { state, sight });
+    let out = desk.handle_at(
+        Moment { now, heard },
+        ChannelEvent::Onchain { state, sight },
+    );
     assert_eq!(refusal(&out), Some(ErrorCode::CumulativeExceedsBalance));
     // A chain that stands still.
     let mut desk = start();
@@ -647,7 +656,7 @@ fn nothing_is_admitted_on_old_knowledge() {
     let state = onchain(10_000, 0);
     let out = desk.handle_at(
         Moment { now, heard },
-        Event::Onchain {
+        ChannelEvent::Onchain {
             state,
             sight: still,
         },
@@ -657,14 +666,14 @@ fn nothing_is_admitted_on_old_knowledge() {
 
 #[test]
 fn a_record_from_before_this_start_is_read_before_it_counts() {
-    let mut record = Record::new(config());
+    let mut record = ProviderRecord::new(config());
     record.onchain = Some(onchain(10_000, 0));
-    let mut channel = Channel::restored(ChannelId(B256::ZERO), record.clone());
+    let mut channel = ProviderChannel::restored(ChannelId(B256::ZERO), record.clone());
     let heard = Some(Sight {
         asked_at: NOW,
         block_at: Some(NOW),
     });
-    let pay = Event::Pay {
+    let pay = ChannelEvent::Pay {
         request: RequestId(1),
         payment: Box::new(payment(100, PaymentKind::Voucher)),
         quote: Quote {
@@ -675,11 +684,11 @@ fn a_record_from_before_this_start_is_read_before_it_counts() {
     };
     let mut out = Vec::new();
     channel.handle(Moment { now: NOW, heard }, pay.clone(), &mut out);
-    assert_eq!(out, [Effect::ReadChain]);
+    assert_eq!(out, [ChannelEffect::ReadChain]);
     // One that this process let go counts as far as its follower heard.
-    let mut channel = Channel::resumed(ChannelId(B256::ZERO), record);
+    let mut channel = ProviderChannel::resumed(ChannelId(B256::ZERO), record);
     out.clear();
     channel.handle(Moment { now: NOW, heard }, pay, &mut out);
     assert_eq!(out.len(), 1);
-    assert!(matches!(out[0], Effect::Admit { .. }), "{out:?}");
+    assert!(matches!(out[0], ChannelEffect::Admit { .. }), "{out:?}");
 }

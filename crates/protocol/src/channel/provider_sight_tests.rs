@@ -109,15 +109,15 @@ impl World {
         Some((state, Sight { asked_at, block_at }))
     }
 
-    fn handle(&mut self, event: Event) -> Vec<Effect> {
+    fn handle(&mut self, event: ChannelEvent) -> Vec<ChannelEffect> {
         let (now, heard) = (self.desk.now, self.heard);
         let mut out = VecDeque::from(self.desk.handle_at(Moment { now, heard }, event));
         let mut all = Vec::new();
         while let Some(effect) = out.pop_front() {
-            if effect == Effect::ReadChain {
+            if effect == ChannelEffect::ReadChain {
                 let event = match self.look() {
-                    Some((state, sight)) => Event::Onchain { state, sight },
-                    None => Event::ReadFailed,
+                    Some((state, sight)) => ChannelEvent::Onchain { state, sight },
+                    None => ChannelEvent::ReadFailed,
                 };
                 out.extend(self.desk.handle_at(Moment { now, heard }, event));
             }
@@ -130,7 +130,7 @@ impl World {
         self.desk.next += 1;
         let request = RequestId(self.desk.next);
         let max = self.charged + PRICE * (self.working.len() as u128 + 1);
-        let out = self.handle(Event::Pay {
+        let out = self.handle(ChannelEvent::Pay {
             request,
             payment: Box::new(payment(max, PaymentKind::Voucher)),
             quote: Quote {
@@ -166,7 +166,7 @@ impl World {
         };
         self.charged += PRICE;
         let amount = amount(PRICE);
-        self.handle(Event::Charge { request, amount });
+        self.handle(ChannelEvent::Charge { request, amount });
     }
 
     /// Claims as settlement does: what is due where a withdrawal is known.
@@ -175,21 +175,21 @@ impl World {
         let Some((state, sight)) = self.look() else {
             return;
         };
-        self.handle(Event::Onchain { state, sight });
+        self.handle(ChannelEvent::Onchain { state, sight });
         let row = self.desk.durable.claim_row();
         let row = row.filter(|_| state.withdraw_requested_at != 0);
         let (Some(row), Endpoint::Works) = (row, self.endpoint) else {
             return;
         };
         let max_claimable = row.voucher.max_claimable_amount;
-        self.handle(Event::Publish { max_claimable });
+        self.handle(ChannelEvent::Publish { max_claimable });
         assert!(
             row.total_claimed <= self.chain.balance,
             "a claim of what is gone"
         );
         self.chain.total_claimed = row.total_claimed;
         let state = self.chain;
-        self.handle(Event::Onchain { state, sight });
+        self.handle(ChannelEvent::Onchain { state, sight });
     }
 
     fn pass(&mut self, ms: u64) {
@@ -201,7 +201,7 @@ impl World {
         if self.desk.now.ms_since(self.settled_at) >= SETTLE_MS {
             self.settle_all();
         }
-        self.handle(Event::Tick);
+        self.handle(ChannelEvent::Tick);
     }
 
     /// The endpoint works for long enough that claims are looked at.
@@ -259,14 +259,14 @@ impl World {
                 self.working.clear();
                 self.heard = None;
                 let id = ChannelId(B256::ZERO);
-                self.desk.channel = Channel::restored(id, self.desk.durable.clone());
+                self.desk.channel = ProviderChannel::restored(id, self.desk.durable.clone());
             }
         }
     }
 
     fn follow(&mut self) {
         if let Some((state, sight)) = self.look() {
-            self.handle(Event::Onchain { state, sight });
+            self.handle(ChannelEvent::Onchain { state, sight });
             self.heard = Some(sight);
         }
     }
@@ -301,7 +301,7 @@ fn a_clock_that_jumps_hides_no_withdrawal() {
         desk.read(state);
         assert_eq!(desk.durable.onchain, Some(state), "{ms}");
         let (_, mut out) = desk.pay(2 * PRICE, PRICE, PRICE);
-        if out == [Effect::ReadChain] {
+        if out == [ChannelEffect::ReadChain] {
             out = desk.read(state);
         }
         let expected = Some(ErrorCode::CumulativeExceedsBalance);
@@ -316,7 +316,7 @@ fn a_clock_that_jumps_stops_no_sale_where_nothing_is_followed() {
         desk.now = jumped(desk.now, ms);
         desk.next += 1;
         let request = RequestId(desk.next);
-        let pay = Event::Pay {
+        let pay = ChannelEvent::Pay {
             request,
             payment: Box::new(payment(PRICE, PaymentKind::Voucher)),
             quote: Quote {
@@ -326,9 +326,9 @@ fn a_clock_that_jumps_stops_no_sale_where_nothing_is_followed() {
             },
         };
         let at = Moment::from(desk.now);
-        assert_eq!(desk.handle_at(at, pay), [Effect::ReadChain], "{ms}");
+        assert_eq!(desk.handle_at(at, pay), [ChannelEffect::ReadChain], "{ms}");
         let (state, sight) = (onchain(FUNDS, 0), desk.sight());
-        let out = desk.handle_at(at, Event::Onchain { state, sight });
+        let out = desk.handle_at(at, ChannelEvent::Onchain { state, sight });
         assert!(admits(&out, request), "{ms}: {out:?}");
     }
 }

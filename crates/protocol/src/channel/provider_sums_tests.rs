@@ -61,7 +61,7 @@ impl Random {
     }
 }
 
-/// What the provider signed for the chain: whoever sees it can put it into a block.
+/// What the provider signed for the chain: anyone who sees it can put it into a block.
 #[derive(Debug, Clone, Copy)]
 enum Signed {
     Deposit(Amount),
@@ -270,8 +270,8 @@ enum Endpoint {
 
 /// A turn of the machine whose record is on its way to the disk, and what leaves once it is there.
 struct Turn {
-    record: Option<Record>,
-    leaving: Vec<Effect>,
+    record: Option<ProviderRecord>,
+    leaving: Vec<ChannelEffect>,
 }
 
 #[derive(Clone, Copy)]
@@ -297,11 +297,11 @@ struct Tally {
 struct History {
     random: Random,
     chain: Chain,
-    channel: Channel,
-    durable: Record,
+    channel: ProviderChannel,
+    durable: ProviderRecord,
     turns: VecDeque<Turn>,
     /// Readings of the chain that are on their way.
-    answers: Vec<Event>,
+    answers: Vec<ChannelEvent>,
     /// Transactions whose end a request waits for.
     awaited: Vec<(usize, RequestId)>,
     working: Vec<Work>,
@@ -328,10 +328,10 @@ impl History {
         let mut random = Random(seed);
         let now = NOW;
         let chain = Chain::new(now, random.units(2_000));
-        let durable = Record::new(config());
+        let durable = ProviderRecord::new(config());
         Self {
             chain,
-            channel: Channel::restored(ChannelId(B256::ZERO), durable.clone()),
+            channel: ProviderChannel::restored(ChannelId(B256::ZERO), durable.clone()),
             durable,
             turns: VecDeque::new(),
             answers: Vec::new(),
@@ -382,7 +382,7 @@ impl History {
         (state, head.at)
     }
 
-    fn feed(&mut self, event: Event) {
+    fn feed(&mut self, event: ChannelEvent) {
         let (now, heard) = (self.now, self.heard);
         let mut out = Vec::new();
         self.channel.handle(Moment { now, heard }, event, &mut out);
@@ -392,7 +392,7 @@ impl History {
         };
         for effect in out {
             match effect {
-                Effect::Persist(record) => turn.record = Some(*record),
+                ChannelEffect::Persist(record) => turn.record = Some(*record),
                 effect => turn.leaving.push(effect),
             }
         }
@@ -410,7 +410,7 @@ impl History {
         };
         self.durable = turn.record.unwrap_or_else(|| self.durable.clone());
         for effect in &turn.leaving {
-            if let Effect::Charged { amount, .. } = effect {
+            if let ChannelEffect::Charged { amount, .. } = effect {
                 self.paid_for += amount.units();
             }
         }
@@ -427,11 +427,11 @@ impl History {
         }
     }
 
-    fn perform(&mut self, effects: Vec<Effect>) {
+    fn perform(&mut self, effects: Vec<ChannelEffect>) {
         for effect in effects {
             match effect {
-                Effect::ReadChain => self.read_chain(),
-                Effect::Admit { request } => {
+                ChannelEffect::ReadChain => self.read_chain(),
+                ChannelEffect::Admit { request } => {
                     // Its need is known by the number that the request was given.
                     let need = self.need_of(request);
                     let since = self.now;
@@ -442,15 +442,15 @@ impl History {
                     });
                     self.tally.side_by_side = self.tally.side_by_side.max(self.working.len());
                 }
-                Effect::SendDeposit { request, deposit } => {
+                ChannelEffect::SendDeposit { request, deposit } => {
                     if self.random.one_in(6) || self.is_away() {
                         let outcome = Err(ErrorCode::DepositSimulation);
-                        self.feed(Event::Done { request, outcome });
+                        self.feed(ChannelEvent::Done { request, outcome });
                     } else {
                         self.send_awaited(Signed::Deposit(deposit.amount), request);
                     }
                 }
-                Effect::SendRefund {
+                ChannelEffect::SendRefund {
                     request,
                     claim,
                     amount,
@@ -465,7 +465,7 @@ impl History {
                     };
                     self.send_awaited(signed, request);
                 }
-                Effect::Refuse {
+                ChannelEffect::Refuse {
                     correction: Some(correction),
                     ..
                 } => {
@@ -488,8 +488,8 @@ impl History {
 
     fn read_chain(&mut self) {
         let event = match self.look() {
-            Some((state, sight)) => Event::Onchain { state, sight },
-            None => Event::ReadFailed,
+            Some((state, sight)) => ChannelEvent::Onchain { state, sight },
+            None => ChannelEvent::ReadFailed,
         };
         if self.random.one_in(2) {
             self.feed(event);
@@ -531,7 +531,7 @@ impl History {
     }
 
     fn offer(&mut self, request: RequestId, payment: CheckedPayment, ceiling: u128, need: u128) {
-        self.feed(Event::Pay {
+        self.feed(ChannelEvent::Pay {
             request,
             payment: Box::new(payment),
             quote: Quote {
@@ -565,11 +565,11 @@ impl History {
         match self.random.below(8) {
             0 => {
                 let request = self.working.swap_remove(index).request;
-                self.feed(Event::Abort { request });
+                self.feed(ChannelEvent::Abort { request });
             }
             1 => {
                 let request = self.working[index].request;
-                self.feed(Event::StateEarly { request });
+                self.feed(ChannelEvent::StateEarly { request });
             }
             _ => self.finish(index),
         }
@@ -581,7 +581,7 @@ impl History {
         let cost = self.random.units(most);
         self.tally.served += cost;
         let amount = amount(cost);
-        self.feed(Event::Charge { request, amount });
+        self.feed(ChannelEvent::Charge { request, amount });
     }
 
     /// Kills the provider: what was in flight is unpaid, and never more than what vouchers promised.
@@ -591,7 +591,7 @@ impl History {
         let unwritten = self.turns.iter().flat_map(|turn| &turn.leaving);
         let charged: u128 = unwritten
             .filter_map(|effect| match effect {
-                Effect::Charged { amount, .. } => Some(amount.units()),
+                ChannelEffect::Charged { amount, .. } => Some(amount.units()),
                 _ => None,
             })
             .sum();
@@ -611,7 +611,7 @@ impl History {
         self.claiming = None;
         self.heard = None;
         self.settled_at = self.now;
-        self.channel = Channel::restored(ChannelId(B256::ZERO), self.durable.clone());
+        self.channel = ProviderChannel::restored(ChannelId(B256::ZERO), self.durable.clone());
     }
 
     /// The disk is lost as well, while nothing is on its way to the chain: what was charged and not
@@ -632,8 +632,8 @@ impl History {
         let kept = self.paid_for.min(claimed.units());
         self.tally.lost += self.paid_for - kept;
         self.paid_for = kept;
-        self.durable = Record::new(config());
-        self.channel = Channel::restored(ChannelId(B256::ZERO), self.durable.clone());
+        self.durable = ProviderRecord::new(config());
+        self.channel = ProviderChannel::restored(ChannelId(B256::ZERO), self.durable.clone());
     }
 
     fn follow(&mut self) {
@@ -647,7 +647,7 @@ impl History {
         // An event names the channel, and only then it is read.
         if self.followed != Some(state) {
             self.followed = Some(state);
-            self.feed(Event::Onchain { state, sight });
+            self.feed(ChannelEvent::Onchain { state, sight });
         }
         self.heard = Some(sight);
     }
@@ -669,7 +669,7 @@ impl History {
                 return;
             };
             record.onchain = Some(state);
-            self.feed(Event::Onchain { state, sight });
+            self.feed(ChannelEvent::Onchain { state, sight });
         }
         let is_leaving = record
             .onchain
@@ -681,7 +681,7 @@ impl History {
             return;
         }
         let max_claimable = row.voucher.max_claimable_amount;
-        self.feed(Event::Publish { max_claimable });
+        self.feed(ChannelEvent::Publish { max_claimable });
         if self.random.one_in(12) && !asked {
             return self.crash();
         }
@@ -702,7 +702,7 @@ impl History {
             assert!(works, "a claim of what is gone");
             self.claiming = None;
             if let Some((state, sight)) = self.look() {
-                self.feed(Event::Onchain { state, sight });
+                self.feed(ChannelEvent::Onchain { state, sight });
             }
         }
         for (sent, request) in std::mem::take(&mut self.awaited) {
@@ -719,7 +719,7 @@ impl History {
                 }),
                 None => Err(ErrorCode::RefundTransaction),
             };
-            self.feed(Event::Done { request, outcome });
+            self.feed(ChannelEvent::Done { request, outcome });
         }
     }
 
@@ -745,7 +745,7 @@ impl History {
             self.settle(false);
         }
         self.answer();
-        self.feed(Event::Tick);
+        self.feed(ChannelEvent::Tick);
         if self.random.one_in(2) {
             self.commit_all();
         }

@@ -67,25 +67,25 @@ fn onchain(balance: u128, claimed: u128) -> OnchainState {
 
 /// A channel with a ledger of what was done, and the record that would survive a crash now.
 struct Desk {
-    channel: Channel,
-    durable: Record,
+    channel: ProviderChannel,
+    durable: ProviderRecord,
     next: u64,
     now: Timestamp,
 }
 
 impl Desk {
     fn funded(balance: u128) -> Self {
-        let mut record = Record::new(config());
+        let mut record = ProviderRecord::new(config());
         record.onchain = Some(onchain(balance, 0));
         Self::with(record)
     }
 
     /// A desk that starts with this record, and reads the chain once where it knows the channel.
-    fn with(record: Record) -> Self {
+    fn with(record: ProviderRecord) -> Self {
         let id = ChannelId(B256::ZERO);
         let known = record.onchain;
         let mut desk = Self {
-            channel: Channel::restored(id, record.clone()),
+            channel: ProviderChannel::restored(id, record.clone()),
             durable: record,
             next: 0,
             now: NOW,
@@ -104,9 +104,9 @@ impl Desk {
         }
     }
 
-    fn read(&mut self, state: OnchainState) -> Vec<Effect> {
+    fn read(&mut self, state: OnchainState) -> Vec<ChannelEffect> {
         let sight = self.sight();
-        self.handle(Event::Onchain { state, sight })
+        self.handle(ChannelEvent::Onchain { state, sight })
     }
 
     fn done(&self, transaction: &str, units: u128, onchain: OnchainState) -> Transacted {
@@ -119,7 +119,7 @@ impl Desk {
     }
 
     /// Handles an event while a follower is at the newest block.
-    fn handle(&mut self, event: Event) -> Vec<Effect> {
+    fn handle(&mut self, event: ChannelEvent) -> Vec<ChannelEffect> {
         let heard = Some(self.sight());
         self.handle_at(
             Moment {
@@ -130,11 +130,11 @@ impl Desk {
         )
     }
 
-    fn handle_at(&mut self, at: Moment, event: Event) -> Vec<Effect> {
+    fn handle_at(&mut self, at: Moment, event: ChannelEvent) -> Vec<ChannelEffect> {
         let mut out = Vec::new();
         self.channel.handle(at, event, &mut out);
         for effect in &out {
-            if let Effect::Persist(record) = effect {
+            if let ChannelEffect::Persist(record) = effect {
                 self.durable = (**record).clone();
             }
         }
@@ -142,7 +142,7 @@ impl Desk {
         out
     }
 
-    fn pay(&mut self, max: u128, ceiling: u128, need: u128) -> (RequestId, Vec<Effect>) {
+    fn pay(&mut self, max: u128, ceiling: u128, need: u128) -> (RequestId, Vec<ChannelEffect>) {
         self.send(payment(max, PaymentKind::Voucher), ceiling, need)
     }
 
@@ -151,7 +151,7 @@ impl Desk {
         payment: CheckedPayment,
         ceiling: u128,
         need: u128,
-    ) -> (RequestId, Vec<Effect>) {
+    ) -> (RequestId, Vec<ChannelEffect>) {
         self.next += 1;
         let request = RequestId(self.next);
         let quote = Quote {
@@ -161,7 +161,7 @@ impl Desk {
         };
         (
             request,
-            self.handle(Event::Pay {
+            self.handle(ChannelEvent::Pay {
                 request,
                 payment: Box::new(payment),
                 quote,
@@ -170,7 +170,7 @@ impl Desk {
     }
 
     fn charge(&mut self, request: RequestId, units: u128) -> (u128, Option<u128>) {
-        let out = self.handle(Event::Charge {
+        let out = self.handle(ChannelEvent::Charge {
             request,
             amount: amount(units),
         });
@@ -178,7 +178,7 @@ impl Desk {
     }
 
     fn crash(&mut self) {
-        self.channel = Channel::restored(ChannelId(B256::ZERO), self.durable.clone());
+        self.channel = ProviderChannel::restored(ChannelId(B256::ZERO), self.durable.clone());
         if let Some(state) = self.durable.onchain {
             self.read(state);
         }
@@ -186,13 +186,12 @@ impl Desk {
 }
 
 /// What the one statement among the effects says: the charge, and the sum if it has one.
-fn said(out: &[Effect]) -> (u128, Option<u128>) {
+fn said(out: &[ChannelEffect]) -> (u128, Option<u128>) {
     let statement = out
         .iter()
         .find_map(|effect| match effect {
-            Effect::Charged { statement, .. } | Effect::StateEarly { statement, .. } => {
-                Some(statement.clone())
-            }
+            ChannelEffect::Charged { statement, .. }
+            | ChannelEffect::StateEarly { statement, .. } => Some(statement.clone()),
             _ => None,
         })
         .expect("a statement");
@@ -202,9 +201,9 @@ fn said(out: &[Effect]) -> (u128, Option<u128>) {
 }
 
 /// What the one statement among the effects says was charged in all.
-fn total(out: &[Effect]) -> Option<u128> {
+fn total(out: &[ChannelEffect]) -> Option<u128> {
     let total = out.iter().find_map(|effect| match effect {
-        Effect::Charged { statement, .. } | Effect::StateEarly { statement, .. } => {
+        ChannelEffect::Charged { statement, .. } | ChannelEffect::StateEarly { statement, .. } => {
             Some(statement.charge.charged_total)
         }
         _ => None,
@@ -213,18 +212,18 @@ fn total(out: &[Effect]) -> Option<u128> {
 }
 
 /// What is said to a request that was alone.
-fn stated(out: &[Effect]) -> (u128, u128) {
+fn stated(out: &[ChannelEffect]) -> (u128, u128) {
     let (charged, sum) = said(out);
     (charged, sum.expect("a lone request is told the sum"))
 }
 
-fn admits(out: &[Effect], request: RequestId) -> bool {
-    out.contains(&Effect::Admit { request })
+fn admits(out: &[ChannelEffect], request: RequestId) -> bool {
+    out.contains(&ChannelEffect::Admit { request })
 }
 
-fn refusal(out: &[Effect]) -> Option<ErrorCode> {
+fn refusal(out: &[ChannelEffect]) -> Option<ErrorCode> {
     out.iter().find_map(|effect| match effect {
-        Effect::Refuse { code, .. } => Some(*code),
+        ChannelEffect::Refuse { code, .. } => Some(*code),
         _ => None,
     })
 }
@@ -233,12 +232,16 @@ fn refusal(out: &[Effect]) -> Option<ErrorCode> {
 fn charge_and_voucher_are_durable_before_a_statement_and_work_waits_for_no_disk() {
     let mut desk = Desk::funded(10_000);
     let (request, out) = desk.pay(1_000, 1_000, 1_000);
-    assert_eq!(out, [Effect::Admit { request }]);
-    let out = desk.handle(Event::Charge {
+    assert_eq!(out, [ChannelEffect::Admit { request }]);
+    let out = desk.handle(ChannelEvent::Charge {
         request,
         amount: amount(137),
     });
-    let [Effect::Persist(record), Effect::Charged { .. }] = out.as_slice() else {
+    let [
+        ChannelEffect::Persist(record),
+        ChannelEffect::Charged { .. },
+    ] = out.as_slice()
+    else {
         panic!("{out:?}")
     };
     assert_eq!(record.voucher.unwrap().max_claimable, amount(1_000));
@@ -250,8 +253,12 @@ fn charge_and_voucher_are_durable_before_a_statement_and_work_waits_for_no_disk(
 fn what_the_headers_of_a_stream_state_is_durable_before_they_leave() {
     let mut desk = Desk::funded(10_000);
     let (request, _) = desk.pay(1_000, 1_000, 1_000);
-    let out = desk.handle(Event::StateEarly { request });
-    let [Effect::Persist(record), Effect::StateEarly { .. }] = out.as_slice() else {
+    let out = desk.handle(ChannelEvent::StateEarly { request });
+    let [
+        ChannelEffect::Persist(record),
+        ChannelEffect::StateEarly { .. },
+    ] = out.as_slice()
+    else {
         panic!("{out:?}")
     };
     assert_eq!(record.told, amount(1_000));
@@ -260,25 +267,25 @@ fn what_the_headers_of_a_stream_state_is_durable_before_they_leave() {
 
 #[test]
 fn an_unknown_channel_is_read_then_funded_then_served() {
-    let mut desk = Desk::with(Record::new(config()));
+    let mut desk = Desk::with(ProviderRecord::new(config()));
     let (request, out) = desk.send(payment(1_000, deposit(5_000)), 1_000, 1_000);
-    assert_eq!(out, [Effect::ReadChain]);
+    assert_eq!(out, [ChannelEffect::ReadChain]);
     let out = desk.read(onchain(0, 0));
     assert!(
-        matches!(out.as_slice(), [Effect::SendDeposit { .. }]),
+        matches!(out.as_slice(), [ChannelEffect::SendDeposit { .. }]),
         "{out:?}"
     );
     let done = desk.done("0xab", 5_000, onchain(5_000, 0));
-    let out = desk.handle(Event::Done {
+    let out = desk.handle(ChannelEvent::Done {
         request,
         outcome: Ok(done),
     });
     assert!(admits(&out, request), "{out:?}");
-    let out = desk.handle(Event::Charge {
+    let out = desk.handle(ChannelEvent::Charge {
         request,
         amount: amount(1_000),
     });
-    let Some(Effect::Charged { statement, .. }) = out.last() else {
+    let Some(ChannelEffect::Charged { statement, .. }) = out.last() else {
         panic!("{out:?}")
     };
     assert_eq!(statement.moved, Some(("0xab".into(), amount(5_000))));
@@ -297,25 +304,25 @@ fn first_calls_in_parallel_send_one_deposit_where_one_voucher_pays_once() {
     let mut desk = Desk::funded(0);
     let (first, out) = desk.send(payment(1_000, deposit(5_000)), 1_000, 1_000);
     assert!(
-        matches!(out.as_slice(), [Effect::SendDeposit { .. }]),
+        matches!(out.as_slice(), [ChannelEffect::SendDeposit { .. }]),
         "{out:?}"
     );
     let (_, out) = desk.send(payment(1_000, deposit(5_000)), 1_000, 1_000);
     assert_eq!(out, []);
     let done = desk.done("0xab", 5_000, onchain(5_000, 0));
-    let out = desk.handle(Event::Done {
+    let out = desk.handle(ChannelEvent::Done {
         request: first,
         outcome: Ok(done),
     });
     assert!(admits(&out, first));
-    let out = desk.handle(Event::Charge {
+    let out = desk.handle(ChannelEvent::Charge {
         request: first,
         amount: amount(1_000),
     });
     assert_eq!(refusal(&out), Some(ErrorCode::CumulativeMismatch));
     assert!(
         !out.iter()
-            .any(|effect| matches!(effect, Effect::SendDeposit { .. }))
+            .any(|effect| matches!(effect, ChannelEffect::SendDeposit { .. }))
     );
 }
 
@@ -325,12 +332,12 @@ fn a_failed_deposit_refuses_its_request_and_lets_the_next_one_try() {
     let (first, _) = desk.send(payment(1_000, deposit(5_000)), 1_000, 1_000);
     let (second, out) = desk.send(payment(1_000, deposit(5_000)), 1_000, 1_000);
     assert_eq!(out, []);
-    let out = desk.handle(Event::Done {
+    let out = desk.handle(ChannelEvent::Done {
         request: first,
         outcome: Err(ErrorCode::DepositSimulation),
     });
     assert_eq!(refusal(&out), Some(ErrorCode::DepositSimulation));
-    let tries = |effect: &Effect| matches!(effect, Effect::SendDeposit { request, .. } if *request == second);
+    let tries = |effect: &ChannelEffect| matches!(effect, ChannelEffect::SendDeposit { request, .. } if *request == second);
     assert!(out.iter().any(tries), "{out:?}");
 }
 
@@ -362,7 +369,7 @@ fn a_correction_carries_the_charge_and_the_proof() {
     let (request, _) = desk.pay(1_000, 1_000, 1_000);
     desk.charge(request, 300);
     let (_, out) = desk.pay(1_000, 1_000, 1_000);
-    let Some(Effect::Refuse {
+    let Some(ChannelEffect::Refuse {
         correction: Some(correction),
         ..
     }) = out.last()
@@ -385,7 +392,7 @@ fn a_correction_carries_the_charge_and_the_proof() {
 fn a_voucher_above_the_balance_reads_the_chain_once_then_is_refused() {
     let mut desk = Desk::funded(500);
     let (_, out) = desk.pay(1_000, 1_000, 1_000);
-    assert_eq!(out, [Effect::ReadChain]);
+    assert_eq!(out, [ChannelEffect::ReadChain]);
     let out = desk.read(onchain(500, 0));
     assert_eq!(refusal(&out), Some(ErrorCode::CumulativeExceedsBalance));
 }
@@ -400,7 +407,7 @@ fn money_that_is_being_withdrawn_pays_for_nothing_new() {
     };
     desk.read(state);
     let (_, out) = desk.pay(1_000, 1_000, 1_000);
-    assert_eq!(out, [Effect::ReadChain]);
+    assert_eq!(out, [ChannelEffect::ReadChain]);
     let out = desk.read(state);
     assert_eq!(refusal(&out), Some(ErrorCode::CumulativeExceedsBalance));
 }
@@ -413,7 +420,7 @@ fn a_stream_states_the_upper_view_and_the_next_vouchers_fit_without_a_correction
     for round in 0..20 {
         let (request, out) = desk.pay(view + 1_000, 1_000, 1_000);
         assert!(admits(&out, request), "round {round}: {out:?}");
-        let out = desk.handle(Event::StateEarly { request });
+        let out = desk.handle(ChannelEvent::StateEarly { request });
         let (charged, sum) = stated(&out);
         assert_eq!(
             sum,
@@ -422,7 +429,7 @@ fn a_stream_states_the_upper_view_and_the_next_vouchers_fit_without_a_correction
         );
         assert!(charged <= 1_000);
         view = sum;
-        desk.handle(Event::Charge {
+        desk.handle(ChannelEvent::Charge {
             request,
             amount: amount(137),
         });
@@ -431,9 +438,9 @@ fn a_stream_states_the_upper_view_and_the_next_vouchers_fit_without_a_correction
         assert!(view - truly <= 1_000, "at most one ceiling ahead");
     }
     let (_, out) = desk.send(payment(view, PaymentKind::Refund(None)), 1_000, 1_000);
-    assert_eq!(out, [Effect::ReadChain]);
+    assert_eq!(out, [ChannelEffect::ReadChain]);
     let out = desk.read(onchain(100_000, 0));
-    let Some(Effect::SendRefund {
+    let Some(ChannelEffect::SendRefund {
         amount: returned,
         claim: Some(row),
         ..
@@ -460,7 +467,7 @@ fn parallel_requests_share_one_voucher_as_far_as_it_reaches_and_wait_beyond() {
         "the others wait"
     );
     // The first charges less than it reserved, which leaves room for one that waits.
-    let out = desk.handle(Event::Charge {
+    let out = desk.handle(ChannelEvent::Charge {
         request: admitted[0],
         amount: amount(50),
     });
@@ -511,15 +518,15 @@ fn calls_on_one_voucher_that_come_one_after_the_other_state_their_own_charges() 
 fn every_final_statement_has_the_true_total() {
     let mut desk = Desk::funded(100_000);
     let (stream, _) = desk.pay(1_000, 1_000, 150);
-    let out = desk.handle(Event::StateEarly { request: stream });
+    let out = desk.handle(ChannelEvent::StateEarly { request: stream });
     assert_eq!(total(&out), None, "not yet known");
-    let out = desk.handle(Event::Charge {
+    let out = desk.handle(ChannelEvent::Charge {
         request: stream,
         amount: amount(20),
     });
     assert_eq!(total(&out), Some(20));
     let (request, _) = desk.pay(1_150, 1_000, 150);
-    let out = desk.handle(Event::Charge {
+    let out = desk.handle(ChannelEvent::Charge {
         request,
         amount: amount(10),
     });
@@ -539,7 +546,7 @@ fn a_queue_is_bounded_and_a_wait_ends() {
     let (_, out) = desk.pay(1_000, 1_000, 1_000);
     assert_eq!(refusal(&out), Some(ErrorCode::ChannelBusy));
     desk.now = desk.now.plus_ms(WAIT_MS_MAX);
-    let out = desk.handle(Event::Tick);
+    let out = desk.handle(ChannelEvent::Tick);
     assert_eq!(out.len(), WAITING_MAX);
     assert_eq!(refusal(&out), Some(ErrorCode::ChannelBusy));
 }
@@ -548,7 +555,7 @@ fn a_queue_is_bounded_and_a_wait_ends() {
 fn a_failed_handler_costs_nothing_and_the_same_voucher_is_good_again() {
     let mut desk = Desk::funded(10_000);
     let (request, _) = desk.pay(1_000, 1_000, 1_000);
-    desk.handle(Event::Abort { request });
+    desk.handle(ChannelEvent::Abort { request });
     assert_eq!(desk.channel.record.charged, Amount::ZERO);
     let (request, out) = desk.pay(1_000, 1_000, 1_000);
     assert!(admits(&out, request));
@@ -564,13 +571,13 @@ fn a_charge_above_the_ceiling_is_cut_to_what_was_promised() {
 #[test]
 fn a_provider_that_lost_its_memory_adopts_what_the_payer_signed_for() {
     // All of it: nothing but the chain is left.
-    let mut desk = Desk::with(Record::new(config()));
+    let mut desk = Desk::with(ProviderRecord::new(config()));
     desk.pay(15_412, 1_000, 1_000);
     let out = desk.read(onchain(20_000, 14_000));
     assert!(admits(&out, RequestId(1)), "{out:?}");
     assert_eq!(desk.channel.record.charged, amount(14_412));
     // Some of it: an old copy.
-    let mut old = Record::new(config());
+    let mut old = ProviderRecord::new(config());
     old.onchain = Some(onchain(20_000, 0));
     old.charged = amount(700);
     old.told = amount(700);
@@ -586,7 +593,7 @@ fn a_provider_that_lost_its_memory_adopts_what_the_payer_signed_for() {
 
 #[test]
 fn a_payer_that_starts_again_below_what_was_claimed_is_told_so() {
-    let mut desk = Desk::with(Record::new(config()));
+    let mut desk = Desk::with(ProviderRecord::new(config()));
     desk.send(payment(1_000, deposit(5_000)), 1_000, 1_000);
     let out = desk.read(onchain(16_412, 16_412));
     assert_eq!(refusal(&out), Some(ErrorCode::CumulativeBelowClaimed));
@@ -604,7 +611,7 @@ fn a_refund_waits_for_work_lets_nothing_pass_and_claims_first() {
     assert_eq!(out, []);
     desk.charge(working, 400);
     let out = desk.read(onchain(10_000, 0));
-    let Some(Effect::SendRefund {
+    let Some(ChannelEffect::SendRefund {
         amount: returned,
         claim: Some(row),
         ..
@@ -614,13 +621,13 @@ fn a_refund_waits_for_work_lets_nothing_pass_and_claims_first() {
     };
     assert_eq!((*returned, row.total_claimed), (amount(100), amount(400)));
     let done = desk.done("0xcd", 100, onchain(9_900, 400));
-    let out = desk.handle(Event::Done {
+    let out = desk.handle(ChannelEvent::Done {
         request: refund,
         outcome: Ok(done),
     });
     assert!(admits(&out, late), "{out:?}");
     let refunded = out.iter().find_map(|effect| match effect {
-        Effect::Refunded { statement, .. } => Some(statement),
+        ChannelEffect::Refunded { statement, .. } => Some(statement),
         _ => None,
     });
     let statement = refunded.expect("the refund is stated");
@@ -651,9 +658,9 @@ fn refunds_of_nothing_or_of_too_much_are_refused() {
 
 #[test]
 fn a_chain_that_cannot_be_read_is_said_to_those_who_wait_for_it() {
-    let mut desk = Desk::with(Record::new(config()));
+    let mut desk = Desk::with(ProviderRecord::new(config()));
     desk.pay(1_000, 1_000, 1_000);
-    let out = desk.handle(Event::ReadFailed);
+    let out = desk.handle(ChannelEvent::ReadFailed);
     assert_eq!(refusal(&out), Some(ErrorCode::ChannelStateRead));
     assert!(desk.channel.is_idle());
 }
@@ -794,8 +801,8 @@ impl Traffic {
         self.take_correction(&out);
     }
 
-    fn take_correction(&mut self, out: &[Effect]) {
-        let Some(Effect::Refuse {
+    fn take_correction(&mut self, out: &[ChannelEffect]) {
+        let Some(ChannelEffect::Refuse {
             correction: Some(correction),
             ..
         }) = out.last()
@@ -829,7 +836,7 @@ impl Traffic {
                 if let Some(index) = pick(index, working).filter(|at| !self.working[*at].1) {
                     self.working[index].1 = true;
                     let request = self.working[index].0;
-                    let out = self.desk.handle(Event::StateEarly { request });
+                    let out = self.desk.handle(ChannelEvent::StateEarly { request });
                     self.replies.push(said(&out));
                 }
             }
@@ -842,7 +849,7 @@ impl Traffic {
                 if let Some(index) = pick(index, working) {
                     let (request, stated_early) = self.working.swap_remove(index);
                     self.overstated += if stated_early { NEED } else { 0 };
-                    self.desk.handle(Event::Abort { request });
+                    self.desk.handle(ChannelEvent::Abort { request });
                 }
             }
             Step::Deliver(index) => {

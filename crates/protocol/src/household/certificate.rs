@@ -92,7 +92,7 @@ pub struct SignedRemoval {
 
 /// Something that a household says of a device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Statement {
+pub enum HouseholdStatement {
     /// It belongs to it.
     Certificate(SignedCertificate),
     /// It belongs to it no more.
@@ -102,7 +102,7 @@ pub enum Statement {
 /// Why a statement is not believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
-pub enum StatementError {
+pub enum HouseholdStatementError {
     /// It speaks for another household.
     #[error("the statement is of the household {0}, which is another one")]
     OtherHousehold(Address),
@@ -157,25 +157,25 @@ impl Removal {
     }
 }
 
-impl Statement {
+impl HouseholdStatement {
     /// Whether `household` says this, and it holds at `now`. The signature is looked at last,
     /// because it costs most.
     ///
     /// # Errors
     /// The first thing that is wrong with it.
-    pub fn check(&self, household: Address, now: Timestamp) -> Result<(), StatementError> {
+    pub fn check(&self, household: Address, now: Timestamp) -> Result<(), HouseholdStatementError> {
         let (of, made_at, digest, signature) = match self {
             Self::Certificate(one) => {
                 let certificate = &one.certificate;
                 if !is_device_name(&certificate.name) {
-                    return Err(StatementError::Name);
+                    return Err(HouseholdStatementError::Name);
                 }
                 if certificate.expires_at <= now {
-                    return Err(StatementError::Expired);
+                    return Err(HouseholdStatementError::Expired);
                 }
                 let stands_ms = certificate.expires_at.ms_since(certificate.issued_at);
                 if stands_ms > STATEMENT_TTL_MS_MAX {
-                    return Err(StatementError::Times);
+                    return Err(HouseholdStatementError::Times);
                 }
                 let digest = certificate.digest();
                 (
@@ -196,15 +196,15 @@ impl Statement {
             }
         };
         if of != household {
-            return Err(StatementError::OtherHousehold(of));
+            return Err(HouseholdStatementError::OtherHousehold(of));
         }
         if made_at > now.plus_ms(CLOCK_SKEW_MS_MAX) {
-            return Err(StatementError::Times);
+            return Err(HouseholdStatementError::Times);
         }
         if signature.signer(digest) == Ok(household) {
             Ok(())
         } else {
-            Err(StatementError::Forged)
+            Err(HouseholdStatementError::Forged)
         }
     }
 }

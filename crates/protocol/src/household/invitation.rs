@@ -1,6 +1,6 @@
 //! Invitations: a secret lets one device in, within its time (spec: household, section 3).
 //!
-//! Only the hash of a secret is kept, so that whoever reads the host's disk cannot join with it.
+//! Only the hash of a secret is kept, so that a person who reads the host's disk cannot join with it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -45,7 +45,7 @@ pub struct InviteTicket {
     pub expires_at: Timestamp,
 }
 
-/// Why there is no invitation.
+/// Why an invitation is not made, or does not let a device join.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum InvitationError {

@@ -1,11 +1,12 @@
-//! Who belongs to a household, by what it signed (spec: household, section 2).
+//! The devices that belong to a household, by what it signed (spec: household, section 2).
 
 use std::collections::BTreeMap;
 
 use alloy_primitives::Address;
 
 use super::certificate::{
-    STATEMENT_TTL_MS_MAX, SignedCertificate, SignedRemoval, Statement, StatementError,
+    HouseholdStatement, HouseholdStatementError, STATEMENT_TTL_MS_MAX, SignedCertificate,
+    SignedRemoval,
 };
 use crate::offer::DeviceId;
 use crate::time::Timestamp;
@@ -42,21 +43,25 @@ impl Roster {
     ///
     /// # Errors
     /// When it is not the household's, or does not hold.
-    pub fn take(&mut self, now: Timestamp, statement: Statement) -> Result<bool, StatementError> {
+    pub fn take(
+        &mut self,
+        now: Timestamp,
+        statement: HouseholdStatement,
+    ) -> Result<bool, HouseholdStatementError> {
         if self.is_known(&statement) {
             return Ok(false);
         }
         statement.check(self.household, now)?;
         match statement {
-            Statement::Certificate(one) => self.take_certificate(one),
-            Statement::Removal(one) => self.take_removal(now, one),
+            HouseholdStatement::Certificate(one) => self.take_certificate(one),
+            HouseholdStatement::Removal(one) => self.take_removal(now, one),
         }
     }
 
     /// Known already, or older than what is known: nothing that has to be checked.
-    fn is_known(&self, statement: &Statement) -> bool {
+    fn is_known(&self, statement: &HouseholdStatement) -> bool {
         match statement {
-            Statement::Certificate(one) => {
+            HouseholdStatement::Certificate(one) => {
                 let device = &one.certificate.device;
                 let known = self.certificates.get(device);
                 known == Some(one)
@@ -65,17 +70,20 @@ impl Roster {
                             && one.certificate.household == self.household
                     })
             }
-            Statement::Removal(one) => self.removals.get(&one.removal.device) == Some(one),
+            HouseholdStatement::Removal(one) => self.removals.get(&one.removal.device) == Some(one),
         }
     }
 
-    fn take_certificate(&mut self, one: SignedCertificate) -> Result<bool, StatementError> {
+    fn take_certificate(
+        &mut self,
+        one: SignedCertificate,
+    ) -> Result<bool, HouseholdStatementError> {
         let (device, issued_at) = (one.certificate.device, one.certificate.issued_at);
         if self.is_removed(&device, issued_at) {
             return Ok(false);
         }
         if !self.has_room(&device) {
-            return Err(StatementError::Full);
+            return Err(HouseholdStatementError::Full);
         }
         let known = self.certificates.get(&device);
         // Two of the same time differ only where the household signed both; the larger signature
@@ -90,7 +98,11 @@ impl Roster {
         Ok(stands)
     }
 
-    fn take_removal(&mut self, now: Timestamp, one: SignedRemoval) -> Result<bool, StatementError> {
+    fn take_removal(
+        &mut self,
+        now: Timestamp,
+        one: SignedRemoval,
+    ) -> Result<bool, HouseholdStatementError> {
         let (device, removed_at) = (one.removal.device, one.removal.removed_at);
         if self.is_removed(&device, removed_at) {
             return Ok(false);
@@ -100,7 +112,7 @@ impl Roster {
             return Ok(false);
         }
         if self.removals.len() >= REMOVALS_MAX && !self.removals.contains_key(&device) {
-            return Err(StatementError::Full);
+            return Err(HouseholdStatementError::Full);
         }
         self.removals.insert(device, one);
         let certificate = self.certificates.get(&device);
@@ -143,11 +155,15 @@ impl Roster {
     }
 
     /// Everything that is known, removals first.
-    pub fn statements(&self) -> Vec<Statement> {
-        let removals = self.removals.values().cloned().map(Statement::Removal);
+    pub fn statements(&self) -> Vec<HouseholdStatement> {
+        let removals = self
+            .removals
+            .values()
+            .cloned()
+            .map(HouseholdStatement::Removal);
         let certificates = self.certificates.values().cloned();
         removals
-            .chain(certificates.map(Statement::Certificate))
+            .chain(certificates.map(HouseholdStatement::Certificate))
             .collect()
     }
 

@@ -125,12 +125,12 @@ fn statements_that_are_forged_foreign_or_out_of_time_are_refused() {
     let good = host.roster().certificate(&PHONE).unwrap().clone();
     let sign = |certificate: Certificate, key: &Key| {
         let signature = key.sign(certificate.digest());
-        Statement::Certificate(SignedCertificate {
+        HouseholdStatement::Certificate(SignedCertificate {
             certificate,
             signature,
         })
     };
-    let told = |statement: Statement| host.clone().compare(NOW, vec![statement]);
+    let told = |statement: HouseholdStatement| host.clone().compare(NOW, vec![statement]);
     let other = |change: &dyn Fn(&mut Certificate)| {
         let mut certificate = good.certificate.clone();
         certificate.device = OTHER;
@@ -140,23 +140,29 @@ fn statements_that_are_forged_foreign_or_out_of_time_are_refused() {
     let stranger = Key::new(20);
     assert_eq!(
         told(sign(other(&|_| ()), &stranger)),
-        Err(StatementError::Forged)
+        Err(HouseholdStatementError::Forged)
     );
-    let moved = Statement::Certificate(SignedCertificate {
+    let moved = HouseholdStatement::Certificate(SignedCertificate {
         certificate: other(&|_| ()),
         signature: good.signature,
     });
-    assert_eq!(told(moved), Err(StatementError::Forged));
+    assert_eq!(told(moved), Err(HouseholdStatementError::Forged));
     let foreign = other(&|one| one.household = stranger.address());
-    let expected = StatementError::OtherHousehold(stranger.address());
+    let expected = HouseholdStatementError::OtherHousehold(stranger.address());
     assert_eq!(told(sign(foreign, &stranger)), Err(expected));
     let early = other(&|one| one.issued_at = NOW.plus_ms(HOUR_MS));
-    assert_eq!(told(sign(early, &key)), Err(StatementError::Times));
+    assert_eq!(told(sign(early, &key)), Err(HouseholdStatementError::Times));
     let endless = other(&|one| one.expires_at = NOW.plus_ms(STATEMENT_TTL_MS_MAX + 1));
-    assert_eq!(told(sign(endless, &key)), Err(StatementError::Times));
+    assert_eq!(
+        told(sign(endless, &key)),
+        Err(HouseholdStatementError::Times)
+    );
     let nameless = other(&|one| one.name.clear());
-    assert_eq!(told(sign(nameless, &key)), Err(StatementError::Name));
-    // One that ended is not believed, and is no reason to distrust who tells it.
+    assert_eq!(
+        told(sign(nameless, &key)),
+        Err(HouseholdStatementError::Name)
+    );
+    // One that ended is not believed, and is not a reason to distrust the device that tells it.
     let ended = other(&|one| one.expires_at = NOW);
     assert_eq!(told(sign(ended, &key)), Ok(false));
     assert_eq!(
@@ -217,7 +223,7 @@ fn a_certificate_is_shown_to_who_proved_to_hold_the_key_and_to_nobody_else() {
     let own = host.roster().certificate(&HOST).unwrap();
     let proof = KinProof::new(&secret, &OTHER, &HOST);
     let told = host.told_to_kin(&OTHER, &proof, &secret);
-    assert_eq!(told, Ok(vec![Statement::Certificate(own.clone())]));
+    assert_eq!(told, Ok(vec![HouseholdStatement::Certificate(own.clone())]));
     let refused = Err(JoinRefusal::Stranger);
     // Another key; a proof that was seen on its way to or from another; a member without the key.
     for proof in [
@@ -274,7 +280,7 @@ fn a_household_is_bounded() {
 }
 
 /// How long the statements are as JSON, which is longer than what is sent.
-fn json_len(statements: &[Statement]) -> usize {
+fn json_len(statements: &[HouseholdStatement]) -> usize {
     serde_json::to_vec(statements).unwrap().len()
 }
 
@@ -293,14 +299,14 @@ fn a_device_that_leaves_is_let_go_by_the_host_and_by_nobody_else() {
     assert!(!host.is_member(NOW, &PHONE));
     // The answer may have been lost; who asks again gets the same one.
     assert_eq!(host.release(NOW, PHONE, &sign), Ok(told.clone()));
-    let reply = |one: &Statement| HouseholdReply::Statements(vec![one.clone()]);
+    let reply = |one: &HouseholdStatement| HouseholdReply::Statements(vec![one.clone()]);
     assert!(phone.is_released_by(NOW, &reply(&told)));
     assert!(!host.is_released_by(NOW, &reply(&told)), "it is another's");
-    let Statement::Removal(mut forged) = told else {
+    let HouseholdStatement::Removal(mut forged) = told else {
         panic!("{told:?}");
     };
     forged.removal.removed_at = NOW.plus_ms(1);
-    assert!(!phone.is_released_by(NOW, &reply(&Statement::Removal(forged))));
+    assert!(!phone.is_released_by(NOW, &reply(&HouseholdStatement::Removal(forged))));
     let refused = HouseholdReply::Refused(JoinRefusal::Stranger);
     assert!(!phone.is_released_by(NOW, &refused));
     phone.leave().unwrap();

@@ -33,7 +33,7 @@ fn household() -> Address {
 }
 
 /// A statement of the vectors, and its digest as this program computes it.
-fn statement(vector: &Value) -> (Statement, B256) {
+fn statement(vector: &Value) -> (HouseholdStatement, B256) {
     let message = &vector["message"];
     let device = message["device"].as_str().unwrap();
     let device = device.strip_prefix("0x").unwrap().parse().unwrap();
@@ -53,7 +53,7 @@ fn statement(vector: &Value) -> (Statement, B256) {
                 certificate,
                 signature,
             };
-            (Statement::Certificate(signed), digest)
+            (HouseholdStatement::Certificate(signed), digest)
         }
         "HouseholdRemoval" => {
             let removal = Removal {
@@ -63,7 +63,7 @@ fn statement(vector: &Value) -> (Statement, B256) {
             };
             let digest = removal.digest();
             (
-                Statement::Removal(SignedRemoval { removal, signature }),
+                HouseholdStatement::Removal(SignedRemoval { removal, signature }),
                 digest,
             )
         }
@@ -101,7 +101,7 @@ fn each_bad_statement_is_refused_for_its_reason() {
         assert_eq!(digest, text::<B256>(&vector["digest"]), "{name}");
         let why = statement.check(household(), now(&vectors)).unwrap_err();
         let why = match why {
-            StatementError::OtherHousehold(_) => "OtherHousehold".to_owned(),
+            HouseholdStatementError::OtherHousehold(_) => "OtherHousehold".to_owned(),
             other => format!("{other:?}"),
         };
         assert_eq!(why, vector["error"].as_str().unwrap(), "{name}");

@@ -1,6 +1,6 @@
 //! What a household has signed that strangers can turn into its money, and what of it counts today.
 //!
-//! **Channels.** What counts is the highest voucher that was ever signed: whoever holds it can claim
+//! **Channels.** What counts is the highest voucher that was ever signed: its holder can claim
 //! all of it, whatever was delivered or stated. A new voucher therefore counts with what it is above
 //! the highest one before, on the day on which it is signed; over all days the counted sum of a
 //! channel is its highest voucher. What a provider states lets the next voucher be lower; it gives

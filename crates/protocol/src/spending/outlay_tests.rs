@@ -9,7 +9,7 @@
 use alloy_primitives::Address;
 
 use super::*;
-use crate::channel::payer::{Channel, Outcome, Record};
+use crate::channel::payer::{Outcome, PayerChannel, PayerRecord};
 use crate::channel::{OnchainState, Voucher, channel_state};
 use crate::eip712::ChannelConfig;
 use crate::id::ChainId;
@@ -185,7 +185,7 @@ struct History {
     /// What is durable: what a crash leaves.
     rows: BTreeMap<ChannelId, ChannelOutlay>,
     authorized: BTreeMap<B256, AuthorizationOutlay>,
-    channels: Vec<Channel>,
+    channels: Vec<PayerChannel>,
     open: Vec<(PromiseReservation, usize, Promised)>,
     strangers: Strangers,
     /// What had been promised when each day began: by channel, and how many one-off payments.
@@ -264,7 +264,8 @@ impl History {
             salt: B256::with_last_byte(7),
         };
         let id = ChannelId(B256::from(alloy_primitives::U256::from(number)));
-        self.channels.push(Channel::new(id, Record::new(config)));
+        self.channels
+            .push(PayerChannel::new(id, PayerRecord::new(config)));
     }
 
     /// Finds room for a payment, which is signed later: several are side by side.
@@ -368,7 +369,7 @@ impl History {
         self.keep(id, &record);
     }
 
-    fn keep(&mut self, id: ChannelId, record: &Record) {
+    fn keep(&mut self, id: ChannelId, record: &PayerRecord) {
         let kept = self.outlays.keep(id, record.refundable());
         self.rows.extend(kept.map(|row| (id, row)));
     }
@@ -418,7 +419,7 @@ impl History {
         let channels = std::mem::take(&mut self.channels);
         self.channels = channels
             .into_iter()
-            .map(|channel| Channel::new(channel.id(), channel.record().clone()))
+            .map(|channel| PayerChannel::new(channel.id(), channel.record().clone()))
             .collect();
         let before = (0, BTreeMap::new());
         self.outlays = Outlays::restore(self.rows.clone(), self.authorized.clone(), before);

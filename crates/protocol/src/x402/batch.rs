@@ -322,7 +322,7 @@ pub struct ClaimPayload {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SettlePayload {
-    /// Who is paid.
+    /// The account that is paid.
     #[serde(with = "crate::address")]
     pub receiver: Address,
     /// In which token.

@@ -43,10 +43,10 @@ pub struct ExactPayload {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Authorization {
-    /// Who pays.
+    /// The account that pays.
     #[serde(with = "crate::address")]
     pub from: Address,
-    /// Who is paid.
+    /// The account that is paid.
     #[serde(with = "crate::address")]
     pub to: Address,
     /// Atomic units.

@@ -80,7 +80,7 @@ pub struct PaymentRequirements {
     /// The token.
     #[serde(with = "crate::address")]
     pub asset: Address,
-    /// Who is paid.
+    /// The account that is paid.
     #[serde(with = "crate::address")]
     pub pay_to: Address,
     /// Seconds that the payment may take.
@@ -188,7 +188,7 @@ pub struct SettleResponse {
     /// Why not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error_reason: Option<String>,
-    /// Who paid.
+    /// The account that paid.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
@@ -262,7 +262,7 @@ pub struct VerifyResponse {
     /// Why not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub invalid_reason: Option<String>,
-    /// Who pays.
+    /// The account that pays.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",

@@ -5,7 +5,8 @@ use hearth_protocol::answer::answering::{AnsweringEvent, PaymentRefusal};
 use hearth_protocol::answer::{Receipt, SignedReceipt, StopReason};
 use hearth_protocol::channel::CheckedPayment;
 use hearth_protocol::channel::provider::{
-    Channel, Effect, Event, Moment, Quote, Record, RequestId, Statement,
+    ChannelEffect, ChannelEvent, Moment, PaymentStatement, ProviderChannel, ProviderRecord, Quote,
+    RequestId,
 };
 use hearth_protocol::id::ChannelId;
 use hearth_protocol::money::Amount;
@@ -73,14 +74,14 @@ impl Seller {
     ) -> Result<(), Broken> {
         let channel = payment.channel;
         let durable = self.durable.get(&channel).cloned();
-        let record = durable.unwrap_or_else(|| Record::new(payment.config));
+        let record = durable.unwrap_or_else(|| ProviderRecord::new(payment.config));
         self.channels
             .entry(channel)
-            .or_insert_with(|| Channel::restored(channel, record));
+            .or_insert_with(|| ProviderChannel::restored(channel, record));
         self.feed(
             outside,
             channel,
-            Event::Pay {
+            ChannelEvent::Pay {
                 request,
                 payment,
                 quote,
@@ -92,7 +93,7 @@ impl Seller {
         &mut self,
         outside: &mut Outside,
         channel: ChannelId,
-        event: Event,
+        event: ChannelEvent,
     ) -> Result<(), Broken> {
         let at = Moment {
             now: outside.now,
@@ -110,7 +111,7 @@ impl Seller {
         };
         for effect in out {
             match effect {
-                Effect::Persist(record) => turn.record = Some(*record),
+                ChannelEffect::Persist(record) => turn.record = Some(*record),
                 effect => turn.leaving.push(effect),
             }
         }
@@ -135,7 +136,7 @@ impl Seller {
             self.durable.insert(turn.channel, record);
         }
         for effect in &turn.leaving {
-            if let Effect::Charged {
+            if let ChannelEffect::Charged {
                 request, amount, ..
             } = effect
             {
@@ -162,35 +163,35 @@ impl Seller {
         &mut self,
         outside: &mut Outside,
         channel: ChannelId,
-        effects: Vec<Effect>,
+        effects: Vec<ChannelEffect>,
     ) -> Result<(), Broken> {
         for effect in effects {
             match effect {
-                Effect::ReadChain => {
+                ChannelEffect::ReadChain => {
                     let answer = outside.look(channel);
                     let delay_ms = outside.random.between(1, 300);
                     let answers = Happening::ChainAnswers(self.number, self.life, channel, answer);
                     outside.after(delay_ms, answers);
                 }
-                Effect::Admit { request } => self.admitted(outside, channel, request)?,
-                Effect::Refuse {
+                ChannelEffect::Admit { request } => self.admitted(outside, channel, request)?,
+                ChannelEffect::Refuse {
                     request,
                     code,
                     correction,
                 } => {
                     self.refused(outside, request, PaymentRefusal { code, correction })?;
                 }
-                Effect::Charged {
+                ChannelEffect::Charged {
                     request, statement, ..
                 } => {
                     self.charged(outside, request, statement)?;
                 }
-                Effect::Refunded { request, statement } => {
+                ChannelEffect::Refunded { request, statement } => {
                     if let Some(stream) = self.streams.remove(&request) {
                         self.tell(outside, stream, AnsweringEvent::Refunded(Ok(statement)))?;
                     }
                 }
-                Effect::SendDeposit { request, deposit } => {
+                ChannelEffect::SendDeposit { request, deposit } => {
                     let transaction = Transaction::Deposit {
                         channel,
                         amount: deposit.amount,
@@ -199,12 +200,12 @@ impl Seller {
                     };
                     if outside.is_away() || outside.random.one_in(12) {
                         let outcome = Err(ErrorCode::DepositSimulation);
-                        self.feed(outside, channel, Event::Done { request, outcome })?;
+                        self.feed(outside, channel, ChannelEvent::Done { request, outcome })?;
                     } else {
                         self.send_transaction(outside, transaction, channel, request);
                     }
                 }
-                Effect::SendRefund {
+                ChannelEffect::SendRefund {
                     request,
                     claim,
                     amount,
@@ -219,7 +220,7 @@ impl Seller {
                     };
                     self.send_transaction(outside, transaction, channel, request);
                 }
-                Effect::Persist(_) | Effect::StateEarly { .. } => {}
+                ChannelEffect::Persist(_) | ChannelEffect::StateEarly { .. } => {}
             }
         }
         Ok(())
@@ -246,7 +247,7 @@ impl Seller {
         let conversation = stream.and_then(|stream| self.conversations.get_mut(&stream));
         let admitting = conversation.and_then(|one| one.admitting.take());
         let (Some(stream), Some((part, needs))) = (stream, admitting) else {
-            return self.feed(outside, channel, Event::Abort { request });
+            return self.feed(outside, channel, ChannelEvent::Abort { request });
         };
         let mut rest = part.need;
         let mut current = part;
@@ -254,7 +255,7 @@ impl Seller {
         for need in &needs[..needs.len() - 1] {
             rest = rest.saturating_sub(*need);
             let further = self.next_request(stream);
-            let split = Event::Split {
+            let split = ChannelEvent::Split {
                 request: current.request,
                 rest: further,
                 need: rest,
@@ -337,7 +338,11 @@ impl Seller {
         }
         for (part, amount) in parts.iter().zip(amounts) {
             let (request, amount) = (part.request, *amount);
-            self.feed(outside, part.channel, Event::Charge { request, amount })?;
+            self.feed(
+                outside,
+                part.channel,
+                ChannelEvent::Charge { request, amount },
+            )?;
         }
         Ok(())
     }
@@ -346,7 +351,7 @@ impl Seller {
         &mut self,
         outside: &mut Outside,
         request: RequestId,
-        statement: Statement,
+        statement: PaymentStatement,
     ) -> Result<(), Broken> {
         let Some(stream) = self.streams.remove(&request) else {
             return Ok(());

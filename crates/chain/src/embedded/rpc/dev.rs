@@ -1,4 +1,4 @@
-//! Methods that move time and mine at will, for tests. Offered only where the configuration says so, since whoever
+//! Methods that move time and mine at will, for tests. Offered only where the configuration says so, since a caller that
 //! moves time decides when a withdrawal may be finalised.
 
 use serde_json::{Value, json};

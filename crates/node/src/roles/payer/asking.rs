@@ -10,7 +10,9 @@ use hearth_net::{FrameReceiver, FrameSender, Liveness, RecvError};
 use hearth_payments::purse::{PayError, Tab};
 use hearth_payments::store::Batch;
 use hearth_protocol::answer::frame::{RefusalCode, TokenLogprobs};
-use hearth_protocol::answer::payer::{Answer as Machine, Candidate, Departure, Effect, End, Event};
+use hearth_protocol::answer::payer::{
+    Asking as Machine, AskingEffect, AskingEvent, Candidate, Departure, End,
+};
 use hearth_protocol::answer::{
     AnswerId, AnswerRequest, PayerFrame, ProviderFrame, Refusal, SignedReceipt, StopReason, Tokens,
 };
@@ -66,7 +68,7 @@ struct Pace {
 pub(super) struct Asking {
     payer: Payer,
     machine: Machine,
-    effects: VecDeque<Effect>,
+    effects: VecDeque<AskingEffect>,
     link: Link,
     tab: Option<Tab>,
     /// Whether the promise on the tab has not been answered by a charge.
@@ -156,7 +158,7 @@ impl Asking {
                 return;
             }
             let event = self.next().await;
-            let accepted = matches!(&event, Event::Frame(frame) if matches!(**frame, ProviderFrame::Accepted { .. }));
+            let accepted = matches!(&event, AskingEvent::Frame(frame) if matches!(**frame, ProviderFrame::Accepted { .. }));
             self.tell(event);
             if accepted && self.machine.is_worked_on() {
                 self.say_source().await;
@@ -164,14 +166,14 @@ impl Asking {
         }
     }
 
-    fn tell(&mut self, event: Event) {
+    fn tell(&mut self, event: AskingEvent) {
         let mut out = Vec::new();
         self.machine.handle(self.payer.now(), event, &mut out);
         self.effects.extend(out);
     }
 
     /// What happens next.
-    async fn next(&mut self) -> Event {
+    async fn next(&mut self) -> AskingEvent {
         let wake = self.machine.wake_at().filter(|at| at.0 != u64::MAX);
         let wake = self.turn_by.or(wake);
         let wait_ms = wake.map(|at| at.ms_since(self.payer.now()));
@@ -193,16 +195,16 @@ impl Asking {
             event = heard(&mut self.link, position, &mut self.cached_tokens, &mut self.turn_by, &mut self.cause) => event,
             () = gone => {
                 self.cancelled = true;
-                Event::Cancel
+                AskingEvent::Cancel
             }
             () = tick => self.waited(),
         }
     }
 
     /// Time passed: the engine of this device may have kept the question waiting for too long.
-    fn waited(&mut self) -> Event {
+    fn waited(&mut self) -> AskingEvent {
         if self.turn_by.take_if(|by| *by <= self.payer.now()).is_none() {
-            return Event::Tick;
+            return AskingEvent::Tick;
         }
         // Dropping it takes the question out of the queue.
         self.link = Link::Nobody;
@@ -210,7 +212,7 @@ impl Asking {
             retry_after_s: RETRY_S,
         });
         let message = "the question has waited for its turn as long as it may".to_owned();
-        Event::Refused(Refusal {
+        AskingEvent::Refused(Refusal {
             code: RefusalCode::Busy,
             field: None,
             retry_after_ms: Some(u64::from(RETRY_S) * 1_000),
@@ -218,35 +220,35 @@ impl Asking {
         })
     }
 
-    async fn perform(&mut self, effect: Effect) {
+    async fn perform(&mut self, effect: AskingEffect) {
         match effect {
-            Effect::Open { candidate, promise } => {
+            AskingEffect::Open { candidate, promise } => {
                 let event = self.open(*candidate, promise).await;
                 self.tell(event);
             }
-            Effect::Make(request) => self.make(&request).await,
-            Effect::Prepare(candidate) => self.prepare(&candidate),
-            Effect::Send(frame) => self.send(&frame).await,
-            Effect::Promise(amount) => {
+            AskingEffect::Make(request) => self.make(&request).await,
+            AskingEffect::Prepare(candidate) => self.prepare(&candidate),
+            AskingEffect::Send(frame) => self.send(&frame).await,
+            AskingEffect::Promise(amount) => {
                 let event = self.promise(amount).await;
                 self.tell(event);
             }
-            Effect::Correct { required, promise } => {
+            AskingEffect::Correct { required, promise } => {
                 let event = self.correct(&required, promise).await;
                 self.tell(event);
             }
-            Effect::Settle {
+            AskingEffect::Settle {
                 receipt,
                 settlement,
             } => self.settle(*receipt, settlement.as_ref()).await,
-            Effect::Deliver(tokens) => self.deliver(tokens).await,
-            Effect::Leave { candidate, why } => self.leave(&candidate, why).await,
-            Effect::Ended(end) => self.ended(end).await,
+            AskingEffect::Deliver(tokens) => self.deliver(tokens).await,
+            AskingEffect::Leave { candidate, why } => self.leave(&candidate, why).await,
+            AskingEffect::Ended(end) => self.ended(end).await,
         }
     }
 
     /// Connects, and signs the first promise.
-    async fn open(&mut self, candidate: Candidate, promise: Option<Amount>) -> Event {
+    async fn open(&mut self, candidate: Candidate, promise: Option<Amount>) -> AskingEvent {
         self.attempts += 1;
         self.pace = Pace {
             asked_at: self.payer.now(),
@@ -254,7 +256,7 @@ impl Asking {
         };
         let parts = self.payer.parts();
         let (Some(network), Some(device)) = (&parts.network, candidate.device) else {
-            return Event::NotOpened;
+            return AskingEvent::NotOpened;
         };
         let connect = Duration::from_millis(parts.patience.connect_ms);
         let connected = tokio::time::timeout(connect, network.ask(device, None)).await;
@@ -262,9 +264,9 @@ impl Asking {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
                 info!(%device, error = %error.with_causes(), "a provider cannot be reached");
-                return Event::NotOpened;
+                return AskingEvent::NotOpened;
             }
-            Err(_) => return Event::NotOpened,
+            Err(_) => return AskingEvent::NotOpened,
         };
         let liveness = stream.liveness();
         let (sender, receiver) = stream.split();
@@ -279,17 +281,17 @@ impl Asking {
             self.say_source().await;
         }
         let Some(amount) = promise else {
-            return Event::Opened {
+            return AskingEvent::Opened {
                 payment: None,
                 deposits: false,
             };
         };
         match self.open_tab(&candidate, amount).await {
-            Ok((payment, deposits)) => Event::Opened {
+            Ok((payment, deposits)) => AskingEvent::Opened {
                 payment: Some(payment),
                 deposits,
             },
-            Err(error) => Event::NotPaid(error.to_string()),
+            Err(error) => AskingEvent::NotPaid(error.with_causes().to_string()),
         }
     }
 
@@ -374,7 +376,7 @@ impl Asking {
         self.current = None;
         let served = self.payer.parts().provider.find(&request.weights);
         let Some(served) = served else {
-            return self.tell(Event::NotOpened);
+            return self.tell(AskingEvent::NotOpened);
         };
         let asker = super::asker(&self.question);
         let job = served.job(request, asker, request.output_tokens_max);
@@ -387,7 +389,7 @@ impl Asking {
             submitted = submitting => submitted,
             () = self.parts.closed() => {
                 self.cancelled = true;
-                return self.tell(Event::Cancel);
+                return self.tell(AskingEvent::Cancel);
             }
         };
         match submitted {
@@ -408,8 +410,8 @@ impl Asking {
     fn refuse(&mut self, cause: AskError, verdict: Verdict, refusal: Refusal) {
         self.note(cause);
         self.tell(match verdict {
-            Verdict::Faulty => Event::Faulty(refusal.message),
-            Verdict::Elsewhere => Event::Refused(refusal),
+            Verdict::Faulty => AskingEvent::Faulty(refusal.message),
+            Verdict::Elsewhere => AskingEvent::Refused(refusal),
         });
     }
 
@@ -424,33 +426,33 @@ impl Asking {
         };
         if let Err(error) = peer.sender.send(frame).await {
             info!(error = %error.with_causes(), "a provider takes nothing more");
-            self.tell(Event::Closed { garbage: false });
+            self.tell(AskingEvent::Closed { garbage: false });
         }
     }
 
-    async fn promise(&mut self, amount: Amount) -> Event {
+    async fn promise(&mut self, amount: Amount) -> AskingEvent {
         let now = self.payer.now();
         let Some(tab) = &mut self.tab else {
-            return Event::NotPaid("no payment is open with the provider".to_owned());
+            return AskingEvent::NotPaid("no payment is open with the provider".to_owned());
         };
         match promise_on(tab, amount, &self.question.promised, now).await {
             Ok(payment) => {
                 self.promised = true;
                 let deposits = tab.deposits();
-                Event::Promised { payment, deposits }
+                AskingEvent::Promised { payment, deposits }
             }
-            Err(error) => Event::NotPaid(error.to_string()),
+            Err(error) => AskingEvent::NotPaid(error.with_causes().to_string()),
         }
     }
 
-    async fn correct(&mut self, required: &RequirementsJson, amount: Amount) -> Event {
+    async fn correct(&mut self, required: &RequirementsJson, amount: Amount) -> AskingEvent {
         let Some(tab) = &mut self.tab else {
-            return Event::NotPaid("no payment is open with the provider".to_owned());
+            return AskingEvent::NotPaid("no payment is open with the provider".to_owned());
         };
         self.promised = false;
         match tab.correct(required).await {
             Ok(()) => self.promise(amount).await,
-            Err(error) => Event::NotPaid(error.to_string()),
+            Err(error) => AskingEvent::NotPaid(error.with_causes().to_string()),
         }
     }
 
@@ -462,7 +464,7 @@ impl Asking {
                 Ok(charged) => add(&mut self.charged, tab.asset(), charged),
                 Err(error) => {
                     warn!(error = %error.with_causes(), "a provider's charge is not believed");
-                    self.tell(Event::Closed { garbage: true });
+                    self.tell(AskingEvent::Closed { garbage: true });
                     return;
                 }
             }
@@ -519,7 +521,7 @@ impl Asking {
         if stopped {
             self.text = None;
             self.stopped_by = shown.stopped_by;
-            self.tell(Event::Cancel);
+            self.tell(AskingEvent::Cancel);
         }
     }
 
@@ -555,7 +557,7 @@ impl Asking {
     async fn hand_on(&mut self, part: Part) {
         if self.parts.send(part).await.is_err() && !self.cancelled {
             self.cancelled = true;
-            self.tell(Event::Cancel);
+            self.tell(AskingEvent::Cancel);
         }
     }
 
@@ -699,22 +701,22 @@ async fn heard(
     cached_tokens: &mut u32,
     turn_by: &mut Option<Timestamp>,
     cause: &mut Option<AskError>,
-) -> Event {
+) -> AskingEvent {
     match link {
         Link::Nobody => pending().await,
         Link::Peer(peer) => {
             let received = tokio::select! {
                 biased;
                 received = peer.receiver.recv() => received,
-                () = peer.liveness.lost() => return Event::Unheard,
+                () = peer.liveness.lost() => return AskingEvent::Unheard,
             };
             match received {
-                Ok(Some(frame)) => Event::Frame(Box::new(frame)),
-                Ok(None) => Event::Closed { garbage: false },
+                Ok(Some(frame)) => AskingEvent::Frame(Box::new(frame)),
+                Ok(None) => AskingEvent::Closed { garbage: false },
                 Err(error) => {
                     info!(error = %error.with_causes(), "a provider's stream ended");
                     let garbage = matches!(error, RecvError::Garbage { .. });
-                    Event::Closed { garbage }
+                    AskingEvent::Closed { garbage }
                 }
             }
         }
@@ -732,14 +734,14 @@ async fn made(
     cached_tokens: &mut u32,
     turn_by: &mut Option<Timestamp>,
     cause: &mut Option<AskError>,
-) -> Event {
+) -> AskingEvent {
     loop {
         match generation.next().await {
             Some(Made::Token { id, logprobs }) => {
                 let mut gathered = Gathered::default();
                 gathered.push(id, logprobs);
                 if let Some((ids, logprobs)) = gathered.take() {
-                    return Event::Made(Tokens {
+                    return AskingEvent::Made(Tokens {
                         first: position,
                         ids,
                         logprobs,
@@ -752,18 +754,18 @@ async fn made(
             }
             Some(Made::Ended(reason)) => {
                 let EndReason::Unfollowed(grammar) = &reason else {
-                    return Event::MadeAll(stop_reason(&reason));
+                    return AskingEvent::MadeAll(stop_reason(&reason));
                 };
                 let (fault, verdict) = causes::of_grammar(grammar);
                 *cause = Some(causes::worthier(cause.take(), fault));
                 // Nobody else could go on with it either.
                 return match verdict {
-                    Verdict::Faulty => Event::Faulty(grammar.to_string()),
-                    Verdict::Elsewhere => Event::MadeAll(StopReason::Failed),
+                    Verdict::Faulty => AskingEvent::Faulty(grammar.to_string()),
+                    Verdict::Elsewhere => AskingEvent::MadeAll(StopReason::Failed),
                 };
             }
             Some(_) => {}
-            None => return Event::Closed { garbage: false },
+            None => return AskingEvent::Closed { garbage: false },
         }
     }
 }

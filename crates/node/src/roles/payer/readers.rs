@@ -10,6 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use hearth_calls::{Tool, ToolCall};
+use hearth_causes::WithCauses;
 use hearth_models::asker::Asker;
 use hearth_models::grammar::GrammarError;
 use hearth_models::prompt::PromptInput;
@@ -83,7 +84,7 @@ impl Readers {
         let checked = self.schemas.check(schema, within).await;
         checked.map_err(|error| match error {
             GrammarError::Unavailable => SchemaFault::Unchecked,
-            refused => SchemaFault::Refused(refused.to_string()),
+            refused => SchemaFault::Refused(refused.with_causes().to_string()),
         })
     }
 
@@ -120,8 +121,8 @@ impl Readers {
         let launcher = self.launcher.clone();
         let loaded = tokio::task::spawn_blocking(move || Prompts::load(&launcher, &path)).await;
         let prompts = loaded
-            .map_err(|error| ReadError::File(error.to_string()))?
-            .map_err(|error| ReadError::File(error.to_string()))?;
+            .map_err(|error| ReadError::File(error.with_causes().to_string()))?
+            .map_err(|error| ReadError::File(error.with_causes().to_string()))?;
         Ok(self.keep(weights, Reader { prompts }))
     }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use hearth_causes::WithCauses;
 use hearth_net::PayerStream;
 use hearth_payments::purse::{Beginning, PayError, Purse, Refund, Refunded};
 use hearth_protocol::answer::{PayerFrame, ProviderFrame};
@@ -46,7 +47,8 @@ impl Payer {
         let connect = Duration::from_millis(parts.patience.connect_ms);
         let stream = timeout(connect, network.ask(device, None)).await;
         let stream = stream.map_err(|_| PayError::Unreached("it does not answer".to_owned()))?;
-        let stream = stream.map_err(|error| PayError::Unreached(error.to_string()))?;
+        let stream =
+            stream.map_err(|error| PayError::Unreached(error.with_causes().to_string()))?;
         match purse.begin_refund(channel).await? {
             Beginning::Done(done) => Ok(*done),
             Beginning::ToCarry(refund) => carry(stream, *refund).await,
@@ -55,19 +57,19 @@ impl Payer {
 }
 
 async fn carry(mut stream: PayerStream, mut refund: Refund) -> Result<Refunded, PayError> {
-    let unreached = |error: &dyn std::fmt::Display| PayError::Unreached(error.to_string());
+    let unreached = |reason: &dyn std::fmt::Display| PayError::Unreached(reason.to_string());
     let unreadable = |error| PayError::Unreadable(HeaderError::Json(error));
     let mut liveness = stream.liveness();
     loop {
         let frame = PayerFrame::Refund(refund.payment());
         let sent = stream.send(&frame).await;
-        sent.map_err(|error| unreached(&error))?;
+        sent.map_err(|error| unreached(&error.with_causes()))?;
         let answered = tokio::select! {
             answered = timeout(REFUND_TIME_MAX, stream.recv()) => answered,
             () = liveness.lost() => return Err(unreached(&"it fell silent")),
         };
         let frame = answered.map_err(|_| unreached(&"it gave no answer in time"))?;
-        match frame.map_err(|error| unreached(&error))? {
+        match frame.map_err(|error| unreached(&error.with_causes()))? {
             Some(ProviderFrame::PaymentRequired(correction)) => {
                 let correction = correction.read().map_err(unreadable)?;
                 refund = refund.correct(&correction).await?;

@@ -19,7 +19,7 @@ use hearth_protocol::answer::{
     AnswerRequest, PayerFrame, ProviderFrame, Receipt, SignedReceipt, StopReason,
 };
 use hearth_protocol::channel::CheckedPayment;
-use hearth_protocol::channel::provider::{Quote, Statement};
+use hearth_protocol::channel::provider::{PaymentStatement, Quote};
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::id::{AssetId, ChainId};
 use hearth_protocol::money::Amount;
@@ -53,8 +53,8 @@ type Errand = BoxFuture<'static, Result<Done, DeskStopped>>;
 /// What came of an errand.
 enum Done {
     Admitted(Result<Vec<Ticket>, Refusal>),
-    Charged(Box<SignedReceipt>, Option<Statement>),
-    Refunded(Result<Statement, Refusal>),
+    Charged(Box<SignedReceipt>, Option<PaymentStatement>),
+    Refunded(Result<PaymentStatement, Refusal>),
 }
 
 /// One stream with a payer.

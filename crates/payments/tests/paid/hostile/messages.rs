@@ -42,7 +42,7 @@ impl Sold {
         }
     }
 
-    /// All that comes back for some bytes. Who does not go after them may send more.
+    /// All that comes back for some bytes. A client that does not hang up after them may send more.
     async fn said(&self, bytes: &[u8], goes: bool) -> String {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         // The door may close before all was sent.

@@ -149,7 +149,7 @@ async fn try_at_once(forger: &Forger<'_>, claims: &[Settlement::VoucherClaim], w
         })
         .collect();
     let sends = payments.iter().cycle().take(16 * payments.len());
-    // Where it was answered, whoever has both gets that reply again, and nobody is charged.
+    // Where it was answered, a client that has both gets that reply again, and nobody is charged.
     let replies = join_all(sends.map(|payment| forger.send("/stream", payment))).await;
     for reply in replies {
         assert!(reply.status.is_client_error(), "{when}, at once: {reply:?}");

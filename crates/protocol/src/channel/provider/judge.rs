@@ -6,7 +6,7 @@ use crate::time::Timestamp;
 use crate::x402::ErrorCode;
 
 use super::sight::Freshness;
-use super::{ADMITTED_MAX, Channel, Moment, REFUND_WINDOW_MS, REFUNDS_MAX, Waiting};
+use super::{ADMITTED_MAX, Moment, ProviderChannel, REFUND_WINDOW_MS, REFUNDS_MAX, Waiting};
 
 /// What becomes of a request that waits.
 pub(super) enum Verdict {
@@ -19,7 +19,7 @@ pub(super) enum Verdict {
     Correct(ErrorCode),
 }
 
-impl Channel {
+impl ProviderChannel {
     pub(super) fn judge(&self, at: Moment, waiting: &Waiting) -> Verdict {
         let Some(onchain) = self.record.onchain else {
             return self.read_first();

@@ -16,7 +16,7 @@ pub const LOWER_VOUCHERS_MAX: usize = 4;
 
 /// What a provider must not forget about a channel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
+pub struct ProviderRecord {
     /// The channel's parameters.
     pub config: ChannelConfig,
     /// What was charged, cumulative. This, and nothing more, is claimed.
@@ -46,7 +46,7 @@ pub struct Spread {
     pub refunds: SignedRefunds,
 }
 
-impl Record {
+impl ProviderRecord {
     /// A channel that nothing is known of but its parameters.
     pub fn new(config: ChannelConfig) -> Self {
         Self {

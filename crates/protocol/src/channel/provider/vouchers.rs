@@ -1,6 +1,6 @@
 //! Which vouchers may start work: a voucher is a bearer token, and claims publish it.
 //!
-//! Whoever has a signed voucher can present it, and everything in a transaction is read by everyone.
+//! Anyone who has a signed voucher can present it, and everything in a transaction is read by everyone.
 //! So a provider remembers, durably and before they leave, the vouchers that it gives to a chain or
 //! to a watchtower ([`PublicVouchers`]): those start nothing any more. What is not public was signed
 //! by the payer for this provider and seen by nobody else.
