@@ -8,6 +8,7 @@ use futures::future::BoxFuture;
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::household::{HouseholdAsk, HouseholdReply};
 use hearth_protocol::offer::{DeviceId, Offer, SignedOffer};
+use iroh::Endpoint;
 use iroh::EndpointAddr;
 use iroh_gossip::net::{GOSSIP_ALPN, Gossip};
 use thiserror::Error;
@@ -125,9 +126,7 @@ impl Network {
         let dialing = Arc::new(Dialing::new(options.reach, &options.relays));
         let bound = endpoint::bind(&options, admission.clone()).await?;
         let endpoint = bound.endpoint.clone();
-        let gossip = Gossip::builder()
-            .max_message_size(ANNOUNCEMENT_BYTES_MAX + GOSSIP_OVERHEAD_BYTES)
-            .spawn(endpoint.clone());
+        let gossip = gossip(&endpoint);
         let discovered = endpoint::look_up(&bound, &options, &dialing).await?;
         let (hub, queues) = Hub::new(HubParts {
             endpoint: endpoint.clone(),
@@ -483,6 +482,13 @@ impl Network {
         take(&self.inner.entrance).join_all().await;
         self.inner.files.settle().await;
     }
+}
+
+/// Starts gossip, whose messages hold an announcement.
+fn gossip(endpoint: &Endpoint) -> Gossip {
+    Gossip::builder()
+        .max_message_size(ANNOUNCEMENT_BYTES_MAX + GOSSIP_OVERHEAD_BYTES)
+        .spawn(endpoint.clone())
 }
 
 /// The peers of the last time.

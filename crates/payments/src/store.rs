@@ -580,6 +580,8 @@ fn shed(database: &mut Database, path: &Path) -> Result<(), redb::Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use hearth_environment::SystemEnvironment;
 
     use super::*;
@@ -609,14 +611,17 @@ mod tests {
 
     /// The writer thread lets go of the file when it sees that the last handle is gone.
     async fn reopen(path: &Path) -> Store {
-        for _ in 0..1_000 {
-            if let Ok(store) = Store::open(path, &SystemEnvironment) {
-                return store;
+        let opened = async {
+            loop {
+                if let Ok(store) = Store::open(path, &SystemEnvironment) {
+                    return store;
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
             }
-            tokio::task::yield_now().await;
-            std::thread::yield_now();
-        }
-        panic!("the store stays locked");
+        };
+        let within = Duration::from_secs(20);
+        let opened = tokio::time::timeout(within, opened).await;
+        opened.expect("the writer thread lets go of the file")
     }
 
     #[test]
