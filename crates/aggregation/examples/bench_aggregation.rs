@@ -5,6 +5,12 @@
 //! a model of 135 million parameters for the bits a value, and some of its layers for the speeds. `--smoke` does the same
 //! in its smallest size.
 
+#![expect(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "a benchmark measures time"
+)]
+
 use std::hint::black_box;
 use std::time::Instant;
 
