@@ -367,7 +367,7 @@ def bad_cases():
     case("a level of -0", top, changed(36, b"\0\x80"), "level")
     case("a negative level", top, changed(34, b"\x80\xbf"), "level")
     case("an infinite level", top, changed(24, b"\x80\x7f"), "level")
-    case("a level that is no number", top, changed(26, b"\xc0\x7f"), "level")
+    case("a level that is not a number", top, changed(26, b"\xc0\x7f"), "level")
     case("a level above 2^40", top, changed(26, b"\x81\x53"), "level")
 
     two = layout("top-k", [[2]], 4096)

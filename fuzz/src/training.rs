@@ -15,7 +15,11 @@ fn layouts() -> Vec<Layout> {
         Compression::Dense8,
         Compression::Dense4,
     ];
-    let shapes = [vec![vector(2)], vec![vector(70)], vec![matrix(65, 66), vector(5)]];
+    let shapes = [
+        vec![vector(2)],
+        vec![vector(70)],
+        vec![matrix(65, 66), vector(5)],
+    ];
     let all = forms
         .iter()
         .flat_map(|form| shapes.iter().map(|shapes| (shapes.clone(), *form)));
@@ -31,10 +35,10 @@ pub fn contributions(input: &[u8]) -> bool {
     };
     let layouts = layouts();
     let layout = &layouts[usize::from(*which) % layouts.len()];
-    let shape = layout.tensors()[0];
-    let section = Section::read(shape, layout.compression(), bytes);
+    let section = Section::read(layout, 0, bytes);
     if let Ok(section) = &section {
-        let alone = Layout::new(vec![shape], layout.compression()).expect("one of the shapes");
+        let alone =
+            Layout::new(vec![section.shape()], layout.compression()).expect("one of the shapes");
         let written = encode(&alone, &[&section.values()]).expect("what was sent can be sent");
         assert_eq!(&written[alone.section(0)], bytes, "another encoding");
     }
@@ -66,7 +70,10 @@ pub fn updates(input: &[u8]) -> bool {
     if numbers.is_empty() {
         return false;
     }
-    let mut numbers = numbers.iter().cycle().map(|bytes| f32::from_le_bytes(*bytes));
+    let mut numbers = numbers
+        .iter()
+        .cycle()
+        .map(|bytes| f32::from_le_bytes(*bytes));
     let mut feedback = ErrorFeedback::new(layout.clone(), 0.95).expect("a decay below 1");
     for _ in 0..2 {
         let update: Vec<Vec<f32>> = layout
@@ -85,7 +92,11 @@ fn round(layout: &Layout, feedback: &mut ErrorFeedback, update: &[Vec<f32>]) -> 
     let before = feedback.residuals().to_vec();
     let slices: Vec<&[f32]> = update.iter().map(Vec::as_slice).collect();
     let Ok(bytes) = feedback.compress(&slices) else {
-        assert_eq!(feedback.residuals(), before, "a round that failed left its mark");
+        assert_eq!(
+            feedback.residuals(),
+            before,
+            "a round that failed left its mark"
+        );
         return false;
     };
     let sent = Contribution::read(layout, &bytes).expect("what was written can be read");
@@ -94,7 +105,11 @@ fn round(layout: &Layout, feedback: &mut ErrorFeedback, update: &[Vec<f32>]) -> 
             let there = 0.95 * before[tensor][place] + update[tensor][place];
             let left = feedback.residuals()[tensor][place];
             assert!(there.abs() <= VALUE_MAX, "{there} was sent");
-            assert_eq!(left.to_bits(), (there - sent).to_bits(), "{there} less {sent}");
+            assert_eq!(
+                left.to_bits(),
+                (there - sent).to_bits(),
+                "{there} less {sent}"
+            );
         }
     }
     true

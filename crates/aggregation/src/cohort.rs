@@ -326,10 +326,7 @@ mod tests {
         let layout = layout();
         let of = |values: &[f32]| crate::contribution::encode(&layout, &[values]).unwrap();
         let (first, second) = (of(&[127.0, 0.0]), of(&[0.0, -127.0]));
-        let section = |bytes| {
-            let shape = layout.tensors()[0];
-            Section::read(shape, Compression::Dense8, bytes).unwrap()
-        };
+        let section = |bytes| Section::read(&layout, 0, bytes).unwrap();
         let (first, second) = (section(&first[24..]), section(&second[24..]));
         let members = vec![member(1, 1, first.norm()), member(2, 1, second.norm())];
         let cohort = Cohort::new(layout.clone(), 1, members).unwrap();

@@ -32,7 +32,7 @@ pub enum ReadError {
     /// The header names another compression or another number of tensors than the manifest.
     #[error("its header is not the run's")]
     Header,
-    /// A section is no encoding, or not the only one, of any values.
+    /// A section is not the one encoding of any values.
     #[error("the section of tensor {tensor} is refused")]
     Section {
         /// The tensor's number.
@@ -55,8 +55,8 @@ impl<'a> Contribution<'a> {
             return Err(ReadError::Length { expected, got });
         }
         Self::check_header(layout, &bytes[..HEADER_BYTES])?;
-        for (tensor, shape) in layout.tensors().iter().enumerate() {
-            Section::read(*shape, layout.compression(), &bytes[layout.section(tensor)])
+        for tensor in 0..layout.tensors().len() {
+            Section::read(layout, tensor, &bytes[layout.section(tensor)])
                 .map_err(|fault| ReadError::Section { tensor, fault })?;
         }
         Ok(Self { layout, bytes })
@@ -97,9 +97,8 @@ impl<'a> Contribution<'a> {
     /// # Panics
     /// Panics when the layout has no such tensor.
     pub fn section(&self, tensor: usize) -> Section<'a> {
-        let shape = self.layout.tensors()[tensor];
         let bytes = &self.bytes[self.layout.section(tensor)];
-        Section::checked(shape, self.layout.compression(), bytes)
+        Section::checked(self.layout, tensor, bytes)
     }
 
     /// Returns each section in the manifest's order.
@@ -137,8 +136,8 @@ pub fn encode(layout: &Layout, tensors: &[&[f32]]) -> Result<Vec<u8>, EncodeErro
     }
     let mut bytes = Vec::with_capacity(layout.bytes());
     bytes.extend(layout.header());
-    for (number, (shape, values)) in shapes.iter().zip(tensors).enumerate() {
-        section::write(number, *shape, layout.compression(), values, &mut bytes)?;
+    for (tensor, values) in tensors.iter().enumerate() {
+        section::write(layout, tensor, values, &mut bytes)?;
     }
     Ok(bytes)
 }

@@ -78,23 +78,14 @@ impl ErrorFeedback {
         self.check(update, |left, value| self.decay * left + value)?;
         let mut bytes = Vec::with_capacity(self.layout.bytes());
         bytes.extend(self.layout.header());
-        let compression = self.layout.compression();
-        let tensors = self
-            .layout
-            .tensors()
-            .iter()
-            .zip(update)
-            .zip(&mut self.residuals);
-        for (number, ((shape, update), residual)) in tensors.enumerate() {
+        for (tensor, (update, residual)) in update.iter().zip(&mut self.residuals).enumerate() {
             for (left, value) in residual.iter_mut().zip(*update) {
                 *left = self.decay * *left + value;
             }
             let first = bytes.len();
-            section::write(number, *shape, compression, residual, &mut bytes)
+            section::write(&self.layout, tensor, residual, &mut bytes)
                 .expect("values up to 2^40 can be sent");
-            let sent = Section::read(*shape, compression, &bytes[first..]);
-            sent.expect("what was written can be read")
-                .take_from(residual);
+            Section::checked(&self.layout, tensor, &bytes[first..]).take_from(residual);
         }
         Ok(bytes)
     }

@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn terms_are_added_in_the_order_of_the_tree() {
-        // 2^53 + 1 is no binary64: the order shows in what is lost.
+        // 2^53 + 1 is not a binary64: the order shows in what is lost.
         let large = 9_007_199_254_740_992.0;
         let mut terms = vec![0.0; 16];
         terms[0] = large;

@@ -3,6 +3,7 @@
 use crate::compression::Compression;
 use crate::dense::{self, Dense, Width};
 use crate::fault::{EncodeError, SectionFault};
+use crate::layout::Layout;
 use crate::shape::TensorShape;
 use crate::sparse::{self, Sparse};
 
@@ -28,21 +29,20 @@ enum Form<'a> {
 }
 
 impl<'a> Section<'a> {
-    /// Checks the section of a tensor of this shape. Nothing is allocated.
+    /// Checks the section of a tensor. Nothing is allocated.
     ///
     /// # Errors
     /// Returns why these bytes encode no values, or are not the only encoding of theirs.
-    pub fn read(
-        shape: TensorShape,
-        compression: Compression,
-        bytes: &'a [u8],
-    ) -> Result<Self, SectionFault> {
-        let expected = usize::try_from(compression.section_bytes(shape)).unwrap_or(usize::MAX);
+    ///
+    /// # Panics
+    /// Panics when the layout does not have the tensor.
+    pub fn read(layout: &Layout, tensor: usize, bytes: &'a [u8]) -> Result<Self, SectionFault> {
+        let expected = layout.section(tensor).len();
         if bytes.len() != expected {
             let got = bytes.len();
             return Err(SectionFault::Length { expected, got });
         }
-        let section = Self::checked(shape, compression, bytes);
+        let section = Self::checked(layout, tensor, bytes);
         match section.form {
             Form::Sparse(sparse) => sparse.check()?,
             Form::Dense(dense) => dense.check()?,
@@ -51,8 +51,9 @@ impl<'a> Section<'a> {
     }
 
     /// Takes a section that was checked before.
-    pub(crate) fn checked(shape: TensorShape, compression: Compression, bytes: &'a [u8]) -> Self {
-        let form = match compression {
+    pub(crate) fn checked(layout: &Layout, tensor: usize, bytes: &'a [u8]) -> Self {
+        let shape = layout.tensors()[tensor];
+        let form = match layout.compression() {
             Compression::TopK { k } => Form::Sparse(Sparse::new(shape, k, bytes)),
             Compression::Dense8 => Form::Dense(Dense::new(shape, Width::Eight, bytes)),
             Compression::Dense4 => Form::Dense(Dense::new(shape, Width::Four, bytes)),
@@ -142,21 +143,21 @@ impl<'a> Section<'a> {
     }
 }
 
-/// Appends the section of tensor `number`.
+/// Appends the section of a tensor of the layout.
 pub(crate) fn write(
-    number: usize,
-    shape: TensorShape,
-    compression: Compression,
+    layout: &Layout,
+    tensor: usize,
     values: &[f32],
     out: &mut Vec<u8>,
 ) -> Result<(), EncodeError> {
+    let shape = layout.tensors()[tensor];
     if values.len() as u64 != shape.values() {
-        return Err(EncodeError::Values(number));
+        return Err(EncodeError::Values(tensor));
     }
-    let written = match compression {
+    let written = match layout.compression() {
         Compression::TopK { k } => sparse::write(shape, k, values, out),
         Compression::Dense8 => dense::write(shape, Width::Eight, values, out),
         Compression::Dense4 => dense::write(shape, Width::Four, values, out),
     };
-    written.map_err(|unsendable| unsendable.of_tensor(number))
+    written.map_err(|unsendable| unsendable.of_tensor(tensor))
 }
