@@ -96,17 +96,11 @@ fn bits(name: &str, compression: Compression) {
 fn speeds(name: &str, compression: Compression, size: &Size) {
     let layout = Layout::new(tensors(size.layers), compression).expect("the shapes of layers");
     let megabytes = layout.values() as f64 * 4.0 / 1e6;
-    let note = format!(
-        "{megabytes:.0} MB of f32, one core, median of {}",
-        size.runs
-    );
     let speed = |what: &str, times: &[f64]| {
-        print(
-            &format!("{what}, {name}"),
-            megabytes / median(times),
-            "MB/s",
-            &note,
-        );
+        let runs = times.len();
+        let note = format!("{megabytes:.0} MB of f32, one core, median of {runs}");
+        let speed = megabytes / median(times);
+        print(&format!("{what}, {name}"), speed, "MB/s", &note);
     };
     let mut sent = Vec::new();
     let mut times = Vec::new();
