@@ -9,6 +9,7 @@ mod paths;
 mod quotes;
 pub mod readers;
 mod tickets;
+mod training;
 
 use std::fmt::{Debug, Display};
 use std::fs;
@@ -52,6 +53,7 @@ use serde::de::DeserializeOwned;
 pub use paths::paths;
 pub use quotes::quotes;
 pub use tickets::tickets;
+pub use training::{contributions, updates};
 mod bodies;
 
 pub use bodies::{chat, completions, embeddings, messages, responses};
@@ -66,6 +68,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("catalogue", readers::catalogue),
     ("chat", chat),
     ("completions", completions),
+    ("contributions", contributions),
     ("embeddings", embeddings),
     ("facilitator", facilitator),
     ("files", files),
@@ -86,6 +89,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("rpc", rpc),
     ("template", readers::template),
     ("tickets", tickets),
+    ("updates", updates),
     ("vocabulary", readers::vocabulary),
 ];
 
