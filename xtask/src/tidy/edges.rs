@@ -11,6 +11,7 @@ use crate::workspace::{Metadata, Package};
 /// Every crate, and the crates of this workspace that it may depend on.
 const EDGES: &[(&str, &[&str])] = &[
     ("hearth-protocol", &[]),
+    ("hearth-aggregation", &[]),
     ("hearth-api", &[]),
     ("hearth-calls", &[]),
     ("hearth-causes", &[]),
@@ -82,6 +83,7 @@ const EDGES: &[(&str, &[&str])] = &[
     (
         "hearth-fuzz",
         &[
+            "hearth-aggregation",
             "hearth-protocol",
             "hearth-calls",
             "hearth-models",

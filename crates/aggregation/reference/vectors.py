@@ -1,7 +1,7 @@
 """Writes vectors/aggregation.json and vectors/aggregation_bad.json, from docs/spec/13-aggregation.md alone.
 
 An implementation of that page that shares nothing with the program: slow, in exact fractions, with every rounding
-written out. Run it from the root of the repository: python3 crates/aggregation/vectors.py
+written out. Run it from the root of the repository: python3 crates/aggregation/reference/vectors.py
 """
 
 import json
@@ -413,7 +413,7 @@ def bad_cases():
 
 def write(path, about, **fields):
     with open(path, "w") as file:
-        json.dump({"about": f"Made by crates/aggregation/vectors.py. {about} See docs/spec/13-aggregation.md.", **fields}, file, indent=2)
+        json.dump({"about": f"Made by crates/aggregation/reference/vectors.py. {about} See docs/spec/13-aggregation.md.", **fields}, file, indent=2)
         file.write("\n")
 
 
