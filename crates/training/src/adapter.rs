@@ -130,8 +130,9 @@ impl AdapterLayout {
                 let (rows, columns) = architecture.shape_of(target);
                 let mut push = |side: &str, shape, fill| {
                     let (block, matrix) = (target.block(), target.name());
-                    let name =
-                        format!("base_model.model.model.layers.{layer}.{block}.{matrix}.lora_{side}.weight");
+                    let name = format!(
+                        "base_model.model.model.layers.{layer}.{block}.{matrix}.lora_{side}.weight"
+                    );
                     tensors.push(name, shape, Role::Matrix, fill)
                 };
                 let bound = Fill::Even(1.0 / (columns as f32).sqrt());

@@ -36,7 +36,9 @@ impl Crew {
     /// Runs `work` on every task, with room of the thread that runs it, and returns when all are done.
     pub(crate) fn each<T: Send>(&self, tasks: Vec<T>, work: impl Fn(T, &mut [f32]) + Sync) {
         let Some(pool) = &self.pool else {
-            let mut scratch = self.scratch[0].lock().unwrap_or_else(PoisonError::into_inner);
+            let mut scratch = self.scratch[0]
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             for task in tasks {
                 work(task, &mut scratch);
             }
@@ -45,8 +47,9 @@ impl Crew {
         pool.install(|| {
             tasks.into_par_iter().with_max_len(1).for_each(|task| {
                 let index = rayon::current_thread_index().expect("tasks run in the pool");
-                let mut scratch =
-                    self.scratch[index].lock().unwrap_or_else(PoisonError::into_inner);
+                let mut scratch = self.scratch[index]
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner);
                 work(task, &mut scratch);
             });
         });

@@ -25,7 +25,7 @@ pub use adapter::{Adapter, AdapterError, AdapterLayout, Target};
 pub use architecture::{Architecture, ArchitectureError};
 pub use layout::{Layout, Role, Tensor, Tensors};
 pub use memory::Memory;
-pub use optimizer::{AdamW, Muon, Optimizer, OptimizerError, RateSchedule};
+pub use optimizer::{AdamW, Moments, Muon, Optimizer, OptimizerError, RateSchedule};
 pub use path::Path;
 pub use safetensors::{ReadError, read, write};
 pub use trainer::{

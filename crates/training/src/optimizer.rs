@@ -195,13 +195,19 @@ impl Optimizer {
 
     /// Returns the floats of the mean square: those of tensors that Muon does not turn.
     pub(crate) fn second_len(&self, tensors: &Tensors) -> usize {
-        let adam = tensors.list().iter().filter(|tensor| !self.turns(tensor.role));
+        let adam = tensors
+            .list()
+            .iter()
+            .filter(|tensor| !self.turns(tensor.role));
         adam.map(|tensor| tensor.range().len()).sum()
     }
 
     /// Returns the floats that each thread computes in.
     pub(crate) fn scratch_floats(&self, path: Path, tensors: &Tensors) -> usize {
-        let turned = tensors.list().iter().filter(|tensor| self.turns(tensor.role));
+        let turned = tensors
+            .list()
+            .iter()
+            .filter(|tensor| self.turns(tensor.role));
         turned
             .map(|tensor| muon::scratch_floats(path, tensor.rows, tensor.columns))
             .max()
@@ -210,13 +216,37 @@ impl Optimizer {
 }
 
 /// What an optimizer remembers from step to step.
-#[derive(Clone, Debug)]
-pub(crate) struct Moments {
-    pub(crate) steps: u64,
+#[derive(Clone, Debug, PartialEq)]
+pub struct Moments {
+    /// Steps taken.
+    pub steps: u64,
     /// The mean, or Muon's momentum, of every weight.
-    pub(crate) first: Vec<f32>,
+    pub first: Vec<f32>,
     /// The mean square, of every weight that AdamW trains.
-    pub(crate) second: Vec<f32>,
+    pub second: Vec<f32>,
+}
+
+impl Moments {
+    /// Returns the moments before the first step.
+    pub(crate) fn none(optimizer: &Optimizer, tensors: &Tensors) -> Self {
+        Self {
+            steps: 0,
+            first: vec![0.0; tensors.len()],
+            second: vec![0.0; optimizer.second_len(tensors)],
+        }
+    }
+
+    /// Whether they can be those of this optimizer.
+    pub(crate) fn fit(&self, optimizer: &Optimizer, tensors: &Tensors) -> bool {
+        let sound = |value: &f32| value.is_finite();
+        self.first.len() == tensors.len()
+            && self.second.len() == optimizer.second_len(tensors)
+            && self.first.iter().all(sound)
+            && self
+                .second
+                .iter()
+                .all(|value| sound(value) && *value >= 0.0)
+    }
 }
 
 /// Elements that one task updates.
@@ -296,13 +326,15 @@ pub(crate) fn step(
             .zip(gradient.chunks(STRETCH))
             .zip(first.chunks_mut(STRETCH))
             .zip(second.chunks_mut(STRETCH));
-        tasks.extend(stretches.map(|(((weights, gradient), first), second)| Task::Adam {
-            weights,
-            gradient,
-            first,
-            second,
-            decays: tensor.role != Role::Norm,
-        }));
+        tasks.extend(
+            stretches.map(|(((weights, gradient), first), second)| Task::Adam {
+                weights,
+                gradient,
+                first,
+                second,
+                decays: tensor.role != Role::Norm,
+            }),
+        );
     }
     crew.each(tasks, |task, scratch| match task {
         Task::Adam {

@@ -8,9 +8,7 @@ use crate::kernels::lanes::sum_long;
 use crate::kernels::rows::add_to;
 use crate::layout::{Layout, Tensors};
 use crate::memory::Memory;
-use crate::model::{
-    self, Buffers, Extent, Model, Parameters, Passage, Rope, Trained,
-};
+use crate::model::{self, Buffers, Extent, Model, Parameters, Passage, Rope, Trained};
 use crate::optimizer::{self, Moments, Optimizer, OptimizerError};
 use crate::path::Path;
 use crate::weights::Weights;
@@ -57,6 +55,9 @@ pub enum StartError {
     /// The weights are those of other tensors.
     #[error("the weights are not of this layout")]
     Weights,
+    /// The moments are those of another optimizer or other tensors, or not finite.
+    #[error("the moments are not of this optimizer and these tensors")]
+    Moments,
     /// Threads did not start.
     #[error("threads did not start")]
     Threads(#[source] rayon::ThreadPoolBuildError),
@@ -165,7 +166,11 @@ fn check(layout: &Layout, training: &Training) -> Result<(), StartError> {
     let sizes = [
         ("tokens", training.tokens, layout.architecture().context),
         ("windows", training.windows, MOST_WINDOWS),
-        ("windows_together", training.windows_together, training.windows),
+        (
+            "windows_together",
+            training.windows_together,
+            training.windows,
+        ),
         ("threads", training.threads, MOST_THREADS),
     ];
     for (what, value, most) in sizes {
@@ -218,7 +223,11 @@ impl Trainer {
         Buffers::new(&extent(layout, adapter, training), &mut count);
         let a = layout.architecture();
         let tokens = training.tokens * training.windows;
-        let rows = if adapter.is_some() { 0 } else { tokens * a.width };
+        let rows = if adapter.is_some() {
+            0
+        } else {
+            tokens * a.width
+        };
         let of_step = tokens + rows + 2 * training.windows_together * training.tokens;
         let floats = |count: usize| count as u64 * 4;
         let weights = layout.tensors().len() + adapter.map_or(0, |adapter| adapter.tensors().len());
@@ -281,15 +290,15 @@ impl Trainer {
         let mut take = |floats: usize| vec![0.0f32; floats];
         let extent = extent(layout, adapter_layout.map(|layout| &**layout), &training);
         let step_tokens = training.tokens * training.windows;
-        let embedding_floats = if adapter.is_some() { 0 } else { step_tokens * a.width };
+        let embedding_floats = if adapter.is_some() {
+            0
+        } else {
+            step_tokens * a.width
+        };
         Ok(Self {
             buffers: Buffers::new(&extent, &mut take),
             gradient: vec![0.0; trained.len()],
-            moments: Moments {
-                steps: 0,
-                first: vec![0.0; trained.len()],
-                second: vec![0.0; training.optimizer.second_len(trained)],
-            },
+            moments: Moments::none(&training.optimizer, trained),
             inputs: Vec::with_capacity(extent.rows),
             targets: Vec::with_capacity(extent.rows),
             losses: Vec::with_capacity(step_tokens),
@@ -336,6 +345,35 @@ impl Trainer {
     #[must_use]
     pub fn into_trained(self) -> Weights {
         self.adapter.unwrap_or(self.weights)
+    }
+
+    /// Returns what the optimizer remembers, to be carried into the next round.
+    #[must_use]
+    pub fn moments(&self) -> &Moments {
+        &self.moments
+    }
+
+    /// Starts the next round: other weights in training, and moments that were carried, or none.
+    ///
+    /// # Errors
+    /// When either is of another training; then nothing has changed.
+    pub fn begin_round(
+        &mut self,
+        trained: Weights,
+        moments: Option<Moments>,
+    ) -> Result<(), StartError> {
+        let optimizer = &self.training.optimizer;
+        let tensors = self.trained().tensors();
+        if trained.tensors() != tensors {
+            return Err(StartError::Weights);
+        }
+        let moments = moments.unwrap_or_else(|| Moments::none(optimizer, tensors));
+        if !moments.fit(optimizer, tensors) {
+            return Err(StartError::Moments);
+        }
+        self.moments = moments;
+        *self.adapter.as_mut().unwrap_or(&mut self.weights) = trained;
+        Ok(())
     }
 
     /// Returns the gradient of the last step or [`Self::gradient_of`], before clipping.
@@ -444,8 +482,10 @@ impl Trainer {
                 weight: 1.0,
             };
             let parameters = parameters(&self.weights, self.adapter.as_ref());
-            self.model.forward(parameters, &self.inputs, &mut self.buffers);
-            self.model.head(parameters, passage, &mut self.buffers, None);
+            self.model
+                .forward(parameters, &self.inputs, &mut self.buffers);
+            self.model
+                .head(parameters, passage, &mut self.buffers, None);
             let losses = &self.buffers.head.losses[..self.inputs.len()];
             self.losses.extend_from_slice(losses);
         }
@@ -490,10 +530,12 @@ impl Trainer {
             None => Trained::Model(&mut self.gradient),
             Some(_) => Trained::Adapter(&mut self.gradient),
         };
-        self.model.learn(parameters, passage, &mut self.buffers, trained);
+        self.model
+            .learn(parameters, passage, &mut self.buffers, trained);
         let done = self.losses.len();
         let n = self.inputs.len();
-        self.losses.extend_from_slice(&self.buffers.head.losses[..n]);
+        self.losses
+            .extend_from_slice(&self.buffers.head.losses[..n]);
         if self.adapter.is_none() {
             let width = self.model.layout.architecture().width;
             let rows = &mut self.embedding_rows[done * width..(done + n) * width];
@@ -506,12 +548,17 @@ impl Trainer {
         let width = self.model.layout.architecture().width;
         let window = self.training.tokens + 1;
         let gradient = &mut self.gradient[self.model.layout.embedding.clone()];
-        let tasks: Vec<_> = gradient.chunks_mut(EMBEDDING_ROWS * width).enumerate().collect();
+        let tasks: Vec<_> = gradient
+            .chunks_mut(EMBEDDING_ROWS * width)
+            .enumerate()
+            .collect();
         let rows = &self.embedding_rows;
         let path = self.model.path;
         self.model.crew.each(tasks, |(index, part), _| {
             let first = index * EMBEDDING_ROWS;
-            let inputs = batch.chunks_exact(window).flat_map(|window| &window[..window.len() - 1]);
+            let inputs = batch
+                .chunks_exact(window)
+                .flat_map(|window| &window[..window.len() - 1]);
             for (token, row) in inputs.zip(rows.chunks_exact(width)) {
                 let place = (*token as usize).wrapping_sub(first);
                 if place < part.len() / width {
@@ -526,7 +573,11 @@ impl Trainer {
     pub fn state_hash(&self) -> StateHash {
         let mut hasher = blake3::Hasher::new_derive_key(STATE_DOMAIN);
         hasher.update(&self.moments.steps.to_le_bytes());
-        let parts = [self.trained().values(), &self.moments.first, &self.moments.second];
+        let parts = [
+            self.trained().values(),
+            &self.moments.first,
+            &self.moments.second,
+        ];
         let mut bytes = Vec::with_capacity(HASH_FLOATS * 4);
         for values in parts {
             hasher.update(&(values.len() as u64).to_le_bytes());

@@ -94,7 +94,11 @@ impl Weights {
     /// Returns the numbers of one tensor.
     #[must_use]
     pub fn tensor(&self, name: &str) -> Option<&[f32]> {
-        let found = self.tensors.list().iter().find(|tensor| tensor.name == name);
+        let found = self
+            .tensors
+            .list()
+            .iter()
+            .find(|tensor| tensor.name == name);
         found.map(|tensor| &self.values[tensor.range()])
     }
 

@@ -46,7 +46,10 @@ fn what_is_not_these_weights_is_refused() {
     let tensors = layout.tensors();
     let refused = |bytes: &[u8]| read(tensors, bytes).expect_err("it is not these weights");
     assert!(matches!(refused(b""), ReadError::Format(_)));
-    assert!(matches!(refused(&u64::MAX.to_le_bytes()), ReadError::Format(_)));
+    assert!(matches!(
+        refused(&u64::MAX.to_le_bytes()),
+        ReadError::Format(_)
+    ));
     let one = r#"{"model.norm.weight":{"dtype":"F32","shape":[8],"data_offsets":[0,32]}}"#;
     assert!(matches!(refused(&file(one, 32)), ReadError::Missing(_)));
     let other = r#"{"x":{"dtype":"F32","shape":[8],"data_offsets":[0,32]}}"#;

@@ -59,10 +59,10 @@ fn loss_falls() {
     let first = trainer.step(&batch).expect("the step is taken");
     // Fresh weights know nothing: every byte is about as likely.
     assert!((first.loss - 256f32.ln()).abs() < 0.3, "{}", first.loss);
-    let batches = std::iter::repeat_n(batch.as_slice(), 80);
+    let batches = std::iter::repeat_n(batch.as_slice(), 150);
     let progress = trainer.run(batches).expect("the steps are taken");
     let last = progress.log.last().expect("there are steps");
-    assert_eq!(last.step, 81);
+    assert_eq!(last.step, 151);
     assert!(last.loss < 0.5, "{}", last.loss);
     let held = trainer.loss_of(&batch[..3 * 33]).expect("whole windows");
     assert!(held < 0.5, "{held}");
@@ -77,10 +77,17 @@ fn a_batch_of_another_training_is_refused() {
     let refused = trainer.step(&batch).expect_err("256 is no byte");
     assert!(matches!(
         refused,
-        StepError::Batch(BatchError::Token { token: 256, index: 40, .. })
+        StepError::Batch(BatchError::Token {
+            token: 256,
+            index: 40,
+            ..
+        })
     ));
     let refused = trainer.step(&batch[1..]).expect_err("a token is missing");
-    assert!(matches!(refused, StepError::Batch(BatchError::Length { .. })));
+    assert!(matches!(
+        refused,
+        StepError::Batch(BatchError::Length { .. })
+    ));
     assert!(trainer.loss_of(&[]).is_err());
     assert_eq!(trainer.state_hash(), before);
 }
@@ -109,9 +116,41 @@ fn settings_out_of_bounds_are_named() {
 fn divergence_is_an_error_and_not_a_result() {
     let layout = layout();
     let mut values = Weights::fresh(layout.tensors(), 1).into_values();
-    values.iter_mut().for_each(|value| *value *= 1e30);
+    values.iter_mut().for_each(|value| *value *= 1e15);
     let weights = Weights::new(layout.tensors(), values).expect("large, but finite");
     let mut trainer = Trainer::start(&layout, weights, training()).expect("the settings are sound");
-    let refused = trainer.step(&counting()).expect_err("the loss is not finite");
+    let refused = trainer
+        .step(&counting())
+        .expect_err("the loss is not finite");
     assert!(matches!(refused, StepError::Diverged { step: 1, .. }));
+}
+
+#[test]
+fn rounds_go_on_where_moments_are_carried_and_begin_again_where_not() {
+    let batch = counting();
+    let mut whole = start(training()).expect("the settings are sound");
+    whole.run([&batch[..]; 4]).expect("the steps are taken");
+
+    let mut first = start(training()).expect("the settings are sound");
+    first.run([&batch[..]; 2]).expect("the steps are taken");
+    let moments = first.moments().clone();
+    let weights = first.trained().clone();
+    let mut second = start(training()).expect("the settings are sound");
+    second
+        .begin_round(weights.clone(), Some(moments.clone()))
+        .expect("they are of this training");
+    assert_eq!(second.state_hash(), first.state_hash());
+    second.run([&batch[..]; 2]).expect("the steps are taken");
+    assert_eq!(second.state_hash(), whole.state_hash());
+
+    second
+        .begin_round(weights.clone(), None)
+        .expect("they are of this training");
+    let reset = second.step(&batch).expect("the step is taken");
+    assert_eq!(reset.step, 1);
+
+    let mut short = moments;
+    short.second.pop();
+    let refused = second.begin_round(weights, Some(short));
+    assert!(matches!(refused, Err(StartError::Moments)));
 }

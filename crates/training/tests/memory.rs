@@ -14,7 +14,10 @@ struct Counting;
 static HELD: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
 
-#[allow(unsafe_code, reason = "the only way to see what is allocated; it hands on to the system's")]
+#[allow(
+    unsafe_code,
+    reason = "the only way to see what is allocated; it hands on to the system's"
+)]
 // SAFETY: every call goes to the system's allocator with what the caller promised.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, bytes: Bytes) -> *mut u8 {
@@ -45,7 +48,11 @@ fn adamw() -> AdamW {
 }
 
 /// Returns what was said and the most that was held, both in bytes.
-fn measure(layout: &Arc<Layout>, adapter: Option<&Arc<AdapterLayout>>, training: Training) -> (u64, u64) {
+fn measure(
+    layout: &Arc<Layout>,
+    adapter: Option<&Arc<AdapterLayout>>,
+    training: Training,
+) -> (u64, u64) {
     let memory = Trainer::memory(layout, adapter.map(|adapter| &**adapter), &training)
         .expect("the settings are sound");
     let before = HELD.load(Ordering::SeqCst);
@@ -63,7 +70,10 @@ fn measure(layout: &Arc<Layout>, adapter: Option<&Arc<AdapterLayout>>, training:
     trainer
         .run([batch.as_slice(), batch.as_slice()])
         .expect("the steps are taken");
-    (memory.total_bytes(), (PEAK.load(Ordering::SeqCst) - before) as u64)
+    (
+        memory.total_bytes(),
+        (PEAK.load(Ordering::SeqCst) - before) as u64,
+    )
 }
 
 /// One test, because the allocator counts the whole process.
@@ -111,6 +121,9 @@ fn what_is_held_is_within_what_was_said() {
         };
         let (said, held) = measure(&layout, adapter, training);
         let ratio = held as f64 / said as f64;
-        assert!((0.77..1.3).contains(&ratio), "{held} held, {said} said: {ratio}");
+        assert!(
+            (0.77..1.3).contains(&ratio),
+            "{held} held, {said} said: {ratio}"
+        );
     }
 }

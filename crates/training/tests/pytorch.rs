@@ -127,10 +127,17 @@ fn batch(case: &Value) -> Vec<u32> {
 fn assert_near(what: &str, ours: &[f32], theirs: &[f32]) {
     assert_eq!(ours.len(), theirs.len(), "{what}");
     let square = |x: f64| x * x;
-    let pairs = || ours.iter().zip(theirs).map(|(a, b)| (f64::from(*a), f64::from(*b)));
+    let pairs = || {
+        ours.iter()
+            .zip(theirs)
+            .map(|(a, b)| (f64::from(*a), f64::from(*b)))
+    };
     let error: f64 = pairs().map(|(a, b)| square(a - b)).sum::<f64>().sqrt();
     let norm: f64 = pairs().map(|(_, b)| square(b)).sum::<f64>().sqrt();
-    assert!(error <= TOLERANCE * norm, "{what}: off by {error:e} of {norm:e}");
+    assert!(
+        error <= TOLERANCE * norm,
+        "{what}: off by {error:e} of {norm:e}"
+    );
 }
 
 fn assert_tensors(what: &str, tensors: &Tensors, ours: &[f32], theirs: &Value) {
@@ -155,7 +162,9 @@ fn losses_and_gradients_are_those_of_pytorch() {
     for case in cases() {
         for path in Path::available() {
             let mut trainer = start(&case, path, 1);
-            let loss = trainer.gradient_of(&batch(&case)).expect("the batch is sound");
+            let loss = trainer
+                .gradient_of(&batch(&case))
+                .expect("the batch is sound");
             let name = format!("{} with {}", case["name"], path.name());
             assert_near(&name, &[loss], &[number(&case, "loss")]);
             let tensors = Arc::clone(trainer.trained().tensors());
@@ -167,9 +176,16 @@ fn losses_and_gradients_are_those_of_pytorch() {
 #[test]
 fn steps_are_those_of_pytorch() {
     for case in cases() {
-        let mut trainer = start(&case, Path::fastest(), size(&case["architecture"], "windows"));
+        let mut trainer = start(
+            &case,
+            Path::fastest(),
+            size(&case["architecture"], "windows"),
+        );
         let batch = batch(&case);
-        let (losses, norms) = (numbers(&case["steps"]["losses"]), numbers(&case["steps"]["norms"]));
+        let (losses, norms) = (
+            numbers(&case["steps"]["losses"]),
+            numbers(&case["steps"]["norms"]),
+        );
         for (loss, norm) in losses.iter().zip(&norms) {
             let log = trainer.step(&batch).expect("the step is taken");
             let name = format!("{} at step {}", case["name"], log.step);
@@ -177,6 +193,11 @@ fn steps_are_those_of_pytorch() {
         }
         let tensors = Arc::clone(trainer.trained().tensors());
         let name = case["name"].to_string();
-        assert_tensors(&name, &tensors, trainer.trained().values(), &case["steps"]["weights"]);
+        assert_tensors(
+            &name,
+            &tensors,
+            trainer.trained().values(),
+            &case["steps"]["weights"],
+        );
     }
 }

@@ -104,13 +104,34 @@ pub(crate) fn forward(
     let scratch = Scratch::new(path, window, scratch);
     let (t, h, step) = (window.tokens, window.head, window.row_step);
     let ld = window.score_row();
-    pack(path, Grid::transposed(&rows[columns.key..], step), h, t, 0, scratch.keys_across);
-    pack(path, Grid::rows(&rows[columns.value..], step), t, h, 0, scratch.values);
+    pack(
+        path,
+        Grid::transposed(&rows[columns.key..], step),
+        h,
+        t,
+        0,
+        scratch.keys_across,
+    );
+    pack(
+        path,
+        Grid::rows(&rows[columns.value..], step),
+        t,
+        h,
+        0,
+        scratch.values,
+    );
     for (index, head) in heads.iter_mut().enumerate() {
         let queries = &rows[columns.query + index * h..];
         for from in (0..t).step_by(BLOCK) {
             let to = t.min(from + BLOCK);
-            scores(path, window, queries, scratch.keys_across, from..to, scratch.scores);
+            scores(
+                path,
+                window,
+                queries,
+                scratch.keys_across,
+                from..to,
+                scratch.scores,
+            );
             let (top, inverse) = (&mut head.top[from..to], &mut head.inverse[from..to]);
             softmax(path, scratch.scores, ld, from, window.scale, top, inverse);
             for start in (from..to).step_by(STRIP) {
@@ -122,7 +143,12 @@ pub(crate) fn forward(
                 };
                 multiply(path, &product, &mut head.out[start * h..end * h], h);
             }
-            weigh(path, &mut head.out[from * h..to * h], h, &head.inverse[from..to]);
+            weigh(
+                path,
+                &mut head.out[from * h..to * h],
+                h,
+                &head.inverse[from..to],
+            );
         }
     }
 }
@@ -196,7 +222,14 @@ pub(crate) fn backward(
     let (t, h, step) = (window.tokens, window.head, window.row_step);
     let (keys, values) = (&rows[columns.key..], &rows[columns.value..]);
     pack(path, Grid::transposed(keys, step), h, t, 0, s.keys_across);
-    pack(path, Grid::transposed(values, step), h, t, 0, s.values_across);
+    pack(
+        path,
+        Grid::transposed(values, step),
+        h,
+        t,
+        0,
+        s.values_across,
+    );
     pack(path, Grid::rows(keys, step), t, h, 0, s.keys);
     gradients.keys.fill(0.0);
     gradients.values.fill(0.0);
@@ -213,7 +246,15 @@ pub(crate) fn backward(
             let queries = &mut gradients.queries[index][block.start * h..block.end * h];
             score_gradients(path, window, &head, block.clone(), &mut s);
             query_gradients(path, window, block.clone(), &s, queries);
-            key_value_gradients(path, window, &head, block, &mut s, gradients.keys, gradients.values);
+            key_value_gradients(
+                path,
+                window,
+                &head,
+                block,
+                &mut s,
+                gradients.keys,
+                gradients.values,
+            );
         }
     }
 }
@@ -236,13 +277,30 @@ fn score_gradients(
     s: &mut Scratch,
 ) {
     let ld = window.score_row();
-    scores(path, window, head.queries, s.keys_across, block.clone(), s.scores);
+    scores(
+        path,
+        window,
+        head.queries,
+        s.keys_across,
+        block.clone(),
+        s.scores,
+    );
     let through = Window {
         row_step: head.row_step,
         ..*window
     };
-    scores(path, &through, head.gradients, s.values_across, block.clone(), s.score_gradients);
-    let (top, inverse) = (&head.kept.top[block.clone()], &head.kept.inverse[block.clone()]);
+    scores(
+        path,
+        &through,
+        head.gradients,
+        s.values_across,
+        block.clone(),
+        s.score_gradients,
+    );
+    let (top, inverse) = (
+        &head.kept.top[block.clone()],
+        &head.kept.inverse[block.clone()],
+    );
     probabilities(path, s.scores, ld, block.start, window.scale, top, inverse);
     let first = block.start * head.row_step;
     let sums = &mut s.row_sums[..block.len()];
@@ -254,7 +312,15 @@ fn score_gradients(
         window.head,
         sums,
     );
-    softmax_backward(path, s.scores, s.score_gradients, ld, block.start, window.scale, sums);
+    softmax_backward(
+        path,
+        s.scores,
+        s.score_gradients,
+        ld,
+        block.start,
+        window.scale,
+        sums,
+    );
 }
 
 fn query_gradients(
@@ -270,7 +336,13 @@ fn query_gradients(
         let at = start - block.start;
         let product = Product {
             panel_rows: window.tokens,
-            ..Product::new(Grid::rows(&s.score_gradients[at * ld..], ld), s.keys, end - start, h, end)
+            ..Product::new(
+                Grid::rows(&s.score_gradients[at * ld..], ld),
+                s.keys,
+                end - start,
+                h,
+                end,
+            )
         };
         multiply(path, &product, &mut out[at * h..(end - block.start) * h], h);
     }
@@ -288,8 +360,14 @@ fn key_value_gradients(
     let (ld, h, rows) = (window.score_row(), window.head, block.len());
     let seen = block.end;
     let len = packed_len(path, rows, h);
-    let queries = Grid::rows(&head.queries[block.start * window.row_step..], window.row_step);
-    let gradients = Grid::rows(&head.gradients[block.start * head.row_step..], head.row_step);
+    let queries = Grid::rows(
+        &head.queries[block.start * window.row_step..],
+        window.row_step,
+    );
+    let gradients = Grid::rows(
+        &head.gradients[block.start * head.row_step..],
+        head.row_step,
+    );
     pack(path, queries, rows, h, 0, &mut s.queries_block[..len]);
     pack(path, gradients, rows, h, 0, &mut s.gradients_block[..len]);
     for (left, right, out) in [

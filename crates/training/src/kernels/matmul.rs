@@ -19,9 +19,11 @@ use crate::kernels::tile_x86;
 use crate::path::{Kind, Path};
 
 /// Rows of a panel that one pass multiplies: what of them and of the left side stays in the nearest caches.
-const K_BLOCK: usize = 256;
+const K_BLOCK: usize = 384;
+/// The same where the left side lies by columns: each step of `k` is then another line of the cache.
+const K_BLOCK_BY_COLUMNS: usize = 256;
 /// Columns of a pass: with [`K_BLOCK`] rows they fit half of a second-level cache.
-const COLUMN_BLOCK: usize = 512;
+const COLUMN_BLOCK: usize = 256;
 
 /// Columns of a panel, and the most rows of a tile.
 #[derive(Clone, Copy, Debug)]
@@ -137,7 +139,9 @@ fn transpose(
         for c in 0..columns {
             let from = (start + c) * source.column_step + p;
             let column = &source.values[from..from + strip];
-            for (value, place) in column.iter().zip(panel[p * width + c..].iter_mut().step_by(width))
+            for (value, place) in column
+                .iter()
+                .zip(panel[p * width + c..].iter_mut().step_by(width))
             {
                 *place = *value;
             }
@@ -207,30 +211,51 @@ impl<'a> Product<'a> {
 /// When a slice is shorter than the sizes say.
 pub fn multiply(path: Path, product: &Product, out: &mut [f32], out_row: usize) {
     let &Product {
-        left, m, n, k, panel_rows, ..
+        left,
+        m,
+        n,
+        k,
+        panel_rows,
+        ..
     } = product;
     if m == 0 || n == 0 {
         return;
     }
     let shape = shape(path);
-    assert!(k <= panel_rows && left.holds(m, k), "the left side is m by k");
-    assert!(left.row_step == 1 || left.column_step == 1, "one of the steps is 1");
-    assert!(product.right.len() >= packed_len(path, panel_rows, n), "the right side has n columns");
+    assert!(
+        k <= panel_rows && left.holds(m, k),
+        "the left side is m by k"
+    );
+    assert!(
+        left.row_step == 1 || left.column_step == 1,
+        "one of the steps is 1"
+    );
+    assert!(
+        product.right.len() >= packed_len(path, panel_rows, n),
+        "the right side has n columns"
+    );
     assert!(n <= out_row || m == 1, "rows of the output do not overlap");
     assert!((m - 1) * out_row + n <= out.len(), "the output is m by n");
     if k == 0 {
         if product.start == Start::Zero {
-            out.chunks_mut(out_row).take(m).for_each(|row| row[..n].fill(0.0));
+            out.chunks_mut(out_row)
+                .take(m)
+                .for_each(|row| row[..n].fill(0.0));
         }
         return;
     }
     // Tiles of nearly equal height, so that none is too low to hide the latency of its chains.
     let tiles = m.div_ceil(shape.rows);
+    let k_block = if left.row_step == 1 {
+        K_BLOCK_BY_COLUMNS
+    } else {
+        K_BLOCK
+    };
     let first_column = product.from_column / shape.columns * shape.columns;
     for columns in (first_column..n).step_by(COLUMN_BLOCK) {
         let columns = columns..n.min(columns + COLUMN_BLOCK);
-        for from in (0..k).step_by(K_BLOCK) {
-            let to = k.min(from + K_BLOCK);
+        for from in (0..k).step_by(k_block) {
+            let to = k.min(from + k_block);
             for tile in 0..tiles {
                 let rows = tile * m / tiles..(tile + 1) * m / tiles;
                 for column in columns.clone().step_by(shape.columns) {
@@ -238,7 +263,8 @@ pub fn multiply(path: Path, product: &Product, out: &mut [f32], out_row: usize) 
                         rows: rows.len(),
                         columns: shape.columns.min(n - column),
                         k: to - from,
-                        a: left.values[rows.start * left.row_step + from * left.column_step..].as_ptr(),
+                        a: left.values[rows.start * left.row_step + from * left.column_step..]
+                            .as_ptr(),
                         a_row: left.row_step,
                         a_step: left.column_step,
                         b: product.right[column * panel_rows + from * shape.columns..].as_ptr(),

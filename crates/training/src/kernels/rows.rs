@@ -3,6 +3,7 @@
 //! A matrix of activations has a row for each token; every kernel here treats its rows alone.
 
 use crate::kernels::dispatch::kernel;
+use crate::kernels::fma::Fma;
 use crate::kernels::functions::{exp, ln, rsqrt, sigmoid};
 use crate::kernels::lanes::{fold, fold2};
 
@@ -118,21 +119,45 @@ kernel! {
     }
 }
 
+/// Elements that [`swiglu_backward`] copies out together: three slices that may lie anywhere would not become vectors.
+const TOGETHER: usize = 16;
+
+/// Gradients of gate and up, and the product of both, of a few elements.
+#[inline(always)]
+fn swiglu_gradients<F: Fma>(gate: &mut [f32], up: &mut [f32], gradient: &mut [f32]) {
+    let len = gate.len();
+    let (mut g, mut u, mut dh) = ([0.0; TOGETHER], [0.0; TOGETHER], [0.0; TOGETHER]);
+    g[..len].copy_from_slice(gate);
+    u[..len].copy_from_slice(up);
+    dh[..len].copy_from_slice(gradient);
+    for i in 0..TOGETHER {
+        let (x, y, d) = (g[i], u[i], dh[i]);
+        let s = sigmoid::<F>(x);
+        let silu = x * s;
+        // d silu / d x = s + silu (1 - s)
+        let slope = F::fma(silu, 1.0 - s, s);
+        g[i] = (d * y) * slope;
+        u[i] = d * silu;
+        dh[i] = silu * y;
+    }
+    gate.copy_from_slice(&g[..len]);
+    up.copy_from_slice(&u[..len]);
+    gradient.copy_from_slice(&dh[..len]);
+}
+
 kernel! {
     /// Backward of [`swiglu`]: `gate_up` becomes its gradient, and `gradient` what [`swiglu`] gave.
     swiglu_backward<F>(gate_up: &mut [f32], hidden: usize, gradient: &mut [f32]) {
-        for (row, dh) in gate_up.chunks_exact_mut(2 * hidden).zip(gradient.chunks_exact_mut(hidden)) {
+        for (row, gradient) in gate_up.chunks_exact_mut(2 * hidden).zip(gradient.chunks_exact_mut(hidden)) {
             let (gate, up) = row.split_at_mut(hidden);
-            for ((g, u), dh) in gate.iter_mut().zip(up).zip(dh) {
-                let (x, y, d) = (*g, *u, *dh);
-                let s = sigmoid::<F>(x);
-                let silu = x * s;
-                // d silu / d x = s + silu (1 - s)
-                let slope = F::fma(silu, 1.0 - s, s);
-                *g = (d * y) * slope;
-                *u = d * silu;
-                *dh = silu * y;
+            let mut gates = gate.chunks_exact_mut(TOGETHER);
+            let mut ups = up.chunks_exact_mut(TOGETHER);
+            let mut gradients = gradient.chunks_exact_mut(TOGETHER);
+            for ((gate, up), gradient) in (&mut gates).zip(&mut ups).zip(&mut gradients) {
+                swiglu_gradients::<F>(gate, up, gradient);
             }
+            let (gate, up) = (gates.into_remainder(), ups.into_remainder());
+            swiglu_gradients::<F>(gate, up, gradients.into_remainder());
         }
     }
 }

@@ -71,8 +71,9 @@ unsafe fn avx512_tile<const M: usize, const V: usize, const ADJACENT: bool>(tile
                     *sum = _mm512_fmadd_ps(x, *b_v, *sum);
                 }
             }
-            a = a.add(a_step);
-            b = b.add(AVX512_COLUMNS);
+            // Past the last step these leave their slices, which only a wrapping addition may.
+            a = a.wrapping_add(a_step);
+            b = b.wrapping_add(AVX512_COLUMNS);
         }
         for (i, sums) in sums.iter().enumerate() {
             for (v, sum) in sums.iter().enumerate() {
@@ -129,8 +130,9 @@ unsafe fn avx2_tile<const M: usize>(tile: &Tile) {
                 sums[0] = _mm256_fmadd_ps(x, b0, sums[0]);
                 sums[1] = _mm256_fmadd_ps(x, b1, sums[1]);
             }
-            a = a.add(tile.a_step);
-            b = b.add(AVX2_COLUMNS);
+            // Past the last step these leave their slices, which only a wrapping addition may.
+            a = a.wrapping_add(tile.a_step);
+            b = b.wrapping_add(AVX2_COLUMNS);
         }
         for (i, sums) in sums.iter().enumerate() {
             let row = tile.c.add(i * tile.c_row);

@@ -85,10 +85,20 @@ impl Model {
         let tasks: Vec<_> = blocks(&kept.middle[..n * d], d, each, count)
             .zip(blocks(&kept.middle_inverse[..n], 1, each, count))
             .zip(blocks(&shared.out[..n * d], d, each, count))
-            .zip(blocks_mut(&mut kept.gate_up[..n * 2 * h], 2 * h, each, count))
+            .zip(blocks_mut(
+                &mut kept.gate_up[..n * 2 * h],
+                2 * h,
+                each,
+                count,
+            ))
             .zip(blocks_mut(&mut shared.hidden[..n * h], h, each, count))
             .zip(blocks_mut(&mut shared.normed[1][..n * d], d, each, count))
-            .zip(blocks_mut(&mut shared.normed_gradients[1][..n * d], d, each, count))
+            .zip(blocks_mut(
+                &mut shared.normed_gradients[1][..n * d],
+                d,
+                each,
+                count,
+            ))
             .zip(blocks_mut(&mut shared.middle[..n * d], d, each, count))
             .zip(blocks_mut(&mut shared.attended[..n * q], q, each, count))
             .zip(blocks_mut(low_output, output.low_width(), each, count))
@@ -102,9 +112,24 @@ impl Model {
             let path = self.path;
             linear::backward(path, &down, &packed[3], dy, low_down, hidden);
             swiglu_backward(path, gated, h, hidden);
-            linear::backward(path, &gate_up, &packed[2], gated, low_gate_up, normed_gradient);
+            linear::backward(
+                path,
+                &gate_up,
+                &packed[2],
+                gated,
+                low_gate_up,
+                normed_gradient,
+            );
             norm_again(path, middle, gain, inverse, normed);
-            norm_backward(path, middle, gain, inverse, normed_gradient, dy, middle_gradient);
+            norm_backward(
+                path,
+                middle,
+                gain,
+                inverse,
+                normed_gradient,
+                dy,
+                middle_gradient,
+            );
             linear::backward(
                 path,
                 &output,
@@ -130,41 +155,42 @@ impl Model {
             .enumerate()
             .collect();
         let attended_gradient = &shared.attended;
-        self.crew.each(tasks, |(index, ((queries, keys), values)), scratch| {
-            let (at, group) = (index / a.key_value_heads, index % a.key_value_heads);
-            let of_window = |width: usize| at * tokens * width..(at + 1) * tokens * width;
-            let first = index * heads * tokens;
-            let kept_rows: Vec<_> = (0..heads)
-                .map(|head| first + head * tokens..first + (head + 1) * tokens)
-                .map(|range| KeptRows {
-                    top: &kept.top[range.clone()],
-                    inverse: &kept.inverse[range],
-                })
-                .collect();
-            let outputs = Outputs {
-                attended: &kept.attended[of_window(a.query_width())],
-                gradients: &attended_gradient[of_window(a.query_width())],
-                row_step: a.query_width(),
-                first: group * heads * a.head,
-            };
-            let mut gradients = Gradients {
-                queries: queries.chunks_exact_mut(tokens * a.head).collect(),
-                keys,
-                values,
-            };
-            let rows = &kept.qkv[of_window(a.qkv_width())];
-            let columns = self.group_columns(group);
-            attention::backward(
-                self.path,
-                &window,
-                rows,
-                &columns,
-                &outputs,
-                &kept_rows,
-                &mut gradients,
-                scratch,
-            );
-        });
+        self.crew
+            .each(tasks, |(index, ((queries, keys), values)), scratch| {
+                let (at, group) = (index / a.key_value_heads, index % a.key_value_heads);
+                let of_window = |width: usize| at * tokens * width..(at + 1) * tokens * width;
+                let first = index * heads * tokens;
+                let kept_rows: Vec<_> = (0..heads)
+                    .map(|head| first + head * tokens..first + (head + 1) * tokens)
+                    .map(|range| KeptRows {
+                        top: &kept.top[range.clone()],
+                        inverse: &kept.inverse[range],
+                    })
+                    .collect();
+                let outputs = Outputs {
+                    attended: &kept.attended[of_window(a.query_width())],
+                    gradients: &attended_gradient[of_window(a.query_width())],
+                    row_step: a.query_width(),
+                    first: group * heads * a.head,
+                };
+                let mut gradients = Gradients {
+                    queries: queries.chunks_exact_mut(tokens * a.head).collect(),
+                    keys,
+                    values,
+                };
+                let rows = &kept.qkv[of_window(a.qkv_width())];
+                let columns = self.group_columns(group);
+                attention::backward(
+                    self.path,
+                    &window,
+                    rows,
+                    &columns,
+                    &outputs,
+                    &kept_rows,
+                    &mut gradients,
+                    scratch,
+                );
+            });
     }
 
     /// From the gradients of queries, keys and values to that of the layer's input.
@@ -187,9 +213,19 @@ impl Model {
             .zip(blocks(&shared.middle[..n * d], d, each, count))
             .zip(blocks_mut(&mut shared.qkv[..n * qkv], qkv, each, count))
             .zip(blocks_mut(&mut shared.normed[0][..n * d], d, each, count))
-            .zip(blocks_mut(&mut shared.normed_gradients[0][..n * d], d, each, count))
+            .zip(blocks_mut(
+                &mut shared.normed_gradients[0][..n * d],
+                d,
+                each,
+                count,
+            ))
             .zip(blocks_mut(&mut shared.into[..n * d], d, each, count))
-            .zip(blocks_mut(&mut shared.low[0], linear.low_width(), each, count))
+            .zip(blocks_mut(
+                &mut shared.low[0],
+                linear.low_width(),
+                each,
+                count,
+            ))
             .enumerate()
             .collect();
         let by_head = &shared.by_head[..n * qkv];
@@ -209,14 +245,27 @@ impl Model {
             }
             linear::backward(path, &linear, &packed[0], rows, low, normed_gradient);
             norm_again(path, x, gain, inverse, normed);
-            norm_backward(path, x, gain, inverse, normed_gradient, middle_gradient, into);
+            norm_backward(
+                path,
+                x,
+                gain,
+                inverse,
+                normed_gradient,
+                middle_gradient,
+                into,
+            );
         });
     }
 
     /// Packs the inputs of the four products.
     fn pack_inputs(&self, n: usize, kept: &Kept, shared: &mut Shared) {
         let path = self.path;
-        let sources = [&shared.normed[0], &kept.attended, &shared.normed[1], &shared.hidden];
+        let sources = [
+            &shared.normed[0],
+            &kept.attended,
+            &shared.normed[1],
+            &shared.hidden,
+        ];
         let mut tasks = Vec::new();
         let packed = shared.inputs_packed.iter_mut().zip(sources);
         for ((packed, source), which) in packed.zip(Which::ALL) {
@@ -239,7 +288,11 @@ impl Model {
         let spans = &self.layout.layers[layer];
         let parts = split(spans, gradient);
         let lefts = [&shared.qkv, &shared.middle, &kept.gate_up, &shared.out];
-        let products = Which::ALL.into_iter().zip(parts.matrices).zip(lefts).zip(&shared.inputs_packed);
+        let products = Which::ALL
+            .into_iter()
+            .zip(parts.matrices)
+            .zip(lefts)
+            .zip(&shared.inputs_packed);
         let products = products.map(|(((which, out), left), right)| {
             let linear = Linear::new(self, which);
             Product {

@@ -125,7 +125,9 @@ impl Kept {
             middle: take(n * a.width),
             middle_inverse: take(n),
             gate_up: take(n * 2 * a.hidden),
-            low: linears.each_ref().map(|linear| take(n * linear.low_width())),
+            low: linears
+                .each_ref()
+                .map(|linear| take(n * linear.low_width())),
         }
     }
 }
@@ -143,13 +145,15 @@ impl Shared {
             normed: [(); 2].map(|()| take(n * a.width)),
             normed_gradients: [(); 2].map(|()| take(n * a.width)),
             hidden: take(n * a.hidden),
-            low: linears.each_ref().map(|linear| take(n * linear.low_width())),
+            low: linears
+                .each_ref()
+                .map(|linear| take(n * linear.low_width())),
             inputs_packed: linears
                 .each_ref()
                 .map(|linear| take(packed_len(extent.path, n, linear.inputs))),
-            low_packed: linears.each_ref().map(|linear| {
-                take(linear.parts.len() * packed_len(extent.path, n, linear.rank))
-            }),
+            low_packed: linears
+                .each_ref()
+                .map(|linear| take(linear.parts.len() * packed_len(extent.path, n, linear.rank))),
         }
     }
 }

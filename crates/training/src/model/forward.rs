@@ -11,7 +11,13 @@ impl Model {
     pub(crate) fn forward(&self, parameters: Parameters, inputs: &[u32], buffers: &mut Buffers) {
         self.embed(parameters, inputs, &mut buffers.kept[0].x);
         for layer in 0..buffers.kept.len() {
-            linear::pack_layer(self, layer, parameters, Direction::Forward, &mut buffers.packed);
+            linear::pack_layer(
+                self,
+                layer,
+                parameters,
+                Direction::Forward,
+                &mut buffers.packed,
+            );
             let (kept, rest) = buffers.kept[layer..]
                 .split_first_mut()
                 .expect("the layer exists");
@@ -22,7 +28,15 @@ impl Model {
             let n = inputs.len();
             self.attention_inputs(layer, parameters, n, kept, &buffers.packed);
             self.attend(n, kept, &mut buffers.shared.by_head);
-            self.feed(layer, parameters, n, kept, &buffers.shared.by_head, &buffers.packed, next);
+            self.feed(
+                layer,
+                parameters,
+                n,
+                kept,
+                &buffers.shared.by_head,
+                &buffers.packed,
+                next,
+            );
         }
     }
 
@@ -58,20 +72,26 @@ impl Model {
         let low = &mut kept.low[0][..n * linear.low_width()];
         let tasks: Vec<_> = blocks(&kept.x[..n * a.width], a.width, each, count)
             .zip(blocks_mut(&mut kept.x_inverse[..n], 1, each, count))
-            .zip(blocks_mut(&mut kept.qkv[..n * linear.outputs], linear.outputs, each, count))
+            .zip(blocks_mut(
+                &mut kept.qkv[..n * linear.outputs],
+                linear.outputs,
+                each,
+                count,
+            ))
             .zip(blocks_mut(low, linear.low_width(), each, count))
             .enumerate()
             .collect();
-        self.crew.each(tasks, |(index, (((x, inverse), qkv), low)), scratch| {
-            let normed = &mut scratch[..x.len()];
-            norm(self.path, x, gain, a.norm_epsilon, normed, inverse);
-            linear::forward(self.path, &linear, &packed[0], normed, low, qkv);
-            for (row, qkv) in qkv.chunks_exact_mut(linear.outputs).enumerate() {
-                let (cosines, sines) = self.rope.at((index * each + row) % self.tokens);
-                let turned = &mut qkv[..a.query_width() + a.key_width()];
-                turn_heads(self.path, turned, a.head, cosines, sines, Turn::Forward);
-            }
-        });
+        self.crew
+            .each(tasks, |(index, (((x, inverse), qkv), low)), scratch| {
+                let normed = &mut scratch[..x.len()];
+                norm(self.path, x, gain, a.norm_epsilon, normed, inverse);
+                linear::forward(self.path, &linear, &packed[0], normed, low, qkv);
+                for (row, qkv) in qkv.chunks_exact_mut(linear.outputs).enumerate() {
+                    let (cosines, sines) = self.rope.at((index * each + row) % self.tokens);
+                    let turned = &mut qkv[..a.query_width() + a.key_width()];
+                    turn_heads(self.path, turned, a.head, cosines, sines, Turn::Forward);
+                }
+            });
     }
 
     /// Where the columns of a key-value head's group start.
@@ -97,18 +117,19 @@ impl Model {
             .enumerate()
             .collect();
         let qkv = &kept.qkv;
-        self.crew.each(tasks, |(index, ((out, top), inverse)), scratch| {
-            let (window_index, group) = (index / a.key_value_heads, index % a.key_value_heads);
-            let rows = &qkv[window_index * rows_of_window..(window_index + 1) * rows_of_window];
-            let mut attended: Vec<_> = out
-                .chunks_exact_mut(self.tokens * a.head)
-                .zip(top.chunks_exact_mut(self.tokens))
-                .zip(inverse.chunks_exact_mut(self.tokens))
-                .map(|((out, top), inverse)| Attended { out, top, inverse })
-                .collect();
-            let columns = self.group_columns(group);
-            attention::forward(self.path, &window, rows, &columns, &mut attended, scratch);
-        });
+        self.crew
+            .each(tasks, |(index, ((out, top), inverse)), scratch| {
+                let (window_index, group) = (index / a.key_value_heads, index % a.key_value_heads);
+                let rows = &qkv[window_index * rows_of_window..(window_index + 1) * rows_of_window];
+                let mut attended: Vec<_> = out
+                    .chunks_exact_mut(self.tokens * a.head)
+                    .zip(top.chunks_exact_mut(self.tokens))
+                    .zip(inverse.chunks_exact_mut(self.tokens))
+                    .map(|((out, top), inverse)| Attended { out, top, inverse })
+                    .collect();
+                let columns = self.group_columns(group);
+                attention::forward(self.path, &window, rows, &columns, &mut attended, scratch);
+            });
     }
 
     /// Copies a row's heads from where they lie one after the other for all tokens of a window.
@@ -138,10 +159,25 @@ impl Model {
         let (each, count) = self.row_blocks(n);
         let [_, low_output, low_gate_up, low_down] = &mut kept.low;
         let tasks: Vec<_> = blocks(&kept.x[..n * a.width], a.width, each, count)
-            .zip(blocks_mut(&mut kept.attended[..n * output.inputs], output.inputs, each, count))
-            .zip(blocks_mut(&mut kept.middle[..n * a.width], a.width, each, count))
+            .zip(blocks_mut(
+                &mut kept.attended[..n * output.inputs],
+                output.inputs,
+                each,
+                count,
+            ))
+            .zip(blocks_mut(
+                &mut kept.middle[..n * a.width],
+                a.width,
+                each,
+                count,
+            ))
             .zip(blocks_mut(&mut kept.middle_inverse[..n], 1, each, count))
-            .zip(blocks_mut(&mut kept.gate_up[..n * 2 * a.hidden], 2 * a.hidden, each, count))
+            .zip(blocks_mut(
+                &mut kept.gate_up[..n * 2 * a.hidden],
+                2 * a.hidden,
+                each,
+                count,
+            ))
             .zip(blocks_mut(&mut next[..n * a.width], a.width, each, count))
             .zip(blocks_mut(low_output, output.low_width(), each, count))
             .zip(blocks_mut(low_gate_up, gate_up.low_width(), each, count))

@@ -40,13 +40,29 @@ impl Model {
         let (each, count) = self.row_blocks(n);
         let tasks: Vec<_> = blocks(&buffers.last[..n * a.width], a.width, each, count)
             .zip(blocks(&room.inverse[..n], 1, each, count))
-            .zip(blocks(&room.normed_gradients[..n * a.width], a.width, each, count))
-            .zip(blocks(&buffers.shared.middle[..n * a.width], a.width, each, count))
-            .zip(blocks_mut(&mut buffers.shared.out[..n * a.width], a.width, each, count))
+            .zip(blocks(
+                &room.normed_gradients[..n * a.width],
+                a.width,
+                each,
+                count,
+            ))
+            .zip(blocks(
+                &buffers.shared.middle[..n * a.width],
+                a.width,
+                each,
+                count,
+            ))
+            .zip(blocks_mut(
+                &mut buffers.shared.out[..n * a.width],
+                a.width,
+                each,
+                count,
+            ))
             .collect();
-        self.crew.each(tasks, |((((x, inverse), dy), zero), out), _| {
-            norm_backward(self.path, x, gain, inverse, dy, zero, out);
-        });
+        self.crew
+            .each(tasks, |((((x, inverse), dy), zero), out), _| {
+                norm_backward(self.path, x, gain, inverse, dy, zero, out);
+            });
     }
 
     fn pack_head(&self, parameters: Parameters, room: &mut HeadRoom) {
@@ -54,8 +70,20 @@ impl Model {
         let (d, v) = (a.width, a.vocabulary);
         let head = &parameters.model[self.layout.head.clone()];
         let mut tasks = Vec::new();
-        push_pack(&mut tasks, self.path, Grid::transposed(head, d), (d, v), &mut room.forward);
-        push_pack(&mut tasks, self.path, Grid::rows(head, d), (v, d), &mut room.backward);
+        push_pack(
+            &mut tasks,
+            self.path,
+            Grid::transposed(head, d),
+            (d, v),
+            &mut room.forward,
+        );
+        push_pack(
+            &mut tasks,
+            self.path,
+            Grid::rows(head, d),
+            (v, d),
+            &mut room.backward,
+        );
         self.crew.each(tasks, |task, _| task.run(self.path));
     }
 
@@ -64,7 +92,12 @@ impl Model {
         let gain = &parameters.model[self.layout.final_norm.clone()];
         let (each, count) = self.row_blocks(n);
         let tasks: Vec<_> = blocks(&last[..n * a.width], a.width, each, count)
-            .zip(blocks_mut(&mut room.normed[..n * a.width], a.width, each, count))
+            .zip(blocks_mut(
+                &mut room.normed[..n * a.width],
+                a.width,
+                each,
+                count,
+            ))
             .zip(blocks_mut(&mut room.inverse[..n], 1, each, count))
             .collect();
         self.crew.each(tasks, |((x, normed), inverse), _| {
@@ -80,23 +113,31 @@ impl Model {
         let count = len.div_ceil(each);
         let d_rows = rows.start * d..rows.end * d;
         let tasks: Vec<_> = blocks(&room.normed[d_rows.clone()], d, each, count)
-            .zip(blocks_mut(&mut room.normed_gradients[d_rows], d, each, count))
+            .zip(blocks_mut(
+                &mut room.normed_gradients[d_rows],
+                d,
+                each,
+                count,
+            ))
             .zip(blocks_mut(&mut room.logits[..len * v], v, each, count))
             .zip(blocks_mut(&mut room.losses[rows.clone()], 1, each, count))
             .zip(passage.targets[rows].chunks(each))
             .collect();
         let (forward, backward) = (&room.forward, &room.backward);
-        self.crew.each(tasks, |((((normed, gradients), logits), losses), targets), _| {
-            let m = targets.len();
-            let product = Product::new(Grid::rows(normed, d), forward, m, v, d);
-            multiply(self.path, &product, logits, v);
-            let lines = logits.chunks_exact_mut(v).zip(losses).zip(targets);
-            for ((line, loss), target) in lines {
-                *loss = cross_entropy(self.path, line, *target as usize, passage.weight);
-            }
-            let product = Product::new(Grid::rows(logits, v), backward, m, d, v);
-            multiply(self.path, &product, gradients, d);
-        });
+        self.crew.each(
+            tasks,
+            |((((normed, gradients), logits), losses), targets), _| {
+                let m = targets.len();
+                let product = Product::new(Grid::rows(normed, d), forward, m, v, d);
+                multiply(self.path, &product, logits, v);
+                let lines = logits.chunks_exact_mut(v).zip(losses).zip(targets);
+                for ((line, loss), target) in lines {
+                    *loss = cross_entropy(self.path, line, *target as usize, passage.weight);
+                }
+                let product = Product::new(Grid::rows(logits, v), backward, m, d, v);
+                multiply(self.path, &product, gradients, d);
+            },
+        );
     }
 
     fn head_gradient(&self, rows: Range<usize>, room: &mut HeadRoom, gradient: &mut [f32]) {

@@ -112,7 +112,11 @@ pub(crate) struct PackedLinear {
 
 impl PackedLinear {
     /// Room for either direction.
-    pub(crate) fn new(linear: &Linear, path: Path, take: &mut dyn FnMut(usize) -> Vec<f32>) -> Self {
+    pub(crate) fn new(
+        linear: &Linear,
+        path: Path,
+        take: &mut dyn FnMut(usize) -> Vec<f32>,
+    ) -> Self {
         let either = |k, n| packed_len(path, k, n).max(packed_len(path, n, k));
         Self {
             matrix: take(either(linear.inputs, linear.outputs)),
@@ -202,8 +206,18 @@ pub(crate) fn pack_layer(
         for (part, (a, b)) in linear.parts.iter().zip(&mut packed.parts) {
             let adapter = model.adapter.as_ref().expect("only adapters have parts");
             let spans = &adapter.layers[layer][part.index];
-            push(&parameters.adapter[spans.a.clone()], linear.rank, linear.inputs, a);
-            push(&parameters.adapter[spans.b.clone()], part.columns, linear.rank, b);
+            push(
+                &parameters.adapter[spans.a.clone()],
+                linear.rank,
+                linear.inputs,
+                a,
+            );
+            push(
+                &parameters.adapter[spans.b.clone()],
+                part.columns,
+                linear.rank,
+                b,
+            );
         }
     }
     let path = model.path;
@@ -219,13 +233,23 @@ pub(crate) fn forward(
     low: &mut [f32],
     out: &mut [f32],
 ) {
-    let (k, n, rank, low_row) = (linear.inputs, linear.outputs, linear.rank, linear.low_width());
+    let (k, n, rank, low_row) = (
+        linear.inputs,
+        linear.outputs,
+        linear.rank,
+        linear.low_width(),
+    );
     let rows = out.len() / n;
     let x = Grid::rows(x, k);
     multiply(path, &Product::new(x, &packed.matrix, rows, n, k), out, n);
     for (index, (part, (a, b))) in linear.parts.iter().zip(&packed.parts).enumerate() {
         let at = index * rank;
-        multiply(path, &Product::new(x, a, rows, rank, k), &mut low[at..], low_row);
+        multiply(
+            path,
+            &Product::new(x, a, rows, rank, k),
+            &mut low[at..],
+            low_row,
+        );
         for row in low.chunks_exact_mut(low_row) {
             scale(path, &mut row[at..at + rank], linear.factor);
         }
@@ -243,9 +267,19 @@ pub(crate) fn backward(
     low: &mut [f32],
     dx: &mut [f32],
 ) {
-    let (k, n, rank, low_row) = (linear.outputs, linear.inputs, linear.rank, linear.low_width());
+    let (k, n, rank, low_row) = (
+        linear.outputs,
+        linear.inputs,
+        linear.rank,
+        linear.low_width(),
+    );
     let rows = dx.len() / n;
-    multiply(path, &Product::new(Grid::rows(dy, k), &packed.matrix, rows, n, k), dx, n);
+    multiply(
+        path,
+        &Product::new(Grid::rows(dy, k), &packed.matrix, rows, n, k),
+        dx,
+        n,
+    );
     for (index, (part, (a, b))) in linear.parts.iter().zip(&packed.parts).enumerate() {
         let at = index * rank;
         let dy = Grid::rows(&dy[part.first..], k);

@@ -111,8 +111,14 @@ mod tests {
             for i in 0..head / 2 {
                 let frequency = f64::from(theta).powf(-2.0 * i as f64 / head as f64);
                 let angle = position as f64 * frequency;
-                assert!((f64::from(cosines[i]) - angle.cos()).abs() < 1e-7, "{position} {i}");
-                assert!((f64::from(sines[i]) - angle.sin()).abs() < 1e-7, "{position} {i}");
+                assert!(
+                    (f64::from(cosines[i]) - angle.cos()).abs() < 1e-7,
+                    "{position} {i}"
+                );
+                assert!(
+                    (f64::from(sines[i]) - angle.sin()).abs() < 1e-7,
+                    "{position} {i}"
+                );
             }
         }
     }

@@ -38,7 +38,9 @@ pub(super) struct Turn {
 /// Returns the floats in which a matrix is turned.
 pub(super) fn scratch_floats(path: Path, rows: usize, columns: usize) -> usize {
     let (s, l) = (rows.min(columns), rows.max(columns));
-    let packed = packed_len(path, l, s).max(packed_len(path, s, l)).max(packed_len(path, s, s));
+    let packed = packed_len(path, l, s)
+        .max(packed_len(path, s, l))
+        .max(packed_len(path, s, s));
     2 * s * l + 2 * s * s + packed
 }
 
@@ -68,7 +70,10 @@ impl Turn {
             self.momentum,
             self.fresh,
         );
-        let parts: Vec<f32> = other.chunks(PART).map(|part| squares_row(path, part)).collect();
+        let parts: Vec<f32> = other
+            .chunks(PART)
+            .map(|part| squares_row(path, part))
+            .collect();
         let norm = sum_long(path, &parts).sqrt();
         scale(path, other, 1.0 / (norm + EPSILON));
         let tall = rows > columns;
@@ -173,7 +178,11 @@ mod tests {
             symmetric(path, Grid::rows(&x, k), &right, size, k, &mut half);
             let product = Product::new(Grid::rows(&x, k), &right, size, size, k);
             multiply(path, &product, &mut whole, size);
-            assert!(half.iter().zip(&whole).all(|(a, b)| a.to_bits() == b.to_bits()));
+            assert!(
+                half.iter()
+                    .zip(&whole)
+                    .all(|(a, b)| a.to_bits() == b.to_bits())
+            );
         }
     }
 }

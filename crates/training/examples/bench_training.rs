@@ -1,0 +1,244 @@
+//! What training costs: tokens per second, the share of the matrix product's peak, and what exactness costs.
+//!
+//! Prints one JSON object a line, `{"name", "value", "unit", "note"}`. Figures are medians of rounds in which everything
+//! is measured once, one after the other. `--smoke` does the same in its smallest size; `--threads N` and `--only NAME`
+//! (1M, 10M, 50M, lora) choose; `--profile` prints nothing but runs steps for a profiler.
+//!
+//! The peak is measured on the same threads: the best of several products of 768 by 768 by 768. A step counts as
+//! 6 operations a parameter of a matrix and token, and attention's products over what a causal window has.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use hearth_training::kernels::matmul::{Grid, Product, multiply, pack, packed_len};
+use hearth_training::{
+    AdamW, Adapter, AdapterLayout, Architecture, Layout, Muon, Optimizer, Path, RateSchedule, Role,
+    Target, Trainer, Training, Weights,
+};
+use serde_json::json;
+
+/// A model that is measured, with its batch.
+struct Case {
+    name: &'static str,
+    architecture: Architecture,
+    tokens: usize,
+    windows: usize,
+    adapter: bool,
+    muon: bool,
+}
+
+fn llama(
+    vocabulary: usize,
+    width: usize,
+    layers: usize,
+    heads: (usize, usize),
+    hidden: usize,
+) -> Architecture {
+    Architecture {
+        vocabulary,
+        width,
+        layers,
+        query_heads: heads.0,
+        key_value_heads: heads.1,
+        head: width / heads.0,
+        hidden,
+        context: 1_024,
+        rope_theta: 10_000.0,
+        norm_epsilon: 1e-5,
+        tied_head: true,
+    }
+}
+
+fn cases() -> Vec<Case> {
+    let case = |name, architecture, tokens, windows| Case {
+        name,
+        architecture,
+        tokens,
+        windows,
+        adapter: false,
+        muon: false,
+    };
+    let one = || case("1M", llama(256, 128, 5, (4, 2), 344), 256, 16);
+    vec![
+        one(),
+        Case {
+            name: "1M Muon",
+            muon: true,
+            ..one()
+        },
+        case("10M", llama(2_048, 320, 8, (5, 5), 864), 256, 8),
+        case("50M", llama(8_192, 512, 14, (8, 4), 1_408), 512, 4),
+        Case {
+            adapter: true,
+            ..case("lora", llama(49_152, 576, 30, (9, 3), 1_536), 256, 2)
+        },
+    ]
+}
+
+fn optimizer(muon: bool) -> Optimizer {
+    let adam = AdamW {
+        rate: RateSchedule::constant(1e-3),
+        beta1: 0.9,
+        beta2: 0.95,
+        epsilon: 1e-8,
+        decay: 0.1,
+    };
+    if !muon {
+        return Optimizer::AdamW(adam);
+    }
+    Optimizer::Muon(Muon {
+        rate: RateSchedule::constant(0.02),
+        momentum: 0.95,
+        decay: 0.1,
+        rest: adam,
+    })
+}
+
+fn print(name: &str, value: f64, unit: &str, note: &str) {
+    println!(
+        "{}",
+        json!({ "name": name, "value": value, "unit": unit, "note": note })
+    );
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// Returns the operations of a step on one token: products of all weights, and attention's over what each query sees.
+fn operations_per_token(layout: &Layout, case: &Case) -> f64 {
+    let tensors = layout.tensors().list().iter();
+    let matrices = tensors.filter(|tensor| match tensor.role {
+        Role::Matrix | Role::Head => true,
+        Role::Embedding => case.architecture.tied_head,
+        Role::Norm => false,
+    });
+    let weights: usize = matrices.map(|tensor| tensor.rows * tensor.columns).sum();
+    let a = &case.architecture;
+    let seen = (case.tokens + 1) as f64 / 2.0;
+    let attention = 2.0 * 2.0 * seen * (a.query_heads * a.head * a.layers) as f64;
+    // Over frozen weights only the gradients of activations are computed.
+    let passes = if case.adapter { 2.0 } else { 3.0 };
+    2.0 * passes * weights as f64 + 3.0 * attention
+}
+
+/// Multiplies two matrices of `size` on each thread, and returns operations per second of all together.
+fn peak(path: Path, threads: usize, size: usize) -> f64 {
+    let one = || {
+        let a = vec![0.5f32; size * size];
+        let mut right = vec![0.0; packed_len(path, size, size)];
+        pack(path, Grid::rows(&a, size), size, size, 0, &mut right);
+        let mut out = vec![0.0; size * size];
+        let product = Product::new(Grid::rows(&a, size), &right, size, size, size);
+        let times = (0..5).map(|_| {
+            let started = Instant::now();
+            multiply(path, &product, &mut out, size);
+            black_box(&out);
+            started.elapsed().as_secs_f64()
+        });
+        2.0 * (size as f64).powi(3) / times.fold(f64::INFINITY, f64::min)
+    };
+    std::thread::scope(|scope| {
+        let all: Vec<_> = (0..threads).map(|_| scope.spawn(one)).collect();
+        all.into_iter()
+            .map(|thread| thread.join().expect("it multiplies"))
+            .sum()
+    })
+}
+
+fn start(case: &Case, threads: usize) -> Result<(Trainer, Vec<u32>)> {
+    let layout = Arc::new(Layout::new(case.architecture)?);
+    let training = Training {
+        tokens: case.tokens,
+        windows: case.windows,
+        windows_together: case.windows,
+        optimizer: optimizer(case.muon),
+        clip_norm: 1.0,
+        threads,
+        path: Path::fastest(),
+    };
+    let weights = Weights::fresh(layout.tensors(), 1);
+    let trainer = if case.adapter {
+        let adapter = Adapter {
+            rank: 8,
+            alpha: 16.0,
+            targets: Target::ALL.to_vec(),
+        };
+        let adapter = Arc::new(AdapterLayout::new(&layout, adapter)?);
+        let own = Weights::fresh(adapter.tensors(), 2);
+        Trainer::start_adapter(&layout, weights, (&adapter, own), training)?
+    } else {
+        Trainer::start(&layout, weights, training)?
+    };
+    let vocabulary = case.architecture.vocabulary as u32;
+    let tokens = (0..(case.windows * (case.tokens + 1)) as u32)
+        .map(|index| index.wrapping_mul(2_654_435_761) % vocabulary);
+    Ok((trainer, tokens.collect()))
+}
+
+fn measure(case: &Case, threads: usize, rounds: usize) -> Result<()> {
+    let (mut trainer, batch) = start(case, threads)?;
+    trainer.step(&batch)?;
+    let layout = Layout::new(case.architecture)?;
+    let operations = operations_per_token(&layout, case);
+    let tokens = (case.tokens * case.windows) as f64;
+    let (mut speeds, mut shares) = (Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        let peak = peak(Path::fastest(), threads, 768);
+        let started = Instant::now();
+        trainer.step(&batch)?;
+        let speed = tokens / started.elapsed().as_secs_f64();
+        speeds.push(speed);
+        shares.push(speed * operations / peak);
+    }
+    let parameters = layout.tensors().len() as f64 / 1e6;
+    let note = format!(
+        "{}: {parameters:.1}M parameters, {} windows of {} tokens, {threads} threads, {}",
+        case.name,
+        case.windows,
+        case.tokens,
+        Path::fastest().name()
+    );
+    print("training", median(speeds), "tokens/s", &note);
+    print(
+        "share of the matrix product's peak",
+        median(shares),
+        "",
+        &note,
+    );
+    Ok(())
+}
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().collect();
+    let has = |name: &str| arguments.iter().any(|argument| argument == name);
+    let value = |name: &str| {
+        let at = arguments.iter().position(|argument| argument == name)?;
+        arguments.get(at + 1).cloned()
+    };
+    let threads = match value("--threads") {
+        Some(threads) => threads.parse().context("--threads is a number")?,
+        None => std::thread::available_parallelism()?.get(),
+    };
+    let rounds = if has("--smoke") { 1 } else { 5 };
+    let only = value("--only");
+    for path in Path::available() {
+        let peak = peak(path, threads, if has("--smoke") { 96 } else { 768 });
+        print(
+            "matrix product",
+            peak / 1e9,
+            "Gop/s",
+            &format!("{}, {threads} threads", path.name()),
+        );
+    }
+    for case in cases() {
+        let chosen = only.as_deref().is_none_or(|only| only == case.name);
+        if chosen && (!has("--smoke") || case.name.starts_with("1M")) {
+            measure(&case, threads, rounds)?;
+        }
+    }
+    Ok(())
+}
