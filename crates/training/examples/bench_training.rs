@@ -125,6 +125,24 @@ fn operations_per_token(layout: &Layout, case: &Case) -> f64 {
     2.0 * passes * weights as f64 + 3.0 * attention
 }
 
+/// Returns the seconds that this process has computed, all threads together, where Linux says so.
+///
+/// Other programs on the machine take wall time and no processor time, so that shares of the peak stay true beside them.
+fn cpu_seconds() -> Option<f64> {
+    let threads = std::fs::read_dir("/proc/self/task").ok()?;
+    let nanoseconds = threads.map(|thread| {
+        let text = std::fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
+        text.split(' ').next()?.parse::<f64>().ok()
+    });
+    Some(
+        nanoseconds
+            .collect::<Option<Vec<f64>>>()?
+            .iter()
+            .sum::<f64>()
+            / 1e9,
+    )
+}
+
 /// Multiplies two matrices of `size` on each thread, and returns operations per second of all together.
 fn peak(path: Path, threads: usize, size: usize) -> f64 {
     let one = || {
@@ -147,6 +165,121 @@ fn peak(path: Path, threads: usize, size: usize) -> f64 {
             .map(|thread| thread.join().expect("it multiplies"))
             .sum()
     })
+}
+
+/// Returns operations per second of processor time, on one thread.
+fn peak_alone(path: Path, size: usize) -> f64 {
+    let a = vec![0.5f32; size * size];
+    let mut right = vec![0.0; packed_len(path, size, size)];
+    pack(path, Grid::rows(&a, size), size, size, 0, &mut right);
+    let mut out = vec![0.0; size * size];
+    let product = Product::new(Grid::rows(&a, size), &right, size, size, size);
+    let mut best = f64::INFINITY;
+    for _ in 0..5 {
+        let before = cpu_seconds().unwrap_or_default();
+        multiply(path, &product, &mut out, size);
+        black_box(&out);
+        best = best.min(cpu_seconds().unwrap_or_default() - before);
+    }
+    2.0 * (size as f64).powi(3) / best
+}
+
+/// The same product where the order of additions is free: what exactness could cost.
+#[cfg(target_arch = "x86_64")]
+#[allow(
+    unsafe_code,
+    reason = "vector instructions, as in the kernel that this is compared with"
+)]
+mod free {
+    use std::arch::x86_64::{
+        _mm512_add_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps,
+        _mm512_storeu_ps,
+    };
+    use std::hint::black_box;
+
+    use hearth_training::Path;
+    use hearth_training::kernels::matmul::{Grid, Product, multiply, pack, packed_len};
+
+    const ROWS: usize = 7;
+    const COLUMNS: usize = 32;
+
+    /// Rows of `ROWS` and panels of `COLUMNS`, each output in two accumulators: even and odd `k`.
+    #[target_feature(enable = "avx512f")]
+    fn multiply_freely(
+        a: &[f32],
+        right: &[f32],
+        (m, n, k): (usize, usize, usize),
+        out: &mut [f32],
+    ) {
+        assert!(m.is_multiple_of(ROWS) && n.is_multiple_of(COLUMNS) && k.is_multiple_of(2));
+        assert!(a.len() == m * k && right.len() == n * k && out.len() == m * n);
+        for i in (0..m).step_by(ROWS) {
+            for j in (0..n).step_by(COLUMNS) {
+                let mut sums = [[[_mm512_setzero_ps(); 2]; 2]; ROWS];
+                for p in (0..k).step_by(2) {
+                    for odd in 0..2 {
+                        // SAFETY: all indexes are below the lengths asserted above.
+                        unsafe {
+                            let panel = right.as_ptr().add(j * k + (p + odd) * COLUMNS);
+                            let b = [_mm512_loadu_ps(panel), _mm512_loadu_ps(panel.add(16))];
+                            for (row, sums) in sums.iter_mut().enumerate() {
+                                let x = _mm512_set1_ps(*a.as_ptr().add((i + row) * k + p + odd));
+                                sums[odd][0] = _mm512_fmadd_ps(x, b[0], sums[odd][0]);
+                                sums[odd][1] = _mm512_fmadd_ps(x, b[1], sums[odd][1]);
+                            }
+                        }
+                    }
+                }
+                for (row, sums) in sums.iter().enumerate() {
+                    // SAFETY: as above.
+                    unsafe {
+                        let place = out.as_mut_ptr().add((i + row) * n + j);
+                        _mm512_storeu_ps(place, _mm512_add_ps(sums[0][0], sums[1][0]));
+                        _mm512_storeu_ps(place.add(16), _mm512_add_ps(sums[0][1], sums[1][1]));
+                    }
+                }
+            }
+        }
+    }
+
+    fn seconds(mut work: impl FnMut()) -> f64 {
+        let started = std::time::Instant::now();
+        work();
+        started.elapsed().as_secs_f64()
+    }
+
+    /// Prints how much longer the exact product takes, for sizes of the models above.
+    pub(crate) fn compare(rounds: usize) {
+        let path = Path::fastest();
+        if path.name() != "avx512" {
+            return;
+        }
+        for (m, n, k) in [
+            (98, 256, 128),
+            (98, 704, 128),
+            (98, 128, 344),
+            (98, 512, 1_408),
+        ] {
+            let a = vec![0.5f32; m * k];
+            let mut right = vec![0.0; packed_len(path, k, n)];
+            pack(path, Grid::rows(&vec![0.25; n * k], n), k, n, 0, &mut right);
+            let (mut exact, mut free) = (f64::INFINITY, f64::INFINITY);
+            let mut out = vec![0.0; m * n];
+            for _ in 0..rounds * 40 {
+                let product = Product::new(Grid::rows(&a, k), &right, m, n, k);
+                exact = exact.min(seconds(|| multiply(path, &product, black_box(&mut out), n)));
+                // SAFETY: the path says that the processor has the instructions.
+                free = free.min(seconds(|| unsafe {
+                    multiply_freely(&a, &right, (m, n, k), black_box(&mut out));
+                }));
+            }
+            let note = format!(
+                "{m} x {n} x {k}, against two accumulators an output, {}",
+                path.name()
+            );
+            super::print("what exactness costs", exact / free - 1.0, "", &note);
+        }
+    }
 }
 
 fn start(case: &Case, threads: usize) -> Result<(Trainer, Vec<u32>)> {
@@ -185,14 +318,18 @@ fn measure(case: &Case, threads: usize, rounds: usize) -> Result<()> {
     let layout = Layout::new(case.architecture)?;
     let operations = operations_per_token(&layout, case);
     let tokens = (case.tokens * case.windows) as f64;
-    let (mut speeds, mut shares) = (Vec::new(), Vec::new());
+    let (mut speeds, mut shares, mut cpu_shares) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..rounds {
         let peak = peak(Path::fastest(), threads, 768);
-        let started = Instant::now();
+        let (started, computed) = (Instant::now(), cpu_seconds());
         trainer.step(&batch)?;
         let speed = tokens / started.elapsed().as_secs_f64();
         speeds.push(speed);
         shares.push(speed * operations / peak);
+        if let (Some(before), Some(after)) = (computed, cpu_seconds()) {
+            let alone = peak_alone(Path::fastest(), 768);
+            cpu_shares.push(tokens * operations / (after - before) / alone);
+        }
     }
     let parameters = layout.tensors().len() as f64 / 1e6;
     let note = format!(

@@ -96,10 +96,10 @@ impl Architecture {
                 });
             }
         }
-        if self.head % 2 != 0 {
+        if !self.head.is_multiple_of(2) {
             return Err(ArchitectureError::OddHead(self.head));
         }
-        if self.query_heads % self.key_value_heads != 0 {
+        if !self.query_heads.is_multiple_of(self.key_value_heads) {
             return Err(ArchitectureError::Groups {
                 query_heads: self.query_heads,
                 key_value_heads: self.key_value_heads,

@@ -45,6 +45,14 @@ pub(crate) struct Parameters<'a> {
     pub(crate) adapter: &'a [f32],
 }
 
+/// A layer of a pass over `n` tokens.
+#[derive(Clone, Copy)]
+pub(crate) struct Pass<'a> {
+    pub(crate) layer: usize,
+    pub(crate) parameters: Parameters<'a>,
+    pub(crate) n: usize,
+}
+
 /// Tokens of some windows: those read and those to be foretold, window after window.
 #[derive(Clone, Copy)]
 pub(crate) struct Passage<'a> {

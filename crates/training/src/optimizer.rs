@@ -284,17 +284,25 @@ enum Task<'a> {
     Turn(muon::Matrix<'a>),
 }
 
-/// Goes one step: `gradient` is multiplied by `clip` first.
-pub(crate) fn step(
-    optimizer: &Optimizer,
-    path: Path,
-    crew: &Crew,
-    tensors: &Tensors,
-    weights: &mut [f32],
-    gradient: &[f32],
-    clip: f32,
-    moments: &mut Moments,
-) {
+/// What a step needs beside the numbers.
+pub(crate) struct Step<'a> {
+    pub(crate) optimizer: &'a Optimizer,
+    pub(crate) path: Path,
+    pub(crate) crew: &'a Crew,
+    pub(crate) tensors: &'a Tensors,
+    /// What gradients are multiplied by.
+    pub(crate) clip: f32,
+}
+
+/// Goes one step.
+pub(crate) fn step(how: &Step, weights: &mut [f32], gradient: &[f32], moments: &mut Moments) {
+    let &Step {
+        optimizer,
+        path,
+        crew,
+        tensors,
+        clip,
+    } = how;
     moments.steps += 1;
     let (adam, muon) = match optimizer {
         Optimizer::AdamW(adam) => (adam, None),

@@ -427,16 +427,14 @@ impl Trainer {
         }
         let clip = training.clip_norm / (norm + CLIP_EPSILON);
         let clip = if clip < 1.0 { clip } else { 1.0 };
-        optimizer::step(
-            &training.optimizer,
+        let how = optimizer::Step {
+            optimizer: &training.optimizer,
             path,
-            &model.crew,
-            &tensors,
-            trained.values_mut(),
-            gradient,
+            crew: &model.crew,
+            tensors: &tensors,
             clip,
-            moments,
-        );
+        };
+        optimizer::step(&how, trained.values_mut(), gradient, moments);
         Ok(StepLog {
             step,
             loss,

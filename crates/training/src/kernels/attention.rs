@@ -92,16 +92,16 @@ pub(crate) struct Attended<'a> {
     pub(crate) inverse: &'a mut [f32],
 }
 
-/// Computes a key-value head's group: `queries` gives, for each query head, where its columns start in `rows`.
+/// Computes a key-value head's group.
 pub(crate) fn forward(
     path: Path,
     window: &Window,
-    rows: &[f32],
-    columns: &Columns,
+    source: &Source,
     heads: &mut [Attended],
     scratch: &mut [f32],
 ) {
     let scratch = Scratch::new(path, window, scratch);
+    let &Source { rows, columns } = source;
     let (t, h, step) = (window.tokens, window.head, window.row_step);
     let ld = window.score_row();
     pack(
@@ -151,6 +151,13 @@ pub(crate) fn forward(
             );
         }
     }
+}
+
+/// Rows of queries, keys and values, and where a group's columns start in them.
+#[derive(Clone, Copy)]
+pub(crate) struct Source<'a> {
+    pub(crate) rows: &'a [f32],
+    pub(crate) columns: Columns,
 }
 
 /// Where a group's columns start in a row of queries, keys and values.
@@ -211,14 +218,14 @@ pub(crate) struct Outputs<'a> {
 pub(crate) fn backward(
     path: Path,
     window: &Window,
-    rows: &[f32],
-    columns: &Columns,
+    source: &Source,
     outputs: &Outputs,
     kept: &[Kept],
     gradients: &mut Gradients,
     scratch: &mut [f32],
 ) {
     let mut s = Scratch::new(path, window, scratch);
+    let &Source { rows, columns } = source;
     let (t, h, step) = (window.tokens, window.head, window.row_step);
     let (keys, values) = (&rows[columns.key..], &rows[columns.value..]);
     pack(path, Grid::transposed(keys, step), h, t, 0, s.keys_across);

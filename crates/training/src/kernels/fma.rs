@@ -34,8 +34,8 @@ impl Fma for FromDoubles {
         let back = sum - product;
         let lost = (product - (sum - back)) + (addend - back);
         let bits = sum.to_bits();
-        // Infinities and NaN lose nothing that compares unequal to itself in the way asked here.
-        let inexact = lost != 0.0 && lost == lost && bits & 1 == 0;
+        // What is lost beside an infinity or NaN is NaN.
+        let inexact = lost != 0.0 && !lost.is_nan() && bits & 1 == 0;
         let away = (lost > 0.0) == (sum > 0.0);
         let odd = if away {
             bits.wrapping_add(1)

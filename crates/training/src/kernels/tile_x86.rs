@@ -114,8 +114,8 @@ unsafe fn avx2_tile<const M: usize>(tile: &Tile) {
                 if full {
                     *sums = [_mm256_loadu_ps(row), _mm256_loadu_ps(row.add(8))];
                 } else {
-                    for j in 0..tile.columns {
-                        edge[i][j] = *row.add(j);
+                    for (j, value) in edge[i].iter_mut().enumerate().take(tile.columns) {
+                        *value = *row.add(j);
                     }
                     let row = edge[i].as_ptr();
                     *sums = [_mm256_loadu_ps(row), _mm256_loadu_ps(row.add(8))];

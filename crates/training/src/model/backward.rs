@@ -1,15 +1,15 @@
 //! The backward pass: gradients of activations from the last layer to the first, and of weights in each.
 
-use crate::kernels::attention::{self, Gradients, Kept as KeptRows, Outputs};
+use crate::kernels::attention::{self, Gradients, Kept as KeptRows, Outputs, Source};
 use crate::kernels::matmul::{Grid, packed_len};
 use crate::kernels::rows::{
     Turn, norm_again, norm_backward, settle_zeros, swiglu_backward, turn_heads,
 };
 use crate::layout::LayerSpans;
-use crate::model::buffers::{Kept, Shared, blocks, blocks_mut};
+use crate::model::buffers::{Kept, Shared};
 use crate::model::gradients::{Gain, Product, accumulate};
 use crate::model::linear::{self, Direction, Linear, PackedLinear, Which, push_pack};
-use crate::model::{Buffers, Model, Parameters, Passage};
+use crate::model::{Buffers, Model, Parameters, Pass, Passage};
 
 /// Where gradients go: those of all weights, or those of an adapter over frozen ones.
 pub(crate) enum Trained<'a> {
@@ -51,9 +51,14 @@ impl Model {
                 ..
             } = buffers;
             linear::pack_layer(self, layer, parameters, Direction::Backward, packed);
-            self.feed_backward(layer, parameters, n, &mut kept[layer], packed, shared);
+            let pass = Pass {
+                layer,
+                parameters,
+                n,
+            };
+            self.feed_backward(pass, &mut kept[layer], packed, shared);
             self.attend_backward(n, &kept[layer], shared);
-            self.inputs_backward(layer, parameters, n, &kept[layer], packed, shared);
+            self.inputs_backward(pass, &kept[layer], packed, shared);
             match &mut trained {
                 Trained::Model(gradient) => {
                     self.weight_gradients(layer, n, &kept[layer], shared, gradient);
@@ -69,41 +74,35 @@ impl Model {
     /// From the layer's output to the gradient of what attention gave.
     fn feed_backward(
         &self,
-        layer: usize,
-        parameters: Parameters,
-        n: usize,
+        pass: Pass,
         kept: &mut Kept,
         packed: &[PackedLinear; 4],
         shared: &mut Shared,
     ) {
         let a = self.layout.architecture();
+        let Pass {
+            layer,
+            parameters,
+            n,
+        } = pass;
         let gain = &parameters.model[self.layout.layers[layer].hidden_norm.clone()];
         let [_, output, gate_up, down] = Which::ALL.map(|which| Linear::new(self, which));
-        let (each, count) = self.row_blocks(n);
+        let blocks = self.row_blocks(n);
         let (d, q, h) = (a.width, a.query_width(), a.hidden);
         let [_, low_output, low_gate_up, low_down] = &mut shared.low;
-        let tasks: Vec<_> = blocks(&kept.middle[..n * d], d, each, count)
-            .zip(blocks(&kept.middle_inverse[..n], 1, each, count))
-            .zip(blocks(&shared.out[..n * d], d, each, count))
-            .zip(blocks_mut(
-                &mut kept.gate_up[..n * 2 * h],
-                2 * h,
-                each,
-                count,
-            ))
-            .zip(blocks_mut(&mut shared.hidden[..n * h], h, each, count))
-            .zip(blocks_mut(&mut shared.normed[1][..n * d], d, each, count))
-            .zip(blocks_mut(
-                &mut shared.normed_gradients[1][..n * d],
-                d,
-                each,
-                count,
-            ))
-            .zip(blocks_mut(&mut shared.middle[..n * d], d, each, count))
-            .zip(blocks_mut(&mut shared.attended[..n * q], q, each, count))
-            .zip(blocks_mut(low_output, output.low_width(), each, count))
-            .zip(blocks_mut(low_gate_up, gate_up.low_width(), each, count))
-            .zip(blocks_mut(low_down, down.low_width(), each, count))
+        let tasks: Vec<_> = blocks
+            .of(&kept.middle, d)
+            .zip(blocks.of(&kept.middle_inverse, 1))
+            .zip(blocks.of(&shared.out, d))
+            .zip(blocks.of_mut(&mut kept.gate_up, 2 * h))
+            .zip(blocks.of_mut(&mut shared.hidden, h))
+            .zip(blocks.of_mut(&mut shared.normed[1], d))
+            .zip(blocks.of_mut(&mut shared.normed_gradients[1], d))
+            .zip(blocks.of_mut(&mut shared.middle, d))
+            .zip(blocks.of_mut(&mut shared.attended, q))
+            .zip(blocks.of_mut(low_output, output.low_width()))
+            .zip(blocks.of_mut(low_gate_up, gate_up.low_width()))
+            .zip(blocks.of_mut(low_down, down.low_width()))
             .collect();
         self.crew.each(tasks, |task, _| {
             let (((task, low_output), low_gate_up), low_down) = task;
@@ -180,11 +179,11 @@ impl Model {
                 };
                 let rows = &kept.qkv[of_window(a.qkv_width())];
                 let columns = self.group_columns(group);
+                let source = Source { rows, columns };
                 attention::backward(
                     self.path,
                     &window,
-                    rows,
-                    &columns,
+                    &source,
                     &outputs,
                     &kept_rows,
                     &mut gradients,
@@ -196,36 +195,30 @@ impl Model {
     /// From the gradients of queries, keys and values to that of the layer's input.
     fn inputs_backward(
         &self,
-        layer: usize,
-        parameters: Parameters,
-        n: usize,
+        pass: Pass,
         kept: &Kept,
         packed: &[PackedLinear; 4],
         shared: &mut Shared,
     ) {
         let a = self.layout.architecture();
+        let Pass {
+            layer,
+            parameters,
+            n,
+        } = pass;
         let gain = &parameters.model[self.layout.layers[layer].attention_norm.clone()];
         let linear = Linear::new(self, Which::Qkv);
-        let (each, count) = self.row_blocks(n);
+        let blocks = self.row_blocks(n);
         let (d, q, kv, qkv) = (a.width, a.query_width(), a.key_width(), a.qkv_width());
-        let tasks: Vec<_> = blocks(&kept.x[..n * d], d, each, count)
-            .zip(blocks(&kept.x_inverse[..n], 1, each, count))
-            .zip(blocks(&shared.middle[..n * d], d, each, count))
-            .zip(blocks_mut(&mut shared.qkv[..n * qkv], qkv, each, count))
-            .zip(blocks_mut(&mut shared.normed[0][..n * d], d, each, count))
-            .zip(blocks_mut(
-                &mut shared.normed_gradients[0][..n * d],
-                d,
-                each,
-                count,
-            ))
-            .zip(blocks_mut(&mut shared.into[..n * d], d, each, count))
-            .zip(blocks_mut(
-                &mut shared.low[0],
-                linear.low_width(),
-                each,
-                count,
-            ))
+        let tasks: Vec<_> = blocks
+            .of(&kept.x, d)
+            .zip(blocks.of(&kept.x_inverse, 1))
+            .zip(blocks.of(&shared.middle, d))
+            .zip(blocks.of_mut(&mut shared.qkv, qkv))
+            .zip(blocks.of_mut(&mut shared.normed[0], d))
+            .zip(blocks.of_mut(&mut shared.normed_gradients[0], d))
+            .zip(blocks.of_mut(&mut shared.into, d))
+            .zip(blocks.of_mut(&mut shared.low[0], linear.low_width()))
             .enumerate()
             .collect();
         let by_head = &shared.by_head[..n * qkv];
@@ -234,7 +227,7 @@ impl Model {
             let (((x, inverse), middle_gradient), rows) = task;
             let path = self.path;
             for (row, out) in rows.chunks_exact_mut(qkv).enumerate() {
-                let row = index * each + row;
+                let row = index * blocks.each + row;
                 self.gather(&by_head[..n * q], a.query_heads, row, &mut out[..q]);
                 let (keys, values) = out[q..].split_at_mut(kv);
                 self.gather(&by_head[n * q..], a.key_value_heads, row, keys);

@@ -176,33 +176,45 @@ impl HeadRoom {
     }
 }
 
-/// Splits rows of `width` floats into blocks of `rows` rows, `count` of them; the last may be shorter.
-pub(crate) fn blocks_mut(
-    values: &mut [f32],
-    width: usize,
+/// How rows are split into tasks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Blocks {
     rows: usize,
+    /// Rows of a block; the last may have fewer.
+    pub(crate) each: usize,
     count: usize,
-) -> std::vec::IntoIter<&mut [f32]> {
-    let mut rest = values;
-    let mut blocks = Vec::with_capacity(count);
-    for _ in 0..count {
-        let (block, tail) = rest.split_at_mut((rows * width).min(rest.len()));
-        blocks.push(block);
-        rest = tail;
-    }
-    blocks.into_iter()
 }
 
-/// The same of rows that are only read.
-pub(crate) fn blocks(
-    values: &[f32],
-    width: usize,
-    rows: usize,
-    count: usize,
-) -> impl Iterator<Item = &[f32]> {
-    let len = values.len();
-    (0..count).map(move |index| {
-        let start = (index * rows * width).min(len);
-        &values[start..(start + rows * width).min(len)]
-    })
+impl Blocks {
+    pub(crate) fn new(rows: usize, each: usize) -> Self {
+        let each = each.max(1);
+        Self {
+            rows,
+            each,
+            count: rows.div_ceil(each),
+        }
+    }
+
+    /// Returns the blocks of rows of `width` floats.
+    pub(crate) fn of(self, values: &[f32], width: usize) -> impl Iterator<Item = &[f32]> {
+        (0..self.count).map(move |index| {
+            let end = self.rows.min((index + 1) * self.each);
+            &values[index * self.each * width..end * width]
+        })
+    }
+
+    /// The same, to be written.
+    pub(crate) fn of_mut(
+        self,
+        values: &mut [f32],
+        width: usize,
+    ) -> impl Iterator<Item = &mut [f32]> {
+        let mut rest = &mut values[..self.rows * width];
+        (0..self.count).map(move |index| {
+            let rows = self.each.min(self.rows - index * self.each);
+            let (block, tail) = std::mem::take(&mut rest).split_at_mut(rows * width);
+            rest = tail;
+            block
+        })
+    }
 }

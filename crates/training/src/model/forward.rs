@@ -1,10 +1,10 @@
 //! The forward pass: embedding, then for each layer attention and the feed-forward block.
 
-use crate::kernels::attention::{self, Attended, Columns};
+use crate::kernels::attention::{self, Attended, Columns, Source};
 use crate::kernels::rows::{Turn, add, norm, swiglu, turn_heads};
-use crate::model::buffers::{Kept, blocks, blocks_mut};
+use crate::model::buffers::{Blocks, Kept};
 use crate::model::linear::{self, Direction, Linear, PackedLinear, Which};
-use crate::model::{Buffers, Model, Parameters, ROWS};
+use crate::model::{Buffers, Model, Parameters, Pass, ROWS};
 
 impl Model {
     /// Leaves what the last layer gave in `buffers.last`, and in `buffers.kept` what the backward pass needs.
@@ -26,25 +26,22 @@ impl Model {
                 None => &mut buffers.last,
             };
             let n = inputs.len();
-            self.attention_inputs(layer, parameters, n, kept, &buffers.packed);
-            self.attend(n, kept, &mut buffers.shared.by_head);
-            self.feed(
+            let pass = Pass {
                 layer,
                 parameters,
                 n,
-                kept,
-                &buffers.shared.by_head,
-                &buffers.packed,
-                next,
-            );
+            };
+            self.attention_inputs(pass, kept, &buffers.packed);
+            self.attend(n, kept, &mut buffers.shared.by_head);
+            let by_head = &buffers.shared.by_head;
+            self.feed(pass, kept, by_head, &buffers.packed, next);
         }
     }
 
-    /// Returns the rows of a task and the number of tasks, so that threads have about the same work.
-    pub(crate) fn row_blocks(&self, rows: usize) -> (usize, usize) {
+    /// Splits rows into tasks, so that threads have about the same work.
+    pub(crate) fn row_blocks(&self, rows: usize) -> Blocks {
         let count = rows.div_ceil(ROWS).next_multiple_of(self.crew.threads());
-        let each = rows.div_ceil(count).max(1);
-        (each, rows.div_ceil(each))
+        Blocks::new(rows, rows.div_ceil(count))
     }
 
     fn embed(&self, parameters: Parameters, inputs: &[u32], out: &mut [f32]) {
@@ -57,28 +54,21 @@ impl Model {
     }
 
     /// Norm, queries, keys and values, and the turn by position.
-    fn attention_inputs(
-        &self,
-        layer: usize,
-        parameters: Parameters,
-        n: usize,
-        kept: &mut Kept,
-        packed: &[PackedLinear; 4],
-    ) {
+    fn attention_inputs(&self, pass: Pass, kept: &mut Kept, packed: &[PackedLinear; 4]) {
         let a = self.layout.architecture();
+        let Pass {
+            layer,
+            parameters,
+            n,
+        } = pass;
         let gain = &parameters.model[self.layout.layers[layer].attention_norm.clone()];
         let linear = Linear::new(self, Which::Qkv);
-        let (each, count) = self.row_blocks(n);
-        let low = &mut kept.low[0][..n * linear.low_width()];
-        let tasks: Vec<_> = blocks(&kept.x[..n * a.width], a.width, each, count)
-            .zip(blocks_mut(&mut kept.x_inverse[..n], 1, each, count))
-            .zip(blocks_mut(
-                &mut kept.qkv[..n * linear.outputs],
-                linear.outputs,
-                each,
-                count,
-            ))
-            .zip(blocks_mut(low, linear.low_width(), each, count))
+        let blocks = self.row_blocks(n);
+        let tasks: Vec<_> = blocks
+            .of(&kept.x, a.width)
+            .zip(blocks.of_mut(&mut kept.x_inverse, 1))
+            .zip(blocks.of_mut(&mut kept.qkv, linear.outputs))
+            .zip(blocks.of_mut(&mut kept.low[0], linear.low_width()))
             .enumerate()
             .collect();
         self.crew
@@ -87,7 +77,7 @@ impl Model {
                 norm(self.path, x, gain, a.norm_epsilon, normed, inverse);
                 linear::forward(self.path, &linear, &packed[0], normed, low, qkv);
                 for (row, qkv) in qkv.chunks_exact_mut(linear.outputs).enumerate() {
-                    let (cosines, sines) = self.rope.at((index * each + row) % self.tokens);
+                    let (cosines, sines) = self.rope.at((index * blocks.each + row) % self.tokens);
                     let turned = &mut qkv[..a.query_width() + a.key_width()];
                     turn_heads(self.path, turned, a.head, cosines, sines, Turn::Forward);
                 }
@@ -128,7 +118,8 @@ impl Model {
                     .map(|((out, top), inverse)| Attended { out, top, inverse })
                     .collect();
                 let columns = self.group_columns(group);
-                attention::forward(self.path, &window, rows, &columns, &mut attended, scratch);
+                let source = Source { rows, columns };
+                attention::forward(self.path, &window, &source, &mut attended, scratch);
             });
     }
 
@@ -145,43 +136,32 @@ impl Model {
     /// The output of attention, the sum with what came in, and the feed-forward block.
     fn feed(
         &self,
-        layer: usize,
-        parameters: Parameters,
-        n: usize,
+        pass: Pass,
         kept: &mut Kept,
         by_head: &[f32],
         packed: &[PackedLinear; 4],
         next: &mut [f32],
     ) {
         let a = self.layout.architecture();
+        let Pass {
+            layer,
+            parameters,
+            n,
+        } = pass;
         let gain = &parameters.model[self.layout.layers[layer].hidden_norm.clone()];
         let [_, output, gate_up, down] = Which::ALL.map(|which| Linear::new(self, which));
-        let (each, count) = self.row_blocks(n);
+        let blocks = self.row_blocks(n);
         let [_, low_output, low_gate_up, low_down] = &mut kept.low;
-        let tasks: Vec<_> = blocks(&kept.x[..n * a.width], a.width, each, count)
-            .zip(blocks_mut(
-                &mut kept.attended[..n * output.inputs],
-                output.inputs,
-                each,
-                count,
-            ))
-            .zip(blocks_mut(
-                &mut kept.middle[..n * a.width],
-                a.width,
-                each,
-                count,
-            ))
-            .zip(blocks_mut(&mut kept.middle_inverse[..n], 1, each, count))
-            .zip(blocks_mut(
-                &mut kept.gate_up[..n * 2 * a.hidden],
-                2 * a.hidden,
-                each,
-                count,
-            ))
-            .zip(blocks_mut(&mut next[..n * a.width], a.width, each, count))
-            .zip(blocks_mut(low_output, output.low_width(), each, count))
-            .zip(blocks_mut(low_gate_up, gate_up.low_width(), each, count))
-            .zip(blocks_mut(low_down, down.low_width(), each, count))
+        let tasks: Vec<_> = blocks
+            .of(&kept.x, a.width)
+            .zip(blocks.of_mut(&mut kept.attended, output.inputs))
+            .zip(blocks.of_mut(&mut kept.middle, a.width))
+            .zip(blocks.of_mut(&mut kept.middle_inverse, 1))
+            .zip(blocks.of_mut(&mut kept.gate_up, 2 * a.hidden))
+            .zip(blocks.of_mut(next, a.width))
+            .zip(blocks.of_mut(low_output, output.low_width()))
+            .zip(blocks.of_mut(low_gate_up, gate_up.low_width()))
+            .zip(blocks.of_mut(low_down, down.low_width()))
             .enumerate()
             .collect();
         self.crew.each(tasks, |(index, task), scratch| {
@@ -192,7 +172,7 @@ impl Model {
             let (normed, scratch) = scratch.split_at_mut(x.len());
             let hidden = &mut scratch[..x.len() / a.width * a.hidden];
             for (row, out) in attended.chunks_exact_mut(output.inputs).enumerate() {
-                self.gather(by_head, a.query_heads, index * each + row, out);
+                self.gather(by_head, a.query_heads, index * blocks.each + row, out);
             }
             linear::forward(path, &output, &packed[1], attended, low_output, sum);
             add(path, x, sum, middle);

@@ -41,9 +41,9 @@ enum Task<'a> {
     },
 }
 
-/// Multiplications that one task does, about.
-const WORK: usize = 1 << 22;
-/// Rows of a gradient that a task computes at least: two tiles.
+/// Rows of a gradient that a task computes at most and at least: many use each panel of inputs well, few let threads
+/// share the work.
+const MOST_ROWS: usize = 112;
 const LEAST_ROWS: usize = 28;
 /// Columns of a gain that a task sums at least.
 const GAIN_COLUMNS: usize = 64;
@@ -52,7 +52,9 @@ const GAIN_COLUMNS: usize = 64;
 pub(crate) fn accumulate(model: &Model, n: usize, products: Vec<Product>, gains: Vec<Gain>) {
     let mut tasks = Vec::new();
     for product in products {
-        let each = (WORK / (n * product.columns)).max(LEAST_ROWS);
+        let rows = product.out.len() / product.columns;
+        let count = rows.div_ceil(MOST_ROWS).next_multiple_of(model.crew.threads());
+        let each = rows.div_ceil(count).max(LEAST_ROWS);
         let out = product.out.chunks_mut(each * product.columns);
         tasks.extend(out.enumerate().map(|(index, out)| Task::Product {
             left: &product.left[index * each..],

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::kernels::matmul::{Grid, Product, multiply, packed_len};
 use crate::kernels::rows::{cross_entropy, norm, norm_backward};
-use crate::model::buffers::{HeadRoom, blocks, blocks_mut};
+use crate::model::buffers::{Blocks, HeadRoom};
 use crate::model::gradients::{Product as GradientProduct, accumulate};
 use crate::model::linear::push_pack;
 use crate::model::{Buffers, Model, Parameters, Passage};
@@ -37,27 +37,13 @@ impl Model {
         }
         let gain = &parameters.model[self.layout.final_norm.clone()];
         buffers.shared.middle[..n * a.width].fill(0.0);
-        let (each, count) = self.row_blocks(n);
-        let tasks: Vec<_> = blocks(&buffers.last[..n * a.width], a.width, each, count)
-            .zip(blocks(&room.inverse[..n], 1, each, count))
-            .zip(blocks(
-                &room.normed_gradients[..n * a.width],
-                a.width,
-                each,
-                count,
-            ))
-            .zip(blocks(
-                &buffers.shared.middle[..n * a.width],
-                a.width,
-                each,
-                count,
-            ))
-            .zip(blocks_mut(
-                &mut buffers.shared.out[..n * a.width],
-                a.width,
-                each,
-                count,
-            ))
+        let blocks = self.row_blocks(n);
+        let tasks: Vec<_> = blocks
+            .of(&buffers.last, a.width)
+            .zip(blocks.of(&room.inverse, 1))
+            .zip(blocks.of(&room.normed_gradients, a.width))
+            .zip(blocks.of(&buffers.shared.middle, a.width))
+            .zip(blocks.of_mut(&mut buffers.shared.out, a.width))
             .collect();
         self.crew
             .each(tasks, |((((x, inverse), dy), zero), out), _| {
@@ -90,15 +76,11 @@ impl Model {
     fn last_norm(&self, parameters: Parameters, n: usize, last: &[f32], room: &mut HeadRoom) {
         let a = self.layout.architecture();
         let gain = &parameters.model[self.layout.final_norm.clone()];
-        let (each, count) = self.row_blocks(n);
-        let tasks: Vec<_> = blocks(&last[..n * a.width], a.width, each, count)
-            .zip(blocks_mut(
-                &mut room.normed[..n * a.width],
-                a.width,
-                each,
-                count,
-            ))
-            .zip(blocks_mut(&mut room.inverse[..n], 1, each, count))
+        let blocks = self.row_blocks(n);
+        let tasks: Vec<_> = blocks
+            .of(last, a.width)
+            .zip(blocks.of_mut(&mut room.normed, a.width))
+            .zip(blocks.of_mut(&mut room.inverse, 1))
             .collect();
         self.crew.each(tasks, |((x, normed), inverse), _| {
             norm(self.path, x, gain, a.norm_epsilon, normed, inverse);
@@ -110,17 +92,13 @@ impl Model {
         let a = self.layout.architecture();
         let (d, v, len) = (a.width, a.vocabulary, rows.len());
         let each = len.div_ceil(2 * self.crew.threads()).max(LEAST_ROWS);
-        let count = len.div_ceil(each);
+        let blocks = Blocks::new(len, each);
         let d_rows = rows.start * d..rows.end * d;
-        let tasks: Vec<_> = blocks(&room.normed[d_rows.clone()], d, each, count)
-            .zip(blocks_mut(
-                &mut room.normed_gradients[d_rows],
-                d,
-                each,
-                count,
-            ))
-            .zip(blocks_mut(&mut room.logits[..len * v], v, each, count))
-            .zip(blocks_mut(&mut room.losses[rows.clone()], 1, each, count))
+        let tasks: Vec<_> = blocks
+            .of(&room.normed[d_rows.clone()], d)
+            .zip(blocks.of_mut(&mut room.normed_gradients[d_rows], d))
+            .zip(blocks.of_mut(&mut room.logits, v))
+            .zip(blocks.of_mut(&mut room.losses[rows.clone()], 1))
             .zip(passage.targets[rows].chunks(each))
             .collect();
         let (forward, backward) = (&room.forward, &room.backward);
