@@ -148,7 +148,6 @@ impl Architecture {
 #[cfg(test)]
 mod tests {
     use super::{Architecture, ArchitectureError};
-    use crate::layout::Layout;
 
     fn sound() -> Architecture {
         Architecture {
@@ -168,11 +167,11 @@ mod tests {
 
     #[test]
     fn what_is_out_of_bounds_is_named() {
-        assert!(Layout::new(sound()).is_ok());
+        assert_eq!(sound().check(), Ok(()));
         let refused = |change: fn(&mut Architecture)| {
             let mut architecture = sound();
             change(&mut architecture);
-            Layout::new(architecture).expect_err("it is out of bounds")
+            architecture.check().expect_err("it is out of bounds")
         };
         let layers = refused(|a| a.layers = 0);
         assert_eq!(layers.to_string(), "layers is 0, which is not in 1..=256");

@@ -490,8 +490,26 @@ impl Trainer {
         Ok(sum_long(self.model.path, &self.losses) / self.losses.len() as f32)
     }
 
+    /// Computes the logits of every token of one window: `tokens` rows, as wide as the vocabulary.
+    ///
+    /// What follows a token does not change its row, so a shorter text may be filled up with any token.
+    ///
+    /// # Errors
+    /// When it is not a window of [`Training::tokens`] tokens that exist.
+    pub fn logits_of(&mut self, window: Batch) -> Result<Vec<f32>, BatchError> {
+        self.check_tokens(window, self.training.tokens)?;
+        let parameters = parameters(&self.weights, self.adapter.as_ref());
+        self.model.forward(parameters, window, &mut self.buffers);
+        Ok(self
+            .model
+            .all_logits(parameters, window.len(), &mut self.buffers))
+    }
+
     fn check_batch(&self, batch: Batch, windows: usize) -> Result<(), BatchError> {
-        let wanted = windows * (self.training.tokens + 1);
+        self.check_tokens(batch, windows * (self.training.tokens + 1))
+    }
+
+    fn check_tokens(&self, batch: Batch, wanted: usize) -> Result<(), BatchError> {
         if batch.len() != wanted {
             let found = batch.len();
             return Err(BatchError::Length { found, wanted });

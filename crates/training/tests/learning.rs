@@ -154,3 +154,37 @@ fn rounds_go_on_where_moments_are_carried_and_begin_again_where_not() {
     let refused = second.begin_round(weights, Some(short));
     assert!(matches!(refused, Err(StartError::Moments)));
 }
+
+#[test]
+fn logits_are_those_of_the_loss_and_see_only_what_came_before() {
+    let mut trainer = start(training()).expect("the settings are sound");
+    let batch = counting();
+    trainer.step(&batch).expect("the step is taken");
+    let window = &batch[..33];
+    let logits = trainer
+        .logits_of(&window[..32])
+        .expect("a window of 32 tokens");
+    let losses = logits
+        .chunks_exact(256)
+        .zip(&window[1..])
+        .map(|(row, target)| {
+            let sum: f64 = row.iter().map(|z| f64::from(*z).exp()).sum();
+            sum.ln() - f64::from(row[*target as usize])
+        });
+    let mean = losses.sum::<f64>() / 32.0;
+    let loss = trainer.loss_of(window).expect("a whole window");
+    assert!((mean - f64::from(loss)).abs() < 1e-5, "{mean} {loss}");
+
+    let mut other = window[..32].to_vec();
+    other[20..].fill(7);
+    let others = trainer.logits_of(&other).expect("a window of 32 tokens");
+    let seen = 20 * 256;
+    assert!(
+        logits[..seen]
+            .iter()
+            .zip(&others)
+            .all(|(a, b)| a.to_bits() == b.to_bits())
+    );
+    assert!(logits[seen..] != others[seen..]);
+    assert!(trainer.logits_of(&other[1..]).is_err());
+}

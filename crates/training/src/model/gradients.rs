@@ -53,7 +53,9 @@ pub(crate) fn accumulate(model: &Model, n: usize, products: Vec<Product>, gains:
     let mut tasks = Vec::new();
     for product in products {
         let rows = product.out.len() / product.columns;
-        let count = rows.div_ceil(MOST_ROWS).next_multiple_of(model.crew.threads());
+        let count = rows
+            .div_ceil(MOST_ROWS)
+            .next_multiple_of(model.crew.threads());
         let each = rows.div_ceil(count).max(LEAST_ROWS);
         let out = product.out.chunks_mut(each * product.columns);
         tasks.extend(out.enumerate().map(|(index, out)| Task::Product {

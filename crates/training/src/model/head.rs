@@ -51,6 +51,32 @@ impl Model {
             });
     }
 
+    /// Returns the logits of every token that the forward pass read, row after row.
+    pub(crate) fn all_logits(
+        &self,
+        parameters: Parameters,
+        n: usize,
+        buffers: &mut Buffers,
+    ) -> Vec<f32> {
+        let a = self.layout.architecture();
+        let (d, v) = (a.width, a.vocabulary);
+        let room = &mut buffers.head;
+        self.pack_head(parameters, room);
+        self.last_norm(parameters, n, &buffers.last, room);
+        let mut logits = vec![0.0; n * v];
+        let blocks = self.row_blocks(n);
+        let tasks: Vec<_> = blocks
+            .of(&room.normed, d)
+            .zip(blocks.of_mut(&mut logits, v))
+            .collect();
+        let forward = &room.forward;
+        self.crew.each(tasks, |(normed, logits), _| {
+            let product = Product::new(Grid::rows(normed, d), forward, logits.len() / v, v, d);
+            multiply(self.path, &product, logits, v);
+        });
+        logits
+    }
+
     fn pack_head(&self, parameters: Parameters, room: &mut HeadRoom) {
         let a = self.layout.architecture();
         let (d, v) = (a.width, a.vocabulary);
