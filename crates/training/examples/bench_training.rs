@@ -2,7 +2,7 @@
 //!
 //! Prints one JSON object a line, `{"name", "value", "unit", "note"}`. Figures are medians of rounds in which everything
 //! is measured once, one after the other. `--smoke` does the same in its smallest size; `--threads N` and `--only NAME`
-//! (1M, 1M Muon, 10M, 50M, lora) choose.
+//! (1M, 1M Muon, 10M, 50M, lora) choose, and `--together N` says how many windows are computed together.
 //!
 //! The peak is measured on the same threads: the best of several products of 768 by 768 by 768. A step counts as
 //! 6 operations a parameter of a matrix and token, and attention's products over what a causal window has.
@@ -273,12 +273,12 @@ mod free {
     }
 }
 
-fn start(case: &Case, threads: usize) -> Result<(Trainer, Vec<u32>)> {
+fn start(case: &Case, threads: usize, together: usize) -> Result<(Trainer, Vec<u32>)> {
     let layout = Arc::new(Layout::new(case.architecture)?);
     let training = Training {
         tokens: case.tokens,
         windows: case.windows,
-        windows_together: case.windows,
+        windows_together: together.min(case.windows),
         optimizer: optimizer(case.muon),
         clip_norm: 1.0,
         threads,
@@ -303,8 +303,8 @@ fn start(case: &Case, threads: usize) -> Result<(Trainer, Vec<u32>)> {
     Ok((trainer, tokens.collect()))
 }
 
-fn measure(case: &Case, threads: usize, rounds: usize) -> Result<()> {
-    let (mut trainer, batch) = start(case, threads)?;
+fn measure(case: &Case, threads: usize, together: usize, rounds: usize) -> Result<()> {
+    let (mut trainer, batch) = start(case, threads, together)?;
     trainer.step(&batch)?;
     let layout = Layout::new(case.architecture)?;
     let operations = operations_per_token(&layout, case);
@@ -353,6 +353,10 @@ fn main() -> Result<()> {
     };
     let rounds = if has("--smoke") { 1 } else { 5 };
     let only = value("--only");
+    let together = match value("--together") {
+        Some(windows) => windows.parse().context("--together is a number")?,
+        None => usize::MAX,
+    };
     for path in Path::available() {
         // The scalar path is here for its bits: a large product would take most of the benchmark.
         let small = has("--smoke") || path == Path::available()[0];
@@ -365,7 +369,7 @@ fn main() -> Result<()> {
     for case in cases() {
         let chosen = only.as_deref().is_none_or(|only| only == case.name);
         if chosen && (!has("--smoke") || case.name.starts_with("1M")) {
-            measure(&case, threads, rounds)?;
+            measure(&case, threads, together, rounds)?;
         }
     }
     Ok(())

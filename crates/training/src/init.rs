@@ -4,7 +4,7 @@
 use crate::layout::{Fill, Tensors};
 
 /// Philox4x32-10 (Salmon and others, "Parallel random numbers: as easy as 1, 2, 3", 2011).
-fn philox(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
+pub(crate) fn philox(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
     let (mut c, mut k) = (counter, key);
     for _ in 0..10 {
         let left = u64::from(c[0]) * 0xd251_1f53;

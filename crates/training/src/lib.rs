@@ -9,6 +9,8 @@
 
 mod adapter;
 mod architecture;
+#[cfg(test)]
+mod conformance;
 mod crew;
 mod init;
 pub mod kernels;

@@ -169,8 +169,7 @@ fn the_bits_of_this_numerics() {
             .zip(&states)
             .map(|(name, state)| ((*name).to_owned(), state.as_str().into()))
             .collect();
-        let about = "State hashes of f32-fma/1 after the steps of crates/training/tests/exact.rs.";
-        let text = serde_json::json!({ "about": about, "states": map });
+        let text = serde_json::json!({ "about": ABOUT, "text": TEXT_WORDS, "states": map });
         std::fs::write(file, format!("{text:#}\n")).expect("the vectors can be written");
     }
     let text = std::fs::read_to_string(file).expect("the vectors are there");

@@ -120,7 +120,7 @@ fn start(case: &Value, path: Path, windows_together: usize) -> Trainer {
 
 fn batch(case: &Value) -> Vec<u32> {
     let windows = case["windows"].as_array().expect("a list");
-    let windows = windows.iter().flat_map(|window| numbers(window));
+    let windows = windows.iter().flat_map(numbers);
     windows.map(|token| token as u32).collect()
 }
 
