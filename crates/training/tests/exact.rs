@@ -7,8 +7,17 @@ use hearth_training::{
     RateSchedule, Target, Trainer, Training, Weights,
 };
 
-const TEXT: &[u8] =
-    b"What's in a name? that which we call a rose by any other name would smell as sweet; ";
+const TEXT_WORDS: &str =
+    "What's in a name? that which we call a rose by any other name would smell as sweet; ";
+const TEXT: &[u8] = TEXT_WORDS.as_bytes();
+
+/// What another implementation needs to arrive at the same states.
+const ABOUT: &str = "State hashes of f32-fma/1 after three steps. Vocabulary 256, width 40, 2 layers, 4 query and 2 \
+    key-value heads of 10, hidden 86, rope_theta 10000, norm_epsilon 1e-5, tied head. Fresh weights of seed 7. Each step \
+    has 5 windows of 62 tokens, the bytes of `text` over and over, going on where the last window ended. clip_norm 1. \
+    adamw: peak 3e-3, warmup 2 steps, betas 0.9 and 0.95, epsilon 1e-8, decay 0.1. muon: rate 0.02, momentum 0.95, decay \
+    0.1, the rest by that AdamW. adapter: rank 5, alpha 10, on q_proj, v_proj, gate_proj and down_proj, fresh by seed 8, \
+    by that AdamW.";
 
 fn layout(width: usize, tied_head: bool) -> Arc<Layout> {
     let architecture = Architecture {
