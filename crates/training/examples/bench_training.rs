@@ -309,7 +309,8 @@ fn measure(case: &Case, threads: usize, together: usize, rounds: usize) -> Resul
     let layout = Layout::new(case.architecture)?;
     let operations = operations_per_token(&layout, case);
     let tokens = (case.tokens * case.windows) as f64;
-    let (mut speeds, mut shares, mut cpu_shares) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut speeds, mut shares) = (Vec::new(), Vec::new());
+    let (mut cpu_speeds, mut cpu_shares) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
         let peak = peak(Path::fastest(), threads, 768);
         let (started, computed) = (Instant::now(), cpu_seconds());
@@ -318,6 +319,7 @@ fn measure(case: &Case, threads: usize, together: usize, rounds: usize) -> Resul
         speeds.push(speed);
         shares.push(speed * operations / peak);
         let computed = cpu_seconds() - computed;
+        cpu_speeds.push(tokens / computed);
         cpu_shares.push(tokens * operations / computed / peak_alone(Path::fastest(), 768));
     }
     let parameters = layout.tensors().len() as f64 / 1e6;
@@ -333,6 +335,12 @@ fn measure(case: &Case, threads: usize, together: usize, rounds: usize) -> Resul
         "share of the matrix product's peak",
         median(shares),
         "",
+        &note,
+    );
+    print(
+        "training, by processor time",
+        median(cpu_speeds),
+        "tokens/s",
         &note,
     );
     let share = "share of the peak, by processor time";

@@ -208,4 +208,5 @@ def main():
     print(file=fp)
 
 
-main()
+if __name__ == "__main__":
+    main()
