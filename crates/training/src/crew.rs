@@ -7,6 +7,8 @@ use std::sync::{Mutex, PoisonError};
 use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 
+use crate::arithmetic;
+
 pub(crate) struct Crew {
     /// None with one thread, which is the caller's.
     pool: Option<ThreadPool>,
@@ -27,6 +29,18 @@ impl Crew {
             pool,
             scratch: scratch.collect(),
         })
+    }
+
+    /// Whether this thread and all of the crew compute as IEEE 754 says.
+    pub(crate) fn computes_as_standard(&self) -> bool {
+        let mut all = arithmetic::is_standard();
+        if let Some(pool) = &self.pool {
+            all &= pool
+                .broadcast(|_| arithmetic::is_standard())
+                .iter()
+                .all(|is| *is);
+        }
+        all
     }
 
     pub(crate) fn threads(&self) -> usize {

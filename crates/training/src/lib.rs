@@ -9,6 +9,7 @@
 
 mod adapter;
 mod architecture;
+mod arithmetic;
 #[cfg(test)]
 mod conformance;
 mod crew;

@@ -58,6 +58,11 @@ pub enum StartError {
     /// The moments are those of another optimizer or other tensors, or not finite.
     #[error("the moments are not of this optimizer and these tensors")]
     Moments,
+    /// Something in this process made threads flush subnormal numbers, or round otherwise than to nearest.
+    #[error(
+        "threads of this process do not compute as IEEE 754 says: results could not be replayed"
+    )]
+    Arithmetic,
     /// Threads did not start.
     #[error("threads did not start")]
     Threads(#[source] rayon::ThreadPoolBuildError),
@@ -97,6 +102,11 @@ pub enum StepError {
     /// The batch is not one of this training.
     #[error("the batch cannot be trained on")]
     Batch(#[source] BatchError),
+    /// Something in this process made threads flush subnormal numbers, or round otherwise than to nearest.
+    #[error(
+        "threads of this process do not compute as IEEE 754 says: results could not be replayed"
+    )]
+    Arithmetic,
     /// The loss or a gradient is infinite or not a number: the training diverged.
     #[error("step {step} diverged: loss {loss}, gradient norm {gradient_norm}")]
     Diverged {
@@ -286,6 +296,9 @@ impl Trainer {
         let trained = adapter.as_ref().unwrap_or(&weights).tensors();
         let scratch = scratch_floats(layout, trained, &training);
         let crew = Crew::new(training.threads, scratch).map_err(StartError::Threads)?;
+        if !crew.computes_as_standard() {
+            return Err(StartError::Arithmetic);
+        }
         let a = layout.architecture();
         let mut take = |floats: usize| vec![0.0f32; floats];
         let extent = extent(layout, adapter_layout.map(|layout| &**layout), &training);
@@ -404,6 +417,9 @@ impl Trainer {
     /// When the batch is not one of this training, or the loss or a gradient is not finite.
     pub fn step(&mut self, batch: Batch) -> Result<StepLog, StepError> {
         let step = self.moments.steps + 1;
+        if !self.model.crew.computes_as_standard() {
+            return Err(StepError::Arithmetic);
+        }
         let loss = self.gradient_of(batch).map_err(StepError::Batch)?;
         let Self {
             model,
