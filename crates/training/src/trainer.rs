@@ -1,5 +1,6 @@
 //! Steps of training: weights and windows of tokens in, new weights, a loss log and a state hash out.
 
+use std::fmt;
 use std::sync::Arc;
 
 use crate::adapter::AdapterLayout;
@@ -136,6 +137,12 @@ pub struct StepLog {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct StateHash(pub [u8; 32]);
 
+impl fmt::Display for StateHash {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(&blake3::Hash::from_bytes(self.0).to_hex())
+    }
+}
+
 /// What some steps gave.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Progress {
@@ -253,6 +260,8 @@ impl Trainer {
     }
 
     /// Starts to train all weights of a model.
+    ///
+    /// It takes what [`Self::memory`] says at once: a caller refuses before that what does not fit.
     ///
     /// # Errors
     /// When a setting is out of bounds, or the weights are of another layout.

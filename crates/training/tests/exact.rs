@@ -154,13 +154,7 @@ fn an_adapter_over_frozen_weights() {
 /// Whoever changes these bits changes what others can replay: that needs another name than `f32-fma/1`.
 #[test]
 fn the_bits_of_this_numerics() {
-    let hex = |progress: Progress| {
-        let bytes = progress.state.0;
-        bytes
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect::<String>()
-    };
+    let hex = |progress: Progress| progress.state.to_string();
     let layout = layout(40, true);
     let states = [
         hex(full(&layout, training(Optimizer::AdamW(adamw())))),

@@ -75,7 +75,7 @@ pub(crate) struct Buffers {
 }
 
 /// Logits that are held at a time, unless a few rows are more.
-const LOGITS: usize = 1 << 22;
+const LOGITS: usize = 1 << 24;
 /// Rows of logits that are held at least.
 const LEAST_LOGIT_ROWS: usize = 64;
 

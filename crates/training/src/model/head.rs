@@ -4,13 +4,10 @@ use std::ops::Range;
 
 use crate::kernels::matmul::{Grid, Product, multiply, packed_len};
 use crate::kernels::rows::{cross_entropy, norm, norm_backward};
-use crate::model::buffers::{Blocks, HeadRoom};
+use crate::model::buffers::HeadRoom;
 use crate::model::gradients::{Product as GradientProduct, accumulate};
 use crate::model::linear::push_pack;
 use crate::model::{Buffers, Model, Parameters, Passage};
-
-/// Rows of logits of a task: a few tiles.
-const LEAST_ROWS: usize = 28;
 
 impl Model {
     /// Computes losses into `buffers.head.losses` and the gradient of what the last layer gave into `shared.out`.
@@ -117,15 +114,14 @@ impl Model {
     fn logits(&self, passage: Passage, rows: Range<usize>, room: &mut HeadRoom) {
         let a = self.layout.architecture();
         let (d, v, len) = (a.width, a.vocabulary, rows.len());
-        let each = len.div_ceil(2 * self.crew.threads()).max(LEAST_ROWS);
-        let blocks = Blocks::new(len, each);
+        let blocks = self.row_blocks(len);
         let d_rows = rows.start * d..rows.end * d;
         let tasks: Vec<_> = blocks
             .of(&room.normed[d_rows.clone()], d)
             .zip(blocks.of_mut(&mut room.normed_gradients[d_rows], d))
             .zip(blocks.of_mut(&mut room.logits, v))
             .zip(blocks.of_mut(&mut room.losses[rows.clone()], 1))
-            .zip(passage.targets[rows].chunks(each))
+            .zip(passage.targets[rows].chunks(blocks.each))
             .collect();
         let (forward, backward) = (&room.forward, &room.backward);
         self.crew.each(
