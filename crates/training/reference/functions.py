@@ -182,7 +182,7 @@ def noise(count):
 
 def main():
     points = [0.0, -0.0, 1.0, -1.0, 0.5, 88.0, 88.7, 89.5, -86.0, -87.5, -95.0, -103.5, -105.0, INF, -INF, 1e-30, -3e-8]
-    points += [single(x * 3.7) for x in noise(40)]
+    points = [single(x) for x in points] + [single(x * 3.7) for x in noise(40)]
     positive = [1.0, 2.0, 0.5, 1e-45, 1e-40, 1.1754944e-38, 3.4028235e38, 256.0, 0.7071067, 0.70710677, 1.4142135, 1.4142136]
     positive = [single(x) for x in positive] + [abs(x) for x in noise(40)]
     triples = list(zip(noise(30), noise(60)[30:], noise(90)[60:])) + [(number(1), 0.5, 0.0), (number(3), 0.5, number(1)), (-number(1), 0.25, 0.0)]
