@@ -108,7 +108,7 @@ pub enum StepError {
         "threads of this process do not compute as IEEE 754 says: results could not be replayed"
     )]
     Arithmetic,
-    /// The loss or a gradient is infinite or not a number: the training diverged.
+    /// The loss, a gradient or a weight is infinite or not a number: the training diverged.
     #[error("step {step} diverged: loss {loss}, gradient norm {gradient_norm}")]
     Diverged {
         /// The step, from 1.
@@ -416,8 +416,29 @@ impl Trainer {
         for batch in batches {
             log.push(self.step(batch)?);
         }
+        // Steps look at their losses and gradients; what the last one made is looked at here.
+        if let Some(last) = log.last()
+            && !self.is_finite()
+        {
+            return Err(StepError::Diverged {
+                step: last.step,
+                loss: last.loss,
+                gradient_norm: last.gradient_norm,
+            });
+        }
         let state = self.state_hash();
         Ok(Progress { log, state })
+    }
+
+    fn is_finite(&self) -> bool {
+        let parts = [
+            self.trained().values(),
+            &self.moments.first,
+            &self.moments.second,
+        ];
+        parts
+            .iter()
+            .all(|part| part.iter().all(|value| value.is_finite()))
     }
 
     /// Trains on one batch.
