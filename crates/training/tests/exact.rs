@@ -181,3 +181,32 @@ fn the_bits_of_this_numerics() {
         assert_eq!(file["states"][name], state.as_str(), "{name}");
     }
 }
+
+/// More logits than are held at a time: the head goes over the rows in parts.
+#[test]
+fn a_large_vocabulary_is_computed_in_parts() {
+    let architecture = Architecture {
+        vocabulary: 1 << 17,
+        width: 4,
+        layers: 1,
+        query_heads: 1,
+        key_value_heads: 1,
+        head: 4,
+        hidden: 4,
+        context: 100,
+        rope_theta: 10_000.0,
+        norm_epsilon: 1e-5,
+        tied_head: true,
+    };
+    let layout = Arc::new(Layout::new(architecture).expect("the model is sound"));
+    let states = [1, 2].map(|windows_together| {
+        let training = Training {
+            tokens: 100,
+            windows: 2,
+            windows_together,
+            ..training(Optimizer::AdamW(adamw()))
+        };
+        full(&layout, training)
+    });
+    assert_eq!(states[0], states[1]);
+}
