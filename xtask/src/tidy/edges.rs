@@ -71,6 +71,7 @@ const EDGES: &[(&str, &[&str])] = &[
         ],
     ),
     ("hearth-sim", &["hearth-protocol"]),
+    ("hearth-training", &[]),
     (
         "hearth-cli",
         &[

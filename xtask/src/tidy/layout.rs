@@ -68,6 +68,10 @@ fn lines_before_tests(text: &str) -> usize {
     tests.unwrap_or(lines.len())
 }
 
+/// The one manifest with lints of its own: kernels need `unsafe` for vector instructions, and cargo cannot change one lint of
+/// the workspace's.
+const KERNELS: &str = "crates/training/Cargo.toml";
+
 /// Whether a crate's manifest takes the lints of the workspace.
 pub(super) fn lints(source: &Source) -> Option<Violation> {
     let is_manifest = source.file_name() == "Cargo.toml";
@@ -81,7 +85,11 @@ pub(super) fn lints(source: &Source) -> Option<Violation> {
             section = line;
         }
         let setting: String = line.split_whitespace().collect();
-        (section == "[lints]" && setting == "workspace=true") || setting == "lints.workspace=true"
+        let workspace = section == "[lints]" && setting == "workspace=true";
+        let kernels = section == "[lints.rust]" && setting == "unsafe_code=\"deny\"";
+        workspace
+            || setting == "lints.workspace=true"
+            || (kernels && source.path == Path::new(KERNELS))
     });
     (!taken).then(|| {
         let message = "a crate without the lints of the workspace: add `[lints]` with \
@@ -141,5 +149,10 @@ mod tests {
         let elsewhere = "[package]\nname = \"a\"\n[lints]\n[dependencies]\nworkspace = true\n";
         assert!(lints(&Source::sample("crates/a/Cargo.toml", elsewhere)).is_some());
         assert!(lints(&Source::sample("Cargo.toml", "[workspace]\n")).is_none());
+        let own = "[package]\nname = \"a\"\n[lints.rust]\nunsafe_code = \"deny\"\n";
+        assert!(lints(&Source::sample(KERNELS, own)).is_none());
+        assert!(lints(&Source::sample("crates/a/Cargo.toml", own)).is_some());
+        let lax = own.replace("deny", "allow");
+        assert!(lints(&Source::sample(KERNELS, lax)).is_some());
     }
 }
