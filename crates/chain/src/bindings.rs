@@ -5,7 +5,7 @@
 //! For ERC-3009 use [`IERC3009`] and [`IERC3009Signature`]: the generated tokens number their overloads in an order
 //! that says nothing. Implements the contract part of docs/spec (payments).
 
-use alloy_primitives::{Address, Bytes};
+use alloy_primitives::{Address, Bytes, U256};
 use alloy_sol_types::{SolConstructor, sol};
 use serde::Deserialize;
 
@@ -39,6 +39,36 @@ mod generated {
         #![sol(all_derives)]
         TestDollar,
         "../../contracts/artifacts/TestDollar.json"
+    );
+    sol!(
+        #![sol(all_derives)]
+        Devices,
+        "../../contracts/artifacts/Devices.json"
+    );
+    sol!(
+        #![sol(all_derives)]
+        Voice,
+        "../../contracts/artifacts/Voice.json"
+    );
+    sol!(
+        #![sol(all_derives)]
+        Validators,
+        "../../contracts/artifacts/Validators.json"
+    );
+    sol!(
+        #![sol(all_derives)]
+        Rewards,
+        "../../contracts/artifacts/Rewards.json"
+    );
+    sol!(
+        #![sol(all_derives)]
+        Runs,
+        "../../contracts/artifacts/Runs.json"
+    );
+    sol!(
+        #![sol(all_derives)]
+        Ledger,
+        "../../contracts/artifacts/Ledger.json"
     );
 
     sol! {
@@ -117,7 +147,8 @@ mod generated {
 }
 
 pub use generated::{
-    Collector, Ember, IERC20, IERC3009, IERC3009Signature, Settlement, TestDollar,
+    Collector, Devices, Ember, IERC20, IERC3009, IERC3009Signature, Ledger, Rewards, Runs,
+    Settlement, TestDollar, Validators, Voice,
 };
 
 pub use hearth_protocol::eip712::{COLLECTOR_ADDRESS, SETTLEMENT_ADDRESS};
@@ -158,6 +189,75 @@ pub fn ember_init(minter: Address) -> Bytes {
 /// Init code of the worthless token of demos and tests.
 pub fn test_dollar_init() -> Bytes {
     TestDollar::BYTECODE.clone()
+}
+
+/// Init code of the contract that registers devices; it takes no arguments.
+pub fn devices_init() -> Bytes {
+    Devices::BYTECODE.clone()
+}
+
+/// Runtime code of the contract that registers devices. It has no immutables: it works at any address.
+pub fn devices_runtime() -> Bytes {
+    Devices::DEPLOYED_BYTECODE.clone()
+}
+
+/// Init code of the votes that `minter` alone mints; each founder starts with `votes_each`.
+pub fn voice_init(minter: Address, founders: Vec<Address>, votes_each: U256) -> Bytes {
+    let arguments = Voice::constructorCall {
+        minter_: minter,
+        founders,
+        votesEach: votes_each,
+    };
+    init_code(&Voice::BYTECODE, arguments)
+}
+
+/// Init code of the contract that draws validators, for epochs of `epoch_s` seconds.
+pub fn validators_init(devices: Address, voice: Address, epoch_s: u64) -> Bytes {
+    let arguments = Validators::constructorCall {
+        devices_: devices,
+        voice_: voice,
+        epoch_s,
+    };
+    init_code(&Validators::BYTECODE, arguments)
+}
+
+/// Init code of the contract that pays for checked work. Records can be challenged for `window_s` seconds.
+pub fn rewards_init([ember, voice, devices, validators]: [Address; 4], window_s: u64) -> Bytes {
+    let arguments = Rewards::constructorCall {
+        ember_: ember,
+        voice_: voice,
+        devices_: devices,
+        validators_: validators,
+        window_s,
+    };
+    init_code(&Rewards::BYTECODE, arguments)
+}
+
+/// Init code of the contract that holds runs.
+pub fn runs_init(validators: Address, rewards: Address) -> Bytes {
+    let arguments = Runs::constructorCall {
+        validators_: validators,
+        rewards_: rewards,
+    };
+    init_code(&Runs::BYTECODE, arguments)
+}
+
+/// Init code of the contract that puts up Ember, Voice, validators and rewards together.
+pub fn ledger_init(
+    devices: Address,
+    founders: Vec<Address>,
+    votes_each: U256,
+    epoch_s: u64,
+    window_s: u64,
+) -> Bytes {
+    let arguments = Ledger::constructorCall {
+        devices_: devices,
+        founders,
+        votesEach: votes_each,
+        epoch_s,
+        window_s,
+    };
+    init_code(&Ledger::BYTECODE, arguments)
 }
 
 /// Byte offsets in the runtime code at which the only immutable of a contract is read.

@@ -49,7 +49,8 @@ use serde_json::Value;
 
 pub use error::{OpenError, RpcError};
 pub use genesis::{
-    EMBER_ADDRESS, Genesis, GenesisCall, GenesisCode, GenesisError, TEST_DOLLAR_ADDRESS,
+    EMBER_ADDRESS, Genesis, GenesisCall, GenesisCode, GenesisError, LEDGER_ADDRESSES,
+    TEST_DOLLAR_ADDRESS,
 };
 pub use hearth_doors::{Budget, Listener};
 pub use store::StoreError;

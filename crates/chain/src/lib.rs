@@ -5,6 +5,7 @@
 
 pub mod bindings;
 pub mod client;
+pub mod deployment;
 #[cfg(feature = "evm")]
 pub mod embedded;
 #[cfg(any(test, feature = "fault"))]

@@ -19,6 +19,7 @@ pub mod eip712;
 pub mod exact;
 pub mod household;
 pub mod id;
+pub mod ledger;
 pub mod market;
 pub mod money;
 pub mod offer;

@@ -19,6 +19,7 @@ use revm::primitives::TxKind;
 use revm::state::AccountInfo;
 
 use crate::bindings::{self, COLLECTOR_ADDRESS, SETTLEMENT_ADDRESS};
+use crate::deployment::{LedgerAddresses, LedgerTerms};
 
 use super::block::{AccountState, ExecutedBlock, StateChanges, genesis_header};
 use super::execute::{absorb, block_env, simulate};
@@ -99,6 +100,17 @@ pub const EMBER_ADDRESS: Address = address!("0x5f2d459e271fe336ff6c161ec992ee34b
 /// `keccak256("hearth embedded TestDollar")`.
 pub const TEST_DOLLAR_ADDRESS: Address = address!("0x569b35ed675c9ca42dbd1b6dd75bdc2965d5ec8e");
 
+/// Where [`Genesis::with_ledger`] places what holds devices, runs, rewards and votes: the last 20 bytes of
+/// `keccak256("hearth embedded Devices")` and so on; Ember stays where it is.
+pub const LEDGER_ADDRESSES: LedgerAddresses = LedgerAddresses {
+    devices: address!("0x393e77b7980c4cf8143b8dfede262d97f765743d"),
+    ember: EMBER_ADDRESS,
+    voice: address!("0x9e0349e351293447cf963ea018d57920809dabfe"),
+    validators: address!("0xe9f06a675f5087d0b76ecedaff12a6e1cc127520"),
+    rewards: address!("0xa3f4f8181520393840cffeaaec84852267a0259b"),
+    runs: address!("0xca8ec53acc38f46c2c87450cd97b26bc93963e2c"),
+};
+
 impl Genesis {
     /// The payment contracts at their canonical addresses, Ember (minted by `ember_minter` alone, zero at first) at
     /// [`EMBER_ADDRESS`] and the worthless TestDollar at [`TEST_DOLLAR_ADDRESS`].
@@ -121,6 +133,31 @@ impl Genesis {
                 TEST_DOLLAR_ADDRESS,
                 GenesisCode::Constructor(bindings::test_dollar_init()),
             )
+    }
+
+    /// Places devices, votes, validators, rewards and runs at [`LEDGER_ADDRESSES`], and an Ember that the rewards alone
+    /// mint instead of the one that is there.
+    #[must_use]
+    pub fn with_ledger(self, terms: &LedgerTerms) -> Self {
+        let at = LEDGER_ADDRESSES;
+        let known = [at.ember, at.voice, at.devices, at.validators];
+        let codes = [
+            (at.devices, bindings::devices_init()),
+            (at.ember, bindings::ember_init(at.rewards)),
+            (
+                at.voice,
+                bindings::voice_init(at.rewards, terms.founders.clone(), terms.votes_each),
+            ),
+            (
+                at.validators,
+                bindings::validators_init(at.devices, at.voice, terms.epoch_s),
+            ),
+            (at.rewards, bindings::rewards_init(known, terms.window_s)),
+            (at.runs, bindings::runs_init(at.validators, at.rewards)),
+        ];
+        codes.into_iter().fold(self, |genesis, (address, code)| {
+            genesis.with_contract(address, GenesisCode::Constructor(code))
+        })
     }
 
     /// Gives `holder` atomic units of TestDollar (6 decimals), where [`Genesis::standard`] placed it.
@@ -275,10 +312,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn token_addresses_are_derived_from_their_names() {
+    fn addresses_are_derived_from_their_names() {
         for (address, name) in [
             (EMBER_ADDRESS, "hearth embedded Ember"),
             (TEST_DOLLAR_ADDRESS, "hearth embedded TestDollar"),
+            (LEDGER_ADDRESSES.devices, "hearth embedded Devices"),
+            (LEDGER_ADDRESSES.voice, "hearth embedded Voice"),
+            (LEDGER_ADDRESSES.validators, "hearth embedded Validators"),
+            (LEDGER_ADDRESSES.rewards, "hearth embedded Rewards"),
+            (LEDGER_ADDRESSES.runs, "hearth embedded Runs"),
         ] {
             assert_eq!(
                 address,
@@ -315,6 +357,29 @@ mod tests {
         assert_eq!(block.changes.code.len(), 4, "creation code is not kept");
         assert!(!block.changes.accounts.contains_key(&GENESIS_CALLER));
         assert_eq!(block.header.timestamp, 1_700_000_000);
+    }
+
+    #[test]
+    fn a_ledger_stands_beside_the_payment_contracts() {
+        let terms = LedgerTerms {
+            founders: vec![Address::repeat_byte(1)],
+            votes_each: U256::from(1_000),
+            epoch_s: 8,
+            window_s: 2,
+        };
+        let genesis = Genesis::standard(Address::repeat_byte(9)).with_ledger(&terms);
+        let block = genesis.execute(1, 1_700_000_000).unwrap();
+        for address in LEDGER_ADDRESSES
+            .all()
+            .into_iter()
+            .chain([SETTLEMENT_ADDRESS])
+        {
+            let account = block.changes.accounts[&address];
+            assert!(
+                !block.changes.code[&account.code_hash].is_empty(),
+                "{address}"
+            );
+        }
     }
 
     #[test]
