@@ -95,6 +95,54 @@ fn no_contract_has_a_door_that_is_not_listed_here() {
     }
 }
 
+/// The same of the ledger. `delegate` is of the interface of votes, and always reverts.
+#[test]
+fn no_contract_of_the_ledger_has_a_door_that_is_not_listed_here() {
+    let doors: [(&str, &[&str]); 6] = [
+        (
+            include_str!("../../../../contracts/artifacts/Devices.json"),
+            &[
+                "bond", "convict", "expel", "register", "retire", "seize", "slash", "unbond",
+                "withdraw",
+            ],
+        ),
+        (
+            include_str!("../../../../contracts/artifacts/Voice.json"),
+            &["delegate", "delegateBySig", "mint"],
+        ),
+        (
+            include_str!("../../../../contracts/artifacts/Validators.json"),
+            &["check", "convict", "enroll", "seal"],
+        ),
+        (
+            include_str!("../../../../contracts/artifacts/Rewards.json"),
+            &[
+                "challengeAbsence",
+                "challengeLeaf",
+                "challengeLower",
+                "challengeOrder",
+                "challengeSum",
+                "claim",
+                "convict",
+                "fund",
+                "record",
+            ],
+        ),
+        (
+            include_str!("../../../../contracts/artifacts/Runs.json"),
+            &["pledge", "recordRound", "refund", "release", "withdraw"],
+        ),
+        (
+            include_str!("../../../../contracts/artifacts/Ledger.json"),
+            &[],
+        ),
+    ];
+    for (artifact, expected) in doors {
+        let expected: BTreeSet<String> = expected.iter().map(ToString::to_string).collect();
+        assert_eq!(state_changing(artifact), expected);
+    }
+}
+
 #[test]
 fn code_placed_by_a_genesis_is_the_code_that_a_deployment_leaves() {
     let mut chain = RevmChain::new();
