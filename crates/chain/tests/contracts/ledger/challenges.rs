@@ -53,7 +53,8 @@ impl Forged {
     }
 
     fn inner(&self, place: usize) -> SumNode {
-        let true_one = parent(self.leaf(2 * place), self.leaf(2 * place + 1)).unwrap();
+        let true_one =
+            parent(self.leaf(2 * place), self.leaf(2 * place + 1)).expect("small sums fit");
         SumNode {
             sum: Amount::new(self.sums[place]),
             ..true_one
@@ -61,7 +62,7 @@ impl Forged {
     }
 
     fn root(&self) -> SumNode {
-        parent(self.inner(0), self.inner(1)).unwrap()
+        parent(self.inner(0), self.inner(1)).expect("small sums fit")
     }
 
     fn shown(&self, place: usize) -> Rewards::Leaf {
