@@ -70,7 +70,7 @@ impl Show for RelayReady {
         let title = page.styled(Style::Strong, &format!("Relaying at {}", self.url));
         page.line(&title);
         let only = if self.only.is_empty() {
-            "whoever finds it".to_owned()
+            "anyone who finds it".to_owned()
         } else {
             self.only.join(", ")
         };

@@ -21,7 +21,7 @@ use crate::screen::{Page, Show, print};
 pub(crate) enum WalletCommand {
     /// Make a wallet and show its recovery phrase, this once
     #[command(after_help = "\
-Write the phrase on paper: who has it has everything, and without it a lost device is a lost wallet.
+Write the phrase on paper: anyone who has it has everything, and without it a lost device is a lost wallet.
 
 Examples:
   hearth wallet new

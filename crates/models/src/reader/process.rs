@@ -42,7 +42,7 @@ pub(super) enum ExchangeError {
     #[error("it took too long")]
     TooSlow,
     /// Whoever asked has left.
-    #[error("whoever asked has left")]
+    #[error("the asker has left")]
     Left,
     /// It replied what makes no sense.
     #[error("its reply made no sense")]

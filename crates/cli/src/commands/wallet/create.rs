@@ -88,7 +88,7 @@ impl Show for WalletCreated {
                 }
                 page.line("");
                 page.line(
-                    "Who has them has everything; without them a lost device is a lost wallet.",
+                    "Anyone who has them has everything; without them a lost device is a lost wallet.",
                 );
             }
             None => page.line("The wallet is back."),
