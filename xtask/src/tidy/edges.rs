@@ -88,6 +88,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "hearth-aggregation",
             "hearth-protocol",
             "hearth-calls",
+            "hearth-datasets",
             "hearth-models",
             "hearth-chain",
             "hearth-net",
