@@ -53,7 +53,7 @@ use serde::de::DeserializeOwned;
 pub use paths::paths;
 pub use quotes::quotes;
 pub use tickets::tickets;
-pub use training::{contributions, updates};
+pub use training::{contributions, datasets, updates};
 mod bodies;
 
 pub use bodies::{chat, completions, embeddings, messages, responses};
@@ -69,6 +69,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("chat", chat),
     ("completions", completions),
     ("contributions", contributions),
+    ("datasets", datasets),
     ("embeddings", embeddings),
     ("facilitator", facilitator),
     ("files", files),

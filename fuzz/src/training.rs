@@ -1,8 +1,9 @@
-//! What trainers send, and what it is made from (spec: aggregation).
+//! What trainers send and what they read (spec: aggregation, datasets).
 
 use hearth_aggregation::{
     Compression, Contribution, ErrorFeedback, Layout, Section, TensorShape, VALUE_MAX, encode,
 };
+use hearth_datasets::manifest::Manifest;
 
 /// Every form, over shapes with ragged edges: full and partial tiles and groups.
 fn layouts() -> Vec<Layout> {
@@ -112,5 +113,17 @@ fn round(layout: &Layout, feedback: &mut ErrorFeedback, update: &[Vec<f32>]) -> 
             );
         }
     }
+    true
+}
+
+/// The manifest of a dataset: what is taken is the only form of what it says.
+pub fn datasets(input: &[u8]) -> bool {
+    let Ok(manifest) = Manifest::read(input) else {
+        return false;
+    };
+    let written = manifest
+        .to_bytes()
+        .expect("what was read is within its bounds");
+    assert_eq!(written, input, "another form");
     true
 }

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    chain, channels, chat, devices, doctor, keys, models, network, pay, relay, serve, service, up,
-    wallet, watch,
+    chain, channels, chat, data, devices, doctor, keys, models, network, pay, relay, serve,
+    service, up, wallet, watch,
 };
 use crate::failure::Failure;
 use crate::global::Global;
@@ -53,6 +53,7 @@ impl Arguments {
             Command::Up(arguments) => up::run(&global, arguments).await,
             Command::Chat(arguments) => chat::run(&global, arguments).await,
             Command::Models { command } => models::run(&global, command).await,
+            Command::Data { command } => data::run(&global, command),
             Command::Keys { command } => keys::run(&global, command).await,
             Command::Offers(arguments) => network::offers(&global, arguments).await,
             Command::Earnings => network::earnings(&global).await,
@@ -100,6 +101,18 @@ Examples:
         /// What to do; without it, list
         #[command(subcommand)]
         command: Option<models::ModelCommand>,
+    },
+
+    /// Make, show and verify datasets to train on
+    #[command(after_help = "\
+Examples:
+  hearth data import plays/ --name plays --license CC0-1.0 --out plays-data
+  hearth data show plays-data
+  hearth data verify plays-data")]
+    Data {
+        /// What to do
+        #[command(subcommand)]
+        command: data::DataCommand,
     },
 
     /// Make, list and remove API keys for programs

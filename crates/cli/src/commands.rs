@@ -3,6 +3,7 @@
 pub(crate) mod chain;
 pub(crate) mod channels;
 pub(crate) mod chat;
+pub(crate) mod data;
 pub(crate) mod devices;
 pub(crate) mod doctor;
 mod first_run;

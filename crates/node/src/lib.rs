@@ -10,6 +10,7 @@
 pub mod advice;
 pub mod api_keys;
 pub mod chains;
+pub mod datasets;
 pub mod device;
 pub mod doctor;
 pub mod explorer;

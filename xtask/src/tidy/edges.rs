@@ -15,6 +15,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("hearth-api", &[]),
     ("hearth-calls", &[]),
     ("hearth-causes", &[]),
+    ("hearth-datasets", &[]),
     ("hearth-environment", &[]),
     (
         "hearth-chain",
@@ -61,6 +62,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "hearth-calls",
             "hearth-models",
             "hearth-chain",
+            "hearth-datasets",
             "hearth-doors",
             "hearth-net",
             "hearth-payments",
@@ -87,6 +89,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "hearth-aggregation",
             "hearth-protocol",
             "hearth-calls",
+            "hearth-datasets",
             "hearth-models",
             "hearth-chain",
             "hearth-net",

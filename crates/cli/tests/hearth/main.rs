@@ -11,6 +11,7 @@ mod budgets;
 mod buying;
 mod chain_command;
 mod channels;
+mod data;
 mod doctor;
 mod exact;
 mod first_run;
