@@ -14,9 +14,9 @@ use crate::workspace;
 
 const GIB: u64 = 1 << 30;
 /// What compiled files, fetched programs and the tests' own files take at the end of a run that began with nothing.
-const RUN_BYTES: u64 = 10 * GIB;
+const RUN_BYTES: u64 = 14 * GIB;
 /// What a run writes over again where everything was compiled before.
-const RERUN_BYTES: u64 = 3 * GIB;
+const RERUN_BYTES: u64 = 4 * GIB;
 
 /// What is to be done about the room.
 #[derive(Debug, PartialEq, Eq)]
@@ -124,16 +124,16 @@ mod tests {
     fn a_run_goes_on_where_it_fits_and_clears_only_what_makes_it_fit() {
         for (free_gib, compiled_gib, may_remove, expected) in [
             (40, 0, true, Step::GoOn),
-            (4, 8, true, Step::GoOn),
+            (4, 13, true, Step::GoOn),
             // Folders that grew over many runs are given up when little is left.
             (1, 60, true, Step::Clear),
             (1, 60, false, Step::Ask),
             // A build that was broken off is not enough to go on with.
-            (5, 3, true, Step::Ask),
-            (9, 3, true, Step::GoOn),
-            (6, 4, true, Step::GoOn),
-            (0, 9, true, Step::Ask),
-            (2, 8, true, Step::Clear),
+            (9, 4, true, Step::Ask),
+            (10, 4, true, Step::GoOn),
+            (9, 5, true, Step::GoOn),
+            (0, 13, true, Step::Ask),
+            (3, 11, true, Step::Clear),
         ] {
             let step = next_step(free_gib * GIB, compiled_gib * GIB, may_remove);
             assert_eq!(step, expected, "{free_gib} free, {compiled_gib} compiled");
