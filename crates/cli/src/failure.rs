@@ -56,7 +56,13 @@ impl Failure {
     }
 }
 
+/// Begins a sentence with a capital, unless it begins with a name that a person typed: a path or a model keeps its letters.
 fn capital(sentence: &str) -> String {
+    let word = sentence.split_whitespace().next().unwrap_or_default();
+    let is_word = |letter: char| letter.is_alphabetic() || "'’-,".contains(letter);
+    if !word.chars().all(is_word) {
+        return sentence.to_owned();
+    }
     let mut letters = sentence.chars();
     letters.next().map_or_else(String::new, |first| {
         first.to_uppercase().chain(letters).collect()
@@ -87,4 +93,26 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     // Help and version go to the standard output, mistakes to the standard error.
     drop(error.print());
     ExitCode::from(if error.use_stderr() { ASKED_WRONGLY } else { 0 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::capital;
+
+    #[test]
+    fn a_sentence_begins_with_a_capital_and_a_typed_name_keeps_its_letters() {
+        for (sentence, shown) in [
+            ("the folder exists already", "The folder exists already"),
+            ("one-off payments are off", "One-off payments are off"),
+            (
+                "d1/croissant.json is damaged",
+                "d1/croissant.json is damaged",
+            ),
+            ("smollm2-135m is not here", "smollm2-135m is not here"),
+            ("\"é\" is not a name", "\"é\" is not a name"),
+            ("", ""),
+        ] {
+            assert_eq!(capital(sentence), shown);
+        }
+    }
 }

@@ -97,7 +97,7 @@ pub enum ImportError {
     #[error(transparent)]
     Manifest(#[from] ManifestError),
     /// Something is where the dataset would be.
-    #[error("{} exists", .0.display())]
+    #[error("the folder {} exists already", .0.display())]
     Exists(PathBuf),
     /// Writing.
     #[error("{} cannot be written", .path.display())]
