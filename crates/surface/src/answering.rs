@@ -1,7 +1,6 @@
 //! From a question to an answer on its way, the same for every API.
 
 use std::sync::Arc;
-use tokio::time::Instant;
 
 use axum::response::Response;
 use hearth_calls::CLOSE;
@@ -10,6 +9,7 @@ use hearth_protocol::answer::{AnswerId, Sampling};
 use hearth_protocol::id::AssetId;
 use hearth_protocol::money::Amount;
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue};
+use tokio::time::Instant;
 
 use super::budget::Reservation;
 use super::failure::Failure;

@@ -7,9 +7,8 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use hearth_protocol::content::ContentHash;
+use tokio::time::Instant;
 
 use super::failure::Failure;
 use super::names::Schema;

@@ -151,7 +151,7 @@ fn an_adapter_over_frozen_weights() {
     });
 }
 
-/// Whoever changes these bits changes what others can replay: that needs another name than `f32-fma/1`.
+/// A change of these bits changes what others can replay, so it needs another name than `f32-fma/1`.
 #[test]
 fn the_bits_of_this_numerics() {
     let hex = |progress: Progress| progress.state.to_string();

@@ -9,7 +9,7 @@ use crate::kernels::fma::Fma;
 
 /// What a tile computes: `c[i][j] = chain over p < k of a[i][p] * b[p][j]`, from zero or from `c`.
 ///
-/// Whoever makes one promises that for all `i < rows`, `p < k`, `j < columns`: `a + i * a_row + p * a_step` and
+/// Its maker promises that for all `i < rows`, `p < k`, `j < columns`: `a + i * a_row + p * a_step` and
 /// `c + i * c_row + j` are inside their slices, that `b` has `k` rows of the path's panel width, and that no other
 /// thread touches these elements of `c`.
 pub(super) struct Tile {

@@ -298,7 +298,7 @@ fn two_statements_of_one_sequence_prove_themselves() {
         .reverted_with::<Devices::DeviceInactive>();
 }
 
-/// Who is found out while its bond leaves does not get away with all of it.
+/// A device that is found out while its bond leaves does not get away with all of it.
 #[test]
 fn a_withdrawal_gives_an_expelled_device_half() {
     let (mut town, bond) = bonded(test_dollar_init(), 1_000);
