@@ -11,8 +11,10 @@
 mod board;
 pub mod book;
 pub mod committee;
+pub mod epochs;
 pub mod history;
 pub mod message;
+pub mod pay;
 pub mod trainer;
 pub mod turn;
 pub mod validator;
