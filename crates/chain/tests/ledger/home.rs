@@ -7,24 +7,26 @@ use alloy_primitives::{Address, B256, U256, keccak256};
 use alloy_signer::SignerSync;
 use alloy_signer_local::PrivateKeySigner;
 use hearth_chain::client::ChainClient;
-use hearth_chain::deployment::LedgerTerms;
+use hearth_chain::deployment::{CREATE2_DEPLOYER, LedgerDeployment, LedgerTerms};
 use hearth_chain::embedded::{
     Embedded, EmbeddedConfig, Genesis, LEDGER_ADDRESSES, TEST_DOLLAR_ADDRESS,
 };
 use hearth_chain::ledger::{
     EpochFault, Ledger, LedgerCall, LedgerError, RunCommittee, SignatureSet,
 };
-use hearth_chain::sender::{RedbJournal, Sender, SenderConfig};
+use hearth_chain::sender::{IntentId, RedbJournal, Sender, SenderConfig, TxIntent};
 use hearth_environment::ManualEnvironment;
 use hearth_protocol::id::{ChainId, DeviceId};
 use hearth_protocol::ledger::statement::{EpochStatement, LedgerStatement, Registration};
 use hearth_protocol::ledger::sum_tree::{ShownLeaf, SumProof, leaf, parent};
 use hearth_protocol::money::Amount;
 use hearth_protocol::signature::Signature;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
 /// Seconds of an epoch and of the challenge window.
-pub(crate) const EPOCH_S: u64 = 60;
-pub(crate) const WINDOW_S: u64 = 20;
+pub(crate) const EPOCH_S: u64 = 3_600;
+pub(crate) const WINDOW_S: u64 = 600;
 /// 2026-01-01T00:00:00Z.
 const START_S: u64 = 1_767_225_600;
 /// Test dollars of who sends, in atomic units.
@@ -34,9 +36,16 @@ const DOLLARS: u64 = 10_000;
 pub(crate) struct Home {
     pub(crate) ledger: Ledger,
     pub(crate) sender: Sender,
-    clock: ManualEnvironment,
-    _chain: Embedded,
-    _task: tokio::task::JoinHandle<()>,
+    clock: Clock,
+    _tasks: JoinSet<()>,
+}
+
+/// What moves the time of a chain.
+enum Clock {
+    /// Of an embedded chain, which lives as long as this.
+    Manual(ManualEnvironment, Embedded),
+    /// Of an outside program, which is asked.
+    Asked(ChainClient),
 }
 
 /// The key of that name. Worth nothing.
@@ -57,18 +66,41 @@ pub(crate) fn sign(key: &PrivateKeySigner, digest: B256) -> Signature {
     Signature::from_bytes(&signed.as_bytes()).unwrap()
 }
 
+/// What the ledgers of these tests begin with.
+fn terms(founders: u8) -> LedgerTerms {
+    LedgerTerms {
+        founders: (0..founders).map(|n| household(n).address()).collect(),
+        votes_each: U256::from(1_000_000_000_000_u64),
+        epoch_s: EPOCH_S,
+        window_s: WINDOW_S,
+    }
+}
+
+fn start_sender(
+    client: &ChainClient,
+    account: PrivateKeySigner,
+    tasks: &mut JoinSet<()>,
+) -> Sender {
+    let database = redb::Database::builder()
+        .create_with_backend(redb::backends::InMemoryBackend::new())
+        .unwrap();
+    let journal = Arc::new(RedbJournal::new(Arc::new(database)).unwrap());
+    let config = SenderConfig {
+        confirmations: 1,
+        poll_interval_ms: 5,
+        ..SenderConfig::default()
+    };
+    let (sender, task) = Sender::new(client.clone(), Arc::new(account), journal, config).unwrap();
+    tasks.spawn(async move { task.run().await.unwrap() });
+    sender
+}
+
 impl Home {
-    /// A ledger that these households found, and somebody with test dollars who sends every call.
+    /// A ledger of an embedded chain that these households found, and somebody with test dollars who sends every call.
     pub(crate) async fn new(founders: u8) -> Self {
-        let terms = LedgerTerms {
-            founders: (0..founders).map(|n| household(n).address()).collect(),
-            votes_each: U256::from(1_000_000_000_000_u64),
-            epoch_s: EPOCH_S,
-            window_s: WINDOW_S,
-        };
         let anyone = key("anyone");
         let genesis = Genesis::standard(Address::repeat_byte(1))
-            .with_ledger(&terms)
+            .with_ledger(&terms(founders))
             .with_test_dollars(anyone.address(), U256::from(DOLLARS));
         let clock = ManualEnvironment::new(START_S * 1_000);
         let config = EmbeddedConfig {
@@ -77,37 +109,61 @@ impl Home {
         };
         let chain = Embedded::in_memory(config).unwrap();
         let client = ChainClient::from_transport(chain.transport(), ChainId(chain.chain_id()));
-        let database = redb::Database::builder()
-            .create_with_backend(redb::backends::InMemoryBackend::new())
-            .unwrap();
-        let journal = Arc::new(RedbJournal::new(Arc::new(database)).unwrap());
-        let config = SenderConfig {
-            confirmations: 1,
-            poll_interval_ms: 5,
-            ..SenderConfig::default()
-        };
-        let (sender, task) =
-            Sender::new(client.clone(), Arc::new(anyone), journal, config).unwrap();
-        let task = tokio::spawn(async move { task.run().await.unwrap() });
+        let mut tasks = JoinSet::new();
+        let sender = start_sender(&client, anyone, &mut tasks);
         let ledger = Ledger::find(client, LEDGER_ADDRESSES.runs).await.unwrap();
         Self {
             ledger,
             sender,
-            clock,
-            _chain: chain,
-            _task: task,
+            clock: Clock::Manual(clock, chain),
+            _tasks: tasks,
         }
     }
 
-    pub(crate) fn now_s(&self) -> u64 {
-        use hearth_environment::Environment as _;
-        self.clock.now_ms() / 1_000
+    /// A ledger that is put up on a chain of another program, where `payer` has coin for gas and time can be moved.
+    pub(crate) async fn put_up(client: ChainClient, payer: PrivateKeySigner, founders: u8) -> Self {
+        let mut tasks = JoinSet::new();
+        let sender = start_sender(&client, payer, &mut tasks);
+        let deployment = LedgerDeployment::new(&terms(founders));
+        for step in &deployment.steps {
+            let intent = TxIntent {
+                to: CREATE2_DEPLOYER,
+                data: step.input.clone(),
+                value: U256::ZERO,
+                gas_cap: 15_000_000,
+                deadline_ms: u64::MAX,
+            };
+            let name = IntentId::new(step.name).unwrap();
+            assert!(sender.submit(name, intent).await.unwrap().success);
+        }
+        let ledger = Ledger::find(client.clone(), deployment.addresses.runs);
+        let ledger = ledger.await.unwrap();
+        assert_eq!(ledger.addresses(), &deployment.addresses);
+        Self {
+            ledger,
+            sender,
+            clock: Clock::Asked(client),
+            _tasks: tasks,
+        }
     }
 
-    /// Moves the chain's clock to a time, in Unix seconds.
-    pub(crate) fn go(&self, time_s: u64) {
-        assert!(time_s >= self.now_s(), "time goes forward");
-        self.clock.set_ms(time_s * 1_000);
+    /// Moves the chain's clock to a time, in Unix seconds. That of an outside program goes on by itself, and may be
+    /// there already.
+    pub(crate) async fn go(&self, time_s: u64) {
+        match &self.clock {
+            Clock::Manual(clock, _) => clock.set_ms(time_s * 1_000),
+            Clock::Asked(client) => {
+                if client.head().await.unwrap().timestamp_s >= time_s {
+                    return;
+                }
+                let set = client.request::<Value>("evm_setNextBlockTimestamp", json!([time_s]));
+                set.await.unwrap();
+                client
+                    .request::<Value>("evm_mine", json!([]))
+                    .await
+                    .unwrap();
+            }
+        }
     }
 
     /// Sends a call from the account of somebody who has nothing to do with it.
@@ -143,11 +199,11 @@ impl Home {
     /// Has these devices enroll in an epoch, and waits until its set is in office.
     pub(crate) async fn seat(&self, epoch: u64, devices: &[u8]) {
         let enrollment = self.ledger.clock().enrollment_s(epoch);
-        self.go(enrollment.start);
+        self.go(enrollment.start).await;
         for number in devices {
             self.enroll(*number, epoch).await.unwrap();
         }
-        self.go(enrollment.end);
+        self.go(enrollment.end).await;
     }
 
     /// The signatures of these devices under a statement.
