@@ -18,6 +18,7 @@ pub mod home;
 pub mod household;
 pub mod http;
 pub mod keys;
+pub mod ledger;
 pub mod local_chain;
 pub mod machine;
 pub mod models;
