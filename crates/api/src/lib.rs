@@ -9,6 +9,7 @@ pub mod chain;
 pub mod doctor;
 pub mod error;
 pub mod household;
+pub mod runs;
 pub mod money;
 pub mod node;
 mod objects;

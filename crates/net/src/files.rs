@@ -9,6 +9,8 @@
 //! file as a list of other files, or take files from strangers, and does neither here. What is
 //! being fetched is not served.
 
+mod light;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -429,6 +429,29 @@ impl Network {
         self.fetched(wanted, Box::new(progress))
     }
 
+    /// As [`Network::fetch`], a file whose length is not known, of at most `bytes_max` bytes.
+    ///
+    /// # Errors
+    /// When nobody gave the file, or it cannot be written.
+    pub fn fetch_within<'a>(
+        &'a self,
+        hash: ContentHash,
+        bytes_max: u64,
+        from: &'a [PeerAddress],
+        to: &'a Path,
+    ) -> BoxFuture<'a, Result<(), FetchError>> {
+        let wanted = WantedFile {
+            hash,
+            bytes: bytes_max,
+            from,
+            to,
+        };
+        Box::pin(async move {
+            let inner = &self.inner;
+            inner.files.fetch_within(&inner.hub, &wanted).await
+        })
+    }
+
     fn fetched<'a>(
         &'a self,
         wanted: WantedFile<'a>,

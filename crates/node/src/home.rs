@@ -242,6 +242,11 @@ impl Home {
         self.root.join("models")
     }
 
+    /// The folder of training runs, their data and what was earned by them.
+    pub fn training_folder(&self) -> PathBuf {
+        self.root.join("training")
+    }
+
     /// The folder in which the network keeps what is shared and fetched.
     pub fn blobs_folder(&self) -> PathBuf {
         self.root.join("blobs")

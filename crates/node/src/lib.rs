@@ -27,6 +27,7 @@ pub mod owner;
 pub mod reader;
 pub mod relay;
 pub mod roles;
+pub mod runs;
 pub mod shared_chain;
 mod terms;
 pub mod trade;

@@ -13,6 +13,7 @@ pub mod book;
 pub mod committee;
 pub mod epochs;
 pub mod history;
+pub mod manifest;
 pub mod message;
 pub mod pay;
 pub mod trainer;

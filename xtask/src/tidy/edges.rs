@@ -67,6 +67,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "hearth-net",
             "hearth-payments",
             "hearth-surface",
+            "hearth-workshop",
             "hearth-api",
             "hearth-causes",
             "hearth-environment",
@@ -74,6 +75,15 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     ("hearth-sim", &["hearth-protocol"]),
     ("hearth-training", &[]),
+    (
+        "hearth-workshop",
+        &[
+            "hearth-aggregation",
+            "hearth-datasets",
+            "hearth-protocol",
+            "hearth-training",
+        ],
+    ),
     (
         "hearth-cli",
         &[
