@@ -39,7 +39,7 @@ use tokio::time::sleep;
 use tracing::warn;
 
 use crate::advice::Advice;
-use crate::keys::{DeviceIndex, Unlocked};
+use crate::ledger::RegistrationKeys;
 use data::DataError;
 use folder::{RunFolder, RunFolderError, RunPart};
 use settling::{EpochTask, PaidRuns, Settling};
@@ -47,7 +47,6 @@ use task::{RunBooks, RunParts, RunTask};
 use ticket::{RunTicket, RunTicketError};
 use view::Shown;
 
-pub(crate) use rewards::RewardsError;
 pub(crate) use task::RunParts as Parts;
 
 /// How long to wait before a run that failed is started again.
@@ -259,11 +258,7 @@ impl Runs {
     }
 
     /// Validates epochs, where this device validates a run: registers it first.
-    pub(crate) fn settle(
-        &self,
-        keys: &Unlocked,
-        device: DeviceIndex,
-    ) -> JoinHandle<()> {
+    pub(crate) fn settle(&self, keys: RegistrationKeys) -> JoinHandle<()> {
         let parts = &self.0.parts;
         let settling = Settling {
             network: parts.network.clone(),
@@ -276,14 +271,13 @@ impl Runs {
         };
         let kept = self.0.settling.lock();
         *kept.unwrap_or_else(PoisonError::into_inner) = Some(settling.clone());
-        let keys = keys.clone();
         let runs = self.clone();
         tokio::spawn(async move {
             // Only who validates a run has anything to say of epochs.
             while !runs.validates() {
                 sleep(AGAIN / 10).await;
             }
-            while let Err(error) = settling.register(&keys, device).await {
+            while let Err(error) = settling.register(&keys).await {
                 warn!(error = %error.with_causes(), "this device is not registered yet");
                 sleep(AGAIN).await;
             }

@@ -310,7 +310,7 @@ fn sources(settings: &Settings, folders: &[PathBuf]) -> Result<Vec<Source>, Open
             path: path.clone(),
             source,
         })?;
-        Ok((path.clone(), folder))
+        Ok::<_, OpenError>((path.clone(), folder))
     };
     let folders = folders.iter().map(open).collect::<Result<Vec<_>, _>>()?;
     let datasets = settings.manifest.datasets.iter().enumerate();

@@ -15,8 +15,7 @@ use tracing::{debug, info, warn};
 
 use super::Building;
 use crate::home::Config;
-use crate::keys::Unlocked;
-use crate::ledger::{self, LedgerSigner};
+use crate::ledger::{self, LedgerSigner, RegistrationKeys};
 use crate::machine;
 use crate::roles::provider::Provider;
 use crate::runs::{Parts, Runs, RunsSlot};
@@ -31,7 +30,7 @@ struct Beginning {
     escrow: Arc<Escrow>,
     network: Network,
     config: Config,
-    keys: Unlocked,
+    keys: RegistrationKeys,
     store: Store,
     opened: watch::Receiver<Openness>,
     folder: std::path::PathBuf,
@@ -61,7 +60,7 @@ impl Building<'_> {
             escrow,
             network: network.clone(),
             config: self.config.clone(),
-            keys: self.keys.clone(),
+            keys: RegistrationKeys::of(self.keys, self.config.device.index),
             store,
             opened: provider.opened(),
             folder: self.home.training_folder(),
@@ -91,14 +90,13 @@ impl Beginning {
             sleep(AGAIN).await;
         };
         let (needs, paused) = watch::channel(is_needed(*self.opened.borrow()));
-        let device = self.config.device.index;
-        let signer = LedgerSigner::new(self.keys.session(device), &ledger, self.store.clone());
+        let signer = LedgerSigner::new(self.keys.session.clone(), &ledger, self.store.clone());
         let found = machine::detect(&self.folder);
         let parts = Parts {
             network: self.network.clone(),
             sender: self.escrow.sender().clone(),
             signer: Arc::new(signer),
-            account: self.keys.address(),
+            account: self.keys.household.address(),
             environment: crate::terms::environment(),
             limits: Limits {
                 // The rest is for models, programs and the system.
@@ -118,7 +116,7 @@ impl Beginning {
                 return std::future::pending().await;
             }
         };
-        let settling = runs.settle(&self.keys, device);
+        let settling = runs.settle(self.keys.clone());
         if self.slot.set(runs).is_err() {
             return;
         }

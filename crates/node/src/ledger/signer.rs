@@ -10,6 +10,7 @@ use hearth_chain::deployment::LedgerAddresses;
 use hearth_chain::ledger::{Ledger, LedgerCall};
 use hearth_payments::signing::sign;
 use hearth_payments::store::{Batch, Store, StoreError, Table};
+use hearth_protocol::id::DeviceId;
 use hearth_protocol::ledger::statement::{
     EpochStatement, LedgerDomain, LedgerStatement, Registration, RoundStatement, VerdictStatement,
 };
@@ -156,9 +157,10 @@ impl LedgerSigner {
     /// The same subject means something else on another chain, or to another key.
     fn place(&self, statement: &LedgerStatement) -> [u8; 32] {
         let sequence = statement.sequence.to_be_bytes();
+        let (domain, key) = (self.domain.separator(), self.key.address());
         let parts = [
-            self.domain.separator().as_slice(),
-            self.key.address().as_slice(),
+            domain.as_slice(),
+            key.as_slice(),
             statement.subject.as_slice(),
             &sequence,
         ];
@@ -166,20 +168,42 @@ impl LedgerSigner {
     }
 }
 
+/// The keys by which a device is registered.
+#[derive(Debug, Clone)]
+pub struct RegistrationKeys {
+    /// Of the household.
+    pub household: PrivateKeySigner,
+    /// Of the device.
+    pub session: PrivateKeySigner,
+    /// The device.
+    pub device: DeviceId,
+}
+
+impl RegistrationKeys {
+    /// The keys of a device of this household.
+    pub fn of(keys: &Unlocked, device: DeviceIndex) -> Self {
+        Self {
+            household: keys.household(),
+            session: keys.session(device),
+            device: hearth_net::device_of_key(&keys.endpoint_key(device)),
+        }
+    }
+}
+
 /// The call that registers a device of the household on `ledger`, signed by the household and by the device's session key.
-pub fn registration_call(keys: &Unlocked, device: DeviceIndex, ledger: &Ledger) -> LedgerCall {
-    let session = keys.session(device);
+pub fn registration_call(keys: &RegistrationKeys, ledger: &Ledger) -> LedgerCall {
     let registration = Registration {
-        device: hearth_net::device_of_key(&keys.endpoint_key(device)),
-        household: keys.address(),
-        session_key: session.address(),
+        device: keys.device,
+        household: keys.household.address(),
+        session_key: keys.session.address(),
     };
     let digest = ledger.domain().registration_digest(&registration);
-    let by_household = sign(&keys.household(), digest);
+    let by_household = sign(&keys.household, digest);
     let by_household = by_household.as_bytes().to_vec().into();
+    let by_session = sign(&keys.session, digest);
     ledger
         .addresses()
-        .register(&registration, by_household, &sign(&session, digest))
+        .register(&registration, by_household, &by_session)
 }
 
 #[cfg(test)]

@@ -6,10 +6,10 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use hearth_datasets::folder::{Folder, FolderError};
+use hearth_datasets::folder::{Folder, FolderError, MANIFEST_FILE};
 use hearth_datasets::hash::{FileSeal, Hash32};
 use hearth_datasets::manifest::{
-    MANIFEST_BYTES_MAX, MANIFEST_FILE, Manifest, TOKENIZER_FILE, shard_path,
+    MANIFEST_BYTES_MAX, Manifest, TOKENIZER_FILE, shard_path,
 };
 use hearth_protocol::content::ContentHash;
 use thiserror::Error;

@@ -25,8 +25,7 @@ use tokio::time::{interval, sleep};
 use tracing::{debug, info, warn};
 
 use super::follow::committee_of;
-use crate::keys::{DeviceIndex, Unlocked};
-use crate::ledger::{Declaration, LedgerSigner, registration_call};
+use crate::ledger::{Declaration, LedgerSigner, RegistrationKeys, registration_call};
 
 /// How often the machine is told that time passed, and the chain is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -254,16 +253,12 @@ impl Settling {
     }
 
     /// Registers this device, once, so that it can validate.
-    pub(crate) async fn register(
-        &self,
-        keys: &Unlocked,
-        device: DeviceIndex,
-    ) -> Result<(), LedgerError> {
+    pub(crate) async fn register(&self, keys: &RegistrationKeys) -> Result<(), LedgerError> {
         let session = self.signer.session_key();
         if self.ledger.registration(session).await?.is_some() {
             return Ok(());
         }
-        let call = registration_call(keys, device, &self.ledger);
+        let call = registration_call(keys, &self.ledger);
         self.ledger.send(&self.sender, &call).await?;
         info!("this device is registered in the ledger");
         Ok(())

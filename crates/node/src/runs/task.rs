@@ -11,7 +11,7 @@ use hearth_causes::WithCauses;
 use hearth_chain::ledger::Ledger;
 use hearth_chain::sender::Sender;
 use hearth_environment::Environment;
-use hearth_net::{Network, SayError, TakePartError, Topic, TopicId};
+use hearth_net::{Network, SayError, TakePartError, TopicId};
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::run::Head;
 use hearth_protocol::run::book::Book;
