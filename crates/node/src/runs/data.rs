@@ -90,12 +90,18 @@ async fn fetch(
     let shards = aside.join("shards");
     fs::create_dir_all(&shards).map_err(failed(&shards))?;
     let most = Length::AtMost(MANIFEST_BYTES_MAX as u64);
-    depot.get_to(id, most, None, &aside.join(MANIFEST_FILE)).await?;
+    let manifest = aside.join(MANIFEST_FILE);
+    if !manifest.is_file() {
+        depot.fetch(id, most, None, &manifest).await?;
+    }
     let found = Folder::open_as(&aside, Hash32(id.0))?;
     for (path, seal) in files(found.manifest()) {
         let length = Length::Exactly(seal.bytes);
         let name = ContentHash(seal.blake3.0);
-        depot.get_to(name, length, None, &aside.join(path)).await?;
+        let to = aside.join(path);
+        if !to.is_file() {
+            depot.fetch(name, length, None, &to).await?;
+        }
     }
     fs::rename(&aside, folder).map_err(failed(folder))
 }

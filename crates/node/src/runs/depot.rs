@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::BufReader;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use alloy_primitives::B256;
@@ -127,20 +127,29 @@ impl Depot {
         name: ContentHash,
         length: Length,
         first: Option<DeviceId>,
-        to: &std::path::Path,
+        to: &Path,
     ) -> Result<(), DepotError> {
         if !to.is_file() {
-            let from = self.holders(first);
-            let fetched = match length {
-                Length::Exactly(bytes) => {
-                    self.network.fetch(name, bytes, &from, to, |_| ()).await
-                }
-                Length::AtMost(bytes) => self.network.fetch_within(name, bytes, &from, to).await,
-            };
-            fetched.map_err(|source| DepotError::Fetch { name, source })?;
+            self.fetch(name, length, first, to).await?;
         }
         self.network.share(to, Some(name)).await?;
         Ok(())
+    }
+
+    /// Fetches a file that is not given to others from where it is put.
+    pub(crate) async fn fetch(
+        &self,
+        name: ContentHash,
+        length: Length,
+        first: Option<DeviceId>,
+        to: &Path,
+    ) -> Result<(), DepotError> {
+        let from = self.holders(first);
+        let fetched = match length {
+            Length::Exactly(bytes) => self.network.fetch(name, bytes, &from, to, |_| ()).await,
+            Length::AtMost(bytes) => self.network.fetch_within(name, bytes, &from, to).await,
+        };
+        fetched.map_err(|source| DepotError::Fetch { name, source })
     }
 
     /// Gives a file that is here to others.

@@ -3,7 +3,7 @@
 //! Method, steps, compression and outer rate follow from the model and the links (spec: 13 aggregation), unless the file
 //! says otherwise.
 
-use hearth_datasets::folder::{Folder, FolderError};
+use hearth_datasets::folder::{Folder, FolderError, WhichPart};
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::run::manifest::{
     AdamWSettings, AuditSettings, CompressionSettings, DatasetShare, EvaluationSettings, Fraction,
@@ -19,6 +19,8 @@ use crate::advice::Advice;
 
 /// Operations in a second that a home's processor gives to training, for a first guess at its speed.
 const OPERATIONS_PER_S: f64 = 4e10;
+/// Held-out windows that are measured, where there are so many.
+const MEASURED_WINDOWS: u64 = 16;
 /// Seconds that a round takes beside computing and sending.
 const SETTLE_S: f64 = 5.0;
 
@@ -296,7 +298,7 @@ impl Recipe {
     /// # Errors
     /// When the data cannot be read, or values make no run.
     pub fn plan(&self, folders: &[PathBuf]) -> Result<PlannedRun, RecipeError> {
-        let (datasets, vocabulary) = datasets(folders)?;
+        let (datasets, vocabulary, held_out) = datasets(folders, self.training.window_tokens)?;
         let model = self.shape(vocabulary)?;
         let training = &self.training;
         let step_tokens = u64::from(training.window_tokens) * u64::from(training.windows);
@@ -313,7 +315,9 @@ impl Recipe {
                 false => Trust::Strangers,
             },
         };
-        let plan = hearth_workshop::plan(&model, step_tokens, devices, SETTLE_S, self.rounds)?;
+        // Steps that a person chose need not be worth the time in which a round is settled.
+        let settle_s = if self.round.steps.is_some() { 0.0 } else { SETTLE_S };
+        let plan = hearth_workshop::plan(&model, step_tokens, devices, settle_s, self.rounds)?;
         let steps = self.round.steps.unwrap_or(plan.steps);
         let compute_s = f64::from(steps) * plan.compute_s / f64::from(plan.steps.max(1));
         let method = match training.optimizer {
@@ -345,7 +349,9 @@ impl Recipe {
                 per_mille: self.audit.per_mille,
                 newcomer_rounds: self.audit.newcomer_rounds,
             },
-            evaluation: EvaluationSettings { windows: 16 },
+            evaluation: EvaluationSettings {
+                windows: u32::try_from(held_out.clamp(1, MEASURED_WINDOWS)).unwrap_or(1),
+            },
             shares: RunShares {
                 trainers: 900,
                 validators: 100,
@@ -426,8 +432,12 @@ impl Recipe {
     }
 }
 
-fn datasets(folders: &[PathBuf]) -> Result<(Vec<DatasetShare>, u32), RecipeError> {
-    let mut shares = Vec::new();
+/// The datasets, their vocabulary, and the held-out windows that each of them has.
+fn datasets(
+    folders: &[PathBuf],
+    window_tokens: u32,
+) -> Result<(Vec<DatasetShare>, u32, u64), RecipeError> {
+    let (mut shares, mut held_out) = (Vec::new(), u64::MAX);
     let mut tokenizer = None;
     let mut vocabulary = 0;
     for path in folders {
@@ -441,6 +451,8 @@ fn datasets(folders: &[PathBuf]) -> Result<(Vec<DatasetShare>, u32), RecipeError
         }
         tokenizer = Some(manifest.tokenizer.blake3);
         vocabulary = manifest.tokens.vocabulary;
+        let windows = folder.windowed(WhichPart::HeldOut, window_tokens).count();
+        held_out = held_out.min(windows.unwrap_or_default());
         shares.push(DatasetShare {
             id: ContentHash(folder.id().0),
             weight: 1,
@@ -448,7 +460,7 @@ fn datasets(folders: &[PathBuf]) -> Result<(Vec<DatasetShare>, u32), RecipeError
     }
     match shares.is_empty() {
         true => Err(RecipeError::Datasets("a run needs a dataset: name its folder with --data")),
-        false => Ok((shares, vocabulary)),
+        false => Ok((shares, vocabulary, held_out)),
     }
 }
 

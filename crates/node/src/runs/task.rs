@@ -349,6 +349,10 @@ impl Playing {
                 changed = paused.changed() => {
                     if changed.is_err() { return Ok(()) }
                     let is_paused = *paused.borrow_and_update();
+                    self.task.shown.say(match is_paused {
+                        true => "paused: this device is in use, or not shared now ([sharing] in config.toml)",
+                        false => "waiting for others",
+                    });
                     self.tell_trainer(TrainerEvent::Paused(is_paused)).await?;
                 }
                 _ = ticks.tick(), if is_present => {
@@ -387,7 +391,9 @@ impl Playing {
     async fn ledger(&mut self, news: LedgerNews) -> Result<(), RunTaskError> {
         match news {
             LedgerNews::Present => {
-                self.task.shown.say("waiting for others");
+                if !*self.task.parts.paused.borrow() {
+                    self.task.shown.say("waiting for others");
+                }
                 Ok(())
             }
             LedgerNews::Committee(committee) => {

@@ -8,7 +8,7 @@
 //! replayed. Work that was drawn for an audit vests nothing before the audit is decided. What a cheat has not been
 //! paid by then is never paid to anyone.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use alloy_primitives::{Address, B256, U256};
 
@@ -21,8 +21,10 @@ use crate::offer::DeviceId;
 
 /// What contributions earn of an epoch's Ember, in parts of a thousand; replays earn the rest.
 pub const CONTRIBUTIONS_PER_MILLE: u64 = 900;
-/// Epochs without a round after which a run pays out what nobody decided.
-pub const SETTLED_AFTER_EPOCHS: u64 = 3;
+/// Seconds without a round after which a run pays out all of its work so far, decided or not: a week.
+pub const SETTLED_AFTER_S: u64 = 7 * 86_400;
+/// The fewest epochs that this is.
+const SETTLED_EPOCHS_MIN: u64 = 3;
 /// Caps that one record can give, when earlier epochs have none (contract `Rewards`).
 pub const CARRIED_EPOCHS: u64 = 7;
 
@@ -105,7 +107,7 @@ struct Claim {
 pub fn credits(runs: &[PaidRun], through: u64, epoch_s: u64) -> Result<Vec<Credit>, HistoryError> {
     let mut claims = Vec::new();
     for run in runs {
-        claim_of_run(run, through, &mut claims)?;
+        claim_of_run(run, through, epoch_s, &mut claims)?;
     }
     let mut work: BTreeMap<(u64, bool), u128> = BTreeMap::new();
     for claim in &claims {
@@ -151,50 +153,22 @@ fn part(whole: Amount, share: u128, all: u128) -> Amount {
     Amount::new(u128::try_from(part).unwrap_or(u128::MAX))
 }
 
-fn claim_of_run(run: &PaidRun, through: u64, claims: &mut Vec<Claim>) -> Result<(), HistoryError> {
+fn claim_of_run(
+    run: &PaidRun,
+    through: u64,
+    epoch_s: u64,
+    claims: &mut Vec<Claim>,
+) -> Result<(), HistoryError> {
     let rounds: Vec<&PaidRound> = run
         .rounds
         .iter()
         .take_while(|round| round.epoch <= through)
         .collect();
-    let Some(last) = rounds.last() else {
-        return Ok(());
-    };
-    let mut history = History::new(run.rules);
-    let mut drawn = BTreeSet::new();
-    let mut decided = BTreeMap::new();
-    let mut convicted = BTreeMap::new();
-    for round in &rounds {
-        history.apply(&round.book, round.beacon)?;
-        drawn.extend(history.open_audits().keys().copied());
-        for audit in &round.book.audits {
-            decided.insert((audit.index, audit.trainer), audit.outcome);
-            if audit.outcome == AuditOutcome::Different {
-                convicted.entry(audit.trainer).or_insert(round.book.index);
-            }
-        }
-    }
-    let open = history.open_audits();
-    let is_full = history.index() >= run.rules.rounds;
-    let is_settled = through >= last.epoch.saturating_add(SETTLED_AFTER_EPOCHS);
-    let is_over = is_settled || (is_full && open.is_empty() && through > last.epoch);
-    let facts = Facts {
-        rules: &run.rules,
-        index: history.index(),
-        is_over,
-    };
+    let facts = Facts::of(run.rules, &rounds, through, epoch_s)?;
     for round in &rounds {
         let book = &round.book;
         for member in &book.members {
-            let key = (book.index, member.trainer);
-            let is_waiting = !is_settled && open.contains_key(&key);
-            let outcome = decided.get(&key).copied();
-            let (state, vested) = facts.vesting(
-                book.index,
-                outcome,
-                is_waiting,
-                convicted.get(&member.trainer),
-            );
+            let (state, vested) = facts.vesting(book.index, member.trainer);
             claims.push(Claim {
                 work: u128::from(member.work.steps) * u128::from(run.step_cost),
                 credit: Credit {
@@ -216,38 +190,81 @@ fn claim_of_run(run: &PaidRun, through: u64, claims: &mut Vec<Claim>) -> Result<
 }
 
 /// What decides how much of a contribution's pay has vested.
-struct Facts<'a> {
-    rules: &'a RunRules,
-    /// Rounds that were recorded.
-    index: u64,
+struct Facts {
+    history: History,
+    /// What books say of audits, and in which round.
+    decided: BTreeMap<(u64, DeviceId), (AuditOutcome, u64)>,
+    /// The round whose book says that a trainer cheated.
+    convicted: BTreeMap<DeviceId, u64>,
+    /// The run has all its rounds, and nothing of it is open.
     is_over: bool,
+    /// Rounds before this one were followed by so long a time without any that they are settled, whatever came later.
+    settled: u64,
 }
 
-impl Facts<'_> {
-    /// The state of pay for a round, and its vested parts of [`VESTING_PARTS`].
-    fn vesting(
-        &self,
-        round: u64,
-        outcome: Option<AuditOutcome>,
-        is_waiting: bool,
-        convicted_in: Option<&u64>,
-    ) -> (PayState, u128) {
-        match outcome {
-            Some(outcome) if outcome != AuditOutcome::Same => {
-                return (PayState::Refused(outcome), 0);
+impl Facts {
+    fn of(
+        rules: RunRules,
+        rounds: &[&PaidRound],
+        through: u64,
+        epoch_s: u64,
+    ) -> Result<Self, HistoryError> {
+        let mut history = History::new(rules);
+        let (mut decided, mut convicted) = (BTreeMap::new(), BTreeMap::new());
+        let mut settled = 0;
+        let gap = (SETTLED_AFTER_S / epoch_s.max(1)).max(SETTLED_EPOCHS_MIN);
+        for (place, round) in rounds.iter().enumerate() {
+            history.apply(&round.book, round.beacon)?;
+            let index = round.book.index;
+            for audit in &round.book.audits {
+                let key = (audit.index, audit.trainer);
+                decided.insert(key, (audit.outcome, index));
+                if audit.outcome == AuditOutcome::Different {
+                    convicted.entry(audit.trainer).or_insert(index);
+                }
             }
-            _ if is_waiting => return (PayState::Audited, 0),
-            _ => {}
+            let next = rounds.get(place.saturating_add(1));
+            let next = next.map_or(through, |next| next.epoch);
+            if next >= round.epoch.saturating_add(gap) {
+                settled = index.saturating_add(1);
+            }
         }
-        let over = self.rules.vesting_rounds();
+        let is_past = rounds.last().is_some_and(|last| through > last.epoch);
+        let is_full = history.index() >= rules.rounds;
+        Ok(Self {
+            is_over: is_full && is_past && history.open_audits().is_empty(),
+            history,
+            decided,
+            convicted,
+            settled,
+        })
+    }
+
+    /// The state of a trainer's pay for a round, and its vested parts of [`VESTING_PARTS`].
+    fn vesting(&self, round: u64, trainer: DeviceId) -> (PayState, u128) {
+        let key = (round, trainer);
+        let is_settled = round < self.settled;
+        // What was found after a round was settled changes nothing about it.
+        let counts = |found_in: &u64| !is_settled || *found_in < self.settled;
+        let outcome = self.decided.get(&key).filter(|(_, found_in)| counts(found_in));
+        if let Some((outcome, _)) = outcome
+            && *outcome != AuditOutcome::Same
+        {
+            return (PayState::Refused(*outcome), 0);
+        }
+        if !is_settled && self.history.open_audits().contains_key(&key) {
+            return (PayState::Audited, 0);
+        }
+        let over = self.history.rules().vesting_rounds();
+        let convicted_in = self.convicted.get(&trainer).filter(|found_in| counts(found_in));
         // The round of a conviction gives nothing more.
-        let until = convicted_in.copied().unwrap_or(self.index);
+        let until = convicted_in.copied().unwrap_or(self.history.index());
         let followed = until.saturating_sub(round.saturating_add(1)).min(over);
         let parts = VESTING_PARTS * u128::from(followed) / u128::from(over);
         if convicted_in.is_some() {
             return (PayState::Forfeited, parts);
         }
-        if self.is_over || followed == over {
+        if self.is_over || is_settled || followed == over {
             return (PayState::Vested, VESTING_PARTS);
         }
         let rounds_left = over - followed;
@@ -372,3 +389,7 @@ pub fn voice_tree(
     }
     tree
 }
+
+#[cfg(test)]
+#[path = "pay_tests.rs"]
+mod tests;
