@@ -9,6 +9,7 @@ use hearth_protocol::offer::DeviceId;
 use hearth_protocol::run::book::Book;
 use hearth_protocol::run::history::{AUDIT_ROUNDS_MAX, HistoryError, OpenAudit};
 use hearth_protocol::run::message::{AuditOutcome, RunMessage};
+use hearth_protocol::run::trainer::CLOSES_MAX;
 
 use super::model::add_up;
 use super::scene::{Life, Place};
@@ -71,11 +72,19 @@ impl TrainingWorld {
             }
             let history = side.machine.history();
             self.check_history(place, history.index(), history.last_book(), rounds)?;
+            let (held, most) = (side.machine.held(), side.machine.held_max());
+            ensure(held <= most, "memory-is-bounded", || {
+                format!("{place} keeps {held} things, and {most} at most")
+            })?;
         }
         for (place, side) in self.trainers.iter().enumerate() {
             if self.devices[place].is_up && side.diligence == Diligence::Honest {
                 let history = side.machine.history();
                 self.check_history(place, history.index(), history.last_book(), rounds)?;
+                let held = side.machine.held();
+                ensure(held <= CLOSES_MAX, "memory-is-bounded", || {
+                    format!("{place} keeps {held} closings")
+                })?;
             }
         }
         Ok(())

@@ -402,11 +402,22 @@ impl TrainingWorld {
             };
             self.devices[place].told += 1;
             let head = one.head;
-            match self.seat(place) {
-                Some(_) => {
+            let is_newest = number + 1 == known;
+            match (self.seat(place), book) {
+                (Some(_), Some(book)) if !is_newest => {
+                    let beacon = head.beacon;
+                    self.validator_event(place, ValidatorEvent::Past { book, beacon })?;
+                }
+                (None, Some(book)) if !is_newest => {
+                    let beacon = head.beacon;
+                    self.trainer_event(place, TrainerEvent::Past { book, beacon })?;
+                }
+                // Where the run begins is of no use to those who know more.
+                (_, None) if !is_newest => {}
+                (Some(_), book) => {
                     self.validator_event(place, ValidatorEvent::Head { head, book })?;
                 }
-                None => self.trainer_event(place, TrainerEvent::Head { head, book })?,
+                (None, book) => self.trainer_event(place, TrainerEvent::Head { head, book })?,
             }
         }
         Ok(())
@@ -471,7 +482,7 @@ fn rules(random: &mut Random, trainers: u64) -> RunRules {
         steps,
         steps_min: u32::try_from(random.between(1, u64::from(steps / 2))).unwrap_or(1),
         grace_ms: random.between(1_000, 6_000),
-        attempt_ms: random.between(40_000, 90_000),
+        attempt_ms: random.between(80_000, 180_000),
         carry: !random.one_in(3),
         audit_per_mille: random.pick(&[100, 300, 1_000]),
         newcomer_rounds: random.pick(&[0, 1, 3]),
@@ -500,8 +511,9 @@ fn trainer_sides(
             false => Diligence::Honest,
         };
         honest += u64::from(!lies);
-        // The slowest takes a few steps in the time in which others take all.
-        let step_ms = random.pick(&[300, 1_000, 2_500, 8_000]);
+        // The slowest takes the fewest steps in a third of the time in which others take all.
+        let slowest_ms = rules.attempt_ms / 8 / u64::from(rules.steps_min);
+        let step_ms = random.pick(&[300, 1_000, 2_500, 8_000]).min(slowest_ms);
         sides.push(TrainerSide::new(number, diligence, step_ms, *rules));
     }
     sides
