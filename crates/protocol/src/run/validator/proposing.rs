@@ -17,6 +17,9 @@ use crate::offer::DeviceId;
 use crate::signature::Signature;
 use crate::time::Timestamp;
 
+/// One in so many rounds waits for everybody until training has to end.
+const OPEN_ROUND_EVERY: u64 = 4;
+
 impl Validator {
     pub(super) fn propose(
         &mut self,
@@ -163,18 +166,18 @@ impl Validator {
             (None, true) => Some(now),
             (known, _) => known,
         };
-        let is_here = |trainer: &DeviceId| {
-            self.board.commits.contains_key(trainer) || history.standing(*trainer).is_excluded
-        };
-        let last = history.last_members();
-        let all_here = !last.is_empty() && last.iter().all(is_here);
+        let mut recent = history.recent_members().peekable();
+        let has_recent = recent.peek().is_some();
+        let all_here = has_recent && recent.all(|one| self.board.commits.contains_key(&one));
         let waited = quorum_at.is_some_and(|since| now >= since.plus_ms(rules.grace_ms));
-        // Strangers may commit at once to nothing: with them alone the round waits for everybody.
+        // Strangers may commit at once to nothing: with them alone the round waits for everybody. So it does now and then
+        // in any case, lest those who are quick go on among themselves.
+        let is_open = head.index % OPEN_ROUND_EVERY == 0;
         let grace_ms = rules.grace_ms.min(rules.attempt_ms / 8);
         let gone_ms = turn::gone_ms(&head, &rules, now);
         let trained = attempt > 0 || gone_ms >= turn::train_ms(&rules).saturating_add(grace_ms);
         let has_time = turn::left_ms(&head, &rules, now) >= rules.attempt_ms / 2;
-        if taken.len() < quorum || !has_time || !(all_here || waited || trained) {
+        if taken.len() < quorum || !has_time || !(trained || !is_open && (all_here || waited)) {
             self.board.quorum_at = quorum_at;
             return None;
         }
