@@ -11,6 +11,7 @@
 mod board;
 pub mod book;
 pub mod committee;
+mod early;
 pub mod epochs;
 pub mod history;
 pub mod manifest;

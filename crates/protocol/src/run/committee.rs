@@ -2,9 +2,12 @@
 
 use alloy_primitives::{Address, B256};
 
+use super::history::RunRules;
+use super::{Head, turn};
 use crate::ledger::draw::{self, Seat};
 use crate::offer::DeviceId;
 use crate::signature::Signature;
+use crate::time::Timestamp;
 
 /// What separates the order of proposers from all other hashes.
 const PROPOSER_CONTEXT: &str = "hearth run proposer 1";
@@ -90,7 +93,20 @@ impl RunCommittee {
                 mask | u32::from(signers.contains(&&seat.device)) << place
             })
             & self.drawn.mask;
-        (mask, self.drawn.is_decided_by(mask, &self.plain))
+        // Where nobody validates, two thirds of nothing decide nothing.
+        let is_decided = mask != 0 && self.drawn.is_decided_by(mask, &self.plain);
+        (mask, is_decided)
+    }
+
+    /// Whether these devices count for more than a third: if less than a third lie, one of them tells the truth.
+    #[must_use]
+    pub fn is_backed_by(&self, devices: &[DeviceId]) -> bool {
+        let seats = self.seats.iter().enumerate();
+        let mask = seats
+            .filter(|(_, seat)| devices.contains(&seat.device))
+            .fold(0, |mask, (place, _)| mask | 1_u32 << place);
+        let weight = self.drawn.weight_of(mask, &self.plain);
+        weight.saturating_mul(3) > self.drawn.total
     }
 
     /// The signatures of the seats in `mask`, in the order of seats, as a contract takes them.
@@ -145,5 +161,59 @@ impl RunCommittee {
             *hasher.finalize().as_bytes()
         });
         order
+    }
+}
+
+/// The validators in office, and those before them, whose signatures the chain takes as well.
+#[derive(Debug, Default)]
+pub(super) struct InOffice(Vec<RunCommittee>);
+
+impl InOffice {
+    /// Takes a committee, whatever the order in which they come.
+    pub(super) fn install(&mut self, committee: RunCommittee) {
+        self.0.retain(|known| known.epoch != committee.epoch);
+        self.0.push(committee);
+        self.0.sort_by_key(|known| std::cmp::Reverse(known.epoch));
+        self.0.truncate(2);
+    }
+
+    pub(super) fn newest(&self) -> Option<&RunCommittee> {
+        self.0.first()
+    }
+
+    pub(super) fn of(&self, epoch: u64) -> Option<&RunCommittee> {
+        self.0.iter().find(|known| known.epoch == epoch)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &RunCommittee> {
+        self.0.iter()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether a device has a seat in one of them.
+    pub(super) fn has_seat(&self, device: DeviceId) -> bool {
+        self.iter().any(|known| known.seat_of(device).is_some())
+    }
+
+    /// Whether a session key has a seat in one of them.
+    pub(super) fn has_key(&self, session: Address) -> bool {
+        self.iter()
+            .any(|known| known.seat_of_key(session).is_some())
+    }
+
+    /// The attempt that `number` stands for, if it is, or was a moment ago, the turn of `from` to propose it.
+    pub(super) fn turn_of(
+        &self,
+        from: DeviceId,
+        (number, epoch): (u64, u64),
+        (head, rules): (&Head, &RunRules),
+        now: Timestamp,
+    ) -> Option<u64> {
+        let attempt = turn::attempt_of(head, rules, number, now)?;
+        let proposer = self.of(epoch)?.proposer(head.state, attempt)?;
+        (proposer.device == from).then_some(attempt)
     }
 }

@@ -12,6 +12,8 @@ use crate::offer::DeviceId;
 
 /// Rounds after which an audit that nobody decided is dropped: the work counts as not drawn.
 pub const AUDIT_ROUNDS_MAX: u64 = 16;
+/// Rounds for which others wait for a trainer that took part.
+const RECENT_ROUNDS: u64 = 8;
 /// What separates the draw of audits from all other hashes.
 const AUDIT_CONTEXT: &str = "hearth run audit 1";
 
@@ -61,6 +63,8 @@ pub struct Standing {
     pub passed: u64,
     /// What it kept at the end of its last round.
     pub local: Option<ContentHash>,
+    /// The last round in which its work was admitted: rounds that were recorded before it. Zero also where there was none.
+    pub last: u64,
     /// An audit found other bytes: nothing of it is taken any more.
     pub is_excluded: bool,
 }
@@ -158,6 +162,15 @@ impl History {
         &self.members
     }
 
+    /// Who contributed lately, and may again.
+    pub fn recent_members(&self) -> impl Iterator<Item = DeviceId> {
+        let trainers = self.trainers.iter().filter(|(_, standing)| {
+            let is_recent = standing.last.saturating_add(RECENT_ROUNDS) >= self.index;
+            standing.admitted > 0 && is_recent && !standing.is_excluded
+        });
+        trainers.map(|(trainer, _)| *trainer)
+    }
+
     /// What is known of a trainer.
     #[must_use]
     pub fn standing(&self, trainer: DeviceId) -> Standing {
@@ -242,6 +255,7 @@ impl History {
             let standing = self.trainers.entry(member.trainer).or_default();
             let is_newcomer = standing.admitted < newcomer_rounds;
             standing.admitted += 1;
+            standing.last = book.index;
             standing.steps += u64::from(member.work.steps);
             standing.local = member.work.local_end;
             if is_newcomer || self.is_drawn(beacon, book.index, member.trainer) {

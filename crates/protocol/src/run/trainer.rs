@@ -13,8 +13,8 @@
 use alloy_primitives::{Address, B256};
 use serde::{Deserialize, Serialize};
 
-use super::book::Book;
-use super::committee::RunCommittee;
+use super::book::{Book, MEMBERS_MAX};
+use super::committee::{InOffice, RunCommittee};
 use super::history::{History, HistoryError, RunRules};
 use super::message::{Close, Commit, Reveal, RoundStart, RunMessage, Work};
 use super::{Head, turn};
@@ -22,8 +22,9 @@ use crate::content::ContentHash;
 use crate::offer::DeviceId;
 use crate::time::Timestamp;
 
-/// Closings that are remembered of one round.
-const CLOSES_MAX: usize = 64;
+/// Closings that are kept of all devices, and of one.
+pub const CLOSES_MAX: usize = 64;
+const CLOSES_OF_ONE_MAX: usize = 2;
 
 /// What a trainer must not forget: what it committed to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,7 +47,14 @@ pub enum TrainerEvent {
         /// The book of the recorded round; nothing at the beginning of the run.
         book: Option<Box<Book>>,
     },
-    /// These validators are in office from now on.
+    /// The chain has recorded a round, whose book this is, and others after it: for a device that starts, or was away.
+    Past {
+        /// The book of the recorded round.
+        book: Box<Book>,
+        /// The hash of the record's block.
+        beacon: B256,
+    },
+    /// These validators are in office, or were until a moment ago.
     Committee(RunCommittee),
     /// A device said something.
     Heard {
@@ -120,7 +128,7 @@ pub struct Trainer {
     account: Address,
     history: History,
     head: Option<Head>,
-    committees: Vec<RunCommittee>,
+    committees: InOffice,
     stage: Stage,
     kept: Option<Committed>,
     closes: Vec<(DeviceId, Close)>,
@@ -145,7 +153,7 @@ impl Trainer {
             account,
             history: History::new(rules),
             head: None,
-            committees: Vec::new(),
+            committees: InOffice::default(),
             stage: Stage::Resting,
             kept,
             closes: Vec::new(),
@@ -166,11 +174,14 @@ impl Trainer {
         let mut effects = Vec::new();
         match event {
             TrainerEvent::Head { head, book } => self.begin(head, book, &mut effects),
+            TrainerEvent::Past { book, beacon } => {
+                self.follow(&book, beacon, &mut effects);
+                return effects;
+            }
             TrainerEvent::Committee(committee) => {
-                self.committees
-                    .retain(|known| known.epoch < committee.epoch);
-                self.committees.insert(0, committee);
-                self.committees.truncate(2);
+                self.committees.install(committee);
+                let committees = &self.committees;
+                self.closes.retain(|(from, _)| committees.has_seat(*from));
             }
             TrainerEvent::Heard { from, message } => self.hear(from, message),
             TrainerEvent::Prepared { state } => self.prepared(now, state, &mut effects),
@@ -183,12 +194,21 @@ impl Trainer {
         effects
     }
 
-    fn begin(&mut self, head: Head, book: Option<Box<Book>>, effects: &mut Vec<TrainerEffect>) {
-        if let Some(book) = book
-            && book.index == self.history.index()
-            && let Err(error) = self.history.apply(&book, head.beacon)
+    /// Takes a recorded book into the history. Returns whether it could.
+    fn follow(&mut self, book: &Book, beacon: B256, effects: &mut Vec<TrainerEffect>) -> bool {
+        if book.index == self.history.index()
+            && let Err(error) = self.history.apply(book, beacon)
         {
             effects.push(TrainerEffect::Broken(error));
+            return false;
+        }
+        true
+    }
+
+    fn begin(&mut self, head: Head, book: Option<Box<Book>>, effects: &mut Vec<TrainerEffect>) {
+        if let Some(book) = book
+            && !self.follow(&book, head.beacon, effects)
+        {
             return;
         }
         if head.index != self.history.index() || self.head == Some(head) {
@@ -236,17 +256,17 @@ impl Trainer {
         }
         self.stage = Stage::Training;
         let rules = self.history.rules();
-        // Half of an attempt is for training: of this one, or of the next where too little of it is left.
-        let left_ms = turn::left_ms(&head, rules, now);
-        let half_ms = rules.attempt_ms / 2;
-        let train_ms = match left_ms > half_ms + half_ms / 2 {
-            true => left_ms - half_ms,
-            false => left_ms + half_ms,
+        // What is committed to after the closing waits for long: so training ends in time, in this attempt or the next.
+        let train_ms = turn::train_ms(rules);
+        let gone_ms = turn::gone_ms(&head, rules, now);
+        let left_ms = match gone_ms <= train_ms / 4 * 3 {
+            true => train_ms - gone_ms,
+            false => turn::left_ms(&head, rules, now) + train_ms,
         };
         effects.push(TrainerEffect::Train {
             head,
             local_start: self.history.standing(self.device).local,
-            until: now.plus_ms(train_ms),
+            until: now.plus_ms(left_ms),
         });
     }
 
@@ -296,18 +316,34 @@ impl Trainer {
         }
     }
 
+    /// Keeps a closing, of those who may close. Others' closings never take the place of theirs.
     fn hear(&mut self, from: DeviceId, message: RunMessage) {
         let RunMessage::Close(close) = message else {
             return;
         };
-        let mut known = self.closes.iter();
-        if known.any(|(device, old)| *device == from && old.number == close.number) {
+        let is_seated = self.committees.has_seat(from) || self.committees.is_empty();
+        let of_one = |(device, _): &(DeviceId, Close)| *device == from;
+        let mut known = self.closes.iter().filter(|known| of_one(known));
+        let is_known =
+            known.any(|(_, old)| (old.parent, old.number) == (close.parent, close.number));
+        if !is_seated || is_known || close.commitments.len() > MEMBERS_MAX {
             return;
         }
-        if self.closes.len() >= CLOSES_MAX {
-            self.closes.remove(0);
+        let count = self.closes.iter().filter(|known| of_one(known)).count();
+        if count >= CLOSES_OF_ONE_MAX
+            && let Some(oldest) = self.closes.iter().position(of_one)
+        {
+            self.closes.remove(oldest);
         }
-        self.closes.push((from, close));
+        if self.closes.len() < CLOSES_MAX {
+            self.closes.push((from, close));
+        }
+    }
+
+    /// Closings that are kept.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.closes.len()
     }
 
     /// Shows the work once the proposer has closed the commitments, this one among them.
@@ -321,15 +357,20 @@ impl Trainer {
             parent: head.state,
         };
         let mine = work.commitment(&start, self.device, self.account);
+        let quorum = self.history.rules().quorum as usize;
         let closing = self.closes.iter().find(|(from, close)| {
             close.parent == head.state
                 && !self.shown.contains(&close.number)
+                && close.commitments.len() >= quorum
                 && close.commitments.contains(&(self.device, mine))
                 && self.is_turn(now, head, close, *from)
         });
         if let Some((_, close)) = closing {
             if self.shown.is_empty() {
                 effects.push(TrainerEffect::Serve(work.clone()));
+            }
+            if self.shown.len() >= CLOSES_MAX {
+                self.shown.remove(0);
             }
             self.shown.push(close.number);
             effects.push(TrainerEffect::Say(RunMessage::Reveal(Reveal {
@@ -340,11 +381,8 @@ impl Trainer {
     }
 
     fn is_turn(&self, now: Timestamp, head: Head, close: &Close, from: DeviceId) -> bool {
-        let attempt = turn::attempt_of(&head, self.history.rules(), close.number, now);
-        let committee = self.committees.iter().find(|c| c.epoch == close.epoch);
-        let proposer = committee
-            .zip(attempt)
-            .and_then(|(committee, attempt)| committee.proposer(head.state, attempt));
-        proposer.is_some_and(|seat| seat.device == from)
+        let key = (close.number, close.epoch);
+        let course = (&head, self.history.rules());
+        self.committees.turn_of(from, key, course, now).is_some()
     }
 }

@@ -22,6 +22,19 @@ pub fn left_ms(head: &Head, rules: &RunRules, now: Timestamp) -> u64 {
     attempt_ms - now.ms_since(head.opened_at) % attempt_ms
 }
 
+/// Milliseconds of an attempt that are over.
+#[must_use]
+pub fn gone_ms(head: &Head, rules: &RunRules, now: Timestamp) -> u64 {
+    now.ms_since(head.opened_at) % rules.attempt_ms.max(1)
+}
+
+/// Milliseconds of an attempt that are for training. Three eighths: commitments are closed within half of an attempt, and
+/// shown, added up and signed in the other.
+#[must_use]
+pub fn train_ms(rules: &RunRules) -> u64 {
+    rules.attempt_ms / 8 * 3
+}
+
 /// The number of an attempt on the chain.
 #[must_use]
 pub fn number(head: &Head, attempt: u64) -> u64 {
