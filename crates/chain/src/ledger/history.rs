@@ -123,7 +123,7 @@ impl Ledger {
                     asset: event.asset,
                     root: event.root,
                     total: Amount::new(event.total.saturating_to()),
-                    data: ContentHash(event.data.0),
+                    data: ContentHash(event.data.data.0),
                 },
                 mask: event.mask,
                 block,
