@@ -37,13 +37,15 @@ pub(crate) struct Home {
     pub(crate) ledger: Ledger,
     pub(crate) sender: Sender,
     clock: Clock,
+    /// An embedded chain lives as long as this.
+    _chain: Option<Embedded>,
     _tasks: JoinSet<()>,
 }
 
 /// What moves the time of a chain.
 enum Clock {
-    /// Of an embedded chain, which lives as long as this.
-    Manual(ManualEnvironment, Embedded),
+    /// Of an embedded chain.
+    Manual(ManualEnvironment),
     /// Of an outside program, which is asked.
     Asked(ChainClient),
 }
@@ -115,7 +117,8 @@ impl Home {
         Self {
             ledger,
             sender,
-            clock: Clock::Manual(clock, chain),
+            clock: Clock::Manual(clock),
+            _chain: Some(chain),
             _tasks: tasks,
         }
     }
@@ -143,6 +146,7 @@ impl Home {
             ledger,
             sender,
             clock: Clock::Asked(client),
+            _chain: None,
             _tasks: tasks,
         }
     }
@@ -151,7 +155,7 @@ impl Home {
     /// there already.
     pub(crate) async fn go(&self, time_s: u64) {
         match &self.clock {
-            Clock::Manual(clock, _) => clock.set_ms(time_s * 1_000),
+            Clock::Manual(clock) => clock.set_ms(time_s * 1_000),
             Clock::Asked(client) => {
                 if client.head().await.unwrap().timestamp_s >= time_s {
                     return;
