@@ -268,14 +268,15 @@ impl Runs {
             environment: Arc::clone(&parts.environment),
             runs: Arc::clone(&self.0) as Arc<dyn PaidRuns>,
             folder: self.0.folder.join("rewards"),
+            index: Arc::default(),
         };
         let kept = self.0.settling.lock();
         *kept.unwrap_or_else(PoisonError::into_inner) = Some(settling.clone());
         let runs = self.clone();
         tokio::spawn(async move {
-            // Only who validates a run has anything to say of epochs.
-            while !runs.validates() {
-                sleep(AGAIN / 10).await;
+            // A household with votes is there from the beginning: the next epoch to enroll in may be far away.
+            while !runs.validates() && !settling.has_votes().await {
+                sleep(AGAIN).await;
             }
             while let Err(error) = settling.register(&keys).await {
                 warn!(error = %error.with_causes(), "this device is not registered yet");

@@ -106,15 +106,12 @@ impl Runs {
         let ledger = &settling.ledger;
         let now_s = settling.environment.now_ms() / 1_000;
         let epoch = ledger.clock().epoch_at(now_s).unwrap_or_default();
-        let Some((epoch, record)) = settling.newest_final(asset, epoch).await? else {
-            return Ok(None);
-        };
-        let Some(data) = settling.data_of(asset, epoch).await? else {
+        let Some((epoch, data)) = settling.newest_final(asset, epoch).await? else {
             return Ok(None);
         };
         let topic = settling.network.take_part(ledger_topic(ledger));
         let topic = topic.map_err(SettlingError::from)?;
-        let tree = settling.tree(&topic, asset, epoch, &record, data).await?;
+        let tree = settling.tree(&topic, asset, epoch, data).await?;
         let account = self.0.parts.account;
         let claimed = ledger.claimed(account, asset).await?;
         let earned = tree.tree.cumulative(account).unwrap_or_default();

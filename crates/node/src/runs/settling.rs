@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use alloy_primitives::{Address, B256, keccak256};
 use hearth_causes::WithCauses;
-use hearth_chain::ledger::{EpochRecord, Ledger, LedgerError, LedgerRefusal, SignatureSet};
+use hearth_chain::ledger::{Ledger, LedgerError, LedgerRefusal, SignatureSet};
 use hearth_chain::sender::Sender;
 use hearth_environment::Environment;
 use hearth_net::{FetchError, Network, ShareError, TakePartError, Topic, TopicId};
@@ -21,6 +21,7 @@ use hearth_protocol::run::history::HistoryError;
 use hearth_protocol::run::pay::{self, Earned, PaidRun};
 use hearth_protocol::time::Timestamp;
 use thiserror::Error;
+use tokio::sync::Mutex;
 use tokio::time::{interval, sleep};
 use tracing::{debug, info, warn};
 
@@ -29,8 +30,6 @@ use crate::ledger::{Declaration, LedgerSigner, RegistrationKeys, registration_ca
 
 /// How often the machine is told that time passed, and the chain is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// Epochs back in which a final record is looked for.
-const BASE_EPOCHS_MAX: u64 = 4_096;
 /// The longest data of a tree: 2^22 rows of 36 bytes.
 const DATA_BYTES_MAX: u64 = 36 << 22;
 
@@ -78,6 +77,32 @@ pub(crate) struct Settling {
     pub(crate) runs: Arc<dyn PaidRuns>,
     /// Where the data of trees are kept.
     pub(crate) folder: PathBuf,
+    pub(crate) index: Arc<Mutex<RecordIndex>>,
+}
+
+/// What the ledger has recorded of epochs, as far as it was read.
+#[derive(Debug, Default)]
+pub(crate) struct RecordIndex {
+    from_block: u64,
+    /// The name of the data, by asset and epoch.
+    records: BTreeMap<(Address, u64), ContentHash>,
+}
+
+impl RecordIndex {
+    async fn read_on(&mut self, ledger: &Ledger) -> Result<(), LedgerError> {
+        loop {
+            let page = ledger.epoch_records(self.from_block).await?;
+            for item in &page.items {
+                let statement = &item.statement;
+                let key = (statement.asset, statement.epoch);
+                self.records.insert(key, statement.data);
+            }
+            self.from_block = page.next_block;
+            if page.is_last() {
+                return Ok(());
+            }
+        }
+    }
 }
 
 /// The topic in which validators of a ledger talk.
@@ -109,23 +134,33 @@ impl Settling {
         self.now().as_secs()
     }
 
-    /// The newest epoch before `before` with a final record of `asset`.
+    /// The newest epoch before `before` with a final record of `asset`, and the name of the record's data.
     pub(crate) async fn newest_final(
         &self,
         asset: Address,
         before: u64,
-    ) -> Result<Option<(u64, EpochRecord)>, LedgerError> {
-        let clock = self.ledger.clock();
-        for epoch in (before.saturating_sub(BASE_EPOCHS_MAX)..before).rev() {
-            let record = self.ledger.epoch_record(asset, epoch).await?;
-            if let Some(record) = record
-                && !record.is_revoked
-                && clock.final_from_s(record.recorded_at_s) <= self.now_s()
-            {
-                return Ok(Some((epoch, record)));
+    ) -> Result<Option<(u64, ContentHash)>, LedgerError> {
+        let known: Vec<_> = {
+            let mut index = self.index.lock().await;
+            index.read_on(&self.ledger).await?;
+            let records = index.records.range((asset, 0)..(asset, before));
+            records.map(|((_, epoch), data)| (*epoch, *data)).collect()
+        };
+        for (epoch, data) in known.into_iter().rev() {
+            if self.is_final(asset, epoch).await? {
+                return Ok(Some((epoch, data)));
             }
         }
         Ok(None)
+    }
+
+    /// Whether an epoch's record of an asset stands for good.
+    async fn is_final(&self, asset: Address, epoch: u64) -> Result<bool, LedgerError> {
+        let record = self.ledger.epoch_record(asset, epoch).await?;
+        let clock = self.ledger.clock();
+        Ok(record.is_some_and(|record| {
+            !record.is_revoked && clock.final_from_s(record.recorded_at_s) <= self.now_s()
+        }))
     }
 
     /// The tree of a final record.
@@ -134,7 +169,6 @@ impl Settling {
         topic: &Topic,
         asset: Address,
         epoch: u64,
-        record: &EpochRecord,
         data: ContentHash,
     ) -> Result<FinalTree, SettlingError> {
         let path = self.folder.join(data.to_string());
@@ -147,31 +181,7 @@ impl Settling {
         self.network.share(&path, Some(data)).await?;
         let bytes = std::fs::read(&path).map_err(SettlingError::Disk)?;
         let tree = SumTree::from_data(asset, &bytes)?;
-        debug_assert_eq!(tree.root().hash, record.root);
         Ok(FinalTree { epoch, tree })
-    }
-
-    /// The name of the data of a recorded epoch.
-    pub(crate) async fn data_of(
-        &self,
-        asset: Address,
-        epoch: u64,
-    ) -> Result<Option<ContentHash>, LedgerError> {
-        let mut from_block = 0;
-        loop {
-            let page = self.ledger.epoch_records(from_block).await?;
-            let found = page
-                .items
-                .iter()
-                .find(|item| (item.statement.asset, item.statement.epoch) == (asset, epoch));
-            if let Some(found) = found {
-                return Ok(Some(found.statement.data));
-            }
-            if page.is_last() {
-                return Ok(None);
-            }
-            from_block = page.next_block;
-        }
     }
 
     /// What is final before `before`: the newest epoch with a final tree of Ember and of Voice.
@@ -181,22 +191,18 @@ impl Settling {
         before: u64,
     ) -> Result<Option<(FinalTree, FinalTree)>, SettlingError> {
         let addresses = *self.ledger.addresses();
-        let Some((epoch, ember)) = self.newest_final(addresses.ember, before).await? else {
-            return Ok(None);
-        };
-        let voice = self.ledger.epoch_record(addresses.voice, epoch).await?;
-        let Some(voice) = voice.filter(|record| !record.is_revoked) else {
-            return Ok(None);
-        };
-        let mut trees = Vec::new();
-        for (asset, record) in [(addresses.ember, ember), (addresses.voice, voice)] {
-            let Some(data) = self.data_of(asset, epoch).await? else {
-                return Ok(None);
-            };
-            trees.push(self.tree(topic, asset, epoch, &record, data).await?);
+        let mut before = before;
+        while let Some((epoch, ember)) = self.newest_final(addresses.ember, before).await? {
+            let voice = self.newest_final(addresses.voice, epoch.saturating_add(1)).await?;
+            if let Some((_, voice)) = voice.filter(|(at, _)| *at == epoch) {
+                let ember = self.tree(topic, addresses.ember, epoch, ember).await?;
+                let voice = self.tree(topic, addresses.voice, epoch, voice).await?;
+                return Ok(Some((ember, voice)));
+            }
+            // What is final in one asset only is nothing to count from.
+            before = epoch;
         }
-        let voice = trees.pop();
-        Ok(trees.pop().zip(voice))
+        Ok(None)
     }
 
     /// Computes the trees of an epoch, keeps their data and gives them to others.
@@ -223,6 +229,10 @@ impl Settling {
         let ember = pay::ember_tree(&pay::earned(&credits), ember_base, epoch, epoch_s);
         let both = before.as_ref().map(|(_, ember, voice)| (ember, voice));
         let voice = pay::voice_tree(&ember, both, epoch, epoch_s);
+        let had = before.as_ref().map(|(_, ember, _)| ember);
+        if had.map_or(ember.is_empty(), |had| *had == ember) {
+            return Ok(Some(Vec::new()));
+        }
         let addresses = self.ledger.addresses();
         let mut facts = Vec::new();
         for (asset, earned) in [(addresses.ember, ember), (addresses.voice, voice)] {
@@ -250,6 +260,12 @@ impl Settling {
             total: root.sum,
             data: name,
         })
+    }
+
+    /// Whether this household has votes, as far as the chain says.
+    pub(crate) async fn has_votes(&self) -> bool {
+        let votes = self.ledger.votes(self.sender.key().account).await;
+        votes.is_ok_and(|votes| !votes.is_zero())
     }
 
     /// Registers this device, once, so that it can validate.

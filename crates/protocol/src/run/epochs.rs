@@ -108,7 +108,7 @@ pub enum EpochEvent {
         epoch: u64,
         /// Which runs were counted.
         runs: Vec<B256>,
-        /// The trees; nothing where something is missing.
+        /// The trees, none at all where nothing is due; nothing where something is missing.
         trees: Option<Vec<TreeFacts>>,
     },
     /// A tree was signed ([`EpochEffect::Sign`]), or must not be.
@@ -287,7 +287,9 @@ impl EpochValidator {
             return;
         }
         let runs: Vec<B256> = due.runs.iter().copied().take(RUNS_MAX).collect();
-        let Some(trees) = self.trees_of(due, &runs, effects) else {
+        // An epoch in which nobody earned needs no record: the next one follows the same base.
+        let trees = self.trees_of(due, &runs, effects);
+        let Some(trees) = trees.filter(|trees| !trees.is_empty()) else {
             return;
         };
         let proposal = EpochProposal {
@@ -322,7 +324,8 @@ impl EpochValidator {
     fn consider(&mut self, due: &DueEpoch, effects: &mut Vec<EpochEffect>) {
         for (_, proposal) in self.proposals.clone() {
             let counted = proposal.runs.iter().all(|run| due.runs.contains(run));
-            if self.endorsed || !counted || proposal.base != due.base {
+            let is_empty = proposal.trees.is_empty();
+            if self.endorsed || is_empty || !counted || proposal.base != due.base {
                 continue;
             }
             if self.trees_of(due, &proposal.runs, effects).as_ref() == Some(&proposal.trees) {
