@@ -72,6 +72,10 @@ const EDGES: &[(&str, &[&str])] = &[
             "hearth-environment",
         ],
     ),
+    (
+        "hearth-outcome",
+        &["hearth-datasets", "hearth-models", "hearth-training"],
+    ),
     ("hearth-sim", &["hearth-protocol"]),
     ("hearth-training", &[]),
     (
