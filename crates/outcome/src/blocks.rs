@@ -235,6 +235,35 @@ mod tests {
     use super::*;
 
     #[test]
+    fn blocks_are_decoded_as_llama_cpp_decodes_them() {
+        let vectors = include_str!("../../../vectors/outcome_blocks.json");
+        let vectors: serde_json::Value = serde_json::from_str(vectors).unwrap();
+        let mut seen = Vec::new();
+        for vector in vectors["blocks"].as_array().unwrap() {
+            let name = vector["format"].as_str().unwrap();
+            let mut all = Storage::ALL.into_iter().map(|(storage, _)| storage);
+            let named = |storage: &Storage| format!("{storage:?}").to_uppercase();
+            let storage = all
+                .find(|storage| named(storage) == name.replace("_K", "K"))
+                .unwrap();
+            let digits = vector["bytes"].as_str().unwrap()[2..].as_bytes().chunks(2);
+            let bytes: Vec<u8> = digits
+                .map(|pair| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap())
+                .collect();
+            let wanted = vector["numbers"].as_str().unwrap().split(' ');
+            let wanted: Vec<f32> = wanted
+                .map(|bits| f32::from_bits(u32::from_str_radix(bits, 16).unwrap()))
+                .collect();
+            let mut numbers = vec![0.0; wanted.len()];
+            storage.decode(&bytes, &mut numbers);
+            assert_eq!(numbers, wanted, "{name}");
+            seen.push(name.to_owned());
+        }
+        seen.dedup();
+        assert_eq!(seen.len(), Storage::ALL.len() - 1);
+    }
+
+    #[test]
     fn every_number_of_half_precision_comes_back() {
         for bits in 0..=u16::MAX {
             let value = half(&bits.to_le_bytes());

@@ -20,3 +20,5 @@ pub const WEIGHTS_FILE: &str = "model.safetensors";
 pub const INDEX_FILE: &str = "model.safetensors.index.json";
 /// The file of the tokenizer.
 pub const TOKENIZER_FILE: &str = "tokenizer.json";
+/// The file of the tokenizer's settings.
+pub const TOKENIZER_CONFIG_FILE: &str = "tokenizer_config.json";

@@ -97,6 +97,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "hearth-models",
             "hearth-chain",
             "hearth-net",
+            "hearth-outcome",
             "hearth-payments",
             "hearth-surface",
             "hearth-node",

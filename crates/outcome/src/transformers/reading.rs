@@ -13,10 +13,12 @@ use thiserror::Error;
 
 use super::config::{self, CONFIG_BYTES_MAX, ConfigError};
 use super::stored::{self, StoredError, StoredFile};
-use super::{CONFIG_FILE, INDEX_FILE, TOKENIZER_FILE, WEIGHTS_FILE};
+use super::{CONFIG_FILE, INDEX_FILE, TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE};
 use crate::base::{Base, Stored, read_rows};
-use crate::vocabulary::Vocabulary;
+use crate::vocabulary::{TEMPLATE_BYTES_MAX, Vocabulary};
 
+/// A file that has the chat template alone, where there is one.
+const TEMPLATE_FILE: &str = "chat_template.jinja";
 /// The longest index, in bytes.
 const INDEX_BYTES_MAX: u64 = 4 << 20;
 /// The most files of weights.
@@ -109,7 +111,22 @@ fn vocabulary(folder: &Path, [beginning, end]: [Option<u32>; 2]) -> Option<Vocab
     let json = read_file(folder, TOKENIZER_FILE, TOKENIZER_BYTES_MAX).ok()?;
     let vocabulary = Vocabulary::read(&json).ok()?;
     let end = end.unwrap_or(vocabulary.end());
-    vocabulary.with_ends(beginning.unwrap_or(end), end).ok()
+    let vocabulary = vocabulary.with_ends(beginning.unwrap_or(end), end).ok()?;
+    match template(folder) {
+        Some(template) => vocabulary.with_template(&template).ok(),
+        None => Some(vocabulary),
+    }
+}
+
+/// The chat template: a file of its own, or a field of the tokenizer's settings. Some models have several, by name: those are
+/// left out.
+fn template(folder: &Path) -> Option<String> {
+    if let Ok(template) = read_file(folder, TEMPLATE_FILE, TEMPLATE_BYTES_MAX as u64) {
+        return String::from_utf8(template).ok();
+    }
+    let settings = read_file(folder, TOKENIZER_CONFIG_FILE, CONFIG_BYTES_MAX).ok()?;
+    let settings: Value = serde_json::from_slice(&settings).ok()?;
+    settings["chat_template"].as_str().map(str::to_owned)
 }
 
 /// Reads a whole small file.

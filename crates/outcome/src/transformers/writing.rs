@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 use thiserror::Error;
 
-use super::{CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE, config};
+use super::{CONFIG_FILE, TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE, config};
 use crate::trained::{TrainedAdapter, TrainedModel};
 use crate::vocabulary::Vocabulary;
 
@@ -102,7 +102,7 @@ pub fn write_folder(
         ("generation_config.json", pretty(&generation)),
         (TOKENIZER_FILE, tokenizer.into_owned()),
         (
-            "tokenizer_config.json",
+            TOKENIZER_CONFIG_FILE,
             pretty(&tokenizer_config(vocabulary, architecture.context)),
         ),
     ];

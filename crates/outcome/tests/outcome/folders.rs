@@ -46,6 +46,19 @@ fn a_folder_comes_back_to_the_bit() {
 }
 
 #[test]
+fn a_chat_template_of_the_tokenizer_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut whole = Whole::new(architecture(), 25);
+    let template = "{% for message in messages %}{{ message.content }}{% endfor %}";
+    whole.vocabulary = whole.vocabulary.with_template(template).unwrap();
+    write_folder(&whole.model(), None, folder.path()).unwrap();
+    let read = |folder: &Path| read_folder(folder).unwrap().vocabulary.unwrap();
+    assert_eq!(read(folder.path()).chat_template(), template);
+    fs::write(folder.path().join("chat_template.jinja"), "{{ 1 }}").unwrap();
+    assert_eq!(read(folder.path()).chat_template(), "{{ 1 }}");
+}
+
+#[test]
 fn a_folder_says_what_transformers_asks_for() {
     let folder = tempfile::tempdir().unwrap();
     let whole = Whole::new(architecture(), 22);

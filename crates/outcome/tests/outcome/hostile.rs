@@ -118,6 +118,11 @@ proptest! {
         prop_assert!(read(&named).is_err());
         prop_assert!(ModelManifest::read(&bytes).is_err());
     }
+}
+
+proptest! {
+    // Each writes a folder.
+    #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
     fn damaged_folders_never_panic(
