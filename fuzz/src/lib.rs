@@ -53,7 +53,7 @@ use serde::de::DeserializeOwned;
 pub use paths::paths;
 pub use quotes::quotes;
 pub use tickets::tickets;
-pub use training::{contributions, datasets, updates};
+pub use training::{bases, contributions, datasets, models, updates};
 mod bodies;
 
 pub use bodies::{chat, completions, embeddings, messages, responses};
@@ -64,6 +64,7 @@ pub type Target = fn(&[u8]) -> bool;
 /// Every target, by the name of its binary and of the folder of its seeds.
 pub const TARGETS: &[(&str, Target)] = &[
     ("amounts", amounts),
+    ("bases", bases),
     ("calls", readers::calls),
     ("catalogue", readers::catalogue),
     ("chat", chat),
@@ -81,6 +82,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("household", household),
     ("identifiers", identifiers),
     ("messages", messages),
+    ("models", models),
     ("offers", offers),
     ("paths", paths),
     ("payloads", payloads),

@@ -73,6 +73,10 @@ const EDGES: &[(&str, &[&str])] = &[
             "hearth-environment",
         ],
     ),
+    (
+        "hearth-outcome",
+        &["hearth-datasets", "hearth-models", "hearth-training"],
+    ),
     ("hearth-sim", &["hearth-protocol"]),
     ("hearth-training", &[]),
     (
@@ -103,6 +107,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "hearth-models",
             "hearth-chain",
             "hearth-net",
+            "hearth-outcome",
             "hearth-payments",
             "hearth-surface",
             "hearth-node",
