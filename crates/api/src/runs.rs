@@ -140,6 +140,36 @@ pub struct MakeRun {
     pub validates: bool,
 }
 
+/// To write the model of a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExportRun {
+    /// Its id, or the beginning of it.
+    pub run: String,
+    /// The folder to make.
+    pub folder: String,
+    /// How numbers are written in the GGUF file: `f32`, `f16` or `q8_0`.
+    pub precision: String,
+}
+
+/// A model that was written.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunExported {
+    /// The run.
+    pub run: String,
+    /// Where its files are.
+    pub folder: String,
+    /// The file that llama.cpp runs.
+    pub gguf: String,
+    /// The model's id: the hash of its manifest.
+    pub model: String,
+    /// What it is called.
+    pub name: String,
+    /// Rounds that it was trained for.
+    pub rounds: u64,
+    /// Mean loss on text that nobody trained on, in nats a token.
+    pub held_out_loss: f64,
+}
+
 /// What was earned, and what of it is still to come.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RewardsView {

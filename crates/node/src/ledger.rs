@@ -117,7 +117,7 @@ mod tests {
         let ledger = find(&config, client).await.unwrap();
         assert_eq!(
             (ledger.clock().epoch_s(), ledger.clock().window_s()),
-            (3_600, 600)
+            (600, 120)
         );
         assert_eq!(ledger.votes(founder).await.unwrap(), terms.votes_each);
         chain.shutdown();

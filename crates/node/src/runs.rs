@@ -10,6 +10,7 @@ mod data;
 mod depot;
 mod folder;
 mod follow;
+mod outcome;
 pub mod recipe;
 mod rewards;
 mod settling;
@@ -25,8 +26,9 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use alloy_primitives::B256;
-use hearth_api::runs::{JoinRun, MakeRun, RunDetail, RunView, RunViews};
+use hearth_api::runs::{ExportRun, JoinRun, MakeRun, RunDetail, RunExported, RunView, RunViews};
 use hearth_causes::WithCauses;
+use hearth_outcome::gguf::Precision;
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::ledger::statement::RunTerms;
 use hearth_protocol::money::Amount;
@@ -42,6 +44,7 @@ use crate::advice::Advice;
 use crate::ledger::RegistrationKeys;
 use data::DataError;
 use folder::{RunFolder, RunFolderError, RunPart};
+use outcome::{Outcome, OutcomeError};
 use settling::{EpochTask, PaidRuns, Settling};
 use task::{RunBooks, RunParts, RunTask};
 use ticket::{RunTicket, RunTicketError};
@@ -92,6 +95,12 @@ pub(crate) enum RunsError {
     /// No run begins so.
     #[error("no run on this device begins with {0}")]
     Unknown(String),
+    /// No model comes out.
+    #[error(transparent)]
+    Outcome(#[from] OutcomeError),
+    /// Numbers are written otherwise.
+    #[error("numbers are written as f32, f16 or q8_0, not as {0:?}")]
+    Precision(String),
     /// Neither of the two parts was asked for.
     #[error("to take part in a run is to train, to validate, or both")]
     NoPart,
@@ -113,6 +122,8 @@ impl Advice for RunsError {
             Self::TooMany => "too_many_runs",
             Self::Ambiguous(_) => "ambiguous_run",
             Self::Unknown(_) => "no_run",
+            Self::Outcome(error) => error.code(),
+            Self::Precision(_) => "bad_precision",
             Self::NoPart => "no_part",
             Self::Broken => "broken_off",
         }
@@ -121,6 +132,8 @@ impl Advice for RunsError {
     fn next_step(&self) -> String {
         let step = match self {
             Self::Folder(error) => return error.next_step(),
+            Self::Outcome(error) => return error.next_step(),
+            Self::Precision(_) => "Leave --precision out, or say one of them",
             Self::Ticket(_) => "Copy the whole ticket that `hearth run create` printed",
             Self::Manifest(_) => "Correct the run's file as the error says, and try again",
             Self::Data(_) => "Check the folder with `hearth data verify FOLDER`",
@@ -438,6 +451,40 @@ impl Runs {
             run: view,
             recorded: recorded.unwrap_or_default(),
         })
+    }
+}
+
+impl Runs {
+    /// Writes the model of a run's last recorded round.
+    ///
+    /// # Errors
+    /// When the run is not known, or its weights are not here.
+    pub(crate) async fn export(&self, asked: ExportRun) -> Result<RunExported, RunsError> {
+        let run = self.find(&asked.run)?;
+        let precision = match asked.precision.as_str() {
+            "f32" => Precision::F32,
+            "f16" => Precision::F16,
+            "q8_0" => Precision::Q8_0,
+            _ => return Err(RunsError::Precision(asked.precision)),
+        };
+        let parts = &self.0.parts;
+        let outcome = {
+            let going = self.0.locked();
+            let going = going.get(&run).ok_or(RunsError::Unknown(asked.run))?;
+            let state = going.shown.rounds().last().and_then(|last| last.state.parse().ok());
+            Outcome {
+                folder: going.folder.clone(),
+                paid: going.books.paid().ok_or(OutcomeError::NoState)?,
+                state: state.ok_or(OutcomeError::NoState)?,
+                datasets: parts.datasets.clone(),
+                limits: parts.limits,
+                epoch_s: parts.ledger.clock().epoch_s(),
+            }
+        };
+        let written = tokio::task::spawn_blocking(move || {
+            outcome.write(Path::new(&asked.folder), precision)
+        });
+        Ok(written.await.map_err(|_| RunsError::Broken)??)
     }
 }
 

@@ -66,6 +66,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "hearth-doors",
             "hearth-net",
             "hearth-payments",
+            "hearth-outcome",
             "hearth-surface",
             "hearth-workshop",
             "hearth-api",

@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use hearth_api::runs::{JoinRun, MakeRun, RoundView, RunDetail, RunView, RunViews, WhichRun};
+use hearth_api::runs::{
+    ExportRun, JoinRun, MakeRun, RoundView, RunDetail, RunExported, RunView, RunViews, WhichRun,
+};
 use hearth_node::owner::client::Client;
 use hearth_node::runs::recipe::Recipe;
 use serde::Serialize;
@@ -61,6 +63,24 @@ Examples:
     Show {
         /// Its id, or the beginning of it
         run: String,
+    },
+
+    /// Write the model of a run: a GGUF file, a folder for Python's transformers, and who made it
+    #[command(after_help = "\
+Examples:
+  hearth run export 3f2a --out plays-model
+  hearth models import plays-model/model.gguf --name plays")]
+    Export {
+        /// Its id, or the beginning of it
+        run: String,
+
+        /// The folder to make
+        #[arg(long, value_name = "FOLDER")]
+        out: PathBuf,
+
+        /// How the GGUF file writes numbers: f32, f16 or q8_0
+        #[arg(long, default_value = "f16")]
+        precision: String,
     },
 
     /// Watch a run until it is over
@@ -137,6 +157,25 @@ pub(crate) async fn run(global: &Global, command: RunCommand) -> Result<ExitCode
             print(&views, global.json)?;
         }
         RunCommand::Show { run } => print(&detail(&client(global)?, &run).await?, global.json)?,
+        RunCommand::Export {
+            run,
+            out,
+            precision,
+        } => {
+            let whole = std::path::absolute(&out).map_err(|error| {
+                let message = format!("{} cannot be a folder: {error}", out.display());
+                Failure::new("bad_folder", message, "Name another folder with --out")
+            })?;
+            let asked = ExportRun {
+                run,
+                folder: whole.display().to_string(),
+                precision,
+            };
+            let waiting = wait::spinner(global.json, "writing the model");
+            let exported: RunExported = client(global)?.post("/hearth/runs/export", &asked).await?;
+            drop(waiting);
+            print(&exported, global.json)?;
+        }
         RunCommand::Watch { run } => watch(global, &run).await?,
     }
     Ok(ExitCode::SUCCESS)
@@ -320,6 +359,24 @@ impl Show for RunView {
             pairs.push(("trouble", trouble.clone()));
         }
         page.pairs(&pairs);
+    }
+}
+
+impl Show for RunExported {
+    fn show(&self, page: &mut Page) {
+        let title = page.styled(Style::Strong, &self.name);
+        page.line(&title);
+        page.pairs(&[
+            ("model", self.model.clone()),
+            ("trained for", format!("{} rounds", self.rounds)),
+            ("held-out loss", format!("{:.4}", self.held_out_loss)),
+            ("folder", self.folder.clone()),
+        ]);
+        page.line(&format!(
+            "`hearth models import {} --name {}` takes it in, to answer with it.",
+            self.gguf,
+            self.name.replace(' ', "-")
+        ));
     }
 }
 

@@ -6,7 +6,7 @@ use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use hearth_api::runs::{JoinRun, MakeRun, WhichRun};
+use hearth_api::runs::{ExportRun, JoinRun, MakeRun, WhichRun};
 use http::StatusCode;
 
 use super::admin::{Admin, not_done, refused};
@@ -20,6 +20,7 @@ pub(super) fn routes() -> Router<Arc<Admin>> {
         .route("/hearth/runs/join", post(join))
         .route("/hearth/runs/leave", post(leave))
         .route("/hearth/runs/show", get(show))
+        .route("/hearth/runs/export", post(export))
         .route("/hearth/rewards", get(rewards))
         .route("/hearth/rewards/claim", post(claim))
 }
@@ -73,6 +74,17 @@ async fn show(State(admin): State<Arc<Admin>>, Query(which): Query<WhichRun>) ->
         Ok(Ok(detail)) => Json(detail).into_response(),
         Ok(Err(error)) => not_done(StatusCode::NOT_FOUND, &error),
         Err(response) => *response,
+    }
+}
+
+async fn export(State(admin): State<Arc<Admin>>, Json(asked): Json<ExportRun>) -> Response {
+    let runs = match runs(&admin) {
+        Ok(runs) => runs,
+        Err(response) => return *response,
+    };
+    match runs.export(asked).await {
+        Ok(exported) => Json(exported).into_response(),
+        Err(error) => not_done(StatusCode::CONFLICT, &error),
     }
 }
 

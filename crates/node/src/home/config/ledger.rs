@@ -12,9 +12,9 @@ use super::{Fault, fault};
 use crate::advice::Advice;
 
 /// Seconds of an epoch of a home chain unless another length is said.
-const EPOCH_S: u64 = 3_600;
+const EPOCH_S: u64 = 600;
 /// Seconds in which a record of a home chain can be challenged unless other are said.
-const WINDOW_S: u64 = 600;
+const WINDOW_S: u64 = 120;
 /// The shortest epoch with a time to enroll in.
 const EPOCH_S_MIN: u64 = 8;
 /// A week: the longest epoch and the longest window.
@@ -73,7 +73,7 @@ impl Advice for LedgerConfigError {
     fn next_step(&self) -> String {
         match self {
             Self::Epoch(_) | Self::Window(_) => {
-                "Say --epoch 3600 --window 600, for example".to_owned()
+                "Say --epoch 600 --window 120, for example".to_owned()
             }
             Self::Founder { .. } | Self::Founders => {
                 "Say --founder 0x… for each household, or nothing for that of this data folder's wallet"
@@ -178,7 +178,7 @@ mod tests {
     #[test]
     fn a_ledger_begins_only_with_lengths_that_its_contracts_take() {
         let usual = LedgerConfig::default();
-        assert_eq!(LedgerConfig::new(3_600, 600), Ok(usual));
+        assert_eq!(LedgerConfig::new(600, 120), Ok(usual));
         assert!(LedgerConfig::new(8, 4).is_ok());
         for epoch_s in [0, 4, 7, 3_601, WEEK_S * 2] {
             let refused = LedgerConfig::new(epoch_s, 4).unwrap_err();
