@@ -413,6 +413,10 @@ impl Playing {
                 }
                 self.books.insert(head.state, (*book).clone());
                 self.forget_old(&book);
+                if head.index >= self.workshop.manifest().rounds.into() {
+                    // Nobody trains from it any more: it is what the run was for.
+                    self.prepare(head.state);
+                }
                 self.head(head, Some(book)).await
             }
         }
