@@ -32,6 +32,9 @@ use crate::offers::{Event, OfferChange};
 use crate::opening::OpenError;
 use crate::options::{Membership, NetworkOptions};
 use crate::peers::{PeerAddress, PeerBook, PeersError};
+use crate::runs::driver::Runs;
+use crate::runs::line::RunProtocol;
+use crate::runs::{RUN_ALPN, TakePartError, Topic, TopicId, seeking};
 use crate::stream::PayerStream;
 use crate::ticket::{Ticket, TicketError};
 
@@ -92,6 +95,7 @@ struct Inner {
     files: Files,
     desk: Desk,
     chains: ChainLinks,
+    runs: Arc<Runs>,
     membership: Membership,
     stop: watch::Sender<bool>,
     tasks: Mutex<JoinSet<()>>,
@@ -141,12 +145,14 @@ impl Network {
         });
         hub.note_own_addresses();
         let chains = ChainLinks::new(endpoint.clone());
+        let runs = Runs::new(hub.clone());
         let (arrived, incoming) = mpsc::channel(INCOMING_ANSWERS_MAX);
         let entrance = Entrance::new(endpoint.clone(), admission.clone())
             .accept(ANSWER_ALPN, AnswerProtocol::new(arrived, options.patience))
             .accept(OFFERS_ALPN, ExchangeProtocol::new(hub.clone()))
             .accept(HOUSEHOLD_ALPN, HouseholdProtocol::new(desk.clone()))
             .accept(CHAIN_ALPN, chains.protocol(desk.clone()))
+            .accept(RUN_ALPN, RunProtocol::new(runs.clone()))
             .accept(GOSSIP_ALPN, gossip.clone())
             .accept(iroh_blobs::ALPN, blobs);
         let asker = Arc::new(Asker::new(endpoint, options.patience));
@@ -160,6 +166,7 @@ impl Network {
         };
         tasks.spawn(driver.run(queues, discovered, stopped.clone()));
         tasks.spawn(doorkeeper.run(stopped.clone()));
+        tasks.spawn(seeking::run(runs.clone(), stopped.clone()));
         tasks.spawn(tidy(asker.clone(), admission, stopped));
         let mut entered = JoinSet::new();
         entered.spawn(entrance.run(closing));
@@ -169,6 +176,7 @@ impl Network {
             files,
             desk,
             chains,
+            runs,
             membership: options.membership,
             stop,
             tasks: Mutex::new(tasks),
@@ -381,6 +389,15 @@ impl Network {
     ) -> Result<Vec<u8>, ChainAskError> {
         let address = self.locate(hint.device, Some(hint))?;
         self.inner.chains.ask(address, request).await
+    }
+
+    /// Takes part in a topic: what is said in it reaches every device of the network that takes part too, from one to the
+    /// next, and stays for those who come later. It lasts until the part is dropped; more than one may be held.
+    ///
+    /// # Errors
+    /// When this device takes part in as many topics as it may, or the network was shut down.
+    pub fn take_part(&self, topic: TopicId) -> Result<Topic, TakePartError> {
+        self.inner.runs.take_part(topic)
     }
 
     /// Serves a file from where it is, to every peer that asks for its hash. The first time it is read
