@@ -5,6 +5,7 @@
 //! seed in `corpus/`, so that an input that once broke something is tried again in every run of the
 //! tests. Nothing here knows libFuzzer.
 
+mod notices;
 mod paths;
 mod quotes;
 pub mod readers;
@@ -50,6 +51,7 @@ use hearth_protocol::x402::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use notices::notices;
 pub use paths::paths;
 pub use quotes::quotes;
 pub use tickets::tickets;
@@ -83,6 +85,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("identifiers", identifiers),
     ("messages", messages),
     ("models", models),
+    ("notices", notices),
     ("offers", offers),
     ("paths", paths),
     ("payloads", payloads),

@@ -247,8 +247,24 @@ pub const RELAY_CONNECTIONS_MAX: usize = 1_024;
 
 /// Transfers of files that are served at once; one more is told to come back later.
 pub const TRANSFERS_MAX: usize = 16;
-/// Files that are shared at once.
+/// Files that are shared at once, besides those of runs.
 pub const SHARED_FILES_MAX: usize = 1_024;
+/// Files of runs that are shared at once: contributions, checkpoints, shards.
+pub const RUN_FILES_MAX: usize = 16_384;
+/// The longest file that is fetched in memory, in bytes.
+pub const SMALL_FILE_BYTES_MAX: u64 = 8 << 20;
+/// Such files that are fetched at once.
+pub const SMALL_FETCHES_MAX: usize = 8;
+/// Devices that are asked at once for one of them.
+pub const SMALL_FETCH_PROVIDERS_MAX: usize = 2;
+/// How long one device may take before another is asked beside it.
+pub const SMALL_FETCH_HEDGE: Duration = Duration::from_secs(2);
+/// How long one device may take in all: what the longest takes at 140 kB/s.
+pub const SMALL_FETCH_TIME_MAX: Duration = Duration::from_secs(60);
+/// Devices to which a connection is kept for small files.
+pub const FILE_HOSTS_MAX: usize = 16;
+/// Longer files that are fetched at once.
+pub const FETCHES_MAX: usize = 8;
 /// How long a device that files are fetched from may send nothing.
 pub const FETCH_SILENCE_MAX: Duration = Duration::from_secs(20);
 /// The longest head of a file that is fetched, in bytes.

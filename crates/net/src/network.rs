@@ -23,7 +23,7 @@ use crate::desk::{AnswersHousehold, Desk};
 use crate::dialing::{Dialing, Teller};
 use crate::endpoint;
 use crate::entrance::Entrance;
-use crate::files::{FetchError, Files, ShareError, SharedFile, WantedFile};
+use crate::files::{FetchError, Files, Purpose, ShareError, SharedFile, WantedFile};
 use crate::household::{self, HOUSEHOLD_ALPN, HouseholdAskError, HouseholdProtocol};
 use crate::limits::{IDLE_SAMPLE_INTERVAL, INCOMING_ANSWERS_MAX};
 use crate::offers::driver::{Driver, Hub, HubParts};
@@ -410,7 +410,25 @@ impl Network {
         path: &'a Path,
         expected: Option<ContentHash>,
     ) -> BoxFuture<'a, Result<SharedFile, ShareError>> {
-        Box::pin(self.inner.files.share(path, expected))
+        Box::pin(self.inner.files.share(path, expected, Purpose::Model))
+    }
+
+    /// The same for a file of a run (a contribution, a checkpoint, a shard), which counts towards a bound of its own:
+    /// [`RUN_FILES_MAX`](crate::limits::RUN_FILES_MAX).
+    ///
+    /// # Errors
+    /// When it cannot be read, is not the `expected` one, or too many are shared.
+    pub fn share_of_run<'a>(
+        &'a self,
+        path: &'a Path,
+        expected: Option<ContentHash>,
+    ) -> BoxFuture<'a, Result<SharedFile, ShareError>> {
+        Box::pin(self.inner.files.share(path, expected, Purpose::Run))
+    }
+
+    /// Serves these files of runs no longer; says how many of them were served.
+    pub fn unshare_of_runs<'a>(&'a self, hashes: &'a [ContentHash]) -> BoxFuture<'a, usize> {
+        Box::pin(self.inner.files.unshare_of_runs(hashes))
     }
 
     /// Serves a file no longer. False when it was not served.
@@ -425,7 +443,9 @@ impl Network {
 
     /// Fetches a whole file of `bytes` bytes into `to`, from the first of the devices `from` that
     /// gives it. What arrives is verified and kept, so that the next device, or the next try,
-    /// goes on where this one ended. `progress` is told how many bytes are there.
+    /// goes on where this one ended; a file of at most
+    /// [`SMALL_FILE_BYTES_MAX`](crate::limits::SMALL_FILE_BYTES_MAX) begins anew instead, and a second device is asked for it
+    /// beside one that takes long. `progress` is told how many bytes are there.
     ///
     /// # Errors
     /// When nobody gave the file, or it cannot be written.

@@ -250,3 +250,26 @@ impl ProtocolHandler for RunProtocol {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_proofs_are_those_of_another_implementation() {
+        let vectors = include_str!("../../../../vectors/notices.json");
+        let vectors: serde_json::Value = serde_json::from_str(vectors).unwrap();
+        let fixed = |value: &serde_json::Value| -> [u8; 32] {
+            let digits = value.as_str().unwrap().strip_prefix("0x").unwrap();
+            let bytes = data_encoding::HEXLOWER.decode(digits.as_bytes()).unwrap();
+            bytes.try_into().unwrap()
+        };
+        let device = |n: usize| DeviceId(fixed(&vectors["keys"][n]["device"]));
+        let network = ContentHash(fixed(&vectors["network"]));
+        assert_eq!(network, crate::Membership::default().topic());
+        let hello = proof(HELLO, network, device(0), device(1));
+        assert_eq!(hello, fixed(&vectors["hello"]));
+        let reply = proof(REPLY, network, device(1), device(0));
+        assert_eq!(reply, fixed(&vectors["reply"]));
+    }
+}

@@ -237,4 +237,104 @@ mod tests {
             "a signature makes no other notice"
         );
     }
+
+    fn read(text: &str) -> serde_json::Value {
+        serde_json::from_str(text).unwrap()
+    }
+
+    fn bytes(value: &serde_json::Value) -> Vec<u8> {
+        let digits = value.as_str().unwrap().strip_prefix("0x").unwrap();
+        data_encoding::HEXLOWER.decode(digits.as_bytes()).unwrap()
+    }
+
+    fn fixed(value: &serde_json::Value) -> [u8; 32] {
+        bytes(value).try_into().unwrap()
+    }
+
+    fn joined(signature: &([u8; 32], [u8; 32])) -> Vec<u8> {
+        [signature.0, signature.1].concat()
+    }
+
+    #[test]
+    fn what_is_signed_and_sent_is_what_another_implementation_signs_and_sends() {
+        let vectors = read(include_str!("../../../../vectors/notices.json"));
+        let keys = vectors["keys"].as_array().unwrap();
+        let key = SecretKey::from_bytes(&fixed(&keys[0]["secret"]));
+        let device = |n: usize| hearth_protocol::offer::DeviceId(fixed(&keys[n]["device"]));
+        assert_eq!(*key.public().as_bytes(), device(0).0);
+        let topic = TopicId(fixed(&vectors["topic"]));
+        assert_eq!(topic.tag(device(0), device(1)).0, fixed(&vectors["tag"]));
+        let at = |of: &str| Timestamp(vectors[of]["at"].as_str().unwrap().parse().unwrap());
+
+        let notice = Notice::signed(&key, topic, at("notice"), bytes(&vectors["notice"]["body"]));
+        assert_eq!(notice.signing_bytes(), bytes(&vectors["notice"]["signed"]));
+        assert_eq!(notice.id().0, fixed(&vectors["notice"]["id"]));
+        assert_eq!(
+            joined(&notice.signature),
+            bytes(&vectors["notice"]["signature"])
+        );
+        let address = crate::PeerAddress {
+            device: device(0),
+            direct: vec!["127.0.0.1:4000".parse().unwrap()],
+            relays: vec!["https://relay.example/".to_owned()],
+        };
+        let place = Place::signed(&key, topic, at("place"), Some(address));
+        let farewell = Place::signed(&key, topic, at("farewell"), None);
+        for (name, place) in [("place", &place), ("farewell", &farewell)] {
+            assert_eq!(
+                place.signing_bytes(),
+                bytes(&vectors[name]["signed"]),
+                "{name}"
+            );
+            assert_eq!(
+                joined(&place.signature),
+                bytes(&vectors[name]["signature"]),
+                "{name}"
+            );
+        }
+        let ids: Vec<_> = [1, 2].iter().map(|n| ContentHash::of(&[*n])).collect();
+        let tag = topic.tag(device(0), device(1));
+        let want = vec![ids[0]];
+        let expected = [
+            ("topics", RunMessage::Topics(vec![tag])),
+            ("no topics", RunMessage::Topics(Vec::new())),
+            ("have", RunMessage::Have { topic, ids }),
+            ("want", RunMessage::Want { topic, ids: want }),
+            ("notice", RunMessage::Notice(notice)),
+            ("place", RunMessage::Place(place)),
+            ("farewell", RunMessage::Place(farewell)),
+        ];
+        let sent = vectors["messages"].as_array().unwrap();
+        assert_eq!(sent.len(), expected.len());
+        for (vector, (name, message)) in sent.iter().zip(&expected) {
+            assert_eq!(vector["name"].as_str(), Some(*name));
+            let wire = bytes(&vector["bytes"]);
+            assert_eq!(encode_run_message(message).unwrap(), wire, "{name}");
+            assert_eq!(
+                decode_run_message(&wire[LENGTH_BYTES..]).as_ref(),
+                Ok(message)
+            );
+        }
+    }
+
+    #[test]
+    fn what_another_implementation_must_refuse_is_refused() {
+        let vectors = read(include_str!("../../../../vectors/notices_bad.json"));
+        for vector in vectors["messages"].as_array().unwrap() {
+            let wire = bytes(&vector["bytes"]);
+            let (length, body) = wire.split_first_chunk().unwrap();
+            let is_whole = run_message_length(*length) == Ok(body.len());
+            let is_read = is_whole && decode_run_message(body).is_ok();
+            assert!(!is_read, "{}", vector["name"]);
+        }
+        for vector in vectors["forged"].as_array().unwrap() {
+            let wire = bytes(&vector["bytes"]);
+            match decode_run_message(&wire[LENGTH_BYTES..]) {
+                Ok(RunMessage::Notice(notice)) => {
+                    assert!(!notice.is_signed(), "{}", vector["name"]);
+                }
+                other => panic!("{}: {other:?}", vector["name"]),
+            }
+        }
+    }
 }

@@ -132,7 +132,7 @@ impl Depot {
         if !to.is_file() {
             self.fetch(name, length, first, to).await?;
         }
-        self.network.share(to, Some(name)).await?;
+        self.network.share_of_run(to, Some(name)).await?;
         Ok(())
     }
 
@@ -155,7 +155,7 @@ impl Depot {
     /// Gives a file that is here to others.
     pub(crate) async fn share(&self, name: ContentHash) -> Result<(), DepotError> {
         let path = self.folder.file(name);
-        self.network.share(&path, Some(name)).await?;
+        self.network.share_of_run(&path, Some(name)).await?;
         Ok(())
     }
 
@@ -166,10 +166,12 @@ impl Depot {
         Ok(name)
     }
 
-    /// Forgets a file that is of no use any more.
-    pub(crate) fn forget(&self, name: ContentHash) {
-        self.network.unshare(name);
-        self.folder.forget(name);
+    /// Forgets files that are of no use any more.
+    pub(crate) async fn forget(&self, names: &[ContentHash]) {
+        self.network.unshare_of_runs(names).await;
+        for name in names {
+            self.folder.forget(*name);
+        }
     }
 
     /// The book of a recorded round.

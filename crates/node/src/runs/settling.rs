@@ -178,7 +178,7 @@ impl Settling {
             let fetched = self.network.fetch_within(data, DATA_BYTES_MAX, &from, &path);
             fetched.await?;
         }
-        self.network.share(&path, Some(data)).await?;
+        self.network.share_of_run(&path, Some(data)).await?;
         let bytes = std::fs::read(&path).map_err(SettlingError::Disk)?;
         let tree = SumTree::from_data(asset, &bytes)?;
         Ok(FinalTree { epoch, tree })
@@ -252,7 +252,7 @@ impl Settling {
             file.persist(&path).map(drop).map_err(|error| error.error)
         };
         written().map_err(SettlingError::Disk)?;
-        self.network.share(&path, Some(name)).await?;
+        self.network.share_of_run(&path, Some(name)).await?;
         let root = tree.root();
         Ok(TreeFacts {
             asset: tree.asset(),

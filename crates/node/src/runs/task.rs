@@ -412,7 +412,7 @@ impl Playing {
                     });
                 }
                 self.books.insert(head.state, (*book).clone());
-                self.forget_old(&book);
+                self.forget_old(&book).await;
                 if head.index >= self.workshop.manifest().rounds.into() {
                     // Nobody trains from it any more: it is what the run was for.
                     self.prepare(head.state);
@@ -423,7 +423,7 @@ impl Playing {
     }
 
     /// Lets go of states and contributions that no replay needs any more.
-    fn forget_old(&mut self, book: &Book) {
+    async fn forget_old(&mut self, book: &Book) {
         let first = self.validating.terms.state;
         if book.parent != first && !book.members.is_empty() {
             self.stale.push_back((book.index, ContentHash(book.parent.0)));
@@ -434,12 +434,14 @@ impl Playing {
             self.stale.extend(files.map(|file| (book.index, file)));
         }
         let oldest = book.index.saturating_sub(AUDIT_ROUNDS_MAX + 1);
+        let mut old = Vec::new();
         while let Some((index, name)) = self.stale.front().copied()
             && index < oldest
         {
             self.stale.pop_front();
-            self.depot.forget(name);
+            old.push(name);
         }
+        self.depot.forget(&old).await;
         self.books.retain(|_, book| book.index >= oldest);
     }
 
@@ -477,7 +479,7 @@ impl Playing {
             && let Some(old) = self.candidates.pop_front()
             && !self.books.values().any(|book| *book == old)
         {
-            self.depot.forget(old.name());
+            self.depot.forget(&[old.name()]).await;
         }
     }
 
