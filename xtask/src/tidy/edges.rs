@@ -75,6 +75,15 @@ const EDGES: &[(&str, &[&str])] = &[
     ("hearth-sim", &["hearth-protocol"]),
     ("hearth-training", &[]),
     (
+        "hearth-workshop",
+        &[
+            "hearth-aggregation",
+            "hearth-datasets",
+            "hearth-protocol",
+            "hearth-training",
+        ],
+    ),
+    (
         "hearth-cli",
         &[
             "hearth-node",
