@@ -139,7 +139,7 @@ impl Admitted<'_> {
             Stored::Bytes(bytes) => room.extend_from_slice(&bytes[range]),
             Stored::File(path) => {
                 room.resize(range.len(), 0);
-                let read = || {
+                let mut read = || {
                     let mut file = File::open(path)?;
                     file.seek(SeekFrom::Start(range.start as u64))?;
                     file.read_exact(room)

@@ -305,7 +305,7 @@ fn check_base(settings: &Settings, base: Option<Base>) -> Result<Option<Weights>
 
 /// Finds the run's datasets, in the manifest's order.
 fn sources(settings: &Settings, folders: &[PathBuf]) -> Result<Vec<Source>, OpenError> {
-    let open = |path: &PathBuf| {
+    let open = |path: &PathBuf| -> Result<(PathBuf, Folder), OpenError> {
         let folder = Folder::open(path).map_err(|source| OpenError::Folder {
             path: path.clone(),
             source,
