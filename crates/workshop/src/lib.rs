@@ -22,6 +22,8 @@ mod reading;
 mod replay;
 mod settings;
 mod train;
+#[cfg(test)]
+mod vectors;
 mod workshop;
 
 pub use aggregate::{Admitted, AggregateError, Stored};

@@ -28,7 +28,7 @@ pub enum ReadingError {
         dataset: Hash32,
         /// Why.
         #[source]
-        source: FolderError,
+        source: Box<FolderError>,
     },
     /// Windows that cannot be drawn.
     #[error("the windows of the round cannot be drawn")]
@@ -101,7 +101,10 @@ pub(crate) fn tokens(
     for of_one in order.chunk_by(|(a, _), (b, _)| a.dataset == b.dataset) {
         let source = &sources[of_one[0].0.dataset];
         let dataset = source.training.dataset;
-        let failed = |source| ReadingError::Folder { dataset, source };
+        let failed = |source| ReadingError::Folder {
+            dataset,
+            source: Box::new(source),
+        };
         let mut folder = Folder::open_as(&source.root, dataset).map_err(failed)?;
         for (place, at) in of_one {
             let window = folder.window(part, window_tokens, place.window);

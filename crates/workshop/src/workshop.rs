@@ -47,7 +47,7 @@ pub enum OpenError {
         /// What it may take.
         given_bytes: u64,
         /// What for.
-        memory: RunMemory,
+        memory: Box<RunMemory>,
     },
     /// A folder that is not a dataset's.
     #[error("{} is not the folder of a dataset", .path.display())]
@@ -56,7 +56,7 @@ pub enum OpenError {
         path: PathBuf,
         /// Why.
         #[source]
-        source: FolderError,
+        source: Box<FolderError>,
     },
     /// No folder has a dataset of the run.
     #[error("dataset {0} of the run is in none of the folders")]
@@ -133,7 +133,7 @@ impl Workshop {
             return Err(OpenError::Memory {
                 needed_bytes: memory.total_bytes(),
                 given_bytes: limits.memory_bytes,
-                memory,
+                memory: Box::new(memory),
             });
         }
         let sources = sources(&settings, folders)?;
@@ -305,12 +305,12 @@ fn check_base(settings: &Settings, base: Option<Base>) -> Result<Option<Weights>
 
 /// Finds the run's datasets, in the manifest's order.
 fn sources(settings: &Settings, folders: &[PathBuf]) -> Result<Vec<Source>, OpenError> {
-    let open = |path: &PathBuf| {
+    let open = |path: &PathBuf| -> Result<(PathBuf, Folder), OpenError> {
         let folder = Folder::open(path).map_err(|source| OpenError::Folder {
             path: path.clone(),
-            source,
+            source: Box::new(source),
         })?;
-        Ok::<_, OpenError>((path.clone(), folder))
+        Ok((path.clone(), folder))
     };
     let folders = folders.iter().map(open).collect::<Result<Vec<_>, _>>()?;
     let datasets = settings.manifest.datasets.iter().enumerate();
