@@ -1,6 +1,8 @@
 //! What a validator makes of a proposal: it signs what it would have made alike.
 
 use super::super::Head;
+use std::collections::btree_map::Entry;
+
 use super::super::board::{Check, Judgment};
 use super::super::book::{Book, Member};
 use super::super::committee::RunCommittee;
@@ -23,8 +25,8 @@ impl Validator {
                 continue;
             };
             let contribution = work.contribution;
-            if !self.board.checks.contains_key(&contribution) {
-                self.board.checks.insert(contribution, Check::Asked);
+            if let Entry::Vacant(check) = self.board.checks.entry(contribution) {
+                check.insert(Check::Asked);
                 effects.push(ValidatorEffect::Check {
                     trainer: *trainer,
                     contribution,
