@@ -9,6 +9,7 @@ use hearth_protocol::content::ContentHash;
 use hearth_protocol::household::{HouseholdAsk, HouseholdReply};
 use hearth_protocol::offer::{DeviceId, Offer, SignedOffer};
 use iroh::{Endpoint, EndpointAddr};
+use iroh_blobs::BlobsProtocol;
 use iroh_gossip::net::{GOSSIP_ALPN, Gossip};
 use thiserror::Error;
 use tokio::sync::{broadcast, mpsc, watch};
@@ -23,7 +24,7 @@ use crate::desk::{AnswersHousehold, Desk};
 use crate::dialing::{Dialing, Teller};
 use crate::endpoint;
 use crate::entrance::Entrance;
-use crate::files::{FetchError, Files, Purpose, ShareError, SharedFile, WantedFile};
+use crate::files::{Doorkeeper, FetchError, Files, Purpose, ShareError, SharedFile, WantedFile};
 use crate::household::{self, HOUSEHOLD_ALPN, HouseholdAskError, HouseholdProtocol};
 use crate::limits::{IDLE_SAMPLE_INTERVAL, INCOMING_ANSWERS_MAX};
 use crate::offers::driver::{Driver, Hub, HubParts};
@@ -117,13 +118,7 @@ impl Network {
 
     async fn opened(options: NetworkOptions) -> Result<(Self, IncomingAnswers), OpenError> {
         let book = remembered(&options)?;
-        let folder = &options.blobs_folder;
-        let (files, blobs, doorkeeper) = Files::open(folder, options.upload_bytes_per_s)
-            .await
-            .map_err(|reason| OpenError::Files {
-                folder: folder.clone(),
-                reason,
-            })?;
+        let (files, blobs, doorkeeper) = files(&options).await?;
         let desk = Desk::default();
         let admission = Admission::new(desk.clone());
         let dialing = Arc::new(Dialing::new(options.reach, &options.relays));
@@ -548,6 +543,16 @@ fn gossip(endpoint: &Endpoint) -> Gossip {
     Gossip::builder()
         .max_message_size(ANNOUNCEMENT_BYTES_MAX + GOSSIP_OVERHEAD_BYTES)
         .spawn(endpoint.clone())
+}
+
+/// Opens the store of files.
+async fn files(options: &NetworkOptions) -> Result<(Files, BlobsProtocol, Doorkeeper), OpenError> {
+    let folder = &options.blobs_folder;
+    let opened = Files::open(folder, options.upload_bytes_per_s).await;
+    opened.map_err(|reason| OpenError::Files {
+        folder: folder.clone(),
+        reason,
+    })
 }
 
 /// The peers of the last time.
