@@ -18,7 +18,7 @@ use crate::advice::Advice;
 use crate::home::Config;
 
 pub use deploy::{DeployError, deploy};
-pub use signer::{Declaration, LedgerSigner, SignError, RegistrationKeys, registration_call};
+pub use signer::{Declaration, LedgerSigner, RegistrationKeys, SignError, registration_call};
 
 /// Why there is no ledger to use.
 #[derive(Debug, Error)]

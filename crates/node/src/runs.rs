@@ -198,7 +198,10 @@ impl Drop for Going {
 impl PaidRuns for Inner {
     fn paid_runs(&self) -> Vec<PaidRun> {
         let going = self.locked();
-        going.values().filter_map(|going| going.books.paid()).collect()
+        going
+            .values()
+            .filter_map(|going| going.books.paid())
+            .collect()
     }
 }
 
@@ -217,8 +220,7 @@ impl Runs {
     pub(crate) fn open(parts: RunParts, folder: PathBuf) -> Result<Self, RunFolderError> {
         for part in ["runs", "datasets", "rewards"] {
             let path = folder.join(part);
-            std::fs::create_dir_all(&path)
-                .map_err(|source| RunFolderError::Io { path, source })?;
+            std::fs::create_dir_all(&path).map_err(|source| RunFolderError::Io { path, source })?;
         }
         let all = RunFolder::all(&folder.join("runs"))?;
         let runs = Self(Arc::new(Inner {
@@ -471,7 +473,11 @@ impl Runs {
         let outcome = {
             let going = self.0.locked();
             let going = going.get(&run).ok_or(RunsError::Unknown(asked.run))?;
-            let state = going.shown.rounds().last().and_then(|last| last.state.parse().ok());
+            let state = going
+                .shown
+                .rounds()
+                .last()
+                .and_then(|last| last.state.parse().ok());
             Outcome {
                 folder: going.folder.clone(),
                 paid: going.books.paid().ok_or(OutcomeError::NoState)?,
@@ -481,9 +487,8 @@ impl Runs {
                 epoch_s: parts.ledger.clock().epoch_s(),
             }
         };
-        let written = tokio::task::spawn_blocking(move || {
-            outcome.write(Path::new(&asked.folder), precision)
-        });
+        let written =
+            tokio::task::spawn_blocking(move || outcome.write(Path::new(&asked.folder), precision));
         Ok(written.await.map_err(|_| RunsError::Broken)??)
     }
 }

@@ -1,9 +1,7 @@
 //! What to write into a run's manifest: method, steps, compression and outer rate, from the model and the links
 //! (spec: 13 aggregation).
 
-use hearth_aggregation::{
-    Devices, ModelTensor, Plan, PlanError, PlanRequest, TensorRole,
-};
+use hearth_aggregation::{Devices, ModelTensor, Plan, PlanError, PlanRequest, TensorRole};
 use hearth_protocol::run::manifest::ModelShape;
 use hearth_training::{ArchitectureError, Layout, Role};
 use thiserror::Error;

@@ -100,7 +100,7 @@ impl Ledger {
         };
         let found = self.ask(self.addresses.devices, &call).await?;
         Ok(
-            (found.household != Address::ZERO).then(|| RegisteredDevice {
+            (found.household != Address::ZERO).then_some(RegisteredDevice {
                 device: DeviceId(found.endpointKey.0),
                 household: found.household,
                 is_retired: found.isRetired,

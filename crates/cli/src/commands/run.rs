@@ -193,18 +193,31 @@ async fn detail(client: &Client, run: &str) -> Result<RunDetail, Failure> {
 async fn create(global: &Global, arguments: CreateArguments) -> Result<(), Failure> {
     let unreadable = |error: std::io::Error| {
         let message = format!("{} cannot be read: {error}", arguments.file.display());
-        Failure::new("not_readable", message, "Name the file of a run that you may read")
+        Failure::new(
+            "not_readable",
+            message,
+            "Name the file of a run that you may read",
+        )
     };
-    let length = std::fs::metadata(&arguments.file).map_err(unreadable)?.len();
+    let length = std::fs::metadata(&arguments.file)
+        .map_err(unreadable)?
+        .len();
     if length > RECIPE_BYTES_MAX {
         let message = format!("{} is too long for a run's file", arguments.file.display());
-        return Err(Failure::new("bad_run_file", message, "Name the file of a run"));
+        return Err(Failure::new(
+            "bad_run_file",
+            message,
+            "Name the file of a run",
+        ));
     }
     let text = std::fs::read_to_string(&arguments.file).map_err(unreadable)?;
     let planned = Recipe::read(&text)?.plan(&arguments.data)?;
-    let manifest = String::from_utf8_lossy(&planned.manifest.to_bytes().map_err(|error| {
-        hearth_node::runs::recipe::RecipeError::from(error)
-    })?)
+    let manifest = String::from_utf8_lossy(
+        &planned
+            .manifest
+            .to_bytes()
+            .map_err(|error| hearth_node::runs::recipe::RecipeError::from(error))?,
+    )
     .into_owned();
     let plan = Planned {
         name: planned.manifest.name.clone(),
@@ -255,7 +268,9 @@ async fn watch(global: &Global, run: &str) -> Result<(), Failure> {
         let state = &now.run.state;
         bar.set_position(state.rounds_done);
         let step = state.step.zip(state.steps);
-        let step = step.map_or_else(String::new, |(step, steps)| format!(" (step {step}/{steps})"));
+        let step = step.map_or_else(String::new, |(step, steps)| {
+            format!(" (step {step}/{steps})")
+        });
         bar.set_message(format!("{}{step}", state.doing));
         if rounds > 0 && state.rounds_done >= rounds {
             break;
@@ -347,7 +362,12 @@ impl Show for RunView {
     fn show(&self, page: &mut Page) {
         let mut pairs = vec![
             ("run", self.run.clone()),
-            ("name", self.name.clone().unwrap_or_else(|| "not known yet".to_owned())),
+            (
+                "name",
+                self.name
+                    .clone()
+                    .unwrap_or_else(|| "not known yet".to_owned()),
+            ),
             ("this device", part(self).to_owned()),
             ("rounds", progress(self)),
             ("now", self.state.doing.clone()),
@@ -440,7 +460,10 @@ impl Show for RunDetail {
         for round in &self.recorded[last..] {
             round.show(page);
         }
-        page.line(&format!("Others take part with: hearth run join {}", self.run.ticket));
+        page.line(&format!(
+            "Others take part with: hearth run join {}",
+            self.run.ticket
+        ));
     }
 }
 
@@ -460,7 +483,13 @@ fn plot(rounds: &[RoundView]) -> Vec<String> {
     let lines = (0..PLOT_LINES).map(|line| {
         let label = most - height * line as f32 / (PLOT_LINES - 1) as f32;
         let marks: String = (0..columns)
-            .map(|column| if line_of(at(column)) == line { '•' } else { ' ' })
+            .map(|column| {
+                if line_of(at(column)) == line {
+                    '•'
+                } else {
+                    ' '
+                }
+            })
             .collect();
         format!("{label:>7.3} │{marks}").trim_end().to_owned()
     });

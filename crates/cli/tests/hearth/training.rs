@@ -60,7 +60,9 @@ fn dataset(home: &Home) -> PathBuf {
     for verse in 0..900 {
         let [who, what, place] = [verse % 7, verse % 11, verse % 5].map(|n: usize| n);
         let names = ["ann", "ben", "cat", "dan", "eve", "fay", "gus"];
-        let things = ["a", "the", "one", "his", "her", "our", "no", "this", "that", "my", "your"];
+        let things = [
+            "a", "the", "one", "his", "her", "our", "no", "this", "that", "my", "your",
+        ];
         let places = ["hill", "sea", "wood", "town", "barn"];
         let _ = writeln!(
             verses,
@@ -72,8 +74,18 @@ fn dataset(home: &Home) -> PathBuf {
     let folder = home.path().join("verses");
     let (text, out) = (text.display().to_string(), folder.display().to_string());
     home.run(&[
-        "data", "import", &text, "--name", "verses", "--license", "CC0-1.0", "--vocabulary",
-        "300", "--out", &out, "--json",
+        "data",
+        "import",
+        &text,
+        "--name",
+        "verses",
+        "--license",
+        "CC0-1.0",
+        "--vocabulary",
+        "300",
+        "--out",
+        &out,
+        "--json",
     ])
     .json();
     folder
@@ -99,7 +111,9 @@ fn shown(home: &Home, run: &str) -> Value {
 fn ember(list: &Value) -> u128 {
     let amounts = list.as_array().unwrap().iter();
     let mut embers = amounts.filter(|amount| amount["symbol"] == "EMBER");
-    embers.next().map_or(0, |amount| amount["units"].as_str().unwrap().parse().unwrap())
+    embers.next().map_or(0, |amount| {
+        amount["units"].as_str().unwrap().parse().unwrap()
+    })
 }
 
 #[test]
@@ -120,7 +134,14 @@ fn households_train_a_model_and_claim_what_they_earned() {
     let (recipe, data) = (recipe.display().to_string(), data.display().to_string());
     let made = until("a run", || {
         let made = tower.run(&[
-            "run", "create", &recipe, "--data", &data, "--validate", "--no-train", "--json",
+            "run",
+            "create",
+            &recipe,
+            "--data",
+            &data,
+            "--validate",
+            "--no-train",
+            "--json",
         ]);
         // The ledger is found a moment after the node is up.
         let made: Value = serde_json::from_str(&made.stdout).ok()?;
@@ -141,9 +162,15 @@ fn households_train_a_model_and_claim_what_they_earned() {
         (detail["state"]["rounds_done"].as_u64()? >= ROUNDS).then_some(detail)
     });
     let rounds = detail["recorded"].as_array().unwrap();
-    let losses: Vec<f64> = rounds.iter().map(|round| round["loss"].as_f64().unwrap()).collect();
+    let losses: Vec<f64> = rounds
+        .iter()
+        .map(|round| round["loss"].as_f64().unwrap())
+        .collect();
     let last = usize::try_from(ROUNDS).unwrap() - 1;
-    assert!(losses[last] < losses[0] * 0.95, "nothing was learned: {losses:?}");
+    assert!(
+        losses[last] < losses[0] * 0.95,
+        "nothing was learned: {losses:?}"
+    );
     // What was trained is the same on both, and both took part in every round.
     let other = until("the rounds on the other", || {
         let other = shown(&phone, &run);
@@ -163,5 +190,8 @@ fn households_train_a_model_and_claim_what_they_earned() {
     assert!(ember(&claimed["claimed"]) >= earned);
     let rewards = laptop.run(&["rewards", "--json"]).json();
     assert_eq!(ember(&rewards["claimed"]), ember(&claimed["claimed"]));
-    assert_eq!(laptop.run(&["run", "show", "zz", "--json"]).error_code(1), "no_run");
+    assert_eq!(
+        laptop.run(&["run", "show", "zz", "--json"]).error_code(1),
+        "no_run"
+    );
 }

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
-use llama_cpp_2::model::{LlamaLoraAdapter, LlamaModel};
 use llama_cpp_2::model::params::LlamaModelParams;
+use llama_cpp_2::model::{LlamaLoraAdapter, LlamaModel};
 use thiserror::Error;
 
 use crate::backend::{self, OpenError};

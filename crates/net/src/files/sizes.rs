@@ -42,7 +42,12 @@ async fn size(
 ) -> Result<u64, ProviderError> {
     let address = hub.locate(provider.clone());
     let address = address.ok_or(ConnectError::NoDevice(provider.device))?;
-    let connecting = connect(&hub.endpoint, address, iroh_blobs::ALPN, KEEP_ALIVE_INTERVAL);
+    let connecting = connect(
+        &hub.endpoint,
+        address,
+        iroh_blobs::ALPN,
+        KEEP_ALIVE_INTERVAL,
+    );
     let connection = connecting.await?;
     let hash = hash_of(wanted.hash);
     let sized = timeout(FETCH_SILENCE_MAX, get_verified_size(&connection, &hash)).await;

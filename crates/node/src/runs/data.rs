@@ -8,9 +8,7 @@ use std::path::{Path, PathBuf};
 
 use hearth_datasets::folder::{Folder, FolderError, MANIFEST_FILE};
 use hearth_datasets::hash::{FileSeal, Hash32};
-use hearth_datasets::manifest::{
-    MANIFEST_BYTES_MAX, Manifest, TOKENIZER_FILE, shard_path,
-};
+use hearth_datasets::manifest::{MANIFEST_BYTES_MAX, Manifest, TOKENIZER_FILE, shard_path};
 use hearth_protocol::content::ContentHash;
 use thiserror::Error;
 
@@ -54,7 +52,11 @@ fn failed(path: &Path) -> impl Fn(io::Error) -> DataError {
 
 /// The files of a dataset beside its manifest, where they stand in its folder.
 fn files(manifest: &Manifest) -> impl Iterator<Item = (String, FileSeal)> {
-    let shards = manifest.training.shards.iter().chain(&manifest.held_out.shards);
+    let shards = manifest
+        .training
+        .shards
+        .iter()
+        .chain(&manifest.held_out.shards);
     let shards = shards.map(|seal| (shard_path(&seal.blake3), *seal));
     std::iter::once((TOKENIZER_FILE.to_owned(), manifest.tokenizer)).chain(shards)
 }
@@ -71,7 +73,14 @@ pub(crate) async fn dataset(
     }
     let found = Folder::open_as(&folder, Hash32(id.0))?;
     let manifest = folder.join(MANIFEST_FILE);
-    depot.get_to(id, Length::AtMost(MANIFEST_BYTES_MAX as u64), None, &manifest).await?;
+    depot
+        .get_to(
+            id,
+            Length::AtMost(MANIFEST_BYTES_MAX as u64),
+            None,
+            &manifest,
+        )
+        .await?;
     for (path, seal) in files(found.manifest()) {
         let length = Length::Exactly(seal.bytes);
         let name = ContentHash(seal.blake3.0);

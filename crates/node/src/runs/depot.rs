@@ -13,8 +13,8 @@ use hearth_protocol::content::ContentHash;
 use hearth_protocol::offer::DeviceId;
 use hearth_protocol::run::book::{BOOK_BYTES_MAX, Book, BookError, Member};
 use hearth_workshop::{
-    Admitted, AggregateError, Checkpoint, CheckpointError, OpenError, Stored, TrainError, TrainerId,
-    Workshop,
+    Admitted, AggregateError, Checkpoint, CheckpointError, OpenError, Stored, TrainError,
+    TrainerId, Workshop,
 };
 use thiserror::Error;
 use tokio::sync::Mutex;

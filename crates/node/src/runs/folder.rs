@@ -29,17 +29,17 @@ const FILES: &str = "files";
 /// What a device does in a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct RunPart {
+pub(crate) struct RunPart {
     /// It trains.
-    pub trains: bool,
+    pub(crate) trains: bool,
     /// It validates, when it is drawn.
-    pub validates: bool,
+    pub(crate) validates: bool,
 }
 
 /// Why a run's folder cannot be used.
 #[derive(Debug, Error)]
 #[non_exhaustive]
-pub enum RunFolderError {
+pub(crate) enum RunFolderError {
     /// The system.
     #[error("{} cannot be used", path.display())]
     Io {
@@ -100,20 +100,26 @@ impl Advice for RunFolderError {
                 "Check that the data folder is yours and that the disk has room".to_owned()
             }
             Self::Damaged { .. } | Self::OtherFile { .. } | Self::OtherManifest { .. } => {
-                "Remove the file, or leave the run with `hearth run leave` and join it again".to_owned()
+                "Remove the file, or leave the run with `hearth run leave` and join it again"
+                    .to_owned()
             }
             Self::Ticket(_) => {
-                "Copy the whole ticket that `hearth run create` or `hearth run show` printed".to_owned()
+                "Copy the whole ticket that `hearth run create` or `hearth run show` printed"
+                    .to_owned()
             }
-            Self::Manifest(_) => "Ask whoever made the run for one that this version reads".to_owned(),
-            Self::NoRun(_) => "See `hearth run list`, or join with `hearth run join TICKET`".to_owned(),
+            Self::Manifest(_) => {
+                "Ask whoever made the run for one that this version reads".to_owned()
+            }
+            Self::NoRun(_) => {
+                "See `hearth run list`, or join with `hearth run join TICKET`".to_owned()
+            }
         }
     }
 }
 
 /// A run's folder.
 #[derive(Debug, Clone)]
-pub struct RunFolder {
+pub(crate) struct RunFolder {
     root: PathBuf,
     run: B256,
 }
@@ -123,7 +129,11 @@ impl RunFolder {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn create(runs: &Path, ticket: &RunTicket, part: RunPart) -> Result<Self, RunFolderError> {
+    pub(crate) fn create(
+        runs: &Path,
+        ticket: &RunTicket,
+        part: RunPart,
+    ) -> Result<Self, RunFolderError> {
         let run = ticket.terms.run();
         let folder = Self {
             root: runs.join(alloy_primitives::hex::encode(run)),
@@ -140,7 +150,7 @@ impl RunFolder {
     ///
     /// # Errors
     /// [`RunFolderError::NoRun`] where there is none.
-    pub fn open(runs: &Path, run: B256) -> Result<Self, RunFolderError> {
+    pub(crate) fn open(runs: &Path, run: B256) -> Result<Self, RunFolderError> {
         let root = runs.join(alloy_primitives::hex::encode(run));
         match root.join(PART).is_file() {
             true => Ok(Self { root, run }),
@@ -152,7 +162,7 @@ impl RunFolder {
     ///
     /// # Errors
     /// When it cannot be read.
-    pub fn all(runs: &Path) -> Result<Vec<Self>, RunFolderError> {
+    pub(crate) fn all(runs: &Path) -> Result<Vec<Self>, RunFolderError> {
         let entries = match fs::read_dir(runs) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -171,7 +181,7 @@ impl RunFolder {
     }
 
     /// The run.
-    pub fn run(&self) -> B256 {
+    pub(crate) fn run(&self) -> B256 {
         self.run
     }
 
@@ -179,7 +189,7 @@ impl RunFolder {
     ///
     /// # Errors
     /// When it cannot be read.
-    pub fn ticket(&self) -> Result<RunTicket, RunFolderError> {
+    pub(crate) fn ticket(&self) -> Result<RunTicket, RunFolderError> {
         let path = self.root.join(TICKET);
         let text = self.small(&path)?.unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
@@ -190,7 +200,7 @@ impl RunFolder {
     ///
     /// # Errors
     /// When it cannot be read.
-    pub fn part(&self) -> Result<RunPart, RunFolderError> {
+    pub(crate) fn part(&self) -> Result<RunPart, RunFolderError> {
         let part = self.json(&self.root.join(PART))?;
         part.ok_or(RunFolderError::NoRun(self.run))
     }
@@ -199,7 +209,7 @@ impl RunFolder {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn set_part(&self, part: RunPart) -> Result<(), RunFolderError> {
+    pub(crate) fn set_part(&self, part: RunPart) -> Result<(), RunFolderError> {
         self.write_json(&self.root.join(PART), &part)
     }
 
@@ -207,7 +217,7 @@ impl RunFolder {
     ///
     /// # Errors
     /// When it cannot be removed.
-    pub fn leave(&self) -> Result<(), RunFolderError> {
+    pub(crate) fn leave(&self) -> Result<(), RunFolderError> {
         let path = self.root.join(PART);
         fs::remove_file(&path).map_err(failed(&path))
     }
@@ -216,7 +226,7 @@ impl RunFolder {
     ///
     /// # Errors
     /// When it cannot be read, or is not the run's.
-    pub fn manifest(&self) -> Result<Option<RunManifest>, RunFolderError> {
+    pub(crate) fn manifest(&self) -> Result<Option<RunManifest>, RunFolderError> {
         let path = self.manifest_path();
         let Some(bytes) = self.read(&path, RUN_MANIFEST_BYTES_MAX as u64)? else {
             return Ok(None);
@@ -229,7 +239,7 @@ impl RunFolder {
     }
 
     /// Where the manifest is.
-    pub fn manifest_path(&self) -> PathBuf {
+    pub(crate) fn manifest_path(&self) -> PathBuf {
         self.root.join(MANIFEST)
     }
 
@@ -237,7 +247,7 @@ impl RunFolder {
     ///
     /// # Errors
     /// When it is not the run's, or cannot be written.
-    pub fn keep_manifest(&self, bytes: &[u8]) -> Result<(), RunFolderError> {
+    pub(crate) fn keep_manifest(&self, bytes: &[u8]) -> Result<(), RunFolderError> {
         let (found, wanted) = (ContentHash::of(bytes), self.ticket()?.terms.manifest);
         if found != wanted {
             return Err(RunFolderError::OtherManifest { found, wanted });
@@ -249,7 +259,7 @@ impl RunFolder {
     ///
     /// # Errors
     /// When it cannot be read.
-    pub fn committed(&self) -> Result<Option<Committed>, RunFolderError> {
+    pub(crate) fn committed(&self) -> Result<Option<Committed>, RunFolderError> {
         self.json(&self.root.join(COMMITTED))
     }
 
@@ -257,17 +267,17 @@ impl RunFolder {
     ///
     /// # Errors
     /// When it cannot be written; then it must not be said.
-    pub fn keep_committed(&self, committed: &Committed) -> Result<(), RunFolderError> {
+    pub(crate) fn keep_committed(&self, committed: &Committed) -> Result<(), RunFolderError> {
         self.write_json(&self.root.join(COMMITTED), committed)
     }
 
     /// Where a file is, or would be.
-    pub fn file(&self, name: ContentHash) -> PathBuf {
+    pub(crate) fn file(&self, name: ContentHash) -> PathBuf {
         self.root.join(FILES).join(name.to_string())
     }
 
     /// Whether a file is here.
-    pub fn has(&self, name: ContentHash) -> bool {
+    pub(crate) fn has(&self, name: ContentHash) -> bool {
         self.file(name).is_file()
     }
 
@@ -275,7 +285,7 @@ impl RunFolder {
     ///
     /// # Errors
     /// When they cannot be written.
-    pub fn keep(&self, bytes: &[u8]) -> Result<ContentHash, RunFolderError> {
+    pub(crate) fn keep(&self, bytes: &[u8]) -> Result<ContentHash, RunFolderError> {
         let name = ContentHash::of(bytes);
         if !self.has(name) {
             self.write(&self.file(name), bytes)?;
@@ -287,7 +297,7 @@ impl RunFolder {
     ///
     /// # Errors
     /// When it cannot be read, or is not what its name says.
-    pub fn bytes(
+    pub(crate) fn bytes(
         &self,
         name: ContentHash,
         bytes_max: u64,
@@ -306,9 +316,11 @@ impl RunFolder {
     ///
     /// # Errors
     /// When it cannot be made.
-    pub fn aside(&self) -> Result<Aside, RunFolderError> {
+    pub(crate) fn aside(&self) -> Result<Aside, RunFolderError> {
         let folder = self.root.join(FILES);
-        let file = tempfile::Builder::new().prefix("making-").tempfile_in(&folder);
+        let file = tempfile::Builder::new()
+            .prefix("making-")
+            .tempfile_in(&folder);
         Ok(Aside {
             file: file.map_err(failed(&folder))?,
         })
@@ -318,7 +330,7 @@ impl RunFolder {
     ///
     /// # Errors
     /// When it cannot be moved.
-    pub fn put(&self, aside: Aside, name: ContentHash) -> Result<(), RunFolderError> {
+    pub(crate) fn put(&self, aside: Aside, name: ContentHash) -> Result<(), RunFolderError> {
         let path = self.file(name);
         let file = aside.file;
         file.as_file().sync_all().map_err(failed(&path))?;
@@ -327,7 +339,7 @@ impl RunFolder {
     }
 
     /// Removes a file that is of no use any more.
-    pub fn forget(&self, name: ContentHash) {
+    pub(crate) fn forget(&self, name: ContentHash) {
         // What cannot be removed now is in nobody's way.
         drop(fs::remove_file(self.file(name)));
     }
@@ -381,7 +393,7 @@ impl RunFolder {
 
 /// A file that is being written.
 #[derive(Debug)]
-pub struct Aside {
+pub(crate) struct Aside {
     file: tempfile::NamedTempFile,
 }
 

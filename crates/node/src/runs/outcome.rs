@@ -19,7 +19,7 @@ use hearth_outcome::transformers::{FolderWriteError, write_folder};
 use hearth_outcome::{Label, TrainedModel, Vocabulary, VocabularyError, seal_file};
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::run::pay::{self, Credit, PaidRun, PayState};
-use hearth_workshop::{CheckpointError, Limits, MeasureError, OpenError, Workshop};
+use hearth_workshop::{CheckpointError, Limits, MeasureError, Measured, OpenError, Workshop};
 use thiserror::Error;
 
 use super::folder::{RunFolder, RunFolderError};
@@ -130,7 +130,11 @@ impl Outcome {
     ///
     /// # Errors
     /// When the weights are not here, or files cannot be written.
-    pub(crate) fn write(&self, out: &Path, precision: Precision) -> Result<RunExported, OutcomeError> {
+    pub(crate) fn write(
+        &self,
+        out: &Path,
+        precision: Precision,
+    ) -> Result<RunExported, OutcomeError> {
         if out.exists() {
             return Err(OutcomeError::Exists(out.to_owned()));
         }
@@ -147,11 +151,9 @@ impl Outcome {
         let path = self.folder.file(ContentHash(self.state.0));
         let file = File::open(&path).map_err(|_| OutcomeError::NoState)?;
         let checkpoint = workshop.read_checkpoint(&mut BufReader::new(file))?;
-        let measured =
-            workshop.held_out_loss(&checkpoint, &mut |_| ControlFlow::Continue(()))?;
+        let measured = workshop.held_out_loss(&checkpoint, &mut |_| ControlFlow::Continue(()))?;
         let data = folders.first().ok_or(OutcomeError::NoState)?;
         let tokenizer = Folder::open(data)?.tokenizer()?;
-        let vocabulary = Vocabulary::of(&tokenizer)?;
         let label = Label {
             name: manifest.name.clone(),
             description: Some(manifest.description.clone()).filter(|text| !text.is_empty()),
@@ -160,30 +162,45 @@ impl Outcome {
         let model = TrainedModel {
             layout: workshop.model(),
             weights: checkpoint.trained(),
-            vocabulary: &vocabulary,
+            vocabulary: &Vocabulary::of(&tokenizer)?,
             label: &label,
         };
         std::fs::create_dir_all(out).map_err(failed(out))?;
         let mut names = write_folder(&model, Some(tokenizer.json()), out)?;
         self.write_gguf(&model, precision, out)?;
         names.push(GGUF_FILE);
-        names.sort_unstable();
+        let stated = self.stated(&workshop, label, sealed(out, names)?, &measured)?;
+        let bytes = stated.to_bytes()?;
+        let path = out.join(MANIFEST_FILE);
+        std::fs::write(&path, &bytes).map_err(failed(&path))?;
+        Ok(RunExported {
+            run: hex::encode(self.folder.run()),
+            folder: out.display().to_string(),
+            gguf: out.join(GGUF_FILE).display().to_string(),
+            model: ModelManifest::id(&bytes).to_string(),
+            name: stated.label.name,
+            rounds: stated.run.map_or(0, |run| run.last_round + 1),
+            held_out_loss: measured.loss,
+        })
+    }
+
+    /// What the model's manifest says.
+    fn stated(
+        &self,
+        workshop: &Workshop,
+        label: Label,
+        files: Vec<ModelFile>,
+        measured: &Measured,
+    ) -> Result<ModelManifest, OutcomeError> {
+        let manifest = workshop.manifest();
         let last = self.paid.rounds.last().ok_or(OutcomeError::NoState)?;
-        let mut files = Vec::new();
-        for name in names {
-            let path = out.join(name);
-            files.push(ModelFile {
-                path: name.to_owned(),
-                seal: seal_file(&path).map_err(failed(&path))?,
-            });
-        }
-        let step_tokens =
-            u64::from(manifest.inner.windows) * u64::from(manifest.inner.window_tokens);
+        let inner = &manifest.inner;
+        let step_tokens = u64::from(inner.windows) * u64::from(inner.window_tokens);
         let (trainers, validators) = self.holders(&manifest.shares, step_tokens)?;
         let mut datasets: Vec<_> = manifest.datasets.iter().map(|d| Hash32(d.id.0)).collect();
         datasets.sort_unstable_by_key(|id| id.0);
-        let stated = ModelManifest {
-            label: label.clone(),
+        Ok(ModelManifest {
+            label,
             architecture: *workshop.model().architecture(),
             adapter: None,
             files,
@@ -196,7 +213,7 @@ impl Outcome {
                 state: Hash32(self.state.0),
             }),
             evaluations: vec![Evaluation {
-                suite: *datasets.first().unwrap_or(&Hash32([0; 32])),
+                suite: *datasets.first().ok_or(OutcomeError::NoState)?,
                 measure: "held-out loss".to_owned(),
                 value: decimal(measured.loss)?,
                 items: measured.windows.into(),
@@ -206,18 +223,6 @@ impl Outcome {
             trainers,
             validators,
             funders: Vec::new(),
-        };
-        let bytes = stated.to_bytes()?;
-        let path = out.join(MANIFEST_FILE);
-        std::fs::write(&path, &bytes).map_err(failed(&path))?;
-        Ok(RunExported {
-            run: hex::encode(self.folder.run()),
-            folder: out.display().to_string(),
-            gguf: out.join(GGUF_FILE).display().to_string(),
-            model: ModelManifest::id(&bytes).to_string(),
-            name: label.name.clone(),
-            rounds: last.book.index + 1,
-            held_out_loss: measured.loss,
         })
     }
 
@@ -266,7 +271,11 @@ impl Outcome {
             *sum = sum.saturating_add(work);
         }
         // Where nobody replayed, or nobody funds, the others have their part.
-        let checked = if replayed.is_empty() { 0 } else { shares.validators };
+        let checked = if replayed.is_empty() {
+            0
+        } else {
+            shares.validators
+        };
         let parts = apportion(SHARES, &[shares.trainers.into(), checked.into()]);
         let of = |sums: &BTreeMap<Address, u64>, whole: u32| {
             let works: Vec<u64> = sums.values().copied().collect();
@@ -291,6 +300,19 @@ impl Outcome {
                 .collect(),
         ))
     }
+}
+
+/// The files of a folder, by name, with their lengths and hashes.
+fn sealed(folder: &Path, mut names: Vec<&str>) -> Result<Vec<ModelFile>, OutcomeError> {
+    names.sort_unstable();
+    let files = names.into_iter().map(|name| {
+        let path = folder.join(name);
+        Ok(ModelFile {
+            path: name.to_owned(),
+            seal: seal_file(&path).map_err(failed(&path))?,
+        })
+    });
+    files.collect()
 }
 
 /// A loss with six digits behind the point, in a manifest's form.

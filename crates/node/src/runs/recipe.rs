@@ -316,7 +316,11 @@ impl Recipe {
             },
         };
         // Steps that a person chose need not be worth the time in which a round is settled.
-        let settle_s = if self.round.steps.is_some() { 0.0 } else { SETTLE_S };
+        let settle_s = if self.round.steps.is_some() {
+            0.0
+        } else {
+            SETTLE_S
+        };
         let plan = hearth_workshop::plan(&model, step_tokens, devices, settle_s, self.rounds)?;
         let steps = self.round.steps.unwrap_or(plan.steps);
         let compute_s = f64::from(steps) * plan.compute_s / f64::from(plan.steps.max(1));
@@ -369,7 +373,9 @@ impl Recipe {
 
     fn shape(&self, vocabulary: u32) -> Result<ModelShape, RecipeError> {
         let model = &self.model;
-        let hidden = (model.width.saturating_mul(8) / 3).div_ceil(32).saturating_mul(32);
+        let hidden = (model.width.saturating_mul(8) / 3)
+            .div_ceil(32)
+            .saturating_mul(32);
         Ok(ModelShape {
             vocabulary,
             width: model.width,
@@ -386,7 +392,12 @@ impl Recipe {
     }
 
     /// The rate rises over the first fiftieth of the run, and falls to a tenth over its last half.
-    fn rate(&self, field: &'static str, peak: f32, steps: u32) -> Result<RateSettings, RecipeError> {
+    fn rate(
+        &self,
+        field: &'static str,
+        peak: f32,
+        steps: u32,
+    ) -> Result<RateSettings, RecipeError> {
         let all = u64::from(self.rounds) * u64::from(steps);
         Ok(RateSettings {
             peak: fraction(field, peak)?,
@@ -447,7 +458,9 @@ fn datasets(
         })?;
         let manifest = folder.manifest();
         if tokenizer.is_some_and(|other| other != manifest.tokenizer.blake3) {
-            return Err(RecipeError::Datasets("the datasets have different tokenizers"));
+            return Err(RecipeError::Datasets(
+                "the datasets have different tokenizers",
+            ));
         }
         tokenizer = Some(manifest.tokenizer.blake3);
         vocabulary = manifest.tokens.vocabulary;
@@ -459,7 +472,9 @@ fn datasets(
         });
     }
     match shares.is_empty() {
-        true => Err(RecipeError::Datasets("a run needs a dataset: name its folder with --data")),
+        true => Err(RecipeError::Datasets(
+            "a run needs a dataset: name its folder with --data",
+        )),
         false => Ok((shares, vocabulary, held_out)),
     }
 }

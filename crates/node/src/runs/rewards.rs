@@ -13,8 +13,8 @@ use thiserror::Error;
 
 use std::sync::PoisonError;
 
-use super::settling::{FinalTree, PaidRuns, Settling, SettlingError, ledger_topic};
 use super::Runs;
+use super::settling::{FinalTree, PaidRuns, Settling, SettlingError, ledger_topic};
 use crate::advice::Advice;
 
 /// Decimals of Ember.

@@ -175,7 +175,9 @@ impl Settling {
         if !path.is_file() {
             let participants = topic.participants();
             let from: Vec<_> = participants.into_iter().map(|(_, place)| place).collect();
-            let fetched = self.network.fetch_within(data, DATA_BYTES_MAX, &from, &path);
+            let fetched = self
+                .network
+                .fetch_within(data, DATA_BYTES_MAX, &from, &path);
             fetched.await?;
         }
         self.network.share_of_run(&path, Some(data)).await?;
@@ -193,7 +195,9 @@ impl Settling {
         let addresses = *self.ledger.addresses();
         let mut before = before;
         while let Some((epoch, ember)) = self.newest_final(addresses.ember, before).await? {
-            let voice = self.newest_final(addresses.voice, epoch.saturating_add(1)).await?;
+            let voice = self
+                .newest_final(addresses.voice, epoch.saturating_add(1))
+                .await?;
             if let Some((_, voice)) = voice.filter(|(at, _)| *at == epoch) {
                 let ember = self.tree(topic, addresses.ember, epoch, ember).await?;
                 let voice = self.tree(topic, addresses.voice, epoch, voice).await?;
@@ -360,7 +364,11 @@ impl EpochTask {
             }
         }
         self.recorded.retain(|epoch, _| *epoch >= over);
-        if self.recorded.get(&over).is_some_and(|known| known.len() == 2) {
+        if self
+            .recorded
+            .get(&over)
+            .is_some_and(|known| known.len() == 2)
+        {
             return Ok(());
         }
         let committee = ledger.committee(in_office, B256::ZERO).await?;
@@ -384,7 +392,10 @@ impl EpochTask {
 
     async fn enroll(&mut self, epoch: u64) -> Result<(), SettlingError> {
         let settling = &self.settling;
-        let declared = settling.signer.sign(&Declaration::Enrollment { epoch }).await;
+        let declared = settling
+            .signer
+            .sign(&Declaration::Enrollment { epoch })
+            .await;
         let signature = match declared {
             Ok(signature) => signature,
             Err(error) => {

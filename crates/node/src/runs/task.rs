@@ -136,7 +136,9 @@ pub(crate) struct RunBooks(Arc<std::sync::Mutex<Option<PaidRun>>>);
 impl RunBooks {
     fn locked(&self) -> std::sync::MutexGuard<'_, Option<PaidRun>> {
         // Plain data; a panic elsewhere leaves it usable.
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.0
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// The run and its recorded rounds; nothing before its manifest is here.
@@ -179,7 +181,8 @@ impl RunTask {
         let manifest = self.manifest(&depot).await?;
         let parameters = super::parameters(&manifest);
         let rules = rules_of(run, &manifest);
-        let step_tokens = u64::from(manifest.inner.windows) * u64::from(manifest.inner.window_tokens);
+        let step_tokens =
+            u64::from(manifest.inner.windows) * u64::from(manifest.inner.window_tokens);
         *self.books.locked() = Some(PaidRun {
             rules,
             step_cost: parameters.saturating_mul(step_tokens),
@@ -281,10 +284,7 @@ impl Playing {
             .part
             .trains
             .then(|| Trainer::new(device, parts.account, rules, kept));
-        let validator = task
-            .part
-            .validates
-            .then(|| Validator::new(identity, rules));
+        let validator = task.part.validates.then(|| Validator::new(identity, rules));
         let training = Training {
             depot: depot.clone(),
             workshop: Arc::clone(&workshop),
@@ -385,7 +385,8 @@ impl Playing {
             book: book.clone(),
         };
         self.tell_trainer(told).await?;
-        self.tell_validator(ValidatorEvent::Head { head, book }).await
+        self.tell_validator(ValidatorEvent::Head { head, book })
+            .await
     }
 
     async fn ledger(&mut self, news: LedgerNews) -> Result<(), RunTaskError> {
@@ -426,7 +427,8 @@ impl Playing {
     async fn forget_old(&mut self, book: &Book) {
         let first = self.validating.terms.state;
         if book.parent != first && !book.members.is_empty() {
-            self.stale.push_back((book.index, ContentHash(book.parent.0)));
+            self.stale
+                .push_back((book.index, ContentHash(book.parent.0)));
         }
         for member in &book.members {
             let files = [Some(member.work.contribution), member.work.local_start];
@@ -496,7 +498,8 @@ impl Playing {
                     self.ms_per_step = Some(*ms);
                 }
                 let work = done.map(|(work, _)| work);
-                self.tell_trainer(TrainerEvent::Trained { parent, work }).await
+                self.tell_trainer(TrainerEvent::Trained { parent, work })
+                    .await
             }
             News::Validator(event) => self.tell_validator(event).await,
         }
@@ -687,7 +690,11 @@ fn round_view(head: &Head, book: &Book) -> RoundView {
         .to_owned(),
     });
     let sum: f32 = trainers.iter().map(|trainer| trainer.first_loss).sum();
-    info!(index = book.index, trainers = trainers.len(), "a round was recorded");
+    info!(
+        index = book.index,
+        trainers = trainers.len(),
+        "a round was recorded"
+    );
     RoundView {
         index: book.index,
         number: head.next_number.saturating_sub(1),

@@ -21,17 +21,17 @@ const CHARS_MAX: usize = 1_024;
 
 /// What others join a run by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RunTicket {
+pub(crate) struct RunTicket {
     /// The chain whose ledger records it.
-    pub chain: ChainId,
+    pub(crate) chain: ChainId,
     /// What the run promises.
-    pub terms: RunTerms,
+    pub(crate) terms: RunTerms,
 }
 
 /// Why a text is not a run's ticket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
-pub enum RunTicketError {
+pub(crate) enum RunTicketError {
     /// It begins otherwise.
     #[error("a run's ticket begins with {PREFIX}")]
     Prefix,
@@ -128,7 +128,10 @@ mod tests {
         for end in 0..text.len() {
             assert!(text[..end].parse::<RunTicket>().is_err(), "{end}");
         }
-        assert_eq!("hearth1abc".parse::<RunTicket>(), Err(RunTicketError::Prefix));
+        assert_eq!(
+            "hearth1abc".parse::<RunTicket>(),
+            Err(RunTicketError::Prefix)
+        );
         assert_eq!(
             format!("{text}A").parse::<RunTicket>(),
             Err(RunTicketError::Damaged)

@@ -1,7 +1,7 @@
 //! Does what a trainer's machine wants done.
 
-use std::io::BufReader;
 use std::fs::File;
+use std::io::BufReader;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -54,7 +54,10 @@ pub(crate) struct Training {
 
 /// The losses of all steps, by the name under which a trainer commits to them.
 pub(crate) fn log_of(losses: &[LossBits]) -> ContentHash {
-    let bytes: Vec<u8> = losses.iter().flat_map(|loss| loss.0.to_le_bytes()).collect();
+    let bytes: Vec<u8> = losses
+        .iter()
+        .flat_map(|loss| loss.0.to_le_bytes())
+        .collect();
     ContentHash::of(&bytes)
 }
 
@@ -102,7 +105,10 @@ impl Training {
         let left_ms = order.until.ms_since(self.now());
         let fitting = ms_per_step.map(|ms| left_ms / ms.max(1));
         let fitting = fitting.and_then(|steps| u32::try_from(steps).ok());
-        let mut steps = round.steps.min(fitting.unwrap_or(u32::MAX)).max(round.steps_min);
+        let mut steps = round
+            .steps
+            .min(fitting.unwrap_or(u32::MAX))
+            .max(round.steps_min);
         loop {
             match self.attempt(order, steps, stop) {
                 Ok(Attempt::Done(work, ms)) => return Some((work, ms)),

@@ -168,7 +168,9 @@ impl Validating {
     ) -> Result<(AuditOutcome, Vec<LossBits>), DepotError> {
         let work = &audit.member.work;
         let workshop = &*self.workshop;
-        let parent = self.depot.checkpoint(workshop, ContentHash(audit.parent.0))?;
+        let parent = self
+            .depot
+            .checkpoint(workshop, ContentHash(audit.parent.0))?;
         let local = match work.local_start {
             Some(name) => local_state(&self.depot, workshop, name)?,
             None => None,

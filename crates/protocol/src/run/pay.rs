@@ -246,7 +246,10 @@ impl Facts {
         let is_settled = round < self.settled;
         // What was found after a round was settled changes nothing about it.
         let counts = |found_in: &u64| !is_settled || *found_in < self.settled;
-        let outcome = self.decided.get(&key).filter(|(_, found_in)| counts(found_in));
+        let outcome = self
+            .decided
+            .get(&key)
+            .filter(|(_, found_in)| counts(found_in));
         if let Some((outcome, _)) = outcome
             && *outcome != AuditOutcome::Same
         {
@@ -256,7 +259,10 @@ impl Facts {
             return (PayState::Audited, 0);
         }
         let over = self.history.rules().vesting_rounds();
-        let convicted_in = self.convicted.get(&trainer).filter(|found_in| counts(found_in));
+        let convicted_in = self
+            .convicted
+            .get(&trainer)
+            .filter(|found_in| counts(found_in));
         // The round of a conviction gives nothing more.
         let until = convicted_in.copied().unwrap_or(self.history.index());
         let followed = until.saturating_sub(round.saturating_add(1)).min(over);

@@ -120,7 +120,9 @@ fn an_epoch_is_divided_by_work_and_vests_round_by_round() {
     let run = run(rules, &rounds);
     let drawn: Vec<u8> = {
         let mut history = History::new(rules);
-        history.apply(&run.rounds[0].book, run.rounds[0].beacon).unwrap();
+        history
+            .apply(&run.rounds[0].book, run.rounds[0].beacon)
+            .unwrap();
         history.open_audits().keys().map(|key| key.1.0[0]).collect()
     };
     let credits = credits(&[run], 1, EPOCH_S).unwrap();
@@ -128,13 +130,19 @@ fn an_epoch_is_divided_by_work_and_vests_round_by_round() {
         let credit = of(&credits, number, 0);
         assert_eq!(credit.whole.units(), pot() * share / 4);
         if drawn.contains(&number) {
-            assert_eq!((credit.vested, credit.state), (Amount::ZERO, PayState::Audited));
+            assert_eq!(
+                (credit.vested, credit.state),
+                (Amount::ZERO, PayState::Audited)
+            );
         } else {
             assert_eq!(credit.state, PayState::Vesting { rounds_left: 2 });
             assert!(credit.vested.units().abs_diff(credit.whole.units() / 2) <= 1);
         }
     }
-    assert!(drawn.len() < 2, "one of the two has to be left out of the draw");
+    assert!(
+        drawn.len() < 2,
+        "one of the two has to be left out of the draw"
+    );
 }
 
 #[test]
@@ -156,7 +164,10 @@ fn work_that_is_drawn_pays_after_its_replay_and_false_work_never() {
         let both = run(rules, &[first, decided(outcome)]);
         let late = credits(&[both], 0, EPOCH_S).unwrap();
         let (honest, other) = (of(&late, 1, 0), of(&late, 2, 0));
-        assert_eq!((honest.state, honest.vested), (PayState::Vested, honest.whole));
+        assert_eq!(
+            (honest.state, honest.vested),
+            (PayState::Vested, honest.whole)
+        );
         assert_eq!(other.state, PayState::Refused(outcome));
         assert_eq!(other.vested, Amount::ZERO);
         // What one is not paid is not given to the other.
@@ -226,7 +237,10 @@ fn arbitrary_round() -> impl Strategy<Value = (u64, Vec<(u8, u32)>)> {
     let members = prop::collection::btree_map(1_u8..6, 1_u32..100, 0..5);
     // Now and then a run rests for so long that it is settled.
     let later = prop_oneof![9 => 0_u64..3, 1 => 160_u64..180];
-    (later, members.prop_map(|members| members.into_iter().collect()))
+    (
+        later,
+        members.prop_map(|members| members.into_iter().collect()),
+    )
 }
 
 proptest! {

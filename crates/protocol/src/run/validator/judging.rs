@@ -1,8 +1,8 @@
 //! What a validator makes of a proposal: it signs what it would have made alike.
 
-use super::super::Head;
 use std::collections::btree_map::Entry;
 
+use super::super::Head;
 use super::super::board::{Check, Judgment};
 use super::super::book::{Book, Member};
 use super::super::committee::RunCommittee;
