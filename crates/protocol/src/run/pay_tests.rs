@@ -210,7 +210,7 @@ fn a_cheat_forfeits_what_has_not_vested_of_its_other_rounds() {
             assert_eq!(credit.state, PayState::Forfeited);
             let followed = u128::from((told - index - 1).min(10));
             let expected = credit.whole.units() * followed / 10;
-            assert!(credit.vested.units().abs_diff(expected) <= 1 + expected >> 30);
+            assert!(credit.vested.units().abs_diff(expected) <= 1 + (expected >> 30));
         }
     }
 }
