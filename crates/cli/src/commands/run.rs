@@ -9,7 +9,7 @@ use hearth_api::runs::{
     ExportRun, JoinRun, MakeRun, RoundView, RunDetail, RunExported, RunView, RunViews, WhichRun,
 };
 use hearth_node::owner::client::Client;
-use hearth_node::runs::recipe::Recipe;
+use hearth_node::runs::recipe::{Recipe, RecipeError};
 use serde::Serialize;
 
 use super::models::size;
@@ -212,13 +212,9 @@ async fn create(global: &Global, arguments: CreateArguments) -> Result<(), Failu
     }
     let text = std::fs::read_to_string(&arguments.file).map_err(unreadable)?;
     let planned = Recipe::read(&text)?.plan(&arguments.data)?;
-    let manifest = String::from_utf8_lossy(
-        &planned
-            .manifest
-            .to_bytes()
-            .map_err(|error| hearth_node::runs::recipe::RecipeError::from(error))?,
-    )
-    .into_owned();
+    let manifest =
+        String::from_utf8_lossy(&planned.manifest.to_bytes().map_err(RecipeError::from)?)
+            .into_owned();
     let plan = Planned {
         name: planned.manifest.name.clone(),
         rounds: planned.manifest.rounds,

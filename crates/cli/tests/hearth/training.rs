@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -116,19 +116,8 @@ fn ember(list: &Value) -> u128 {
     })
 }
 
-#[test]
-fn households_train_a_model_and_claim_what_they_earned() {
-    let (tower, laptop, phone) = (fresh(true), fresh(false), fresh(false));
-    let data = dataset(&tower);
-    let _host = up(&tower);
-    let ticket = tower.run(&["invite", "--network", "--json"]).json();
-    let ticket = ticket["ticket"].as_str().unwrap().to_owned();
-    let mut nodes = Vec::new();
-    for home in [&laptop, &phone] {
-        home.run(&["join", &ticket, "--json"]).json();
-        nodes.push(up(home));
-    }
-
+/// Makes a run on the tower, which validates it; gives the run's id and its ticket.
+fn made_run(tower: &Home, data: &Path) -> (String, String) {
     let recipe = tower.path().join("verses.toml");
     fs::write(&recipe, RECIPE).unwrap();
     let (recipe, data) = (recipe.display().to_string(), data.display().to_string());
@@ -147,21 +136,45 @@ fn households_train_a_model_and_claim_what_they_earned() {
         let made: Value = serde_json::from_str(&made.stdout).ok()?;
         made["run"].is_object().then_some(made)
     });
-    let run = made["run"]["run"].as_str().unwrap().to_owned();
-    let ticket = made["run"]["ticket"].as_str().unwrap().to_owned();
-    for home in [&laptop, &phone] {
-        until("a part in the run", || {
-            let joined = home.run(&["run", "join", &ticket, "--json"]);
-            let joined: Value = serde_json::from_str(&joined.stdout).ok()?;
-            joined["run"].is_string().then_some(())
-        });
-    }
+    let text = |name: &str| made["run"][name].as_str().unwrap().to_owned();
+    (text("run"), text("ticket"))
+}
 
+/// Takes part in a run as a trainer.
+fn join_run(home: &Home, ticket: &str) {
+    until("a part in the run", || {
+        let joined = home.run(&["run", "join", ticket, "--json"]);
+        let joined: Value = serde_json::from_str(&joined.stdout).ok()?;
+        joined["run"].is_string().then_some(())
+    });
+}
+
+/// The rounds of a run, once all are recorded.
+fn all_rounds(home: &Home, run: &str) -> Vec<Value> {
     let detail = until("all rounds", || {
-        let detail = shown(&laptop, &run);
+        let detail = shown(home, run);
         (detail["state"]["rounds_done"].as_u64()? >= ROUNDS).then_some(detail)
     });
-    let rounds = detail["recorded"].as_array().unwrap();
+    detail["recorded"].as_array().unwrap().clone()
+}
+
+#[test]
+fn households_train_a_model_and_claim_what_they_earned() {
+    let (tower, laptop, phone) = (fresh(true), fresh(false), fresh(false));
+    let data = dataset(&tower);
+    let _host = up(&tower);
+    let ticket = tower.run(&["invite", "--network", "--json"]).json();
+    let ticket = ticket["ticket"].as_str().unwrap().to_owned();
+    let mut nodes = Vec::new();
+    for home in [&laptop, &phone] {
+        home.run(&["join", &ticket, "--json"]).json();
+        nodes.push(up(home));
+    }
+    let (run, ticket) = made_run(&tower, &data);
+    join_run(&laptop, &ticket);
+    join_run(&phone, &ticket);
+
+    let rounds = all_rounds(&laptop, &run);
     let losses: Vec<f64> = rounds
         .iter()
         .map(|round| round["loss"].as_f64().unwrap())
@@ -172,11 +185,7 @@ fn households_train_a_model_and_claim_what_they_earned() {
         "nothing was learned: {losses:?}"
     );
     // What was trained is the same on both, and both took part in every round.
-    let other = until("the rounds on the other", || {
-        let other = shown(&phone, &run);
-        (other["state"]["rounds_done"].as_u64()? >= ROUNDS).then_some(other)
-    });
-    for (mine, theirs) in rounds.iter().zip(other["recorded"].as_array().unwrap()) {
+    for (mine, theirs) in rounds.iter().zip(all_rounds(&phone, &run)).take(last + 1) {
         assert_eq!(mine["state"], theirs["state"]);
         assert_eq!(mine["trainers"].as_array().unwrap().len(), 2, "{mine}");
     }
@@ -190,6 +199,18 @@ fn households_train_a_model_and_claim_what_they_earned() {
     assert!(ember(&claimed["claimed"]) >= earned);
     let rewards = laptop.run(&["rewards", "--json"]).json();
     assert_eq!(ember(&rewards["claimed"]), ember(&claimed["claimed"]));
+
+    let out = laptop.path().join("verses-model").display().to_string();
+    let written = laptop
+        .run(&["run", "export", &run, "--out", &out, "--json"])
+        .json();
+    assert!(written["held_out_loss"].as_f64().unwrap() < losses[0]);
+    let gguf = written["gguf"].as_str().unwrap();
+    laptop
+        .run(&["models", "import", gguf, "--name", "verses", "--json"])
+        .json();
+    let again = laptop.run(&["run", "export", &run, "--out", &out, "--json"]);
+    assert_eq!(again.error_code(1), "exists");
     assert_eq!(
         laptop.run(&["run", "show", "zz", "--json"]).error_code(1),
         "no_run"
