@@ -374,3 +374,6 @@ impl Validator {
         self.audit(now, effects);
     }
 }
+
+#[cfg(test)]
+mod tests;

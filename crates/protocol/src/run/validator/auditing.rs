@@ -202,5 +202,5 @@ fn is_checked_twice(open: &OpenAudit, key: (u64, DeviceId)) -> bool {
     hasher.update(open.drawn_by.as_slice());
     hasher.update(&key.0.to_le_bytes());
     hasher.update(&key.1.0);
-    hasher.finalize().as_bytes()[0] % SECOND_ONE_IN == 0
+    hasher.finalize().as_bytes()[0].is_multiple_of(SECOND_ONE_IN)
 }

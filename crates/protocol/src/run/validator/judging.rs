@@ -1,6 +1,7 @@
 //! What a validator makes of a proposal: it signs what it would have made alike.
 
 use std::cmp::Reverse;
+use std::collections::btree_map::Entry;
 
 use super::super::Head;
 use super::super::board::{Check, Judgment};
@@ -26,8 +27,8 @@ impl Validator {
                 continue;
             };
             let contribution = work.contribution;
-            if !self.board.checks.contains_key(&contribution) {
-                self.board.checks.insert(contribution, Check::Asked);
+            if let Entry::Vacant(unknown) = self.board.checks.entry(contribution) {
+                unknown.insert(Check::Asked);
                 effects.push(ValidatorEffect::Check {
                     trainer: *trainer,
                     contribution,

@@ -181,7 +181,7 @@ impl Validator {
         let waited = quorum_at.is_some_and(|since| now >= since.plus_ms(rules.grace_ms));
         // Strangers may commit at once to nothing: with them alone the round waits for everybody. So it does now and then
         // in any case, lest those who are quick go on among themselves.
-        let is_open = head.index % OPEN_ROUND_EVERY == 0;
+        let is_open = head.index.is_multiple_of(OPEN_ROUND_EVERY);
         let grace_ms = rules.grace_ms.min(rules.attempt_ms / 8);
         let gone_ms = turn::gone_ms(&head, &rules, now);
         let trained = attempt > 0 || gone_ms >= turn::train_ms(&rules).saturating_add(grace_ms);
