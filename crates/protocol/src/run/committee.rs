@@ -217,3 +217,74 @@ impl InOffice {
         (proposer.device == from).then_some(attempt)
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub(crate) fn seat(number: u8, weight: u128) -> RunSeat {
+        RunSeat {
+            device: DeviceId([number; 32]),
+            seat: Seat {
+                device: Address::repeat_byte(number),
+                household: Address::repeat_byte(0x80 + number),
+                weight,
+            },
+        }
+    }
+
+    pub(crate) fn committee(epoch: u64, numbers: std::ops::Range<u8>) -> RunCommittee {
+        let seats = numbers.map(|number| seat(number, 1_000)).collect();
+        RunCommittee::draw(epoch, B256::ZERO, B256::repeat_byte(0x77), seats)
+    }
+
+    #[test]
+    fn where_nobody_validates_nothing_is_decided() {
+        let nobody = committee(1, 0..0);
+        let stranger = Address::repeat_byte(9);
+        assert_eq!(nobody.count([stranger].iter()), (0, false));
+        assert_eq!(nobody.count([].iter()), (0, false));
+        assert!(nobody.proposer(B256::ZERO, 0).is_none());
+    }
+
+    #[test]
+    fn more_than_a_third_of_the_weight_backs_a_report() {
+        let six = committee(1, 1..7);
+        let devices: Vec<DeviceId> = six.members().map(|seat| seat.device).collect();
+        assert!(!six.is_backed_by(&devices[..2]), "a third may lie");
+        assert!(six.is_backed_by(&devices[..3]));
+        assert!(!six.is_backed_by(&[DeviceId([99; 32])]));
+    }
+
+    #[test]
+    fn an_older_committee_that_comes_later_displaces_no_newer_one() {
+        let mut known = InOffice::default();
+        for epoch in [5, 4, 3, 6, 4] {
+            known.install(committee(epoch, 1..4));
+        }
+        let epochs: Vec<u64> = known.iter().map(|committee| committee.epoch).collect();
+        assert_eq!(epochs, [6, 5]);
+    }
+
+    #[test]
+    fn nobody_judges_its_own_household_unless_it_is_alone() {
+        let three = committee(1, 1..4);
+        let own = Address::repeat_byte(0x81);
+        let auditors = three.auditors(B256::ZERO, 0, DeviceId([50; 32]), own);
+        assert_eq!(auditors.len(), 2);
+        assert!(auditors.iter().all(|seat| seat.seat.household != own));
+        let alone = committee(1, 1..2);
+        assert_eq!(
+            alone.auditors(B256::ZERO, 0, DeviceId([50; 32]), own).len(),
+            1
+        );
+    }
+
+    #[test]
+    fn every_seat_has_its_turn() {
+        let five = committee(1, 1..6);
+        let turns = (0..5).filter_map(|attempt| five.proposer(B256::repeat_byte(3), attempt));
+        let devices: std::collections::BTreeSet<DeviceId> = turns.map(|seat| seat.device).collect();
+        assert_eq!(devices.len(), 5);
+    }
+}

@@ -117,3 +117,59 @@ fn is_self_long(held: &Held) -> bool {
 fn is_long(message: &RunMessage) -> bool {
     matches!(message, RunMessage::Close(_) | RunMessage::Proposal(_))
 }
+
+#[cfg(test)]
+mod tests {
+    use alloy_primitives::{Address, B256};
+
+    use super::super::message::{Close, Commit};
+    use super::*;
+    use crate::content::ContentHash;
+
+    fn commit(number: u64) -> RunMessage {
+        RunMessage::Commit(Commit {
+            index: number,
+            parent: B256::repeat_byte(1),
+            account: Address::ZERO,
+            commitment: ContentHash::default(),
+        })
+    }
+
+    fn device(number: u16) -> DeviceId {
+        let mut bytes = [0; 32];
+        bytes[..2].copy_from_slice(&number.to_be_bytes());
+        DeviceId(bytes)
+    }
+
+    #[test]
+    fn strangers_take_no_room_from_those_with_a_record() {
+        let mut early = Early::default();
+        for number in 0..2_000 {
+            early.keep(Timestamp(1), device(number), Weight::None, commit(0));
+        }
+        assert_eq!(early.len(), EARLY_MAX);
+        let known = device(5_000);
+        early.keep(Timestamp(2), known, Weight::Known, commit(1));
+        assert_eq!(early.len(), EARLY_MAX);
+        let kept = early.take(Timestamp(0));
+        assert!(kept.iter().any(|(_, from, _)| *from == known));
+    }
+
+    #[test]
+    fn of_one_device_only_the_latest_stay_and_old_ones_are_forgotten() {
+        let mut early = Early::default();
+        for number in 0..100 {
+            early.keep(Timestamp(number), device(1), Weight::Known, commit(number));
+            let close = RunMessage::Close(Close {
+                number,
+                parent: B256::ZERO,
+                epoch: 0,
+                commitments: Vec::new(),
+            });
+            early.keep(Timestamp(number), device(1), Weight::Known, close);
+        }
+        assert_eq!(early.len(), EARLY_OF_ONE_MAX + LONG_OF_ONE_MAX);
+        assert_eq!(early.take(Timestamp(98)).len(), 4);
+        assert_eq!(early.len(), 0);
+    }
+}

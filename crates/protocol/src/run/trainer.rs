@@ -386,3 +386,6 @@ impl Trainer {
         self.committees.turn_of(from, key, course, now).is_some()
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -168,6 +168,8 @@ pub struct Validator {
     identity: ValidatorIdentity,
     history: History,
     head: Option<Head>,
+    /// When this device came: what was said before reaches it in any order.
+    since: Option<Timestamp>,
     committees: InOffice,
     board: Board,
     early: Early,
@@ -188,6 +190,7 @@ impl Validator {
             identity,
             history: History::new(rules),
             head: None,
+            since: None,
             committees: InOffice::default(),
             board: Board::default(),
             early: Early::default(),
@@ -233,6 +236,7 @@ impl Validator {
 
     /// Takes an event, and says what is to be done.
     pub fn handle(&mut self, now: Timestamp, event: ValidatorEvent) -> Vec<ValidatorEffect> {
+        self.since.get_or_insert(now);
         let mut effects = Vec::new();
         match event {
             ValidatorEvent::Head { head, book } => self.begin(now, head, book, &mut effects),
@@ -343,6 +347,16 @@ impl Validator {
         }
     }
 
+    /// Whether this device has heard what was said about the round: who comes while commitments are closed already
+    /// waits for the next attempt, and listens.
+    fn is_informed(&self, now: Timestamp, head: Head, rules: &RunRules) -> bool {
+        let came_at = self.since.unwrap_or(now);
+        let came_in = turn::attempt(&head, rules, came_at);
+        let is_early =
+            came_in == 0 && turn::gone_ms(&head, rules, came_at) <= rules.attempt_ms / 16;
+        is_early || turn::attempt(&head, rules, now) > came_in
+    }
+
     /// Does what can be done now.
     fn advance(&mut self, now: Timestamp, effects: &mut Vec<ValidatorEffect>) {
         let Some(head) = self.head else { return };
@@ -351,10 +365,15 @@ impl Validator {
             .prune(|number| turn::attempt_of(&head, &rules, number, now).is_some());
         if self.history.index() < rules.rounds {
             self.look_at_reveals(effects);
-            self.propose(now, head, effects);
-            self.consider(now, head, effects);
+            if self.is_informed(now, head, &rules) {
+                self.propose(now, head, effects);
+                self.consider(now, head, effects);
+            }
             self.record(now, head, effects);
         }
         self.audit(now, effects);
     }
 }
+
+#[cfg(test)]
+mod tests;

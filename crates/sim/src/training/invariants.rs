@@ -10,6 +10,7 @@ use hearth_protocol::run::book::Book;
 use hearth_protocol::run::history::{AUDIT_ROUNDS_MAX, HistoryError, OpenAudit};
 use hearth_protocol::run::message::{AuditOutcome, RunMessage};
 use hearth_protocol::run::trainer::CLOSES_MAX;
+use hearth_protocol::run::validator::LATE_ATTEMPTS;
 
 use super::model::add_up;
 use super::scene::{Life, Place};
@@ -153,16 +154,17 @@ impl TrainingWorld {
         )?;
         self.ledger.chain.push(name);
         self.check_audits(&book)?;
-        self.check_members(&book)
+        self.check_members(&book, record.round - before.head.next_number)
     }
 
-    fn check_members(&mut self, book: &Book) -> Result<(), Broken> {
+    fn check_members(&mut self, book: &Book, attempt: u64) -> Result<(), Broken> {
         for member in &book.members {
             let trainer = member.trainer;
+            // Who came late cannot know who was first; an audit then finds the copy.
             let author = self.ledger.authors.get(&member.work.contribution);
             let is_own = author.is_none_or(|author| *author == trainer);
             ensure(
-                is_own || self.cheats == Cheats::Many,
+                is_own || attempt >= LATE_ATTEMPTS || self.cheats == Cheats::Many,
                 "no-copy-is-admitted",
                 || format!("{trainer} has the contribution of {author:?}"),
             )?;

@@ -444,7 +444,13 @@ impl TrainingWorld {
     pub(super) fn overhear(&mut self, place: Place, from: DeviceId, message: &RunMessage) {
         let number = place - self.trainers.len();
         let candor = self.validators[number].candor;
-        if from == id_of(place) {
+        // Those that lie do not answer each other's lies without end.
+        let is_answer = matches!(message, RunMessage::Report(_) | RunMessage::Endorsement(_));
+        let by_liar = self
+            .devices
+            .iter()
+            .any(|one| one.id == from && !one.is_honest);
+        if from == id_of(place) || (is_answer && by_liar) {
             return;
         }
         match (candor, message) {

@@ -7,6 +7,7 @@ use hearth_protocol::content::ContentHash;
 use hearth_protocol::offer::DeviceId;
 use hearth_protocol::run::book::Book;
 use hearth_protocol::run::history::RunRules;
+use hearth_protocol::run::message::RunMessage;
 use hearth_protocol::run::trainer::TrainerEvent;
 use hearth_protocol::run::validator::ValidatorEvent;
 use hearth_protocol::time::Timestamp;
@@ -424,11 +425,13 @@ impl TrainingWorld {
     }
 
     /// A device says something to everybody.
-    pub(super) fn say(&mut self, place: Place, message: hearth_protocol::run::message::RunMessage) {
-        if let hearth_protocol::run::message::RunMessage::Proposal(proposal) = &message {
+    pub(super) fn say(&mut self, place: Place, message: RunMessage) {
+        if let RunMessage::Proposal(proposal) = &message {
             let book = &proposal.book;
             self.books.insert(book.name(), book.clone());
         }
+        self.scene
+            .note(format_args!("{place} says {}", brief(&message)));
         let from = self.devices[place].id;
         self.bus.say(&mut self.scene, place, from, message);
     }
@@ -440,6 +443,26 @@ impl TrainingWorld {
         };
         let mut holders = self.files.get(&file).into_iter().flatten();
         self.bus.is_linked(place) && holders.any(reaches)
+    }
+}
+
+/// A message in a few words.
+fn brief(message: &RunMessage) -> String {
+    match message {
+        RunMessage::Commit(commit) => format!("commit {}", commit.index),
+        RunMessage::Close(close) => {
+            format!("close {} with {}", close.number, close.commitments.len())
+        }
+        RunMessage::Reveal(_) => "reveal".into(),
+        RunMessage::Proposal(proposal) => {
+            format!(
+                "propose {} with {}",
+                proposal.number,
+                proposal.book.members.len()
+            )
+        }
+        RunMessage::Endorsement(one) => format!("endorse {}", one.number),
+        RunMessage::Report(report) => format!("report {} {:?}", report.index, report.outcome),
     }
 }
 

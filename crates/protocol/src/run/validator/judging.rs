@@ -1,5 +1,6 @@
 //! What a validator makes of a proposal: it signs what it would have made alike.
 
+use std::cmp::Reverse;
 use std::collections::btree_map::Entry;
 
 use super::super::Head;
@@ -11,6 +12,7 @@ use super::super::turn;
 use super::{COPY_ATTEMPTS, LATE_ATTEMPTS, Validator, ValidatorEffect};
 use crate::content::ContentHash;
 use crate::ledger::statement::RoundStatement;
+use crate::offer::DeviceId;
 use crate::signature::Signature;
 use crate::time::Timestamp;
 
@@ -25,8 +27,8 @@ impl Validator {
                 continue;
             };
             let contribution = work.contribution;
-            if let Entry::Vacant(check) = self.board.checks.entry(contribution) {
-                check.insert(Check::Asked);
+            if let Entry::Vacant(unknown) = self.board.checks.entry(contribution) {
+                unknown.insert(Check::Asked);
                 effects.push(ValidatorEffect::Check {
                     trainer: *trainer,
                     contribution,
@@ -35,29 +37,61 @@ impl Validator {
         }
     }
 
-    /// Whether the contribution of a member is its own, as far as this device knows: nobody has shown the same, or all
-    /// who did committed to it when it had been shown.
-    pub(super) fn is_own(&self, member: &Member, members: &[Member], attempt: u64) -> bool {
-        let is_twin = |trainer, contribution: ContentHash| {
-            trainer != member.trainer && contribution == member.work.contribution
-        };
+    /// Other trainers that have shown the same contribution, and may still take part.
+    fn twins(
+        &self,
+        trainer: DeviceId,
+        contribution: ContentHash,
+    ) -> impl Iterator<Item = DeviceId> {
         let shown = self.board.reveals.iter();
-        let shown = shown.filter(|(trainer, work)| is_twin(**trainer, work.contribution));
-        let shown = shown.map(|(trainer, _)| *trainer);
-        let others = members.iter();
-        let others = others.filter(|other| is_twin(other.trainer, other.work.contribution));
-        let others: Vec<_> = others.map(|other| other.trainer).collect();
-        let is_first = self.board.is_on_time(member.trainer);
-        let is_alone = others.is_empty();
-        let mut twins = others.into_iter().chain(shown);
-        match is_first {
-            true => !twins.any(|twin| self.board.is_on_time(twin)),
-            // Who came late cannot know who was first, and goes by the closing.
-            false => {
-                is_alone
-                    && (attempt >= COPY_ATTEMPTS || !twins.any(|twin| self.board.is_on_time(twin)))
+        let twins = shown.filter(move |(other, work)| {
+            **other != trainer
+                && work.contribution == contribution
+                && !self.history.standing(**other).is_excluded
+        });
+        twins.map(|(other, _)| *other)
+    }
+
+    /// Whether a proposer takes this contribution to be the trainer's own: nobody has shown the same, or all who did
+    /// committed to it when it had been shown. Who cannot know the order takes none of them, and later the one of the
+    /// trainer with the better record.
+    pub(super) fn is_own(
+        &self,
+        trainer: DeviceId,
+        contribution: ContentHash,
+        attempt: u64,
+    ) -> bool {
+        let rank = |one: DeviceId| {
+            let standing = self.history.standing(one);
+            let record = (Reverse(standing.passed), Reverse(standing.admitted));
+            let commit = self.board.commits.get(&one);
+            (record, commit.map(|commit| commit.commitment))
+        };
+        let is_on_time = self.board.is_on_time(trainer);
+        self.twins(trainer, contribution).all(|twin| {
+            match (is_on_time, self.board.is_on_time(twin)) {
+                (true, false) => true,
+                (false, true) => false,
+                _ => attempt >= LATE_ATTEMPTS && rank(trainer) < rank(twin),
             }
-        }
+        })
+    }
+
+    /// Whether a book must not have this member: another has the same contribution, and this one is not known to be the
+    /// first.
+    fn is_copy(&self, member: &Member, book: &Book, attempt: u64) -> bool {
+        let contribution = member.work.contribution;
+        let mut members = book.members.iter();
+        let is_twice = members
+            .any(|one| one.trainer != member.trainer && one.work.contribution == contribution);
+        let is_late = !self.board.is_on_time(member.trainer);
+        let doubtful_attempts = if is_late {
+            COPY_ATTEMPTS
+        } else {
+            LATE_ATTEMPTS
+        };
+        let mut twins = self.twins(member.trainer, contribution);
+        is_twice || attempt < doubtful_attempts && twins.any(|twin| self.board.is_on_time(twin))
     }
 
     /// Signs the proposals that this device would have made alike.
@@ -154,7 +188,7 @@ impl Validator {
         let start = self.start(head);
         let made = member.work.commitment(&start, trainer, member.account);
         if named.is_none_or(|(_, commitment)| *commitment != made)
-            || !self.is_own(member, &book.members, attempt)
+            || self.is_copy(member, book, attempt)
         {
             return Judgment::Refuse;
         }

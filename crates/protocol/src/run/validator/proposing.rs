@@ -1,10 +1,10 @@
 //! A validator whose turn it is: it takes no more commitments, makes the book of what is shown, and has it signed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use alloy_primitives::{Address, B256};
 
-use super::super::board::{Ballot, Check, Draft, Sum};
+use super::super::board::{Ballot, Check, Draft, Judgment, Sum};
 use super::super::book::{AUDITS_MAX, Audit, Book, BookForm, Member};
 use super::super::committee::RunCommittee;
 use super::super::history::RunRules;
@@ -40,6 +40,10 @@ impl Validator {
             return;
         }
         let known = self.board.attempts.get(&number);
+        if known.is_some_and(|one| one.judgment == Judgment::Agree) {
+            // This number is signed: another book of another epoch could not be.
+            return;
+        }
         let close = known.and_then(|one| one.close.clone());
         let Some((close, closed_at)) = close.filter(|(close, _)| close.epoch == epoch) else {
             if let Some(commitments) = self.commitments_to_close(now, head, attempt) {
@@ -122,29 +126,34 @@ impl Validator {
     /// Trainers whose commitments may be named in this attempt.
     fn eligible(&self, attempt: u64) -> Vec<(DeviceId, &Commit)> {
         let board = &self.board;
-        let commits = board.commits.iter();
-        let taken: Vec<(DeviceId, &Commit)> = commits
-            .filter(|(trainer, _)| !self.history.standing(**trainer).is_excluded)
-            .filter(|(trainer, _)| attempt >= LATE_ATTEMPTS || board.is_on_time(**trainer))
+        // No round has to be recorded first for a conviction to count.
+        let convicted = convicted(&self.decided_audits());
+        let is_eligible = |(trainer, commit): &(&DeviceId, &Commit)| {
+            let is_out =
+                self.history.standing(**trainer).is_excluded || convicted.contains(trainer);
+            let is_late = attempt < LATE_ATTEMPTS && !board.is_on_time(**trainer);
+            let is_useful = board.reveals.get(trainer).is_none_or(|work| {
+                let member = Member {
+                    account: commit.account,
+                    trainer: **trainer,
+                    work: work.clone(),
+                };
+                board.checks.get(&work.contribution) != Some(&Check::Bad)
+                    && self.history.admits(&member)
+                    && self.is_own(**trainer, work.contribution, attempt)
+            });
+            !is_out && !is_late && is_useful
+        };
+        let commits = board.commits.iter().filter(is_eligible);
+        let taken: Vec<_> = commits
             .map(|(trainer, commit)| (*trainer, commit))
             .collect();
-        let is_useful = |(trainer, commit): &(DeviceId, &Commit)| {
-            let Some(work) = board.reveals.get(trainer) else {
-                return !board.silent.contains(trainer);
-            };
-            let member = Member {
-                account: commit.account,
-                trainer: *trainer,
-                work: work.clone(),
-            };
-            board.checks.get(&work.contribution) != Some(&Check::Bad)
-                && self.history.admits(&member)
-        };
-        let useful: Vec<_> = taken.iter().copied().filter(is_useful).collect();
+        let is_heard = |(trainer, _): &(DeviceId, &Commit)| !board.silent.contains(trainer);
+        let heard: Vec<_> = taken.iter().copied().filter(is_heard).collect();
         // It may be this device that did not hear what was shown.
-        match useful.len() < self.history.rules().quorum.max(1) as usize {
+        match heard.len() < self.history.rules().quorum.max(1) as usize {
             true => taken,
-            false => useful,
+            false => heard,
         }
     }
 
@@ -207,12 +216,11 @@ impl Validator {
         if is_waiting && !is_late {
             return Draft::Open;
         }
-        let known = members.clone();
-        members.retain(|member| self.is_own(member, &known, attempt));
         let decided = self.decided_audits();
+        let convicted = convicted(&decided);
         members.retain(|member| {
-            let mut audits = decided.iter();
-            !audits.any(|a| a.trainer == member.trainer && a.outcome == AuditOutcome::Different)
+            self.is_own(member.trainer, member.work.contribution, attempt)
+                && !convicted.contains(&member.trainer)
         });
         if members.len() < rules.quorum.max(1) as usize {
             return Draft::None;
@@ -315,6 +323,14 @@ impl Validator {
             });
         }
     }
+}
+
+/// Trainers whose work was found to be different.
+fn convicted(audits: &[Audit]) -> BTreeSet<DeviceId> {
+    let different = audits
+        .iter()
+        .filter(|audit| audit.outcome == AuditOutcome::Different);
+    different.map(|audit| audit.trainer).collect()
 }
 
 /// An epoch, the seats that signed, what they signed, and their signatures.
