@@ -246,7 +246,7 @@ mod tests {
             let storage = all
                 .find(|storage| named(storage) == name.replace("_K", "K"))
                 .unwrap();
-            let digits = vector["bytes"].as_str().unwrap()[2..].as_bytes().chunks(2);
+            let digits = vector["bytes"].as_str().unwrap().as_bytes()[2..].chunks(2);
             let bytes: Vec<u8> = digits
                 .map(|pair| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap())
                 .collect();

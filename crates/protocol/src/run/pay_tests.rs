@@ -251,7 +251,7 @@ proptest! {
         outcomes in prop::collection::vec(0_u8..4, 20),
         skipped in prop::collection::vec(any::<bool>(), 64),
     ) {
-        let rules = rules(per_mille, 1, 12);
+        let rules = rules(per_mille, 1, 40);
         let mut history = History::new(rules);
         let (mut epoch, mut rounds): (u64, Vec<Round>) = (0, Vec::new());
         for ((later, members), outcome) in steps.into_iter().zip(outcomes) {

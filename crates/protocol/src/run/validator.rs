@@ -20,6 +20,7 @@ mod judging;
 mod proposing;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::RangeInclusive;
 
 use alloy_primitives::{Address, B256};
 
@@ -347,6 +348,15 @@ impl Validator {
         }
     }
 
+    /// How many trainers a book may have now.
+    fn counts(&self) -> RangeInclusive<usize> {
+        let rules = self.history.rules();
+        match self.history.is_full() {
+            true => 0..=0,
+            false => rules.quorum.max(1) as usize..=rules.trainers_max as usize,
+        }
+    }
+
     /// Whether this device has heard what was said about the round: who comes while commitments are closed already
     /// waits for the next attempt, and listens.
     fn is_informed(&self, now: Timestamp, head: Head, rules: &RunRules) -> bool {
@@ -363,7 +373,7 @@ impl Validator {
         let rules = *self.history.rules();
         self.board
             .prune(|number| turn::attempt_of(&head, &rules, number, now).is_some());
-        if self.history.index() < rules.rounds {
+        if !self.history.is_full() || !self.history.open_audits().is_empty() {
             self.look_at_reveals(effects);
             if self.is_informed(now, head, &rules) {
                 self.propose(now, head, effects);

@@ -136,8 +136,7 @@ impl Validator {
         effects: &mut Vec<ValidatorEffect>,
     ) -> Judgment {
         let book = &proposal.book;
-        let rules = self.history.rules();
-        let counts = rules.quorum.max(1) as usize..=rules.trainers_max as usize;
+        let counts = self.counts();
         let Some(committee) = self.committees.of(proposal.epoch) else {
             return Judgment::Wait;
         };
