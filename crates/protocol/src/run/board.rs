@@ -82,7 +82,7 @@ pub(super) struct Board {
     pub(super) is_closed: bool,
     /// Shown by trainers whose commitments were not heard yet.
     pub(super) unmatched: BTreeMap<DeviceId, Work>,
-    /// Named by a closing, and not shown in time.
+    /// Named by a closing, and not shown, or not to be had, in time.
     pub(super) silent: BTreeSet<DeviceId>,
     /// Since when enough trainers with a record have committed.
     pub(super) quorum_at: Option<Timestamp>,
@@ -103,6 +103,12 @@ impl Board {
                 self.late.insert(trainer);
             }
         }
+    }
+
+    /// Whether the contribution of a trainer is here, and sound.
+    pub(super) fn is_sound(&self, trainer: DeviceId) -> bool {
+        let shown = self.reveals.get(&trainer);
+        shown.is_some_and(|work| self.checks.get(&work.contribution) == Some(&Check::Good))
     }
 
     /// Whether the work of a trainer was committed to before anyone could have shown it.

@@ -103,9 +103,10 @@ impl Validator {
         }
     }
 
-    /// Notes who was named by a closing and has not shown its work in time.
+    /// Notes who was named by a closing and has not shown its work in time, or gives it to nobody.
     fn note_silent(&mut self, now: Timestamp, rules: &RunRules) {
-        let board = &mut self.board;
+        let board = &self.board;
+        let mut found: Vec<DeviceId> = Vec::new();
         for attempt in board.attempts.values() {
             let Some((close, closed_at)) = &attempt.close else {
                 continue;
@@ -116,11 +117,12 @@ impl Validator {
             let named = close.commitments.iter();
             let silent = named.filter(|(trainer, commitment)| {
                 let commit = board.commits.get(trainer);
-                !board.reveals.contains_key(trainer)
+                !board.is_sound(*trainer)
                     && commit.is_some_and(|commit| commit.commitment == *commitment)
             });
-            board.silent.extend(silent.map(|(trainer, _)| *trainer));
+            found.extend(silent.map(|(trainer, _)| *trainer));
         }
+        self.board.silent.extend(found);
     }
 
     /// Trainers whose commitments may be named in this attempt.
@@ -148,7 +150,9 @@ impl Validator {
         let taken: Vec<_> = commits
             .map(|(trainer, commit)| (*trainer, commit))
             .collect();
-        let is_heard = |(trainer, _): &(DeviceId, &Commit)| !board.silent.contains(trainer);
+        let is_heard = |(trainer, _): &(DeviceId, &Commit)| {
+            board.is_sound(*trainer) || !board.silent.contains(trainer)
+        };
         let heard: Vec<_> = taken.iter().copied().filter(is_heard).collect();
         // It may be this device that did not hear what was shown.
         match heard.len() < self.history.rules().quorum.max(1) as usize {

@@ -180,7 +180,7 @@ fn strangers_who_commit_at_once_close_no_round() {
 }
 
 #[test]
-fn who_is_named_and_shows_nothing_is_not_named_again() {
+fn who_is_named_and_gives_nothing_is_not_named_again() {
     let mut validator = proposer(1);
     for number in 1..4 {
         validator.handle(NOW, commits(number, &work(number)));
@@ -188,6 +188,13 @@ fn who_is_named_and_shows_nothing_is_not_named_again() {
     let effects = validator.handle(NOW.plus_ms(32_000), ValidatorEvent::Tick);
     assert_eq!(closing(&effects).unwrap().commitments.len(), 3);
     validator.handle(NOW.plus_ms(33_000), reveals(2, &work(2)));
+    // The third one shows its work, and gives it to nobody.
+    validator.handle(NOW.plus_ms(33_000), reveals(3, &work(3)));
+    let checked = ValidatorEvent::Checked {
+        contribution: work(2).contribution,
+        is_good: true,
+    };
+    validator.handle(NOW.plus_ms(34_000), checked);
     validator.handle(NOW.plus_ms(60_000), ValidatorEvent::Tick);
     let effects = validator.handle(NOW.plus_ms(80_001), ValidatorEvent::Tick);
     let named = &closing(&effects).unwrap().commitments;
