@@ -155,10 +155,11 @@ impl LedgerSigner {
 
     /// The same subject means something else on another chain, or to another key.
     fn place(&self, statement: &LedgerStatement) -> [u8; 32] {
+        let (separator, key) = (self.domain.separator(), self.key.address());
         let sequence = statement.sequence.to_be_bytes();
         let parts = [
-            self.domain.separator().as_slice(),
-            self.key.address().as_slice(),
+            separator.as_slice(),
+            key.as_slice(),
             statement.subject.as_slice(),
             &sequence,
         ];
