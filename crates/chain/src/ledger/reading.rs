@@ -285,7 +285,7 @@ impl Ledger {
     ) -> Result<Option<EpochRecord>, LedgerError> {
         let call = Rewards::recordOfCall { asset, epoch };
         let found = self.ask(self.addresses.rewards, &call).await?;
-        Ok((found.recordedAt != 0).then(|| EpochRecord {
+        Ok((found.recordedAt != 0).then_some(EpochRecord {
             root: found.root,
             total: Amount::new(found.total),
             funded: Amount::new(found.funded),

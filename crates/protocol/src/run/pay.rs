@@ -198,8 +198,8 @@ struct Facts {
     convicted: BTreeMap<DeviceId, u64>,
     /// The run has all its rounds, and nothing of it is open.
     is_over: bool,
-    /// Rounds before this one were followed by so long a time without any that they are settled, whatever came later.
-    settled: u64,
+    /// Where so long a time without rounds began that all rounds before are settled, whatever came later; ascending.
+    settled: Vec<u64>,
 }
 
 impl Facts {
@@ -211,7 +211,7 @@ impl Facts {
     ) -> Result<Self, HistoryError> {
         let mut history = History::new(rules);
         let (mut decided, mut convicted) = (BTreeMap::new(), BTreeMap::new());
-        let mut settled = 0;
+        let mut settled = Vec::new();
         let gap = (SETTLED_AFTER_S / epoch_s.max(1)).max(SETTLED_EPOCHS_MIN);
         for (place, round) in rounds.iter().enumerate() {
             history.apply(&round.book, round.beacon)?;
@@ -226,7 +226,7 @@ impl Facts {
             let next = rounds.get(place.saturating_add(1));
             let next = next.map_or(through, |next| next.epoch);
             if next >= round.epoch.saturating_add(gap) {
-                settled = index.saturating_add(1);
+                settled.push(index.saturating_add(1));
             }
         }
         let is_past = rounds.last().is_some_and(|last| through > last.epoch);
@@ -243,9 +243,10 @@ impl Facts {
     /// The state of a trainer's pay for a round, and its vested parts of [`VESTING_PARTS`].
     fn vesting(&self, round: u64, trainer: DeviceId) -> (PayState, u128) {
         let key = (round, trainer);
-        let is_settled = round < self.settled;
+        let settled = self.settled.iter().find(|until| round < **until);
+        let is_settled = settled.is_some();
         // What was found after a round was settled changes nothing about it.
-        let counts = |found_in: &u64| !is_settled || *found_in < self.settled;
+        let counts = |found_in: &u64| settled.is_none_or(|until| found_in < until);
         let outcome = self
             .decided
             .get(&key)
