@@ -156,9 +156,8 @@ impl LedgerSigner {
 
     /// The same subject means something else on another chain, or to another key.
     fn place(&self, statement: &LedgerStatement) -> [u8; 32] {
-        let (separator, key) = (self.domain.separator(), self.key.address());
         let sequence = statement.sequence.to_be_bytes();
-        let (domain, key) = (self.domain.separator(), self.key.address());
+        let (separator, key) = (self.domain.separator(), self.key.address());
         let parts = [
             separator.as_slice(),
             key.as_slice(),
