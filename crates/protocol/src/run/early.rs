@@ -8,7 +8,7 @@ use crate::time::Timestamp;
 
 /// Messages of all devices, and of one.
 pub(super) const EARLY_MAX: usize = 1_024;
-const EARLY_OF_ONE_MAX: usize = 8;
+const EARLY_OF_ONE_MAX: usize = 64;
 /// Closings and proposals among them, which are long.
 const LONG_MAX: usize = 64;
 const LONG_OF_ONE_MAX: usize = 2;

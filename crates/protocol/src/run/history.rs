@@ -114,9 +114,6 @@ pub enum HistoryError {
     /// Someone contributes who may not.
     #[error("the work of {0} may not be taken")]
     Member(DeviceId),
-    /// The run has all its rounds: only what audits found may follow.
-    #[error("the run has all its rounds, and a book that follows has audits and no members")]
-    Full,
     /// It reports what nobody was to replay.
     #[error("nobody was to replay the work of {trainer} in round {index}")]
     Audit {
@@ -151,12 +148,6 @@ impl History {
     #[must_use]
     pub fn index(&self) -> u64 {
         self.index
-    }
-
-    /// Whether the run has all its rounds. Books that follow report what audits of the last ones found, and change no weights.
-    #[must_use]
-    pub fn is_full(&self) -> bool {
-        self.index >= self.rules.rounds
     }
 
     /// Name of the last book.
@@ -227,9 +218,6 @@ impl History {
         }
         if book.previous != self.last {
             return Err(HistoryError::Previous);
-        }
-        if self.is_full() && (!book.members.is_empty() || book.audits.is_empty()) {
-            return Err(HistoryError::Full);
         }
         for audit in &book.audits {
             let key = (audit.index, audit.trainer);

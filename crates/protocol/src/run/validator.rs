@@ -20,7 +20,6 @@ mod judging;
 mod proposing;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::ops::RangeInclusive;
 
 use alloy_primitives::{Address, B256};
 
@@ -348,15 +347,6 @@ impl Validator {
         }
     }
 
-    /// How many trainers a book may have now.
-    fn counts(&self) -> RangeInclusive<usize> {
-        let rules = self.history.rules();
-        match self.history.is_full() {
-            true => 0..=0,
-            false => rules.quorum.max(1) as usize..=rules.trainers_max as usize,
-        }
-    }
-
     /// Whether this device has heard what was said about the round: who comes while commitments are closed already
     /// waits for the next attempt, and listens.
     fn is_informed(&self, now: Timestamp, head: Head, rules: &RunRules) -> bool {
@@ -373,7 +363,7 @@ impl Validator {
         let rules = *self.history.rules();
         self.board
             .prune(|number| turn::attempt_of(&head, &rules, number, now).is_some());
-        if !self.history.is_full() || !self.history.open_audits().is_empty() {
+        if self.history.index() < rules.rounds {
             self.look_at_reveals(effects);
             if self.is_informed(now, head, &rules) {
                 self.propose(now, head, effects);

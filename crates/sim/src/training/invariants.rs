@@ -146,10 +146,7 @@ impl TrainingWorld {
             "what-is-recorded-was-computed",
             || format!("round {round} ends with {}", record.next),
         )?;
-        let members = match index >= self.rules.rounds {
-            true => 0..=0,
-            false => self.rules.quorum.max(1) as usize..=self.rules.trainers_max as usize,
-        };
+        let members = self.rules.quorum.max(1) as usize..=self.rules.trainers_max as usize;
         ensure(
             members.contains(&book.members.len()),
             "the-quorum-is-kept",

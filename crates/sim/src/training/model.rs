@@ -66,10 +66,6 @@ fn log_of(losses: &[LossBits]) -> ContentHash {
 
 /// The weights after a round.
 pub(super) fn add_up(book: &Book) -> B256 {
-    if book.members.is_empty() {
-        // Only what audits found.
-        return book.parent;
-    }
     let mut hasher = blake3::Hasher::new();
     hasher.update(b"weights");
     hasher.update(book.parent.as_slice());

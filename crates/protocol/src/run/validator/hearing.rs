@@ -80,7 +80,7 @@ impl Validator {
     fn hear_close(&mut self, now: Timestamp, head: Head, from: DeviceId, close: Close) {
         let rules = *self.history.rules();
         let is_ordered = close.commitments.is_sorted_by(|a, b| a.0 < b.0);
-        let counts = self.counts();
+        let counts = rules.quorum.max(1) as usize..=rules.trainers_max as usize;
         let key = (close.number, close.epoch);
         let turn = self.committees.turn_of(from, key, (&head, &rules), now);
         if !is_ordered || !counts.contains(&close.commitments.len()) || turn.is_none() {

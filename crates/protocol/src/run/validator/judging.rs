@@ -136,7 +136,8 @@ impl Validator {
         effects: &mut Vec<ValidatorEffect>,
     ) -> Judgment {
         let book = &proposal.book;
-        let counts = self.counts();
+        let rules = self.history.rules();
+        let counts = rules.quorum.max(1) as usize..=rules.trainers_max as usize;
         let Some(committee) = self.committees.of(proposal.epoch) else {
             return Judgment::Wait;
         };

@@ -169,13 +169,6 @@ impl Validator {
         attempt: u64,
     ) -> Option<Vec<(DeviceId, ContentHash)>> {
         let rules = *self.history.rules();
-        if self.history.is_full() {
-            // Nobody trains any more. What audits found is told at once, or what is known of it after a while.
-            let decided = self.decided_audits().len();
-            let is_all = decided == self.history.open_audits().len();
-            let has_time = turn::left_ms(&head, &rules, now) >= rules.attempt_ms / 2;
-            return (has_time && decided > 0 && (is_all || attempt > 0)).then(Vec::new);
-        }
         let quorum = rules.quorum.max(1) as usize;
         let history = &self.history;
         let admitted = |trainer: &DeviceId| history.standing(*trainer).admitted;
@@ -222,7 +215,6 @@ impl Validator {
         closed_at: Timestamp,
     ) -> Draft {
         let rules = self.history.rules();
-        let is_full = self.history.is_full();
         let (mut members, is_waiting) = self.shown(close);
         let is_late = now >= closed_at.plus_ms(rules.attempt_ms / 4);
         if is_waiting && !is_late {
@@ -234,11 +226,11 @@ impl Validator {
             self.is_own(member.trainer, member.work.contribution, attempt)
                 && !convicted.contains(&member.trainer)
         });
-        if !self.counts().contains(&members.len()) || (is_full && decided.is_empty()) {
+        if members.len() < rules.quorum.max(1) as usize {
             return Draft::None;
         }
         Draft::Fixed(Box::new(Book {
-            audits: match is_full || attempt < AUDIT_ATTEMPTS {
+            audits: match attempt < AUDIT_ATTEMPTS {
                 true => decided,
                 false => Vec::new(),
             },
