@@ -12,6 +12,7 @@ mod folder;
 mod follow;
 mod outcome;
 pub mod recipe;
+mod replaying;
 mod rewards;
 mod settling;
 mod task;
