@@ -19,6 +19,7 @@ mod task;
 mod ticket;
 mod training;
 mod validating;
+pub mod verifying;
 mod view;
 
 use std::collections::BTreeMap;

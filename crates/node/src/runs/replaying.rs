@@ -297,6 +297,8 @@ impl Advice for RunReplayError {
 pub(crate) struct OpenedRun {
     pub(crate) replaying: Replaying,
     pub(crate) paid: PaidRun,
+    /// Rounds that this device knew to be recorded when it was opened.
+    pub(crate) known: u64,
 }
 
 impl OpenedRun {
@@ -340,8 +342,7 @@ impl OpenedRun {
 
     /// Lets go of a state that was only here to be looked at.
     pub(crate) async fn let_go(&self, round: u64, state: B256) {
-        let known = self.paid.rounds.len() as u64;
-        let is_old = round.saturating_add(AUDIT_ROUNDS_MAX + 1) < known;
+        let is_old = round.saturating_add(AUDIT_ROUNDS_MAX + 1) < self.known;
         if is_old && round > 0 {
             self.replaying.depot.forget(&[ContentHash(state.0)]).await;
         }
@@ -401,7 +402,11 @@ impl Runs {
             depot: Depot::new(folder, network, topic),
             workshop: Arc::new(workshop.map_err(RunReplayError::Open)?),
         };
-        Ok(OpenedRun { replaying, paid })
+        Ok(OpenedRun {
+            replaying,
+            known: paid.rounds.len() as u64,
+            paid,
+        })
     }
 
     /// Does a trainer's recorded work again, and compares it with the record.
