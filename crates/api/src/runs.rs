@@ -170,6 +170,96 @@ pub struct RunExported {
     pub held_out_loss: f64,
 }
 
+/// To do a trainer's recorded work again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplayWork {
+    /// The run's id, or the beginning of it.
+    pub run: String,
+    /// The round: rounds that were recorded before it.
+    pub round: u64,
+    /// The trainer's id, or the beginning of it.
+    pub trainer: String,
+}
+
+/// A trainer's work that was done again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WorkReplayed {
+    /// The run.
+    pub run: String,
+    /// The round.
+    pub round: u64,
+    /// Whose work it is.
+    pub trainer: String,
+    /// The account that earns by it.
+    pub account: String,
+    /// Steps of the work.
+    pub steps: u32,
+    /// How long it took here, in seconds.
+    pub seconds: f64,
+    /// Whether all of it is what was recorded.
+    pub same: bool,
+    /// What was compared.
+    pub parts: Vec<ReplayedPart>,
+    /// Why the work cannot be done by anyone, where that is so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub impossible: Option<String>,
+}
+
+/// One part of a replayed work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplayedPart {
+    /// `contribution`, `local state`, `first loss`, `last loss` or `log`.
+    pub what: String,
+    /// What was recorded: a hash, or a loss in nats a token; nothing where the run has none.
+    pub recorded: Option<String>,
+    /// What the replay gave.
+    pub computed: Option<String>,
+    /// Whether they are the same, to the bit.
+    pub same: bool,
+}
+
+/// To compare an exported model with what its run recorded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifyModel {
+    /// The folder of the model.
+    pub folder: String,
+    /// Whether one contribution, drawn at random, is done again.
+    pub replay: bool,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelCheck {
+    /// What it is.
+    pub what: String,
+    /// What was found.
+    pub outcome: CheckOutcome,
+    /// In words.
+    pub detail: String,
+}
+
+/// What a check found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CheckOutcome {
+    /// It is as it is said to be.
+    Good,
+    /// It is not.
+    Bad,
+    /// It could not be looked at.
+    Unchecked,
+}
+
+/// Everything that was looked at of a model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModelChecks {
+    /// One after the other.
+    pub checks: Vec<ModelCheck>,
+    /// The contribution that was done again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replayed: Option<WorkReplayed>,
+}
+
 /// What was earned, and what of it is still to come.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RewardsView {

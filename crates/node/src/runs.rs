@@ -12,12 +12,14 @@ mod folder;
 mod follow;
 mod outcome;
 pub mod recipe;
+mod replaying;
 mod rewards;
 mod settling;
 mod task;
 mod ticket;
 mod training;
 mod validating;
+pub mod verifying;
 mod view;
 
 use std::collections::BTreeMap;

@@ -22,8 +22,10 @@ pub enum Difference {
 }
 
 /// What a replay found.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Verdict {
+    /// What the replay gave; nothing where the work ends without a result.
+    pub found: Option<Claim>,
     /// Every difference; none where the work was done as it was claimed.
     pub differences: Vec<Difference>,
 }
@@ -51,7 +53,10 @@ impl Workshop {
             Ok(work) => work.claim,
             Err(error) if error.is_of_the_work() => {
                 let differences = vec![Difference::NoResult];
-                return Ok(Verdict { differences });
+                return Ok(Verdict {
+                    found: None,
+                    differences,
+                });
             }
             Err(error) => return Err(error),
         };
@@ -73,6 +78,9 @@ impl Workshop {
         ];
         let differences = compared.into_iter().filter(|(_, same)| !same);
         let differences = differences.map(|(difference, _)| difference).collect();
-        Ok(Verdict { differences })
+        Ok(Verdict {
+            found: Some(found),
+            differences,
+        })
     }
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use hearth_api::runs::{
-    ExportRun, JoinRun, MakeRun, RoundView, RunDetail, RunExported, RunView, RunViews, WhichRun,
+    ExportRun, JoinRun, MakeRun, ReplayWork, RoundView, RunDetail, RunExported, RunView, RunViews,
+    WhichRun, WorkReplayed,
 };
 use hearth_node::owner::client::Client;
 use hearth_node::runs::recipe::{Recipe, RecipeError};
@@ -81,6 +82,23 @@ Examples:
         /// How the GGUF file writes numbers: f32, f16 or q8_0
         #[arg(long, default_value = "f16")]
         precision: String,
+    },
+
+    /// Do a trainer's recorded work again, and compare it with the record to the bit
+    #[command(after_help = "\
+It ends with 1 where anything differs.
+
+Example:
+  hearth run replay 3f2a 5 9c01")]
+    Replay {
+        /// The run's id, or the beginning of it
+        run: String,
+
+        /// The round, as `hearth run show` counts it
+        round: u64,
+
+        /// The trainer's device, or the beginning of its id
+        trainer: String,
     },
 
     /// Watch a run until it is over
@@ -176,9 +194,35 @@ pub(crate) async fn run(global: &Global, command: RunCommand) -> Result<ExitCode
             drop(waiting);
             print(&exported, global.json)?;
         }
+        RunCommand::Replay {
+            run,
+            round,
+            trainer,
+        } => {
+            return replay(
+                global,
+                ReplayWork {
+                    run,
+                    round,
+                    trainer,
+                },
+            )
+            .await;
+        }
         RunCommand::Watch { run } => watch(global, &run).await?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn replay(global: &Global, asked: ReplayWork) -> Result<ExitCode, Failure> {
+    let waiting = wait::spinner(global.json, "doing the work again");
+    let replayed: WorkReplayed = client(global)?.post("/hearth/runs/replay", &asked).await?;
+    drop(waiting);
+    print(&replayed, global.json)?;
+    Ok(match replayed.same {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    })
 }
 
 async fn detail(client: &Client, run: &str) -> Result<RunDetail, Failure> {
@@ -393,6 +437,37 @@ impl Show for RunExported {
             self.gguf,
             self.name.replace(' ', "-")
         ));
+    }
+}
+
+impl Show for WorkReplayed {
+    fn show(&self, page: &mut Page) {
+        page.pairs(&[
+            ("run", self.run.clone()),
+            ("round", self.round.to_string()),
+            ("trainer", self.trainer.clone()),
+            ("account", self.account.clone()),
+            ("steps", self.steps.to_string()),
+            ("took", format!("{:.1} s", self.seconds)),
+        ]);
+        let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "none".to_owned());
+        let rows: Vec<_> = (self.parts.iter())
+            .map(|part| {
+                let same = if part.same { "same" } else { "differs" };
+                let (recorded, computed) = (text(&part.recorded), text(&part.computed));
+                vec![part.what.clone(), same.to_owned(), recorded, computed]
+            })
+            .collect();
+        page.table(&["", "", "recorded", "computed"], &[false; 4], &rows);
+        if let Some(why) = &self.impossible {
+            page.line(&format!("Nobody can do this work: {why}."));
+        }
+        let (style, line) = match self.same {
+            true => (Style::Good, "The work was done as it is recorded."),
+            false => (Style::Bad, "The work was not done as it is recorded."),
+        };
+        let line = page.styled(style, line);
+        page.line(&line);
     }
 }
 

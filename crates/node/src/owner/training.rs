@@ -6,7 +6,7 @@ use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use hearth_api::runs::{ExportRun, JoinRun, MakeRun, WhichRun};
+use hearth_api::runs::{ExportRun, JoinRun, MakeRun, ReplayWork, VerifyModel, WhichRun};
 use http::StatusCode;
 
 use super::admin::{Admin, not_done, refused};
@@ -21,6 +21,8 @@ pub(super) fn routes() -> Router<Arc<Admin>> {
         .route("/hearth/runs/leave", post(leave))
         .route("/hearth/runs/show", get(show))
         .route("/hearth/runs/export", post(export))
+        .route("/hearth/runs/replay", post(replay))
+        .route("/hearth/runs/verify", post(verify))
         .route("/hearth/rewards", get(rewards))
         .route("/hearth/rewards/claim", post(claim))
 }
@@ -85,6 +87,28 @@ async fn export(State(admin): State<Arc<Admin>>, Json(asked): Json<ExportRun>) -
     match runs.export(asked).await {
         Ok(exported) => Json(exported).into_response(),
         Err(error) => not_done(StatusCode::CONFLICT, &error),
+    }
+}
+
+async fn replay(State(admin): State<Arc<Admin>>, Json(asked): Json<ReplayWork>) -> Response {
+    let runs = match runs(&admin) {
+        Ok(runs) => runs,
+        Err(response) => return *response,
+    };
+    match runs.replay(&asked).await {
+        Ok(replayed) => Json(replayed).into_response(),
+        Err(error) => not_done(StatusCode::CONFLICT, &error),
+    }
+}
+
+async fn verify(State(admin): State<Arc<Admin>>, Json(asked): Json<VerifyModel>) -> Response {
+    let runs = match runs(&admin) {
+        Ok(runs) => runs,
+        Err(response) => return *response,
+    };
+    match runs.verify(&asked).await {
+        Ok(checks) => Json(checks).into_response(),
+        Err(error) => not_done(StatusCode::NOT_FOUND, &error),
     }
 }
 

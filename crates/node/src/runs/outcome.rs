@@ -18,17 +18,22 @@ use hearth_outcome::manifest::{
 use hearth_outcome::transformers::{FolderWriteError, write_folder};
 use hearth_outcome::{Label, TrainedModel, Vocabulary, VocabularyError, seal_file};
 use hearth_protocol::content::ContentHash;
+use hearth_protocol::run::manifest::RunManifest;
 use hearth_protocol::run::pay::{self, Credit, PaidRun, PayState};
-use hearth_workshop::{CheckpointError, Limits, MeasureError, Measured, OpenError, Workshop};
+use hearth_workshop::{
+    Checkpoint, CheckpointError, Limits, MeasureError, Measured, OpenError, Workshop,
+};
 use thiserror::Error;
 
 use super::folder::{RunFolder, RunFolderError};
 use crate::advice::Advice;
 
 /// The file that llama.cpp runs.
-const GGUF_FILE: &str = "model.gguf";
+pub(super) const GGUF_FILE: &str = "model.gguf";
+/// What is measured.
+pub(super) const HELD_OUT_LOSS: &str = "held-out loss";
 /// The manifest.
-const MANIFEST_FILE: &str = "hearth-model.json";
+pub(super) const MANIFEST_FILE: &str = "hearth-model.json";
 
 /// Why no model comes out.
 #[derive(Debug, Error)]
@@ -153,22 +158,8 @@ impl Outcome {
         let checkpoint = workshop.read_checkpoint(&mut BufReader::new(file))?;
         let measured = workshop.held_out_loss(&checkpoint, &mut |_| ControlFlow::Continue(()))?;
         let data = folders.first().ok_or(OutcomeError::NoState)?;
-        let tokenizer = Folder::open(data)?.tokenizer()?;
-        let label = Label {
-            name: manifest.name.clone(),
-            description: Some(manifest.description.clone()).filter(|text| !text.is_empty()),
-            license: manifest.license.clone(),
-        };
-        let model = TrainedModel {
-            layout: workshop.model(),
-            weights: checkpoint.trained(),
-            vocabulary: &Vocabulary::of(&tokenizer)?,
-            label: &label,
-        };
-        std::fs::create_dir_all(out).map_err(failed(out))?;
-        let mut names = write_folder(&model, Some(tokenizer.json()), out)?;
-        self.write_gguf(&model, precision, out)?;
-        names.push(GGUF_FILE);
+        let names = write_files(&workshop, &checkpoint, data, out, precision)?;
+        let label = label_of(&manifest);
         let stated = self.stated(&workshop, label, sealed(out, names)?, &measured)?;
         let bytes = stated.to_bytes()?;
         let path = out.join(MANIFEST_FILE);
@@ -194,11 +185,8 @@ impl Outcome {
     ) -> Result<ModelManifest, OutcomeError> {
         let manifest = workshop.manifest();
         let last = self.paid.rounds.last().ok_or(OutcomeError::NoState)?;
-        let inner = &manifest.inner;
-        let step_tokens = u64::from(inner.windows) * u64::from(inner.window_tokens);
-        let (trainers, validators) = self.holders(&manifest.shares, step_tokens)?;
-        let mut datasets: Vec<_> = manifest.datasets.iter().map(|d| Hash32(d.id.0)).collect();
-        datasets.sort_unstable_by_key(|id| id.0);
+        let (trainers, validators) = holders(&self.paid, manifest, self.epoch_s)?;
+        let datasets = datasets_of(manifest);
         Ok(ModelManifest {
             label,
             architecture: *workshop.model().architecture(),
@@ -212,98 +200,145 @@ impl Outcome {
                 last_round: last.book.index,
                 state: Hash32(self.state.0),
             }),
-            evaluations: vec![Evaluation {
-                suite: *datasets.first().ok_or(OutcomeError::NoState)?,
-                measure: "held-out loss".to_owned(),
-                value: decimal(measured.loss)?,
-                items: measured.windows.into(),
-                report: None,
-            }],
+            evaluations: vec![evaluation(
+                *datasets.first().ok_or(OutcomeError::NoState)?,
+                measured,
+            )?],
             datasets,
             trainers,
             validators,
             funders: Vec::new(),
         })
     }
+}
 
-    fn write_gguf(
-        &self,
-        model: &TrainedModel<'_>,
-        precision: Precision,
-        out: &Path,
-    ) -> Result<(), OutcomeError> {
-        let path = out.join(GGUF_FILE);
-        let file = File::create(&path).map_err(failed(&path))?;
-        let mut to = BufWriter::new(file);
-        write_model(model, precision, &mut to)?;
-        to.flush().map_err(failed(&path))
-    }
-
-    /// Who made the model, by the work that validators let stand.
-    fn holders(
-        &self,
-        shares: &hearth_protocol::run::manifest::RunShares,
-        step_tokens: u64,
-    ) -> Result<(Vec<TrainerRecord>, Vec<HolderRecord>), OutcomeError> {
-        let through = self.paid.rounds.last().map_or(0, |last| last.epoch);
-        let credits = pay::credits(std::slice::from_ref(&self.paid), through, self.epoch_s)?;
-        let steps = |credit: &Credit| {
-            let place = usize::try_from(credit.index).unwrap_or(usize::MAX);
-            let round = self.paid.rounds.get(place);
-            let member = round.and_then(|round| {
-                let mut members = round.book.members.iter();
-                members.find(|member| member.trainer == credit.trainer)
-            });
-            member.map_or(0, |member| u64::from(member.work.steps))
-        };
-        let (mut trained, mut replayed) = (BTreeMap::new(), BTreeMap::new());
-        for credit in &credits {
-            let sums: &mut BTreeMap<Address, u64> = match credit.is_replay {
-                true => &mut replayed,
-                false if matches!(credit.state, PayState::Refused(_)) => continue,
-                false => &mut trained,
-            };
-            let work = match credit.is_replay {
-                true => 1,
-                false => steps(credit).saturating_mul(step_tokens),
-            };
-            let sum = sums.entry(credit.account).or_default();
-            *sum = sum.saturating_add(work);
-        }
-        // Where nobody replayed, or nobody funds, the others have their part.
-        let checked = if replayed.is_empty() {
-            0
-        } else {
-            shares.validators
-        };
-        let parts = apportion(SHARES, &[shares.trainers.into(), checked.into()]);
-        let of = |sums: &BTreeMap<Address, u64>, whole: u32| {
-            let works: Vec<u64> = sums.values().copied().collect();
-            apportion(whole, &works)
-        };
-        let (trainer_shares, validator_shares) = (of(&trained, parts[0]), of(&replayed, parts[1]));
-        let trainers = trained.iter().zip(trainer_shares);
-        let validators = replayed.iter().zip(validator_shares);
-        Ok((
-            trainers
-                .map(|((account, token_steps), share)| TrainerRecord {
-                    account: Account(account.0.0),
-                    token_steps: *token_steps,
-                    share,
-                })
-                .collect(),
-            validators
-                .map(|((account, _), share)| HolderRecord {
-                    account: Account(account.0.0),
-                    share,
-                })
-                .collect(),
-        ))
+/// What a run's manifest lets people say of the model.
+pub(super) fn label_of(manifest: &RunManifest) -> Label {
+    Label {
+        name: manifest.name.clone(),
+        description: Some(manifest.description.clone()).filter(|text| !text.is_empty()),
+        license: manifest.license.clone(),
     }
 }
 
+/// Writes the files of a model, all but its manifest, into a folder, which is made, and returns their names. `data` is the
+/// folder of the run's first dataset, whose tokenizer the model has.
+///
+/// # Errors
+/// When the tokenizer cannot be read, or a file cannot be written.
+pub(super) fn write_files(
+    workshop: &Workshop,
+    checkpoint: &Checkpoint,
+    data: &Path,
+    out: &Path,
+    precision: Precision,
+) -> Result<Vec<&'static str>, OutcomeError> {
+    let tokenizer = Folder::open(data)?.tokenizer()?;
+    let model = TrainedModel {
+        layout: workshop.model(),
+        weights: checkpoint.trained(),
+        vocabulary: &Vocabulary::of(&tokenizer)?,
+        label: &label_of(workshop.manifest()),
+    };
+    std::fs::create_dir_all(out).map_err(failed(out))?;
+    let mut names = write_folder(&model, Some(tokenizer.json()), out)?;
+    let path = out.join(GGUF_FILE);
+    let file = File::create(&path).map_err(failed(&path))?;
+    let mut to = BufWriter::new(file);
+    write_model(&model, precision, &mut to)?;
+    to.flush().map_err(failed(&path))?;
+    names.push(GGUF_FILE);
+    Ok(names)
+}
+
+/// What held-out text says of a model.
+pub(super) fn evaluation(suite: Hash32, measured: &Measured) -> Result<Evaluation, OutcomeError> {
+    Ok(Evaluation {
+        suite,
+        measure: HELD_OUT_LOSS.to_owned(),
+        value: decimal(measured.loss)?,
+        items: measured.windows.into(),
+        report: None,
+    })
+}
+
+/// The ids of a run's datasets, as a model's manifest has them.
+pub(super) fn datasets_of(manifest: &RunManifest) -> Vec<Hash32> {
+    let datasets = manifest.datasets.iter();
+    let mut datasets: Vec<_> = datasets.map(|dataset| Hash32(dataset.id.0)).collect();
+    datasets.sort_unstable_by_key(|id| id.0);
+    datasets
+}
+
+/// Who made the model, by the work that validators let stand.
+///
+/// # Errors
+/// When the books do not follow each other.
+pub(super) fn holders(
+    paid: &PaidRun,
+    manifest: &RunManifest,
+    epoch_s: u64,
+) -> Result<(Vec<TrainerRecord>, Vec<HolderRecord>), OutcomeError> {
+    let (shares, inner) = (&manifest.shares, &manifest.inner);
+    let step_tokens = u64::from(inner.windows) * u64::from(inner.window_tokens);
+    let through = paid.rounds.last().map_or(0, |last| last.epoch);
+    let credits = pay::credits(std::slice::from_ref(paid), through, epoch_s)?;
+    let steps = |credit: &Credit| {
+        let place = usize::try_from(credit.index).unwrap_or(usize::MAX);
+        let round = paid.rounds.get(place);
+        let member = round.and_then(|round| {
+            let mut members = round.book.members.iter();
+            members.find(|member| member.trainer == credit.trainer)
+        });
+        member.map_or(0, |member| u64::from(member.work.steps))
+    };
+    let (mut trained, mut replayed) = (BTreeMap::new(), BTreeMap::new());
+    for credit in &credits {
+        let sums: &mut BTreeMap<Address, u64> = match credit.is_replay {
+            true => &mut replayed,
+            false if matches!(credit.state, PayState::Refused(_)) => continue,
+            false => &mut trained,
+        };
+        let work = match credit.is_replay {
+            true => 1,
+            false => steps(credit).saturating_mul(step_tokens),
+        };
+        let sum = sums.entry(credit.account).or_default();
+        *sum = sum.saturating_add(work);
+    }
+    // Where nobody replayed, or nobody funds, the others have their part.
+    let checked = if replayed.is_empty() {
+        0
+    } else {
+        shares.validators
+    };
+    let parts = apportion(SHARES, &[shares.trainers.into(), checked.into()]);
+    let of = |sums: &BTreeMap<Address, u64>, whole: u32| {
+        let works: Vec<u64> = sums.values().copied().collect();
+        apportion(whole, &works)
+    };
+    let (trainer_shares, validator_shares) = (of(&trained, parts[0]), of(&replayed, parts[1]));
+    let trainers = trained.iter().zip(trainer_shares);
+    let validators = replayed.iter().zip(validator_shares);
+    Ok((
+        trainers
+            .map(|((account, token_steps), share)| TrainerRecord {
+                account: Account(account.0.0),
+                token_steps: *token_steps,
+                share,
+            })
+            .collect(),
+        validators
+            .map(|((account, _), share)| HolderRecord {
+                account: Account(account.0.0),
+                share,
+            })
+            .collect(),
+    ))
+}
+
 /// The files of a folder, by name, with their lengths and hashes.
-fn sealed(folder: &Path, mut names: Vec<&str>) -> Result<Vec<ModelFile>, OutcomeError> {
+pub(super) fn sealed(folder: &Path, mut names: Vec<&str>) -> Result<Vec<ModelFile>, OutcomeError> {
     names.sort_unstable();
     let files = names.into_iter().map(|name| {
         let path = folder.join(name);

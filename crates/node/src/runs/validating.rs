@@ -1,6 +1,5 @@
 //! Does what a validator's machine wants done.
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,25 +14,17 @@ use hearth_protocol::run::book::Book;
 use hearth_protocol::run::history::OpenAudit;
 use hearth_protocol::run::message::{AuditOutcome, LossBits};
 use hearth_protocol::signature::Signature;
-use hearth_workshop::{Claim, TrainError, TrainerId, WorkOrder, Workshop};
+use hearth_workshop::Workshop;
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
-use super::depot::{Depot, DepotError, Length, blocking};
-use super::training::{local_state, log_of};
+use super::depot::{Depot, Length, blocking};
+use super::replaying::{Lacking, Replaying};
 use crate::ledger::{Declaration, LedgerSigner};
 
 /// How often a replay is tried, and how long after a try that something was missing for.
 const REPLAY_TRIES: u32 = 4;
 const REPLAY_AGAIN: Duration = Duration::from_secs(3);
-
-/// What is missing for a replay.
-enum Lacking {
-    /// What the trainer kept.
-    Local(DepotError),
-    /// Something that this device should have.
-    Own(DepotError),
-}
 
 /// A validator's hands.
 #[derive(Debug, Clone)]
@@ -144,73 +135,18 @@ impl Validating {
         index: u64,
         audit: &OpenAudit,
     ) -> Result<(AuditOutcome, Vec<LossBits>), Lacking> {
-        let work = &audit.member.work;
-        if let (Some(local), Some(bytes)) = (work.local_start, self.workshop.local_state_bytes()) {
-            let length = Length::Exactly(bytes);
-            let trainer = Some(audit.member.trainer);
-            let got = self.depot.get(local, length, trainer).await;
-            got.map_err(Lacking::Local)?;
-        }
-        let parent = ContentHash(audit.parent.0);
-        if !self.depot.folder.has(parent) {
-            let got = self.depot.fetched_state(&self.workshop, parent).await;
-            got.map_err(Lacking::Own)?;
-        }
-        let (hands, audit) = (self.clone(), audit.clone());
-        let replayed = blocking(move || hands.replayed(index, &audit)).await;
-        replayed.map_err(Lacking::Own)
-    }
-
-    fn replayed(
-        &self,
-        index: u64,
-        audit: &OpenAudit,
-    ) -> Result<(AuditOutcome, Vec<LossBits>), DepotError> {
-        let work = &audit.member.work;
-        let workshop = &*self.workshop;
-        let parent = self
-            .depot
-            .checkpoint(workshop, ContentHash(audit.parent.0))?;
-        let local = match work.local_start {
-            Some(name) => local_state(&self.depot, workshop, name)?,
-            None => None,
+        let replaying = Replaying {
+            depot: self.depot.clone(),
+            workshop: Arc::clone(&self.workshop),
         };
-        if work.local_start.is_some() && local.is_none() {
-            // It is there, has the right hash, and is nothing that a trainer of this run can have.
-            return Ok((AuditOutcome::Different, Vec::new()));
-        }
-        let claim = Claim {
-            contribution: work.contribution,
-            local: work.local_end,
-            first_loss: work.first_loss.loss(),
-            last_loss: work.last_loss.loss(),
-        };
-        let order = WorkOrder {
-            run: self.depot.folder.run().0,
-            round: u32::try_from(index).unwrap_or(u32::MAX),
-            beacon: audit.beacon.0,
-            trainer: TrainerId(audit.member.trainer.0),
-            parent: &parent,
-            local,
-            steps: work.steps,
-        };
-        let mut losses = Vec::new();
-        let verdict = workshop.replay(order, &claim, &mut |progress| {
-            losses.extend(progress.loss.map(LossBits::of));
-            ControlFlow::Continue(())
-        });
-        let is_same = match verdict {
-            Ok(verdict) => verdict.is_same() && log_of(&losses) == work.log,
-            // Work that nobody can do was not done.
-            Err(TrainError::Order(_)) => false,
-            Err(error) => return Err(DepotError::Train(error)),
-        };
+        let replay = replaying.replay(index, audit).await?;
+        let is_same = replay.is_same(&audit.member.work);
         let trainer = audit.member.trainer;
         info!(round = index, %trainer, is_same, "replayed a trainer's work");
         let outcome = match is_same {
             true => AuditOutcome::Same,
             false => AuditOutcome::Different,
         };
-        Ok((outcome, losses))
+        Ok((outcome, replay.losses))
     }
 }
