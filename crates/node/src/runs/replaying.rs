@@ -188,7 +188,7 @@ impl Replaying {
 pub(crate) enum RunReplayError {
     /// Which run.
     #[error(transparent)]
-    Runs(#[from] RunsError),
+    Runs(Box<RunsError>),
     /// The run's folder.
     #[error(transparent)]
     Folder(#[from] RunFolderError),
@@ -247,6 +247,12 @@ pub(crate) enum RunReplayError {
     /// The work cannot be done here.
     #[error("the work was not done again")]
     Depot(#[from] DepotError),
+}
+
+impl From<RunsError> for RunReplayError {
+    fn from(error: RunsError) -> Self {
+        Self::Runs(Box::new(error))
+    }
 }
 
 impl Advice for RunReplayError {

@@ -237,10 +237,8 @@ impl Runs {
         };
         let opened = match self.opened(B256::from(stated.id.0)).await {
             Ok(opened) => opened,
-            Err(RunReplayError::Runs(RunsError::Unknown(run))) => {
-                let why = format!(
-                    "this device takes no part in {run}: join it with its ticket to compare with its records"
-                );
+            Err(RunReplayError::Runs(error)) if matches!(*error, RunsError::Unknown(_)) => {
+                let why = "this device takes no part in the run: join it with its ticket to compare with its records";
                 return Ok(only(unchecked(why)));
             }
             Err(error) => return Ok(only(unchecked(error.with_causes().to_string()))),
