@@ -9,7 +9,7 @@ use alloy_primitives::{Address, B256};
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::ledger::draw::Seat;
 use hearth_protocol::offer::DeviceId;
-use hearth_protocol::run::book::{Book, BookError, BookForm, Member};
+use hearth_protocol::run::book::{BookError, BookForm, Member, RoundBook};
 use hearth_protocol::run::committee::{RunCommittee, RunSeat};
 use hearth_protocol::run::history::{History, RunRules};
 use hearth_protocol::run::message::{LossBits, RoundStart, Work, replay_seal};
@@ -54,14 +54,14 @@ fn commitments_and_seals_are_those_of_the_vectors() {
 fn books_have_the_names_of_the_vectors_and_bad_ones_are_refused() {
     for case in good("books") {
         let text = case["text"].as_str().unwrap();
-        let book = Book::read(text.as_bytes()).unwrap();
+        let book = RoundBook::read(text.as_bytes()).unwrap();
         assert_eq!(book.to_bytes(), text.as_bytes());
         assert_eq!(book.name(), read::<ContentHash>(&case["name"]));
     }
     let all: Value = serde_json::from_str(include_str!("../../../vectors/runs_bad.json")).unwrap();
     for case in all["books"].as_array().unwrap() {
         let text = case["text"].as_str().unwrap();
-        let error = match Book::read(text.as_bytes()).unwrap_err() {
+        let error = match RoundBook::read(text.as_bytes()).unwrap_err() {
             BookError::Json(_) => "json",
             BookError::NotCanonical => "not-canonical",
             BookError::Order(_) => "order",
@@ -103,7 +103,7 @@ fn audits_are_drawn_as_the_vectors_say() {
                 steps: 5,
             },
         };
-        let book = Book {
+        let book = RoundBook {
             audits: Vec::new(),
             beacon: B256::ZERO,
             format: BookForm::V1,

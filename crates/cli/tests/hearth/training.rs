@@ -158,6 +158,32 @@ fn all_rounds(home: &Home, run: &str) -> Vec<Value> {
     detail["recorded"].as_array().unwrap().clone()
 }
 
+/// Replays a trainer's work of a round, and checks the files of the model, of which one is damaged then.
+fn anyone_can_check(home: &Home, run: &str, round: &Value, out: &str) {
+    let trainer = round["trainers"][1]["trainer"].as_str().unwrap();
+    let index = round["index"].to_string();
+    let replayed = home
+        .run(&["run", "replay", run, &index, &trainer[..8], "--json"])
+        .json();
+    assert_eq!(replayed["same"], true, "{replayed}");
+    let unknown = home.run(&["run", "replay", run, "999", trainer, "--json"]);
+    assert_eq!(unknown.error_code(1), "no_round");
+
+    let checks = home.run(&["models", "verify", out, "--json"]).json();
+    let of_checks = checks["checks"].as_array().unwrap();
+    assert!(
+        of_checks.iter().all(|check| check["outcome"] == "good"),
+        "{checks}"
+    );
+    let config = Path::new(out).join("config.json");
+    let whole = fs::read(&config).unwrap();
+    fs::write(&config, [&whole[..], b" "].concat()).unwrap();
+    let damaged = home.run(&["models", "verify", out, "--json"]);
+    let damaged: Value = serde_json::from_str(&damaged.stdout).unwrap();
+    assert!(damaged.to_string().contains("\"bad\""), "{damaged}");
+    fs::write(&config, whole).unwrap();
+}
+
 #[test]
 fn households_train_a_model_and_claim_what_they_earned() {
     let (tower, laptop, phone) = (fresh(true), fresh(false), fresh(false));
@@ -211,6 +237,7 @@ fn households_train_a_model_and_claim_what_they_earned() {
         .json();
     let again = laptop.run(&["run", "export", &run, "--out", &out, "--json"]);
     assert_eq!(again.error_code(1), "exists");
+    anyone_can_check(&laptop, &run, &rounds[1], &out);
     assert_eq!(
         laptop.run(&["run", "show", "zz", "--json"]).error_code(1),
         "no_run"

@@ -11,7 +11,7 @@ use hearth_causes::WithCauses;
 use hearth_net::{FetchError, Network, PeerAddress, ShareError, Topic};
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::offer::DeviceId;
-use hearth_protocol::run::book::{BOOK_BYTES_MAX, Book, BookError, Member};
+use hearth_protocol::run::book::{BOOK_BYTES_MAX, BookError, Member, RoundBook};
 use hearth_workshop::{
     Admitted, AggregateError, Checkpoint, CheckpointError, OpenError, Stored, TrainError,
     TrainerId, Workshop,
@@ -46,7 +46,7 @@ pub(crate) enum DepotError {
     Share(#[from] ShareError),
     /// A book that is none.
     #[error("the book of a round cannot be read")]
-    Book(#[from] BookError),
+    RoundBook(#[from] BookError),
     /// A checkpoint that is none.
     #[error("the state of a round cannot be read")]
     Checkpoint(#[from] CheckpointError),
@@ -175,11 +175,11 @@ impl Depot {
     }
 
     /// The book of a recorded round.
-    pub(crate) async fn book(&self, name: ContentHash) -> Result<Book, DepotError> {
+    pub(crate) async fn book(&self, name: ContentHash) -> Result<RoundBook, DepotError> {
         let most = BOOK_BYTES_MAX as u64;
         self.get(name, Length::AtMost(most), None).await?;
         let bytes = self.folder.bytes(name, most)?.unwrap_or_default();
-        Ok(Book::read(&bytes)?)
+        Ok(RoundBook::read(&bytes)?)
     }
 
     /// Sees that the contributions of a round are here.
@@ -209,7 +209,7 @@ impl Depot {
     pub(crate) async fn state_after(
         &self,
         workshop: &Arc<Workshop>,
-        book: &Book,
+        book: &RoundBook,
         state: B256,
     ) -> Result<(), DepotError> {
         let _making = self.making.lock().await;
@@ -249,7 +249,7 @@ impl Depot {
     pub(crate) async fn added_up(
         &self,
         workshop: &Arc<Workshop>,
-        book: &Book,
+        book: &RoundBook,
     ) -> Result<ContentHash, DepotError> {
         let (depot, workshop, book) = (self.clone(), Arc::clone(workshop), book.clone());
         let made = blocking(move || {

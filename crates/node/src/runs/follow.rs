@@ -7,7 +7,7 @@ use hearth_causes::WithCauses;
 use hearth_chain::ledger::{Ledger, LedgerError, RecordedRound};
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::run::Head;
-use hearth_protocol::run::book::Book;
+use hearth_protocol::run::book::RoundBook;
 use hearth_protocol::run::committee::{RunCommittee, RunSeat};
 use hearth_protocol::time::Timestamp;
 use tokio::sync::mpsc;
@@ -31,7 +31,7 @@ pub(crate) enum LedgerNews {
         /// The epoch in which it was recorded.
         epoch: u64,
         /// Its book.
-        book: Box<Book>,
+        book: Box<RoundBook>,
     },
     /// These validate from now on.
     Committee(RunCommittee),
@@ -159,7 +159,7 @@ async fn book_of(
     depot: &Depot,
     round: &RecordedRound,
     news: &mpsc::Sender<LedgerNews>,
-) -> Option<Book> {
+) -> Option<RoundBook> {
     let name = ContentHash(round.statement.contributions.0);
     let mut is_said = false;
     while !news.is_closed() {

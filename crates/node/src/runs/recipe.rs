@@ -10,7 +10,7 @@ use hearth_protocol::run::manifest::{
     FractionError, InnerSettings, ModelShape, MuonSettings, OptimizerSettings, OuterSettings,
     RateSettings, RoundSettings, RunManifest, RunManifestError, RunShares, RunStart,
 };
-use hearth_workshop::{Compression, Devices, Method, PlanningError, Spread, Trust};
+use hearth_workshop::{Compression, Devices, Method, Plan, PlanningError, Spread, Trust};
 use serde::Deserialize;
 use std::path::PathBuf;
 use thiserror::Error;
@@ -302,26 +302,7 @@ impl Recipe {
         let model = self.shape(vocabulary)?;
         let training = &self.training;
         let step_tokens = u64::from(training.window_tokens) * u64::from(training.windows);
-        let parameters = super::parameters_of(&model);
-        let guess = OPERATIONS_PER_S / (6.0 * parameters.max(1) as f64);
-        let devices = Devices {
-            trainers: self.devices.trainers,
-            tokens_per_s: self.devices.tokens_per_s.unwrap_or(guess),
-            up_bits_per_s: self.devices.up_mbit * 1e6,
-            down_bits_per_s: self.devices.down_mbit * 1e6,
-            spread: Spread::Swarm,
-            trust: match self.devices.trusted {
-                true => Trust::Trusted,
-                false => Trust::Strangers,
-            },
-        };
-        // Steps that a person chose need not be worth the time in which a round is settled.
-        let settle_s = if self.round.steps.is_some() {
-            0.0
-        } else {
-            SETTLE_S
-        };
-        let plan = hearth_workshop::plan(&model, step_tokens, devices, settle_s, self.rounds)?;
+        let plan = self.planned(&model, step_tokens)?;
         let steps = self.round.steps.unwrap_or(plan.steps);
         let compute_s = f64::from(steps) * plan.compute_s / f64::from(plan.steps.max(1));
         let method = match training.optimizer {
@@ -369,6 +350,29 @@ impl Recipe {
             reasons: plan.reasons.iter().map(ToString::to_string).collect(),
             contribution_bytes: plan.contribution_bytes,
         })
+    }
+
+    fn planned(&self, model: &ModelShape, step_tokens: u64) -> Result<Plan, RecipeError> {
+        let parameters = super::parameters_of(model);
+        let guess = OPERATIONS_PER_S / (6.0 * parameters.max(1) as f64);
+        let devices = Devices {
+            trainers: self.devices.trainers,
+            tokens_per_s: self.devices.tokens_per_s.unwrap_or(guess),
+            up_bits_per_s: self.devices.up_mbit * 1e6,
+            down_bits_per_s: self.devices.down_mbit * 1e6,
+            spread: Spread::Swarm,
+            trust: match self.devices.trusted {
+                true => Trust::Trusted,
+                false => Trust::Strangers,
+            },
+        };
+        // Steps that a person chose need not be worth the time in which a round is settled.
+        let settle_s = match self.round.steps {
+            Some(_) => 0.0,
+            None => SETTLE_S,
+        };
+        let plan = hearth_workshop::plan(model, step_tokens, devices, settle_s, self.rounds)?;
+        Ok(plan)
     }
 
     fn shape(&self, vocabulary: u32) -> Result<ModelShape, RecipeError> {

@@ -10,7 +10,7 @@ use hearth_api::runs::{ReplayWork, ReplayedPart, WorkReplayed};
 use hearth_causes::WithCauses;
 use hearth_net::{TakePartError, TopicId};
 use hearth_protocol::content::ContentHash;
-use hearth_protocol::run::book::{Book, Member};
+use hearth_protocol::run::book::{Member, RoundBook};
 use hearth_protocol::run::history::{AUDIT_ROUNDS_MAX, OpenAudit};
 use hearth_protocol::run::message::{LossBits, Work};
 use hearth_protocol::run::pay::PaidRun;
@@ -314,7 +314,7 @@ impl OpenedRun {
         member_of(book, trainer)
     }
 
-    fn book(&self, round: u64) -> Result<&Book, RunReplayError> {
+    fn book(&self, round: u64) -> Result<&RoundBook, RunReplayError> {
         let rounds = &self.paid.rounds;
         let place = usize::try_from(round).unwrap_or(usize::MAX);
         let paid = rounds.get(place).ok_or(RunReplayError::NoRound {
@@ -355,7 +355,7 @@ impl OpenedRun {
     }
 }
 
-fn member_of<'a>(book: &'a Book, trainer: &str) -> Result<&'a Member, RunReplayError> {
+fn member_of<'a>(book: &'a RoundBook, trainer: &str) -> Result<&'a Member, RunReplayError> {
     let wanted = trainer.trim_start_matches("0x").to_lowercase();
     let members = book.members.iter();
     let mut found = members.filter(|member| member.trainer.to_string().starts_with(&wanted));

@@ -14,7 +14,7 @@ use hearth_environment::Environment;
 use hearth_net::{Network, SayError, TakePartError, TopicId};
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::run::Head;
-use hearth_protocol::run::book::Book;
+use hearth_protocol::run::book::RoundBook;
 use hearth_protocol::run::history::{AUDIT_ROUNDS_MAX, RunRules};
 use hearth_protocol::run::manifest::{RUN_MANIFEST_BYTES_MAX, RunManifest};
 use hearth_protocol::run::message::{AuditOutcome, RunMessage, Work};
@@ -256,8 +256,8 @@ struct Playing {
     validator: Option<Validator>,
     training: Training,
     validating: Validating,
-    books: BTreeMap<B256, Book>,
-    candidates: VecDeque<Book>,
+    books: BTreeMap<B256, RoundBook>,
+    candidates: VecDeque<RoundBook>,
     ms_per_step: Option<u64>,
     stop: StopFlag,
     news: (mpsc::Sender<News>, mpsc::Receiver<News>),
@@ -379,7 +379,7 @@ impl Playing {
         self.head(head, None).await
     }
 
-    async fn head(&mut self, head: Head, book: Option<Box<Book>>) -> Result<(), RunTaskError> {
+    async fn head(&mut self, head: Head, book: Option<Box<RoundBook>>) -> Result<(), RunTaskError> {
         let told = TrainerEvent::Head {
             head,
             book: book.clone(),
@@ -424,7 +424,7 @@ impl Playing {
     }
 
     /// Lets go of states and contributions that no replay needs any more.
-    async fn forget_old(&mut self, book: &Book) {
+    async fn forget_old(&mut self, book: &RoundBook) {
         let first = self.validating.terms.state;
         if book.parent != first && !book.members.is_empty() {
             self.stale
@@ -469,7 +469,7 @@ impl Playing {
     }
 
     /// Keeps the book of a proposal: if it is recorded, nobody has to be asked for it.
-    async fn candidate(&mut self, book: &Book) {
+    async fn candidate(&mut self, book: &RoundBook) {
         if book.check().is_err() {
             return;
         }
@@ -668,7 +668,7 @@ impl Drop for Playing {
     }
 }
 
-fn round_view(head: &Head, book: &Book) -> RoundView {
+fn round_view(head: &Head, book: &RoundBook) -> RoundView {
     let members = book.members.iter();
     let trainers: Vec<TrainerView> = members
         .map(|member| TrainerView {

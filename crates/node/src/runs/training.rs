@@ -177,13 +177,14 @@ impl Training {
             }
             Err(error) => return Err(DepotError::Train(error)),
         };
-        let ms_per_step = self.now().ms_since(began) / u64::from(steps.max(1));
+        let ms_per_step = (self.now().ms_since(began) / u64::from(steps.max(1))).max(1);
         let contribution = self.depot.folder.keep(&trained.contribution)?;
         if let Some(local_end) = trained.claim.local {
             self.depot.folder.put(aside, local_end)?;
         }
+        let round = order.head.index;
         info!(
-            round = order.head.index,
+            round,
             steps,
             loss = trained.claim.last_loss,
             "trained for a round"
@@ -197,7 +198,7 @@ impl Training {
             log: log_of(&losses),
             steps,
         };
-        Ok(Attempt::Done(work, ms_per_step.max(1)))
+        Ok(Attempt::Done(work, ms_per_step))
     }
 
     /// Gives others what they need of this device's work.

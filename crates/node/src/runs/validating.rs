@@ -10,7 +10,7 @@ use hearth_chain::sender::Sender;
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::ledger::statement::{RoundStatement, RunTerms};
 use hearth_protocol::offer::DeviceId;
-use hearth_protocol::run::book::Book;
+use hearth_protocol::run::book::RoundBook;
 use hearth_protocol::run::history::OpenAudit;
 use hearth_protocol::run::message::{AuditOutcome, LossBits};
 use hearth_protocol::signature::Signature;
@@ -56,7 +56,7 @@ impl Validating {
     }
 
     /// Adds up the contributions of a book; nothing where it cannot be done.
-    pub(crate) async fn aggregate(&self, book: &Book) -> Option<B256> {
+    pub(crate) async fn aggregate(&self, book: &RoundBook) -> Option<B256> {
         if let Err(error) = self.depot.keep(&book.to_bytes()).await {
             warn!(error = %error.with_causes(), "the book of a round is not kept");
             return None;

@@ -18,7 +18,7 @@ use hearth_outcome::manifest::{MANIFEST_BYTES_MAX, ModelFile, ModelManifest, Run
 use hearth_outcome::seal_file;
 use hearth_outcome::transformers::{WEIGHTS_FILE, read_folder};
 use hearth_protocol::content::ContentHash;
-use hearth_protocol::run::book::Book;
+use hearth_protocol::run::book::RoundBook;
 use hearth_protocol::run::history::{AUDIT_ROUNDS_MAX, History};
 use hearth_protocol::run::pay::PaidRound;
 use hearth_workshop::{Checkpoint, Workshop};
@@ -114,7 +114,7 @@ impl From<DepotError> for Stop {
     fn from(error: DepotError) -> Self {
         let why = error.with_causes().to_string();
         match error {
-            DepotError::Book(_) | DepotError::OtherState { .. } => bad(why),
+            DepotError::RoundBook(_) | DepotError::OtherState { .. } => bad(why),
             _ => unchecked(why),
         }
     }
@@ -412,7 +412,11 @@ fn missing(last: u64, found: usize) -> Stop {
     ))
 }
 
-async fn book_of(opened: &OpenedRun, record: &RecordedRound, state: B256) -> Result<Book, Stop> {
+async fn book_of(
+    opened: &OpenedRun,
+    record: &RecordedRound,
+    state: B256,
+) -> Result<RoundBook, Stop> {
     let name = ContentHash(record.statement.contributions.0);
     let book = opened.replaying.depot.book(name).await?;
     let (parent, index) = (record.statement.parent, book.index);

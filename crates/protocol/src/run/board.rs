@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use alloy_primitives::{Address, B256};
 
-use super::book::Book;
+use super::book::RoundBook;
 use super::message::{Close, Commit, Proposal, Work};
 use crate::content::ContentHash;
 use crate::offer::DeviceId;
@@ -47,7 +47,7 @@ pub(super) enum Draft {
     /// Too few have shown their work in time.
     None,
     /// This one.
-    Fixed(Box<Book>),
+    Fixed(Box<RoundBook>),
 }
 
 /// What a validator makes of a proposal.

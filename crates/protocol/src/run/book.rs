@@ -31,7 +31,7 @@ pub enum BookForm {
 /// What came of a round. Fields are in the order of their names, so that its JSON is canonical.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Book {
+pub struct RoundBook {
     /// Audits of earlier rounds that were decided, by round and trainer.
     pub audits: Vec<Audit>,
     /// What the trainers' windows were drawn by.
@@ -112,7 +112,7 @@ pub enum BookError {
     },
 }
 
-impl Book {
+impl RoundBook {
     /// The bytes that the chain names.
     ///
     /// # Panics

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use alloy_primitives::B256;
 use thiserror::Error;
 
-use super::book::{Audit, Book, Member};
+use super::book::{Audit, Member, RoundBook};
 use super::message::AuditOutcome;
 use crate::content::ContentHash;
 use crate::offer::DeviceId;
@@ -54,7 +54,7 @@ impl RunRules {
 
 /// What is known of a trainer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Standing {
+pub struct TrainerStanding {
     /// Rounds in which its work was admitted.
     pub admitted: u64,
     /// Steps of them.
@@ -89,7 +89,7 @@ pub struct History {
     index: u64,
     last: Option<ContentHash>,
     members: Vec<DeviceId>,
-    trainers: BTreeMap<DeviceId, Standing>,
+    trainers: BTreeMap<DeviceId, TrainerStanding>,
     open: BTreeMap<(u64, DeviceId), OpenAudit>,
 }
 
@@ -173,12 +173,12 @@ impl History {
 
     /// What is known of a trainer.
     #[must_use]
-    pub fn standing(&self, trainer: DeviceId) -> Standing {
+    pub fn standing(&self, trainer: DeviceId) -> TrainerStanding {
         self.trainers.get(&trainer).copied().unwrap_or_default()
     }
 
     /// All trainers that ever contributed.
-    pub fn trainers(&self) -> impl Iterator<Item = (&DeviceId, &Standing)> {
+    pub fn trainers(&self) -> impl Iterator<Item = (&DeviceId, &TrainerStanding)> {
         self.trainers.iter()
     }
 
@@ -206,7 +206,7 @@ impl History {
     ///
     /// # Errors
     /// What does not fit.
-    pub fn check(&self, book: &Book) -> Result<(), HistoryError> {
+    pub fn check(&self, book: &RoundBook) -> Result<(), HistoryError> {
         if book.run != self.rules.run {
             return Err(HistoryError::Run);
         }
@@ -245,7 +245,7 @@ impl History {
     ///
     /// # Errors
     /// Where the book does not follow the last one; then nothing changes.
-    pub fn apply(&mut self, book: &Book, beacon: B256) -> Result<(), HistoryError> {
+    pub fn apply(&mut self, book: &RoundBook, beacon: B256) -> Result<(), HistoryError> {
         self.check(book)?;
         for audit in &book.audits {
             self.decide(audit);

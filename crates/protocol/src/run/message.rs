@@ -5,7 +5,7 @@
 use alloy_primitives::{Address, B256};
 use serde::{Deserialize, Serialize};
 
-use super::book::Book;
+use super::book::RoundBook;
 use crate::content::ContentHash;
 use crate::offer::DeviceId;
 use crate::signature::Signature;
@@ -176,7 +176,7 @@ pub struct Proposal {
     /// The epoch whose validators decide.
     pub epoch: u64,
     /// Who contributed, and what audits found.
-    pub book: Book,
+    pub book: RoundBook,
     /// Hash of the weights after the round.
     pub next: B256,
 }

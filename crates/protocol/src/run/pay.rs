@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use alloy_primitives::{Address, B256, U256};
 
-use super::book::Book;
+use super::book::RoundBook;
 use super::history::{History, HistoryError, RunRules};
 use super::message::AuditOutcome;
 use crate::ledger::{emission, growth};
@@ -36,7 +36,7 @@ pub struct PaidRound {
     /// The hash of that block.
     pub beacon: B256,
     /// Its book.
-    pub book: Book,
+    pub book: RoundBook,
 }
 
 /// A run whose work is paid for.

@@ -65,7 +65,7 @@ fn run(rules: RunRules, rounds: &[Round]) -> PaidRun {
             outcome: *outcome,
             trainer: trainer(*number),
         });
-        let book = Book {
+        let book = RoundBook {
             audits: audits.collect(),
             beacon: B256::ZERO,
             format: BookForm::V1,

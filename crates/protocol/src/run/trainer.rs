@@ -13,7 +13,7 @@
 use alloy_primitives::{Address, B256};
 use serde::{Deserialize, Serialize};
 
-use super::book::{Book, MEMBERS_MAX};
+use super::book::{MEMBERS_MAX, RoundBook};
 use super::committee::{InOffice, RunCommittee};
 use super::history::{History, HistoryError, RunRules};
 use super::message::{Close, Commit, Reveal, RoundStart, RunMessage, Work};
@@ -45,12 +45,12 @@ pub enum TrainerEvent {
         /// Where the next round begins.
         head: Head,
         /// The book of the recorded round; nothing at the beginning of the run.
-        book: Option<Box<Book>>,
+        book: Option<Box<RoundBook>>,
     },
     /// The chain has recorded a round, whose book this is, and others after it: for a device that starts, or was away.
     Past {
         /// The book of the recorded round.
-        book: Box<Book>,
+        book: Box<RoundBook>,
         /// The hash of the record's block.
         beacon: B256,
     },
@@ -195,7 +195,7 @@ impl Trainer {
     }
 
     /// Takes a recorded book into the history. Returns whether it could.
-    fn follow(&mut self, book: &Book, beacon: B256, effects: &mut Vec<TrainerEffect>) -> bool {
+    fn follow(&mut self, book: &RoundBook, beacon: B256, effects: &mut Vec<TrainerEffect>) -> bool {
         if book.index == self.history.index()
             && let Err(error) = self.history.apply(book, beacon)
         {
@@ -205,7 +205,12 @@ impl Trainer {
         true
     }
 
-    fn begin(&mut self, head: Head, book: Option<Box<Book>>, effects: &mut Vec<TrainerEffect>) {
+    fn begin(
+        &mut self,
+        head: Head,
+        book: Option<Box<RoundBook>>,
+        effects: &mut Vec<TrainerEffect>,
+    ) {
         if let Some(book) = book
             && !self.follow(&book, head.beacon, effects)
         {

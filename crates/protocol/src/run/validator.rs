@@ -25,7 +25,7 @@ use alloy_primitives::{Address, B256};
 
 pub use self::auditing::CONFIRMATIONS;
 use super::board::{Board, COMMITMENTS_MAX, Check, Sum};
-use super::book::{Book, MEMBERS_MAX};
+use super::book::{MEMBERS_MAX, RoundBook};
 use super::committee::{InOffice, RunCommittee};
 use super::early::{EARLY_MAX, Early};
 use super::history::{AUDIT_ROUNDS_MAX, History, HistoryError, OpenAudit, RunRules};
@@ -69,12 +69,12 @@ pub enum ValidatorEvent {
         /// Where the next round begins.
         head: Head,
         /// The book of the recorded round; nothing at the beginning of the run.
-        book: Option<Box<Book>>,
+        book: Option<Box<RoundBook>>,
     },
     /// The chain has recorded a round, whose book this is, and others after it: for a device that starts, or was away.
     Past {
         /// The book of the recorded round.
-        book: Box<Book>,
+        book: Box<RoundBook>,
         /// The hash of the record's block.
         beacon: B256,
     },
@@ -137,7 +137,7 @@ pub enum ValidatorEffect {
         contribution: ContentHash,
     },
     /// Add up the contributions of a book, and answer with [`ValidatorEvent::Aggregated`].
-    Aggregate(Box<Book>),
+    Aggregate(Box<RoundBook>),
     /// Sign a round, unless another one was signed under its number, and answer with [`ValidatorEvent::Signed`].
     Sign(RoundStatement),
     /// Send a round to the chain.
@@ -278,7 +278,12 @@ impl Validator {
     }
 
     /// Takes a recorded book into the history. Returns whether it could.
-    fn follow(&mut self, book: &Book, beacon: B256, effects: &mut Vec<ValidatorEffect>) -> bool {
+    fn follow(
+        &mut self,
+        book: &RoundBook,
+        beacon: B256,
+        effects: &mut Vec<ValidatorEffect>,
+    ) -> bool {
         if book.index != self.history.index() {
             return true;
         }
@@ -298,7 +303,7 @@ impl Validator {
         &mut self,
         now: Timestamp,
         head: Head,
-        book: Option<Box<Book>>,
+        book: Option<Box<RoundBook>>,
         effects: &mut Vec<ValidatorEffect>,
     ) {
         if let Some(book) = book

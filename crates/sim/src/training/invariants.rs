@@ -6,7 +6,7 @@ use alloy_primitives::{Address, B256};
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::ledger::statement::RoundStatement;
 use hearth_protocol::offer::DeviceId;
-use hearth_protocol::run::book::Book;
+use hearth_protocol::run::book::RoundBook;
 use hearth_protocol::run::history::{AUDIT_ROUNDS_MAX, HistoryError, OpenAudit};
 use hearth_protocol::run::message::{AuditOutcome, RunMessage};
 use hearth_protocol::run::trainer::CLOSES_MAX;
@@ -139,7 +139,7 @@ impl TrainingWorld {
             && book.previous == self.ledger.chain.last().copied()
             && book.parent == before.head.state
             && book.beacon == before.head.beacon
-            && Book::read(&book.to_bytes()).is_ok();
+            && RoundBook::read(&book.to_bytes()).is_ok();
         ensure(follows, "books-form-a-chain", || format!("{book:?}"))?;
         ensure(
             record.parent == book.parent && record.next == add_up(&book),
@@ -157,7 +157,7 @@ impl TrainingWorld {
         self.check_members(&book, record.round - before.head.next_number)
     }
 
-    fn check_members(&mut self, book: &Book, attempt: u64) -> Result<(), Broken> {
+    fn check_members(&mut self, book: &RoundBook, attempt: u64) -> Result<(), Broken> {
         for member in &book.members {
             let trainer = member.trainer;
             // Who came late cannot know who was first; an audit then finds the copy.
@@ -190,7 +190,7 @@ impl TrainingWorld {
         Ok(())
     }
 
-    fn check_audits(&mut self, book: &Book) -> Result<(), Broken> {
+    fn check_audits(&mut self, book: &RoundBook) -> Result<(), Broken> {
         let honest = self.honest_accounts();
         for audit in &book.audits {
             let key = (audit.index, audit.trainer);

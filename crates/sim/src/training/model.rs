@@ -3,7 +3,7 @@
 use alloy_primitives::B256;
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::offer::DeviceId;
-use hearth_protocol::run::book::Book;
+use hearth_protocol::run::book::RoundBook;
 use hearth_protocol::run::message::{LossBits, Work};
 
 /// What a trainer computes from.
@@ -65,7 +65,7 @@ fn log_of(losses: &[LossBits]) -> ContentHash {
 }
 
 /// The weights after a round.
-pub(super) fn add_up(book: &Book) -> B256 {
+pub(super) fn add_up(book: &RoundBook) -> B256 {
     let mut hasher = blake3::Hasher::new();
     hasher.update(b"weights");
     hasher.update(book.parent.as_slice());

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use alloy_primitives::{Address, B256};
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::offer::DeviceId;
-use hearth_protocol::run::book::Book;
+use hearth_protocol::run::book::RoundBook;
 use hearth_protocol::run::history::RunRules;
 use hearth_protocol::run::message::RunMessage;
 use hearth_protocol::run::trainer::TrainerEvent;
@@ -107,7 +107,7 @@ pub struct TrainingWorld {
     pub(super) devices: Vec<Device>,
     pub(super) trainers: Vec<TrainerSide>,
     pub(super) validators: Vec<ValidatorSide>,
-    pub(super) books: BTreeMap<ContentHash, Book>,
+    pub(super) books: BTreeMap<ContentHash, RoundBook>,
     /// Who has which file.
     pub(super) files: BTreeMap<ContentHash, BTreeSet<Place>>,
     /// Contributions that nobody can read.

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use alloy_primitives::Address;
 
-use super::super::book::{AUDITORS_MAX, Book};
+use super::super::book::{AUDITORS_MAX, RoundBook};
 use super::super::committee::RunCommittee;
 use super::super::history::OpenAudit;
 use super::super::message::{AuditOutcome, LossBits, Report, RunMessage, replay_seal};
@@ -171,7 +171,7 @@ impl Validator {
     }
 
     /// Notes who reported the opposite of what more than a third found and a book records.
-    pub(super) fn convict_outvoted(&mut self, book: &Book) {
+    pub(super) fn convict_outvoted(&mut self, book: &RoundBook) {
         let Some(committee) = self.committees.newest() else {
             return;
         };

@@ -5,7 +5,7 @@ use std::collections::btree_map::Entry;
 
 use super::super::Head;
 use super::super::board::{Check, Judgment};
-use super::super::book::{Book, Member};
+use super::super::book::{Member, RoundBook};
 use super::super::committee::RunCommittee;
 use super::super::message::{Close, Endorsement, Proposal, RunMessage};
 use super::super::turn;
@@ -79,7 +79,7 @@ impl Validator {
 
     /// Whether a book must not have this member: another has the same contribution, and this one is not known to be the
     /// first.
-    fn is_copy(&self, member: &Member, book: &Book, attempt: u64) -> bool {
+    fn is_copy(&self, member: &Member, book: &RoundBook, attempt: u64) -> bool {
         let contribution = member.work.contribution;
         let mut members = book.members.iter();
         let is_twice = members
@@ -177,7 +177,7 @@ impl Validator {
         head: Head,
         attempt: u64,
         member: &Member,
-        book: &Book,
+        book: &RoundBook,
         close: &Close,
     ) -> Judgment {
         let trainer = member.trainer;
@@ -217,7 +217,7 @@ impl Validator {
     }
 
     /// Whether the reports that this device has heard say what the book says.
-    fn judge_audits(&self, committee: &RunCommittee, book: &Book) -> Judgment {
+    fn judge_audits(&self, committee: &RunCommittee, book: &RoundBook) -> Judgment {
         let is_known = book.audits.iter().all(|audit| {
             let decided = self.decided(committee, (audit.index, audit.trainer));
             decided.is_some_and(|(outcome, auditors)| {

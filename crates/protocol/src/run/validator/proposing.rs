@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use alloy_primitives::{Address, B256};
 
 use super::super::board::{Ballot, Check, Draft, Judgment, Sum};
-use super::super::book::{AUDITS_MAX, Audit, Book, BookForm, Member};
+use super::super::book::{AUDITS_MAX, Audit, BookForm, Member, RoundBook};
 use super::super::committee::RunCommittee;
 use super::super::history::RunRules;
 use super::super::message::{AuditOutcome, Close, Commit, Proposal, RunMessage};
@@ -88,7 +88,7 @@ impl Validator {
     /// What a book's contributions add up to, once it is known.
     pub(super) fn sum_of(
         &mut self,
-        book: &Book,
+        book: &RoundBook,
         effects: &mut Vec<ValidatorEffect>,
     ) -> Option<B256> {
         let name = book.name();
@@ -229,7 +229,7 @@ impl Validator {
         if members.len() < rules.quorum.max(1) as usize {
             return Draft::None;
         }
-        Draft::Fixed(Box::new(Book {
+        Draft::Fixed(Box::new(RoundBook {
             audits: match attempt < AUDIT_ATTEMPTS {
                 true => decided,
                 false => Vec::new(),

@@ -75,13 +75,13 @@ fn closing(effects: &[ValidatorEffect]) -> Option<&Close> {
 }
 
 /// The book of the first round, with one member.
-fn book() -> Book {
+fn book() -> RoundBook {
     let member = Member {
         account: Address::ZERO,
         trainer: trainer(1),
         work: work(1),
     };
-    Book {
+    RoundBook {
         audits: Vec::new(),
         beacon: head().beacon,
         format: BookForm::V1,
