@@ -475,14 +475,15 @@ impl Runs {
         let outcome = {
             let going = self.0.locked();
             let going = going.get(&run).ok_or(RunsError::Unknown(asked.run))?;
-            let state = going
-                .shown
-                .rounds()
-                .last()
-                .and_then(|last| last.state.parse().ok());
+            let paid = going.books.paid().ok_or(OutcomeError::NoState)?;
+            // What is shown may be a round ahead of the books.
+            let last = paid.rounds.last().map(|last| last.book.index);
+            let shown = going.shown.rounds().into_iter().rev();
+            let mut shown = shown.filter(|round| Some(round.index) == last);
+            let state = shown.next().and_then(|round| round.state.parse().ok());
             Outcome {
                 folder: going.folder.clone(),
-                paid: going.books.paid().ok_or(OutcomeError::NoState)?,
+                paid,
                 state: state.ok_or(OutcomeError::NoState)?,
                 datasets: parts.datasets.clone(),
                 limits: parts.limits,

@@ -17,7 +17,7 @@ use hearth_workshop::{LocalState, TrainError, TrainerId, WorkOrder, Workshop};
 use tracing::{info, warn};
 
 use super::depot::{Depot, DepotError, blocking};
-use super::folder::RunFolderError;
+use super::folder::{Aside, RunFolderError};
 use super::view::Shown;
 
 /// A piece of work that may be stopped.
@@ -178,27 +178,34 @@ impl Training {
             Err(error) => return Err(DepotError::Train(error)),
         };
         let ms_per_step = (self.now().ms_since(began) / u64::from(steps.max(1))).max(1);
+        let (round, loss) = (order.head.index, trained.claim.last_loss);
+        info!(round, steps, loss, "trained for a round");
+        let work = self.keep(&trained, aside, local_start, &losses)?;
+        Ok(Attempt::Done(work, ms_per_step))
+    }
+
+    /// Keeps what was made, and says what the trainer did.
+    fn keep(
+        &self,
+        trained: &hearth_workshop::Work,
+        aside: Aside,
+        local_start: Option<ContentHash>,
+        losses: &[LossBits],
+    ) -> Result<Work, DepotError> {
         let contribution = self.depot.folder.keep(&trained.contribution)?;
-        if let Some(local_end) = trained.claim.local {
+        let claim = &trained.claim;
+        if let Some(local_end) = claim.local {
             self.depot.folder.put(aside, local_end)?;
         }
-        let round = order.head.index;
-        info!(
-            round,
-            steps,
-            loss = trained.claim.last_loss,
-            "trained for a round"
-        );
-        let work = Work {
+        Ok(Work {
             contribution,
-            first_loss: LossBits::of(trained.claim.first_loss),
-            last_loss: LossBits::of(trained.claim.last_loss),
-            local_end: trained.claim.local,
+            first_loss: LossBits::of(claim.first_loss),
+            last_loss: LossBits::of(claim.last_loss),
+            local_end: claim.local,
             local_start,
-            log: log_of(&losses),
-            steps,
-        };
-        Ok(Attempt::Done(work, ms_per_step))
+            log: log_of(losses),
+            steps: u32::try_from(losses.len()).unwrap_or(u32::MAX),
+        })
     }
 
     /// Gives others what they need of this device's work.
