@@ -5,6 +5,7 @@
 //! seed in `corpus/`, so that an input that once broke something is tried again in every run of the
 //! tests. Nothing here knows libFuzzer.
 
+mod notices;
 mod paths;
 mod quotes;
 pub mod readers;
@@ -50,10 +51,11 @@ use hearth_protocol::x402::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use notices::notices;
 pub use paths::paths;
 pub use quotes::quotes;
 pub use tickets::tickets;
-pub use training::{contributions, datasets, updates};
+pub use training::{bases, contributions, datasets, models, updates};
 mod bodies;
 
 pub use bodies::{chat, completions, embeddings, messages, responses};
@@ -64,6 +66,7 @@ pub type Target = fn(&[u8]) -> bool;
 /// Every target, by the name of its binary and of the folder of its seeds.
 pub const TARGETS: &[(&str, Target)] = &[
     ("amounts", amounts),
+    ("bases", bases),
     ("calls", readers::calls),
     ("catalogue", readers::catalogue),
     ("chat", chat),
@@ -81,6 +84,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("household", household),
     ("identifiers", identifiers),
     ("messages", messages),
+    ("models", models),
+    ("notices", notices),
     ("offers", offers),
     ("paths", paths),
     ("payloads", payloads),

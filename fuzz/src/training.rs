@@ -1,9 +1,14 @@
-//! What trainers send and what they read (spec: aggregation, datasets).
+//! What trainers send, what they read, and what comes of it (spec: aggregation, datasets, outcome).
+
+use std::io::Cursor;
 
 use hearth_aggregation::{
     Compression, Contribution, ErrorFeedback, Layout, Section, TensorShape, VALUE_MAX, encode,
 };
 use hearth_datasets::manifest::Manifest;
+use hearth_outcome::gguf::{Precision, read_model, write_model};
+use hearth_outcome::manifest::ModelManifest;
+use hearth_outcome::{Base, Label, TrainedModel};
 
 /// Every form, over shapes with ragged edges: full and partial tiles and groups.
 fn layouts() -> Vec<Layout> {
@@ -126,4 +131,49 @@ pub fn datasets(input: &[u8]) -> bool {
         .expect("what was read is within its bounds");
     assert_eq!(written, input, "another form");
     true
+}
+
+/// The manifest of a model: what is taken is the only form of what it says.
+pub fn models(input: &[u8]) -> bool {
+    let Ok(manifest) = ModelManifest::read(input) else {
+        return false;
+    };
+    let written = manifest
+        .to_bytes()
+        .expect("what was read is within its bounds");
+    assert_eq!(written, input, "another form");
+    true
+}
+
+/// A model file that training would start from: what is taken can be written again, and is read as the same model then.
+pub fn bases(input: &[u8]) -> bool {
+    let read = |bytes: &[u8]| read_model(Cursor::new(bytes), bytes.len() as u64);
+    let Ok(base) = read(input) else {
+        return false;
+    };
+    let Some(written) = written(&base) else {
+        return true;
+    };
+    let again = read(&written).expect("what was written can be read");
+    assert_eq!(again.weights.values(), base.weights.values());
+    assert_eq!(again.vocabulary, base.vocabulary);
+    true
+}
+
+/// The file of a model, where its tokens can be written: they may be more than it has rows, or named as what fills it up.
+fn written(base: &Base) -> Option<Vec<u8>> {
+    let label = Label {
+        name: "again".to_owned(),
+        description: None,
+        license: "CC0-1.0".to_owned(),
+    };
+    let model = TrainedModel {
+        layout: &base.layout,
+        weights: &base.weights,
+        vocabulary: base.vocabulary.as_ref()?,
+        label: &label,
+    };
+    let mut bytes = Vec::new();
+    write_model(&model, Precision::F32, &mut bytes).ok()?;
+    Some(bytes)
 }

@@ -32,8 +32,38 @@ pub struct ChainReady {
     pub test_dollar: String,
     /// The settlement contract.
     pub settlement: String,
+    /// The ledger, by its `Runs`; absent on a chain that has none.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub ledger: Option<String>,
     /// What was put into accounts by `--fund`.
     pub funded: Vec<Funded>,
+}
+
+/// A ledger that was put up on a chain, or that stood there already.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LedgerDeployed {
+    /// CAIP-2 id.
+    pub chain: String,
+    /// Households that founded it.
+    pub founders: Vec<String>,
+    /// Seconds of an epoch.
+    pub epoch_s: u64,
+    /// Seconds in which a record can be challenged.
+    pub window_s: u64,
+    /// Registrations and bonds.
+    pub devices: String,
+    /// The token of checked work.
+    pub ember: String,
+    /// Earned votes.
+    pub voice: String,
+    /// Who validates.
+    pub validators: String,
+    /// Records of epochs, and claims.
+    pub rewards: String,
+    /// Runs; its address in the configuration names the whole ledger.
+    pub runs: String,
+    /// Hashes of the transactions that put it up now; none where everything stood there.
+    pub transactions: Vec<String>,
 }
 
 /// Test tokens that an account got.

@@ -15,4 +15,5 @@ mod objects;
 mod one_or_list;
 pub mod openai;
 pub mod payments;
+pub mod runs;
 pub mod wallet;

@@ -16,6 +16,7 @@ mod http;
 mod read;
 mod retry;
 mod revert;
+mod views;
 
 use std::{
     sync::{

@@ -11,6 +11,7 @@ pub mod embedded;
 #[cfg(any(test, feature = "fault"))]
 pub mod fault;
 pub mod index;
+pub mod ledger;
 #[cfg(test)]
 mod scripted;
 pub mod sender;

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    chain, channels, chat, data, devices, doctor, keys, models, network, pay, relay, serve,
-    service, up, wallet, watch,
+    chain, channels, chat, data, devices, doctor, keys, models, network, pay, relay, rewards, run,
+    serve, service, up, wallet, watch,
 };
 use crate::failure::Failure;
 use crate::global::Global;
@@ -54,6 +54,8 @@ impl Arguments {
             Command::Chat(arguments) => chat::run(&global, arguments).await,
             Command::Models { command } => models::run(&global, command).await,
             Command::Data { command } => data::run(&global, command),
+            Command::Run { command } => run::run(&global, command).await,
+            Command::Rewards { command } => rewards::run(&global, command).await,
             Command::Keys { command } => keys::run(&global, command).await,
             Command::Offers(arguments) => network::offers(&global, arguments).await,
             Command::Earnings => network::earnings(&global).await,
@@ -113,6 +115,29 @@ Examples:
         /// What to do
         #[command(subcommand)]
         command: data::DataCommand,
+    },
+
+    /// Train a model together with others: make, join, watch and leave runs
+    #[command(after_help = "\
+Examples:
+  hearth run create plays.toml --data plays-data --validate
+  hearth run join hearthrun1…
+  hearth run watch 3f2a")]
+    Run {
+        /// What to do
+        #[command(subcommand)]
+        command: run::RunCommand,
+    },
+
+    /// Show and claim what this household earned by training and validating
+    #[command(after_help = "\
+Examples:
+  hearth rewards
+  hearth rewards claim")]
+    Rewards {
+        /// What to do; without it, show
+        #[command(subcommand)]
+        command: Option<rewards::RewardsCommand>,
     },
 
     /// Make, list and remove API keys for programs

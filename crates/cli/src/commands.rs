@@ -12,6 +12,8 @@ pub(crate) mod models;
 pub(crate) mod network;
 pub(crate) mod pay;
 pub(crate) mod relay;
+pub(crate) mod rewards;
+pub(crate) mod run;
 pub(crate) mod serve;
 pub(crate) mod service;
 pub(crate) mod up;

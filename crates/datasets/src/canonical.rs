@@ -5,7 +5,7 @@ use serde_json::Value;
 /// Returns the canonical bytes of `value`: keys in order, no white space.
 ///
 /// Keys must be ASCII and numbers whole, of at most 2^53: that is all that a manifest has.
-pub(crate) fn bytes(value: &Value) -> Vec<u8> {
+pub fn bytes(value: &Value) -> Vec<u8> {
     let mut out = Vec::new();
     write(value, &mut out);
     out

@@ -9,7 +9,7 @@
 //!
 //! spec: docs/spec/15-datasets.md
 
-mod canonical;
+pub mod canonical;
 pub mod documents;
 pub mod folder;
 pub mod hash;

@@ -306,10 +306,35 @@ impl Engine {
         options: EngineOptions,
         launcher: &Launcher,
     ) -> Result<Self, LoadError> {
+        Self::load_with(path, None, &options, launcher)
+    }
+
+    /// Loads a model file with a low-rank adapter over it, which a GGUF file of its own has.
+    ///
+    /// llama.cpp reads the adapter's file in this process, so it must be one that this device wrote or checked. The
+    /// description does not name the adapter.
+    ///
+    /// # Errors
+    /// As those of [`Engine::load`], and when the file is no adapter of this model.
+    pub fn load_adapted(
+        path: &Path,
+        adapter: &Path,
+        options: EngineOptions,
+        launcher: &Launcher,
+    ) -> Result<Self, LoadError> {
+        Self::load_with(path, Some(adapter), &options, launcher)
+    }
+
+    fn load_with(
+        path: &Path,
+        adapter: Option<&Path>,
+        options: &EngineOptions,
+        launcher: &Launcher,
+    ) -> Result<Self, LoadError> {
         let prompts = Prompts::load(launcher, path)?;
-        let mut placement = load::Placement::first(&options);
+        let mut placement = load::Placement::first(options);
         loop {
-            match Self::load_placed(path, &options, &placement, &prompts) {
+            match Self::load_placed((path, adapter), options, &placement, &prompts) {
                 Ok(engine) => {
                     let description = engine.description();
                     tracing::info!(path = %path.display(), runs_on = description.runs_on, "a model is loaded");
@@ -322,12 +347,12 @@ impl Engine {
 
     /// Loads a model file with its layers where `placement` says.
     fn load_placed(
-        path: &Path,
+        (path, adapter): (&Path, Option<&Path>),
         options: &EngineOptions,
         placement: &load::Placement,
         prompts: &Prompts,
     ) -> Result<Self, LoadError> {
-        let model = load::open(path, placement)?;
+        let (model, adapter) = load::open_adapted(path, adapter, placement)?;
         let vocabulary = prompts.vocabulary();
         let plan = load::plan(&model, options, placement)?;
         if plan.description.vocabulary_tokens as usize != vocabulary.len() {
@@ -344,7 +369,12 @@ impl Engine {
             on_grid: plan.description.gpu_layers > 0,
         });
         let shared = Arc::new(Shared::new(State::new(scheduler)));
-        let thread = worker::start(model, vocabulary.clone(), plan.clone(), shared.clone())?;
+        let thread = worker::start(
+            (model, adapter),
+            vocabulary.clone(),
+            plan.clone(),
+            shared.clone(),
+        )?;
         Ok(Self {
             inner: Arc::new(Inner {
                 shared,

@@ -1,4 +1,4 @@
-//! Files of models: served and fetched as verified blobs (BLAKE3 trees, as iroh-blobs has them).
+//! Files of models and runs: served and fetched as verified blobs (BLAKE3 trees, as iroh-blobs has them).
 //!
 //! A shared file stays where it is: the store keeps only the inner nodes of its hash tree, so that
 //! any range of it can be proved, and reads the bytes from the file. A file that was changed after
@@ -8,6 +8,9 @@
 //! Only what was shared in this run is served, and only as a file: the protocol could also read a
 //! file as a list of other files, or take files from strangers, and does neither here. What is
 //! being fetched is not served.
+
+mod sizes;
+mod small;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -37,10 +40,12 @@ use tracing::debug;
 
 use crate::answers::{ConnectError, connect};
 use crate::limits::{
-    FETCH_SILENCE_MAX, HEAD_BYTES_MAX, KEEP_ALIVE_INTERVAL, SHARED_FILES_MAX, TRANSFERS_MAX,
+    FETCH_SILENCE_MAX, FETCHES_MAX, HEAD_BYTES_MAX, KEEP_ALIVE_INTERVAL, RUN_FILES_MAX,
+    SHARED_FILES_MAX, SMALL_FILE_BYTES_MAX, TRANSFERS_MAX,
 };
 use crate::offers::driver::Hub;
 use crate::peers::PeerAddress;
+use small::SmallFiles;
 
 /// Requests that wait for a decision.
 const EVENTS_MAX: usize = 256;
@@ -83,7 +88,9 @@ pub enum ShareError {
         found: ContentHash,
     },
     /// As many are shared as may be.
-    #[error("at most {SHARED_FILES_MAX} files are shared: stop sharing one first")]
+    #[error(
+        "at most {SHARED_FILES_MAX} files are shared, and {RUN_FILES_MAX} of runs: stop sharing one first"
+    )]
     TooMany,
     /// The store failed.
     #[error("the store of files failed: {0}")]
@@ -126,6 +133,16 @@ pub enum FetchError {
 }
 
 impl FetchError {
+    fn of_failures(failures: Vec<(DeviceId, ProviderError)>) -> Self {
+        match failures.last() {
+            None => Self::NoProvider,
+            Some((_, last)) => Self::AllFailed {
+                last: last.to_string(),
+                failures,
+            },
+        }
+    }
+
     /// Whether the same may be tried again later.
     pub fn is_retryable(&self) -> bool {
         matches!(self, Self::NoProvider | Self::AllFailed { .. })
@@ -157,7 +174,26 @@ impl ProviderError {
     }
 }
 
-type Shared = Arc<Mutex<BTreeMap<ContentHash, SharedFile>>>;
+/// What a file is shared for; each has room of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// A model, or what belongs to one.
+    Model,
+    /// A contribution, a checkpoint or a shard of a run: many, and not for long.
+    Run,
+}
+
+impl Purpose {
+    fn files_max(self) -> usize {
+        match self {
+            Self::Model => SHARED_FILES_MAX,
+            Self::Run => RUN_FILES_MAX,
+        }
+    }
+}
+
+type SharedFiles = BTreeMap<ContentHash, (SharedFile, Purpose)>;
+type Shared = Arc<Mutex<SharedFiles>>;
 
 /// The store of files.
 #[derive(Debug)]
@@ -165,6 +201,9 @@ pub(crate) struct Files {
     store: FsStore,
     shared: Shared,
     folder: PathBuf,
+    small: SmallFiles,
+    /// Large files that are fetched at once.
+    at_once: Semaphore,
     /// Held by the task that fetches the file, and after it until its store is closed.
     fetching: Mutex<BTreeMap<ContentHash, Arc<AsyncMutex<()>>>>,
 }
@@ -222,7 +261,7 @@ impl Drop for Aside {
     }
 }
 
-fn lock(shared: &Shared) -> MutexGuard<'_, BTreeMap<ContentHash, SharedFile>> {
+fn lock(shared: &Shared) -> MutexGuard<'_, SharedFiles> {
     // A map of plain data; a panic elsewhere leaves it usable.
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -240,12 +279,16 @@ struct FileTag {
 }
 
 impl FileTag {
+    fn prefix(path: &Path) -> String {
+        let path_hash = ContentHash::of(path.as_os_str().as_encoded_bytes());
+        format!("shared/{path_hash}/")
+    }
+
     fn of(path: &Path) -> io::Result<Self> {
         let file = fs::metadata(path)?;
         let since = file.modified()?.duration_since(UNIX_EPOCH);
         let written_ns = since.map_or(0, |since| since.as_nanos());
-        let path_hash = ContentHash::of(path.as_os_str().as_encoded_bytes());
-        let prefix = format!("shared/{path_hash}/");
+        let prefix = Self::prefix(path);
         Ok(Self {
             name: format!("{prefix}{}-{written_ns}", file.len()),
             prefix,
@@ -295,6 +338,8 @@ impl Files {
             store,
             shared: Shared::default(),
             folder,
+            small: SmallFiles::default(),
+            at_once: Semaphore::new(FETCHES_MAX),
             fetching: Mutex::default(),
         }
     }
@@ -316,6 +361,7 @@ impl Files {
 
     /// Waits until what was being fetched is on the disk.
     pub(crate) async fn settle(&self) {
+        self.small.close();
         let turns: Vec<_> = self.turns().values().cloned().collect();
         for turn in turns {
             if timeout(CLOSING_MAX, turn.lock()).await.is_err() {
@@ -329,6 +375,7 @@ impl Files {
         &self,
         path: &Path,
         expected: Option<ContentHash>,
+        purpose: Purpose,
     ) -> Result<SharedFile, ShareError> {
         let read = |source| ShareError::Read {
             path: path.to_owned(),
@@ -353,10 +400,17 @@ impl Files {
             path,
         };
         let mut shared = lock(&self.shared);
-        if shared.len() >= SHARED_FILES_MAX && !shared.contains_key(&hash) {
+        let alike = shared.values().filter(|(_, other)| *other == purpose);
+        let is_new = shared.get(&hash).is_none_or(|(_, other)| *other != purpose);
+        if is_new && alike.count() >= purpose.files_max() {
             return Err(ShareError::TooMany);
         }
-        shared.insert(hash, file.clone());
+        // What is shared as a model too is not let go of with a run.
+        let is_model = shared
+            .get(&hash)
+            .is_some_and(|(_, other)| *other == Purpose::Model);
+        let purpose = if is_model { Purpose::Model } else { purpose };
+        shared.insert(hash, (file.clone(), purpose));
         Ok(file)
     }
 
@@ -396,8 +450,30 @@ impl Files {
         lock(&self.shared).remove(&hash).is_some()
     }
 
+    /// Serves files of runs no longer, and forgets their hashes; says how many were served.
+    pub(crate) async fn unshare_of_runs(&self, hashes: &[ContentHash]) -> usize {
+        let gone: Vec<_> = {
+            let mut shared = lock(&self.shared);
+            let of_runs = hashes.iter().filter(|hash| {
+                let purpose = shared.get(hash).map(|(_, purpose)| *purpose);
+                purpose == Some(Purpose::Run)
+            });
+            let of_runs: Vec<_> = of_runs.copied().collect();
+            let gone = of_runs.iter().filter_map(|hash| shared.remove(hash));
+            gone.map(|(file, _)| file).collect()
+        };
+        for file in &gone {
+            let prefix = FileTag::prefix(&file.path);
+            if let Err(error) = self.store.tags().delete_prefix(&prefix).await {
+                debug!(error = %error.with_causes(), "the hash of a file stays remembered");
+            }
+        }
+        gone.len()
+    }
+
     pub(crate) fn shared(&self) -> Vec<SharedFile> {
-        lock(&self.shared).values().cloned().collect()
+        let shared = lock(&self.shared);
+        shared.values().map(|(file, _)| file.clone()).collect()
     }
 
     /// Fetches a whole file.
@@ -408,6 +484,13 @@ impl Files {
         progress: &mut (dyn FnMut(u64) + Send),
     ) -> Result<(), FetchError> {
         let turn = self.turn(wanted.hash).await;
+        if wanted.bytes <= SMALL_FILE_BYTES_MAX {
+            self.small.fetch(hub, wanted).await?;
+            progress(wanted.bytes);
+            return Ok(());
+        }
+        // The semaphore is never closed; without a permit, the fetch is only not bounded.
+        let _permit = self.at_once.acquire().await.ok();
         let folder = self.folder.join(format!("fetching-{}", wanted.hash));
         let aside = Aside::open(folder, turn).await?;
         aside.files.fetch_whole(hub, wanted, progress).await?;
@@ -501,13 +584,7 @@ impl Files {
                 }
             }
         }
-        match failures.last() {
-            None => Err(FetchError::NoProvider),
-            Some((_, last)) => Err(FetchError::AllFailed {
-                last: last.to_string(),
-                failures,
-            }),
-        }
+        Err(FetchError::of_failures(failures))
     }
 
     async fn get(

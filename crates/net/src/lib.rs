@@ -1,4 +1,4 @@
-//! The peer-to-peer network: answer streams, offers, tickets, files of models, relays.
+//! The peer-to-peer network: answer streams, offers, tickets, files, notices of training runs, relays.
 //!
 //! Everything is reached through [`Network`]. Underneath is one iroh endpoint with the device's
 //! Ed25519 key, so every connection is encrypted and authenticated, whether it is direct or goes
@@ -11,8 +11,8 @@
 //! Deliberately absent: what frames mean, prices, payments, models. This crate moves what
 //! `protocol` defines, and knows neither the chain nor the engines.
 //!
-//! Implements sections 7 and 8 of the answers' specification, section 4 of the household's, and section 13 of the
-//! embedded chain's.
+//! Implements sections 7 and 8 of the answers' specification, section 4 of the household's, section 13 of the
+//! embedded chain's, and sections 10 to 12 of the runs'.
 
 mod admission;
 mod answers;
@@ -35,6 +35,7 @@ mod origin;
 mod peers;
 mod ports;
 mod relay;
+mod runs;
 mod stream;
 mod ticket;
 
@@ -56,6 +57,10 @@ pub use options::{Membership, NetworkOptions, Patience, Reach};
 pub use origin::Origin;
 pub use peers::{PeerAddress, PeersError};
 pub use relay::{Relay, RelayCertificate, RelayError, RelayOptions};
+pub use runs::{
+    Heard, Notice, Place, RUN_ALPN, RUN_MESSAGE_BYTES_MAX, RunMessage, RunMessageError, SayError,
+    TakePartError, Topic, TopicId, decode_run_message, encode_run_message, run_message_length,
+};
 pub use stream::{
     AnswerStream, EndReason, FrameReceiver, FrameSender, PayerStream, ProviderStream, RecvError,
     SendError,

@@ -11,9 +11,9 @@ pub const CONNECTIONS_MAX: usize =
     HOUSEHOLD_CONNECTIONS_MAX + DIALED_CONNECTIONS_MAX + STRANGER_CONNECTIONS_MAX;
 /// Connections with the household's devices: four for each, from either side.
 pub const HOUSEHOLD_CONNECTIONS_MAX: usize = 256;
-/// Connections with strangers that this device dialed: those that are kept for questions, and some
+/// Connections with strangers that this device dialed: those that are kept for questions and for runs, and some
 /// for neighbours, exchanges and files.
-pub const DIALED_CONNECTIONS_MAX: usize = KEPT_CONNECTIONS_MAX + 64;
+pub const DIALED_CONNECTIONS_MAX: usize = KEPT_CONNECTIONS_MAX + RUN_LINKS_MAX + 64;
 /// Connections that strangers dialed.
 pub const STRANGER_CONNECTIONS_MAX: usize = 256;
 /// Connections that one device may have open at once, over all protocols.
@@ -147,6 +147,79 @@ pub const CHAIN_MEMBER_REQUESTS_MAX: usize = 32;
 /// Devices whose chains are asked, and to which a connection is kept.
 pub const CHAIN_HOSTS_MAX: usize = 4;
 
+/// Topics that a device takes part in at once.
+pub const RUN_TOPICS_MAX: usize = 16;
+/// The longest body of a notice, in bytes.
+pub const NOTICE_BODY_BYTES_MAX: usize = 128 << 10;
+/// What a notice costs besides its own bytes wherever bytes of notices are counted.
+pub const NOTICE_COST_BYTES: usize = 256;
+/// Notices of one device that are kept in a topic; the latest ones are.
+pub const DEVICE_NOTICES_MAX: usize = 128;
+/// The bytes that those may have.
+pub const DEVICE_NOTICES_BYTES_MAX: usize = 1 << 20;
+/// The bytes that all notices of a topic may have; the device that has the most loses its earliest one.
+pub const TOPIC_BYTES_MAX: usize = 32 << 20;
+/// How long a notice is kept.
+pub const NOTICE_AGE_MS_MAX: u64 = 24 * 3_600 * 1_000;
+/// How far ahead the clock of another participant may be.
+pub const RUN_CLOCK_SKEW_MS_MAX: u64 = 120_000;
+/// Participants of a topic that are known at once.
+pub const PARTICIPANTS_MAX: usize = 128;
+/// Bytes of notices that one device may say in a topic at once; all that is kept of it, twice.
+pub const AUTHOR_BURST_BYTES: u32 = 2 * DEVICE_NOTICES_BYTES_MAX as u32;
+/// Bytes of notices that it may say each minute after that.
+pub const AUTHOR_BYTES_PER_MINUTE: u64 = 1 << 20;
+/// How often a participant may say where it is in quick succession.
+pub const PLACE_BURST: u32 = 8;
+/// How often it may after that, in thousandths a second.
+pub const PLACES_MILLI_PER_S: u64 = 100;
+/// How often a participant says where it is.
+pub const PLACE_REPUBLISH_INTERVAL_MS: u64 = 60_000;
+/// How long a participant is where it said that it is.
+pub const PLACE_TTL_MS: u64 = 240_000;
+/// Connections to participants, over all topics.
+pub const RUN_LINKS_MAX: usize = 48;
+/// Connections to participants, beyond which this device dials none.
+pub const RUN_LINKS_WANTED: usize = 16;
+/// Participants that are dialed at once.
+pub const RUN_DIALS_MAX: usize = 8;
+/// Ids of notices in one message.
+pub const RUN_IDS_MAX: usize = 1_024;
+/// Notices up to this length, in bytes, are passed on unasked; longer ones are offered by their ids first.
+pub const NOTICE_EAGER_BYTES_MAX: usize = 1_024;
+/// Notices that one participant is asked for at once.
+pub const RUN_WANTED_MAX: usize = 8_192;
+/// How long a participant has to send a notice that it offered, before another one is asked for it.
+pub const RUN_WANT_MS_MAX: u64 = 10_000;
+/// Notices that a topic did not take, and that are not asked for again.
+pub const RUN_REFUSED_MAX: usize = 2_048;
+/// Bytes that are sent to one participant at once.
+pub const LINK_BURST_BYTES: u32 = 8 << 20;
+/// Bytes that are sent to one participant each minute after that.
+pub const LINK_BYTES_PER_MINUTE: u64 = 24 << 20;
+/// Messages beyond twice as much that are thrown away unread before a participant is shut out.
+pub const LINK_OVERFLOW_MAX: u32 = 1_024;
+/// Signatures of one participant's messages that are checked at once.
+pub const LINK_SIGNATURES_BURST: u32 = 2 * (RUN_WANTED_MAX as u32);
+/// Signatures of one participant's messages that are checked each second after that.
+pub const LINK_SIGNATURES_PER_S: u64 = 128;
+/// How often two participants compare which notices they keep, to heal what was lost.
+pub const RUN_COMPARE_INTERVAL_MS: u64 = 60_000;
+/// How often two participants say which topics they take part in, which is a sign of life too.
+pub const RUN_TOPICS_INTERVAL_MS: u64 = 8_000;
+/// How long a connection between devices that share no topic is kept.
+pub const RUN_UNSHARED_MS_MAX: u64 = 5_000;
+/// How long the two sides may take to show each other that they belong to the same network.
+pub const RUN_HELLO_TIME_MAX: Duration = Duration::from_secs(5);
+/// How long a participant is left alone after it could not be reached once; twice as long each time after.
+pub const RUN_BACKOFF_MS: u64 = 1_000;
+/// The longest that it is left alone.
+pub const RUN_BACKOFF_MS_MAX: u64 = 60_000;
+/// How long a device that shares no topic is left alone.
+pub const RUN_PROBE_AGAIN_MS: u64 = 30_000;
+/// Devices of which it is remembered when to dial them again.
+pub const RUN_DIALED_MAX: usize = 1_024;
+
 /// Devices whose offers and addresses are kept because this device dialed them.
 pub const DEALT_WITH_MAX: usize = 256;
 
@@ -174,8 +247,24 @@ pub const RELAY_CONNECTIONS_MAX: usize = 1_024;
 
 /// Transfers of files that are served at once; one more is told to come back later.
 pub const TRANSFERS_MAX: usize = 16;
-/// Files that are shared at once.
+/// Files that are shared at once, besides those of runs.
 pub const SHARED_FILES_MAX: usize = 1_024;
+/// Files of runs that are shared at once: contributions, checkpoints, shards.
+pub const RUN_FILES_MAX: usize = 16_384;
+/// The longest file that is fetched in memory, in bytes.
+pub const SMALL_FILE_BYTES_MAX: u64 = 8 << 20;
+/// Such files that are fetched at once.
+pub const SMALL_FETCHES_MAX: usize = 8;
+/// Devices that are asked at once for one of them.
+pub const SMALL_FETCH_PROVIDERS_MAX: usize = 2;
+/// How long one device may take before another is asked beside it.
+pub const SMALL_FETCH_HEDGE: Duration = Duration::from_secs(2);
+/// How long one device may take in all: what the longest takes at 140 kB/s.
+pub const SMALL_FETCH_TIME_MAX: Duration = Duration::from_secs(60);
+/// Devices to which a connection is kept for small files.
+pub const FILE_HOSTS_MAX: usize = 16;
+/// Longer files that are fetched at once.
+pub const FETCHES_MAX: usize = 8;
 /// How long a device that files are fetched from may send nothing.
 pub const FETCH_SILENCE_MAX: Duration = Duration::from_secs(20);
 /// The longest head of a file that is fetched, in bytes.

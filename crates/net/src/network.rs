@@ -9,6 +9,7 @@ use hearth_protocol::content::ContentHash;
 use hearth_protocol::household::{HouseholdAsk, HouseholdReply};
 use hearth_protocol::offer::{DeviceId, Offer, SignedOffer};
 use iroh::{Endpoint, EndpointAddr};
+use iroh_blobs::BlobsProtocol;
 use iroh_gossip::net::{GOSSIP_ALPN, Gossip};
 use thiserror::Error;
 use tokio::sync::{broadcast, mpsc, watch};
@@ -23,7 +24,7 @@ use crate::desk::{AnswersHousehold, Desk};
 use crate::dialing::{Dialing, Teller};
 use crate::endpoint;
 use crate::entrance::Entrance;
-use crate::files::{FetchError, Files, ShareError, SharedFile, WantedFile};
+use crate::files::{Doorkeeper, FetchError, Files, Purpose, ShareError, SharedFile, WantedFile};
 use crate::household::{self, HOUSEHOLD_ALPN, HouseholdAskError, HouseholdProtocol};
 use crate::limits::{IDLE_SAMPLE_INTERVAL, INCOMING_ANSWERS_MAX};
 use crate::offers::driver::{Driver, Hub, HubParts};
@@ -32,6 +33,9 @@ use crate::offers::{Event, OfferChange};
 use crate::opening::OpenError;
 use crate::options::{Membership, NetworkOptions};
 use crate::peers::{PeerAddress, PeerBook, PeersError};
+use crate::runs::driver::Runs;
+use crate::runs::line::RunProtocol;
+use crate::runs::{RUN_ALPN, TakePartError, Topic, TopicId, seeking};
 use crate::stream::PayerStream;
 use crate::ticket::{Ticket, TicketError};
 
@@ -92,6 +96,7 @@ struct Inner {
     files: Files,
     desk: Desk,
     chains: ChainLinks,
+    runs: Arc<Runs>,
     membership: Membership,
     stop: watch::Sender<bool>,
     tasks: Mutex<JoinSet<()>>,
@@ -113,13 +118,7 @@ impl Network {
 
     async fn opened(options: NetworkOptions) -> Result<(Self, IncomingAnswers), OpenError> {
         let book = remembered(&options)?;
-        let folder = &options.blobs_folder;
-        let (files, blobs, doorkeeper) = Files::open(folder, options.upload_bytes_per_s)
-            .await
-            .map_err(|reason| OpenError::Files {
-                folder: folder.clone(),
-                reason,
-            })?;
+        let (files, blobs, doorkeeper) = files(&options).await?;
         let desk = Desk::default();
         let admission = Admission::new(desk.clone());
         let dialing = Arc::new(Dialing::new(options.reach, &options.relays));
@@ -141,12 +140,14 @@ impl Network {
         });
         hub.note_own_addresses();
         let chains = ChainLinks::new(endpoint.clone());
+        let runs = Runs::new(hub.clone());
         let (arrived, incoming) = mpsc::channel(INCOMING_ANSWERS_MAX);
         let entrance = Entrance::new(endpoint.clone(), admission.clone())
             .accept(ANSWER_ALPN, AnswerProtocol::new(arrived, options.patience))
             .accept(OFFERS_ALPN, ExchangeProtocol::new(hub.clone()))
             .accept(HOUSEHOLD_ALPN, HouseholdProtocol::new(desk.clone()))
             .accept(CHAIN_ALPN, chains.protocol(desk.clone()))
+            .accept(RUN_ALPN, RunProtocol::new(runs.clone()))
             .accept(GOSSIP_ALPN, gossip.clone())
             .accept(iroh_blobs::ALPN, blobs);
         let asker = Arc::new(Asker::new(endpoint, options.patience));
@@ -160,6 +161,7 @@ impl Network {
         };
         tasks.spawn(driver.run(queues, discovered, stopped.clone()));
         tasks.spawn(doorkeeper.run(stopped.clone()));
+        tasks.spawn(seeking::run(runs.clone(), stopped.clone()));
         tasks.spawn(tidy(asker.clone(), admission, stopped));
         let mut entered = JoinSet::new();
         entered.spawn(entrance.run(closing));
@@ -169,6 +171,7 @@ impl Network {
             files,
             desk,
             chains,
+            runs,
             membership: options.membership,
             stop,
             tasks: Mutex::new(tasks),
@@ -383,6 +386,15 @@ impl Network {
         self.inner.chains.ask(address, request).await
     }
 
+    /// Takes part in a topic: what is said in it reaches every device of the network that takes part too, from one to the
+    /// next, and stays for those who come later. It lasts until the part is dropped; more than one may be held.
+    ///
+    /// # Errors
+    /// When this device takes part in as many topics as it may, or the network was shut down.
+    pub fn take_part(&self, topic: TopicId) -> Result<Topic, TakePartError> {
+        self.inner.runs.take_part(topic)
+    }
+
     /// Serves a file from where it is, to every peer that asks for its hash. The first time it is read
     /// whole to be hashed; later only when it changed.
     ///
@@ -393,7 +405,25 @@ impl Network {
         path: &'a Path,
         expected: Option<ContentHash>,
     ) -> BoxFuture<'a, Result<SharedFile, ShareError>> {
-        Box::pin(self.inner.files.share(path, expected))
+        Box::pin(self.inner.files.share(path, expected, Purpose::Model))
+    }
+
+    /// The same for a file of a run (a contribution, a checkpoint, a shard), which counts towards a bound of its own:
+    /// [`RUN_FILES_MAX`](crate::limits::RUN_FILES_MAX).
+    ///
+    /// # Errors
+    /// When it cannot be read, is not the `expected` one, or too many are shared.
+    pub fn share_of_run<'a>(
+        &'a self,
+        path: &'a Path,
+        expected: Option<ContentHash>,
+    ) -> BoxFuture<'a, Result<SharedFile, ShareError>> {
+        Box::pin(self.inner.files.share(path, expected, Purpose::Run))
+    }
+
+    /// Serves these files of runs no longer; says how many of them were served.
+    pub fn unshare_of_runs<'a>(&'a self, hashes: &'a [ContentHash]) -> BoxFuture<'a, usize> {
+        Box::pin(self.inner.files.unshare_of_runs(hashes))
     }
 
     /// Serves a file no longer. False when it was not served.
@@ -408,7 +438,9 @@ impl Network {
 
     /// Fetches a whole file of `bytes` bytes into `to`, from the first of the devices `from` that
     /// gives it. What arrives is verified and kept, so that the next device, or the next try,
-    /// goes on where this one ended. `progress` is told how many bytes are there.
+    /// goes on where this one ended; a file of at most
+    /// [`SMALL_FILE_BYTES_MAX`](crate::limits::SMALL_FILE_BYTES_MAX) begins anew instead, and a second device is asked for it
+    /// beside one that takes long. `progress` is told how many bytes are there.
     ///
     /// # Errors
     /// When nobody gave the file, or it cannot be written.
@@ -427,6 +459,29 @@ impl Network {
             to,
         };
         self.fetched(wanted, Box::new(progress))
+    }
+
+    /// As [`Network::fetch`], a file whose length is not known, of at most `bytes_max` bytes.
+    ///
+    /// # Errors
+    /// When nobody gave the file, or it cannot be written.
+    pub fn fetch_within<'a>(
+        &'a self,
+        hash: ContentHash,
+        bytes_max: u64,
+        from: &'a [PeerAddress],
+        to: &'a Path,
+    ) -> BoxFuture<'a, Result<(), FetchError>> {
+        let wanted = WantedFile {
+            hash,
+            bytes: bytes_max,
+            from,
+            to,
+        };
+        Box::pin(async move {
+            let inner = &self.inner;
+            inner.files.fetch_within(&inner.hub, &wanted).await
+        })
     }
 
     fn fetched<'a>(
@@ -488,6 +543,16 @@ fn gossip(endpoint: &Endpoint) -> Gossip {
     Gossip::builder()
         .max_message_size(ANNOUNCEMENT_BYTES_MAX + GOSSIP_OVERHEAD_BYTES)
         .spawn(endpoint.clone())
+}
+
+/// Opens the store of files.
+async fn files(options: &NetworkOptions) -> Result<(Files, BlobsProtocol, Doorkeeper), OpenError> {
+    let folder = &options.blobs_folder;
+    let opened = Files::open(folder, options.upload_bytes_per_s).await;
+    opened.map_err(|reason| OpenError::Files {
+        folder: folder.clone(),
+        reason,
+    })
 }
 
 /// The peers of the last time.

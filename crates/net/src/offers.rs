@@ -5,11 +5,11 @@
 //! on anything. What gossip loses, and what a newcomer missed, is fetched from a known peer now
 //! and then ([`exchange`]); that also heals a network that was split.
 
-mod bucket;
+pub(crate) mod bucket;
 pub(crate) mod driver;
 mod entries;
 pub(crate) mod exchange;
-mod signing;
+pub(crate) mod signing;
 pub(crate) mod table;
 
 pub use table::{Effect, Event, OfferChange, Table};

@@ -349,7 +349,7 @@ mod tests {
         let error = connect(&config, &meant).await.unwrap_err();
         assert_eq!(error.code(), "not_up");
         assert!(!home.store_path(crate::home::Part::Chain).exists());
-        drop(crate::local_chain::open_own(&home, id).unwrap());
+        drop(crate::local_chain::open_own(&home, id, None).unwrap());
         let access = connect(&config, &meant).await.unwrap();
         assert_eq!((access.id, access.name.as_str()), (id, "network"));
         assert_eq!(access.client.head().await.unwrap().number, 0);

@@ -7,6 +7,7 @@
 
 mod chain_line;
 mod power;
+mod runs;
 mod selling;
 pub mod service;
 mod serving;
@@ -254,12 +255,13 @@ impl Device {
         let chains = chain_line::accesses(&line, config).await;
         let store = Store::open(&home.store_path(Part::Provider), &*building.environment)?;
         let (members, is_household) = building.members(&store).await?;
-        let till = building.till(store, chains)?;
+        let till = building.till(store.clone(), chains)?;
         let provider = building.provider(till.as_ref(), &is_household);
         let readers = Readers::new(Vec::new(), options.launcher.clone());
         let models = building.serve(&provider, &readers, &options).await?;
         let network = building.network(&provider).await?;
         building.attach_chain(&line, &network).await;
+        let runs = building.runs(&line, &network, &provider, store);
         let payer = building.payer(&provider, &network, readers, is_household, &options)?;
         building.market(&network, &payer);
         building.offering(&network, &provider).await?;
@@ -281,6 +283,7 @@ impl Device {
             till,
             config: config.clone(),
             chain: line.clone(),
+            runs,
         };
         let admin = owner::router(admin, &node_file);
         let router = surface.router(building.door(address)).merge(admin);

@@ -21,8 +21,8 @@ use crate::advice::Advice;
 pub use config::{
     ASSETS_MAX, AT_ONCE_MAX, ApiConfig, AssetConfig, CHAINS_MAX, CONFIG_BYTES_MAX, ChainConfig,
     ClaimConfig, Config, ConfigError, DeviceConfig, Eip712Name, EngineConfig, HoursError,
-    HoursWindow, Limits, MODELS_MAX, ModelConfig, NetworkConfig, ProviderConfig, RPC_URLS_MAX,
-    ReachConfig, SharingConfig, SoldConfig,
+    HoursWindow, LedgerConfig, LedgerConfigError, Limits, MODELS_MAX, ModelConfig, NetworkConfig,
+    ProviderConfig, RPC_URLS_MAX, ReachConfig, SharingConfig, SoldConfig,
 };
 pub use lock::HomeLock;
 pub use network_chain::{JoinedChain, NetworkChain};
@@ -240,6 +240,11 @@ impl Home {
     /// The folder of model files.
     pub fn models_folder(&self) -> PathBuf {
         self.root.join("models")
+    }
+
+    /// The folder of training runs, their data and what was earned by them.
+    pub fn training_folder(&self) -> PathBuf {
+        self.root.join("training")
     }
 
     /// The folder in which the network keeps what is shared and fetched.

@@ -1,8 +1,8 @@
 //! The embedded chain of a data folder, served on a loopback port.
 //!
 //! It is one sequencer for one household or for development: whoever runs it orders the transactions. It starts with
-//! the payment contracts at their canonical addresses, an Ember that nobody can mint yet, and a worthless test token
-//! that anybody can. Deliberately absent: any address but loopback, and any key (accounts are funded by a key that is
+//! the payment contracts at their canonical addresses, a ledger where it has founders, and a worthless test token
+//! that anybody can mint. Deliberately absent: any address but loopback, and any key (accounts are funded by a key that is
 //! made for that one transaction and forgotten).
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -18,10 +18,11 @@ use hearth_api::money::Money;
 use hearth_causes::WithCauses;
 use hearth_chain::bindings::SETTLEMENT_ADDRESS;
 use hearth_chain::bindings::TestDollar::mintCall;
-use hearth_chain::client::ChainClient;
+use hearth_chain::client::{ChainClient, ChainError};
+use hearth_chain::deployment::LedgerTerms;
 use hearth_chain::embedded::{
-    DEFAULT_CHAIN_ID, Embedded, EmbeddedConfig, Genesis, Mining, OpenError, RpcError,
-    TEST_DOLLAR_ADDRESS,
+    DEFAULT_CHAIN_ID, Embedded, EmbeddedConfig, Genesis, LEDGER_ADDRESSES, Mining, OpenError,
+    RpcError, TEST_DOLLAR_ADDRESS,
 };
 use hearth_chain::sender::{
     IntentId, JournalError, RedbJournal, SendError, Sender, SenderConfig, TxIntent,
@@ -34,8 +35,11 @@ use thiserror::Error;
 use url::Url;
 
 use crate::advice::Advice;
-use crate::home::{Home, HomeError, HomeLock, NetworkChain, Part};
+use crate::home::{
+    ConfigError, Home, HomeError, HomeLock, LedgerConfig, LedgerConfigError, NetworkChain, Part,
+};
 use crate::http::{Budget, Listener, Shutdown};
+use crate::keys::Keystore;
 
 /// The port unless another is chosen: the one that tools expect a development chain on.
 pub const DEFAULT_PORT: u16 = 8_545;
@@ -68,6 +72,13 @@ pub struct LocalChainOptions {
     pub dev_rpc: bool,
     /// Accounts to give test tokens, as `0x…=AMOUNT` in whole tokens.
     pub fund: Vec<String>,
+    /// Households that found the ledger of a new chain, as `0x…`; the wallet of the data folder where none is said. Without
+    /// either a new chain has no ledger.
+    pub founders: Vec<String>,
+    /// Seconds of an epoch of that ledger, instead of what the configuration says.
+    pub epoch_s: Option<u64>,
+    /// Seconds of its challenge window, instead of what the configuration says.
+    pub window_s: Option<u64>,
 }
 
 impl Default for LocalChainOptions {
@@ -78,6 +89,9 @@ impl Default for LocalChainOptions {
             block_time_ms: None,
             dev_rpc: false,
             fund: Vec::new(),
+            founders: Vec::new(),
+            epoch_s: None,
+            window_s: None,
         }
     }
 }
@@ -109,6 +123,15 @@ pub enum LocalChainError {
         /// Why not.
         reason: String,
     },
+    /// The ledger cannot begin so.
+    #[error(transparent)]
+    Ledger(#[from] LedgerConfigError),
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The chain does not answer in its own process.
+    #[error("the chain does not answer")]
+    Answer(#[from] ChainError),
     /// A block time of nothing.
     #[error("blocks cannot be 0 milliseconds apart")]
     BlockTime,
@@ -144,9 +167,11 @@ impl Advice for LocalChainError {
             Self::Open(_) => "chain_store",
             Self::Port { .. } => "port_in_use",
             Self::Fund { .. } => "bad_fund",
+            Self::Ledger(error) => error.code(),
+            Self::Config(error) => error.code(),
             Self::BlockTime => "bad_block_time",
             Self::Mint(_) | Self::Randomness(_) | Self::Journal(_) => "not_funded",
-            Self::Chain(_) | Self::Serve(_) => "chain_failed",
+            Self::Chain(_) | Self::Serve(_) | Self::Answer(_) => "chain_failed",
         }
     }
 
@@ -164,6 +189,8 @@ impl Advice for LocalChainError {
                     .to_owned()
             }
             Self::Fund { .. } => "Say --fund 0x…=100 for 100 test dollars".to_owned(),
+            Self::Ledger(error) => error.next_step(),
+            Self::Config(error) => error.next_step(),
             Self::BlockTime => {
                 "Say --block-time 1000 for a block every second, or leave it out".to_owned()
             }
@@ -171,6 +198,7 @@ impl Advice for LocalChainError {
             | Self::Randomness(_)
             | Self::Journal(_)
             | Self::Chain(_)
+            | Self::Answer(_)
             | Self::Serve(_) => "Start the chain again; what is in blocks is safe".to_owned(),
         }
     }
@@ -195,56 +223,59 @@ impl LocalChain {
         home: &'a Home,
         options: LocalChainOptions,
     ) -> BoxFuture<'a, Result<Self, LocalChainError>> {
-        Box::pin(async move {
-            let fund = parse_fund(&options.fund)?;
-            let mining = match options.block_time_ms {
-                None => Mining::OnDemand,
-                Some(0) => return Err(LocalChainError::BlockTime),
-                Some(interval_ms) => Mining::Every { interval_ms },
-            };
-            let lock = home.lock(Part::Chain)?;
-            home.make_private()?;
-            let port = options.port;
-            let listener = Listener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
-                .await
-                .map_err(|source| LocalChainError::Port { port, source })?;
-            let address = listener.address();
-            let store = home.store_path(Part::Chain);
-            let config = |chain_id| EmbeddedConfig {
-                chain_id,
-                mining,
-                dev_rpc: options.dev_rpc,
-                ..EmbeddedConfig::new(Genesis::standard(nobody()))
-            };
-            let chain = match Embedded::open(
-                &store,
-                config(options.chain_id.unwrap_or(DEFAULT_CHAIN_ID)),
-            ) {
+        Box::pin(Self::open_now(home, options))
+    }
+
+    async fn open_now(home: &Home, options: LocalChainOptions) -> Result<Self, LocalChainError> {
+        let fund = parse_fund(&options.fund)?;
+        let mining = match options.block_time_ms {
+            None => Mining::OnDemand,
+            Some(0) => return Err(LocalChainError::BlockTime),
+            Some(interval_ms) => Mining::Every { interval_ms },
+        };
+        let terms = ledger_terms(home, &options)?;
+        let lock = home.lock(Part::Chain)?;
+        home.make_private()?;
+        let port = options.port;
+        let listener = Listener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+            .await
+            .map_err(|source| LocalChainError::Port { port, source })?;
+        let address = listener.address();
+        let store = home.store_path(Part::Chain);
+        let config = |chain_id| EmbeddedConfig {
+            chain_id,
+            mining,
+            dev_rpc: options.dev_rpc,
+            ..EmbeddedConfig::new(genesis(terms.as_ref()))
+        };
+        let chain =
+            match Embedded::open(&store, config(options.chain_id.unwrap_or(DEFAULT_CHAIN_ID))) {
                 Err(OpenError::OtherChain { found, .. }) if options.chain_id.is_none() => {
                     Embedded::open(&store, config(found))?
                 }
                 opened => opened?,
             };
-            let id = ChainId(chain.chain_id());
-            note_own(home, id)?;
-            let funded = mint(&chain, id, fund).await?;
-            let ready = ChainReady {
-                url: format!("http://{address}"),
-                chain: id.to_string(),
-                block: chain.block_number()?,
-                store: store.display().to_string(),
-                test_dollar: test_dollar(id).to_string(),
-                settlement: SETTLEMENT_ADDRESS.to_string(),
-                funded,
-            };
-            say_running_at(home, &ready.url);
-            Ok(Self {
-                home: home.clone(),
-                chain,
-                listener,
-                ready,
-                _lock: lock,
-            })
+        let id = ChainId(chain.chain_id());
+        note_own(home, id)?;
+        let client = ChainClient::from_transport(chain.transport(), id);
+        let has_ledger = !client.code(LEDGER_ADDRESSES.runs).await?.is_empty();
+        let ready = ChainReady {
+            url: format!("http://{address}"),
+            chain: id.to_string(),
+            funded: mint(client, id, fund).await?,
+            block: chain.block_number()?,
+            store: store.display().to_string(),
+            test_dollar: test_dollar(id).to_string(),
+            settlement: SETTLEMENT_ADDRESS.to_string(),
+            ledger: has_ledger.then(|| LEDGER_ADDRESSES.runs.to_string()),
+        };
+        say_running_at(home, &ready.url);
+        Ok(Self {
+            home: home.clone(),
+            chain,
+            listener,
+            ready,
+            _lock: lock,
         })
     }
 
@@ -274,19 +305,21 @@ impl LocalChain {
 }
 
 /// Opens the chain of a data folder for this process, as `hearth up` and the owner's commands do: no port, no
-/// development methods, a block for each transaction. Makes it with the id `own` where there is none.
+/// development methods, a block for each transaction. Makes it with the id `own` where there is none, and with a ledger
+/// where `terms` are given; a chain that is there stays as it was made.
 ///
 /// # Errors
 /// See [`LocalChainError`].
 pub(crate) fn open_own(
     home: &Home,
     own: ChainId,
+    terms: Option<&LedgerTerms>,
 ) -> Result<(Embedded, ChainId, HomeLock), LocalChainError> {
     let lock = home.lock(Part::Chain)?;
     let store = home.store_path(Part::Chain);
     let config = EmbeddedConfig {
         chain_id: own.0,
-        ..EmbeddedConfig::new(Genesis::standard(nobody()))
+        ..EmbeddedConfig::new(genesis(terms))
     };
     match Embedded::open(&store, config) {
         Ok(chain) => {
@@ -352,7 +385,34 @@ fn drawn_account(environment: &dyn Environment) -> Result<PrivateKeySigner, Loca
     }
 }
 
-/// An account to which no key is known: Ember cannot be minted until a contract is there to do it.
+/// What a new chain begins with.
+fn genesis(terms: Option<&LedgerTerms>) -> Genesis {
+    let standard = Genesis::standard(nobody());
+    match terms {
+        Some(terms) => standard.with_ledger(terms),
+        None => standard,
+    }
+}
+
+/// The terms of a new chain's ledger; nothing where nobody founds it.
+fn ledger_terms(
+    home: &Home,
+    options: &LocalChainOptions,
+) -> Result<Option<LedgerTerms>, LocalChainError> {
+    let mut founders = LedgerConfig::founders(&options.founders)?;
+    if founders.is_empty() {
+        // A wallet that cannot be read is the business of the commands that need it.
+        let wallet = Keystore::read(&home.keystore_path()).ok();
+        founders.extend(wallet.map(|wallet| wallet.household()));
+    }
+    let usual = home.config()?.ledger;
+    let epoch_s = options.epoch_s.unwrap_or(usual.epoch_s);
+    let window_s = options.window_s.unwrap_or(usual.window_s);
+    let terms = LedgerConfig::new(epoch_s, window_s)?;
+    Ok((!founders.is_empty()).then(|| terms.terms(founders)))
+}
+
+/// An account to which no key is known: without a ledger nobody mints Ember.
 fn nobody() -> Address {
     Address::from_word(keccak256("hearth: nobody mints Ember on this chain"))
 }
@@ -387,14 +447,13 @@ fn parse_fund(given: &[String]) -> Result<Vec<(Address, Amount)>, LocalChainErro
 
 /// Mints test tokens, which anybody may. The key is new and is forgotten: gas is free, so it needs nothing.
 async fn mint(
-    chain: &Embedded,
+    client: ChainClient,
     id: ChainId,
     fund: Vec<(Address, Amount)>,
 ) -> Result<Vec<Funded>, LocalChainError> {
     if fund.is_empty() {
         return Ok(Vec::new());
     }
-    let client = ChainClient::from_transport(chain.transport(), id);
     let database = redb::Database::builder()
         .create_with_backend(redb::backends::InMemoryBackend::new())
         .map_err(JournalError::from)?;

@@ -4,6 +4,7 @@ mod admin;
 pub mod client;
 mod from_peers;
 mod paying;
+mod training;
 
 pub(crate) use admin::{Admin, router};
 pub(crate) use from_peers::Fetches;

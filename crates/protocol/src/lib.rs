@@ -23,6 +23,7 @@ pub mod ledger;
 pub mod market;
 pub mod money;
 pub mod offer;
+pub mod run;
 pub mod signature;
 pub mod spending;
 pub mod text;

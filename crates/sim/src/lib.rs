@@ -9,6 +9,7 @@
 //! ```text
 //! cargo run -p hearth-sim -- run 1000        a thousand runs
 //! cargo run -p hearth-sim -- replay 0x2a     one run, line by line
+//! cargo run -p hearth-sim -- training run 1000      the same of [`training`]
 //! ```
 //!
 //! Deliberately absent: text, models and sockets. A model is a sequence of ids that is the same everywhere.
@@ -21,6 +22,7 @@ mod payer;
 mod purse;
 mod random;
 mod seller;
+pub mod training;
 mod world;
 
 pub use outside::Log;

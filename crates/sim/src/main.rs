@@ -2,18 +2,27 @@
 
 use std::process::ExitCode;
 
-use hearth_sim::World;
+use hearth_sim::training::TrainingWorld;
+use hearth_sim::{Failure, Log, World};
 
-const USAGE: &str = "usage: hearth-sim run COUNT [FIRST]   runs so many seeds, from FIRST on (0)
-       hearth-sim replay SEED        shows one run, line by line";
+const USAGE: &str =
+    "usage: hearth-sim run COUNT [FIRST]           runs so many seeds, from FIRST on (0)
+       hearth-sim replay SEED                shows one run, line by line
+       hearth-sim training run COUNT [FIRST] the same, of trainers and validators
+       hearth-sim training replay SEED";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let pay = |seed| hearth_sim::run(seed).map(|summary| summary.hash);
+    let train = |seed| hearth_sim::training::run(seed).map(|summary| summary.hash);
     match arguments[..] {
-        ["run", count] => run(number(count), Some(0)),
-        ["run", count, first] => run(number(count), number(first)),
+        ["run", count] => run(pay, number(count), Some(0)),
+        ["run", count, first] => run(pay, number(count), number(first)),
         ["replay", seed] => replay(number(seed)),
+        ["training", "run", count] => run(train, number(count), Some(0)),
+        ["training", "run", count, first] => run(train, number(count), number(first)),
+        ["training", "replay", seed] => replay_training(number(seed)),
         _ => usage(),
     }
 }
@@ -31,16 +40,20 @@ fn number(text: &str) -> Option<u64> {
     }
 }
 
-fn run(count: Option<u64>, first: Option<u64>) -> ExitCode {
+fn run(
+    one: impl Fn(u64) -> Result<String, Failure>,
+    count: Option<u64>,
+    first: Option<u64>,
+) -> ExitCode {
     let (Some(count), Some(first)) = (count, first) else {
         return usage();
     };
     let mut hasher = blake3::Hasher::new();
     let mut failures = 0_u64;
     for seed in first..first.saturating_add(count) {
-        match hearth_sim::run(seed) {
-            Ok(summary) => {
-                hasher.update(summary.hash.as_bytes());
+        match one(seed) {
+            Ok(hash) => {
+                hasher.update(hash.as_bytes());
             }
             Err(failure) => {
                 println!("{failure}");
@@ -64,13 +77,26 @@ fn replay(seed: Option<u64>) -> ExitCode {
         return usage();
     };
     let mut world = World::new(seed, true);
-    let ran = world.run();
-    for line in world.log().lines() {
+    let ran = world.run().map(|summary| format!("{summary:#?}"));
+    show(world.log(), ran)
+}
+
+fn replay_training(seed: Option<u64>) -> ExitCode {
+    let Some(seed) = seed else {
+        return usage();
+    };
+    let mut world = TrainingWorld::new(seed, true);
+    let ran = world.run().map(|summary| format!("{summary:#?}"));
+    show(world.log(), ran)
+}
+
+fn show(log: &Log, ran: Result<String, Failure>) -> ExitCode {
+    for line in log.lines() {
         println!("{line}");
     }
     match ran {
         Ok(summary) => {
-            println!("{summary:#?}");
+            println!("{summary}");
             ExitCode::SUCCESS
         }
         Err(failure) => {

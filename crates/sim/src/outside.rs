@@ -115,7 +115,7 @@ impl Log {
         }
     }
 
-    fn push(&mut self, now: Timestamp, what: fmt::Arguments<'_>) {
+    pub(crate) fn push(&mut self, now: Timestamp, what: fmt::Arguments<'_>) {
         let line = format!("{:>9} {what}", now.0);
         self.hasher.update(line.as_bytes());
         self.hasher.update(b"\n");

@@ -64,6 +64,8 @@ pub struct Failure {
     pub at_ms: u64,
     /// Which invariant, and what was seen.
     pub broken: Broken,
+    /// The command that shows such a run.
+    pub replay: &'static str,
 }
 
 impl fmt::Display for Failure {
@@ -72,10 +74,11 @@ impl fmt::Display for Failure {
             seed,
             at_ms,
             broken,
+            replay,
         } = self;
         write!(
             f,
-            "seed {seed:#x}, {at_ms} ms after its beginning: {broken}\nreplay it: cargo run -p hearth-sim -- replay {seed:#x}"
+            "seed {seed:#x}, {at_ms} ms after its beginning: {broken}\nreplay it: cargo run -p hearth-sim -- {replay} {seed:#x}"
         )
     }
 }
@@ -158,6 +161,7 @@ impl World {
                     seed: self.seed,
                     at_ms: self.outside.now.ms_since(START),
                     broken,
+                    replay: "replay",
                 })
             }
         }

@@ -66,14 +66,29 @@ const EDGES: &[(&str, &[&str])] = &[
             "hearth-doors",
             "hearth-net",
             "hearth-payments",
+            "hearth-outcome",
             "hearth-surface",
+            "hearth-workshop",
             "hearth-api",
             "hearth-causes",
             "hearth-environment",
         ],
     ),
+    (
+        "hearth-outcome",
+        &["hearth-datasets", "hearth-models", "hearth-training"],
+    ),
     ("hearth-sim", &["hearth-protocol"]),
     ("hearth-training", &[]),
+    (
+        "hearth-workshop",
+        &[
+            "hearth-aggregation",
+            "hearth-datasets",
+            "hearth-protocol",
+            "hearth-training",
+        ],
+    ),
     (
         "hearth-cli",
         &[
@@ -93,6 +108,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "hearth-models",
             "hearth-chain",
             "hearth-net",
+            "hearth-outcome",
             "hearth-payments",
             "hearth-surface",
             "hearth-node",

@@ -34,7 +34,7 @@ pub enum BlockAt {
 
 impl BlockAt {
     /// As the block parameter of `eth_call` and its kin (EIP-1898 for a hash).
-    fn param(self) -> Value {
+    pub(super) fn param(self) -> Value {
         match self {
             Self::Latest => json!("latest"),
             Self::Number(number) => json!(U64::from(number)),
@@ -157,7 +157,7 @@ pub struct TxRequest {
 }
 
 impl TxRequest {
-    fn param(&self) -> Value {
+    pub(super) fn param(&self) -> Value {
         let mut fields = json!({ "input": self.data, "value": self.value });
         if let Some(from) = self.from {
             fields["from"] = json!(from);
@@ -684,7 +684,7 @@ fn too_many_blocks() -> ChainError {
 }
 
 /// Decodes what a contract returned; nothing at all means that there is no contract.
-fn decode_return<C: SolCall>(answer: &[u8]) -> Result<C::Return, ChainError> {
+pub(super) fn decode_return<C: SolCall>(answer: &[u8]) -> Result<C::Return, ChainError> {
     if answer.is_empty() {
         let reason = format!("the address has no contract with {}", C::SIGNATURE);
         return Err(ChainError::malformed("eth_call", reason));

@@ -8,7 +8,7 @@ use std::fmt;
 use alloy_primitives::Bytes;
 use alloy_sol_types::{Panic, Revert as RevertString, SolError};
 
-use crate::bindings::{Collector, Ember, Settlement};
+use crate::bindings::{Collector, Devices, Ember, Rewards, Runs, Settlement, Validators, Voice};
 
 /// The longest reason that is kept, in characters: the text comes from strangers' contracts.
 pub const MAX_REASON_CHARS: usize = 256;
@@ -71,7 +71,12 @@ fn named(data: &[u8]) -> Option<String> {
     let selector = *data.first_chunk()?;
     let name = Settlement::SettlementErrors::name_by_selector(selector)
         .or_else(|| Collector::CollectorErrors::name_by_selector(selector))
-        .or_else(|| Ember::EmberErrors::name_by_selector(selector))?;
+        .or_else(|| Ember::EmberErrors::name_by_selector(selector))
+        .or_else(|| Devices::DevicesErrors::name_by_selector(selector))
+        .or_else(|| Validators::ValidatorsErrors::name_by_selector(selector))
+        .or_else(|| Rewards::RewardsErrors::name_by_selector(selector))
+        .or_else(|| Runs::RunsErrors::name_by_selector(selector))
+        .or_else(|| Voice::VoiceErrors::name_by_selector(selector))?;
     Some(name.to_owned())
 }
 

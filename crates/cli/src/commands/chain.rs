@@ -1,5 +1,6 @@
 //! `hearth chain`.
 
+mod deploy;
 mod run;
 mod view;
 
@@ -30,6 +31,16 @@ Examples:
   hearth chain run --fund 0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266=100
   hearth chain run --block-time 2000")]
     Run(run::RunArguments),
+
+    /// Put up a ledger on a public chain: rewards, votes, validators and runs
+    #[command(after_help = "\
+Anyone may do it, for any founders. Addresses follow from code and terms: the same terms lead to the same ledger, and what
+stands is not put up twice. A chain of `hearth up` or `hearth chain run` begins with a ledger and needs none put up.
+
+Examples:
+  hearth chain deploy --chain eip155:84532
+  hearth chain deploy --chain base --founder 0xf39F… --founder 0x7099… --epoch 86400 --window 172800")]
+    Deploy(deploy::DeployArguments),
 
     /// List the newest blocks
     #[command(
@@ -93,6 +104,7 @@ Example:
 pub(crate) async fn run(global: &Global, command: ChainCommand) -> Result<ExitCode, Failure> {
     match command {
         ChainCommand::Run(arguments) => run::run(global, arguments).await?,
+        ChainCommand::Deploy(arguments) => deploy::run(global, arguments).await?,
         ChainCommand::Blocks { which, count } => view::blocks(global, which, count).await?,
         ChainCommand::Block { which, block } => view::block(global, which, &block).await?,
         ChainCommand::Tx { which, hash } => view::transaction(global, which, &hash).await?,

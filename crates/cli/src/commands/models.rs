@@ -1,15 +1,18 @@
 //! `hearth models`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 use hearth_api::household::{FetchEvent, HomeModel, HomeModels, WhichModel};
+use hearth_api::runs::{CheckOutcome, ModelCheck, ModelChecks, VerifyModel, WorkReplayed};
 use hearth_causes::WithCauses;
 use hearth_node::home::Home;
 use hearth_node::models::{Asked, ModelError, Models, Progress, Stage, Terms, Watch};
-use hearth_node::owner::client::Client;
+use hearth_node::owner::client::{Client, ClientError};
+use hearth_node::runs::verifying;
+use serde::Serialize;
 
 use crate::failure::Failure;
 use crate::global::Global;
@@ -45,6 +48,22 @@ pub(crate) enum ModelCommand {
     Remove {
         /// Its name
         name: String,
+    },
+
+    /// Check a model that came out of a run: its files, and with the node the run's records on the ledger
+    #[command(after_help = "\
+Without a node, or outside the run, only the folder is compared with its manifest, and it says so. It ends with 1 where anything is wrong.
+
+Examples:
+  hearth models verify plays-model
+  hearth models verify plays-model --replay")]
+    Verify {
+        /// The folder that `hearth run export` made
+        folder: PathBuf,
+
+        /// Do one contribution again, drawn at random
+        #[arg(long)]
+        replay: bool,
     },
 
     /// Run a model whenever the device is up, and say whom it answers
@@ -132,12 +151,110 @@ pub(crate) async fn run(
             models.remove(&name)?;
             print(&models.list()?, global.json)?;
         }
+        ModelCommand::Verify { folder, replay } => return verify(global, &folder, replay).await,
         ModelCommand::Serve(arguments) => {
             serve(&models, &arguments)?;
             print(&models.list()?, global.json)?;
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Compares a model with its manifest, and with what its run recorded where a node can tell.
+async fn verify(global: &Global, folder: &Path, replay: bool) -> Result<ExitCode, Failure> {
+    let whole = std::path::absolute(folder).map_err(|error| {
+        let message = format!("{} cannot be a folder: {error}", folder.display());
+        Failure::new("bad_folder", message, "Name the folder of a model")
+    })?;
+    let waiting = wait::spinner(global.json, "checking the model");
+    let verified = verifying::verify_folder(&whole)?;
+    let mut shown = Verified {
+        folder: whole.display().to_string(),
+        model: verified.model,
+        name: verified.name,
+        good: false,
+        checks: verified.checks,
+        replayed: None,
+    };
+    if verified.run.is_some() {
+        let asked = VerifyModel {
+            folder: shown.folder.clone(),
+            replay,
+        };
+        match recorded(global, &asked).await {
+            Ok(found) => {
+                shown.checks.extend(found.checks);
+                shown.replayed = found.replayed;
+            }
+            Err(error) => shown.checks.push(ModelCheck {
+                what: "the run".to_owned(),
+                outcome: CheckOutcome::Unchecked,
+                detail: error.with_causes().to_string(),
+            }),
+        }
+    }
+    drop(waiting);
+    let mut outcomes = shown.checks.iter().map(|check| check.outcome);
+    shown.good = outcomes.all(|outcome| outcome != CheckOutcome::Bad);
+    print(&shown, global.json)?;
+    Ok(match shown.good {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    })
+}
+
+async fn recorded(global: &Global, asked: &VerifyModel) -> Result<ModelChecks, ClientError> {
+    let home = global.open_home().map_err(|_| ClientError::NotUp)?;
+    Client::of(&home)?.post("/hearth/runs/verify", asked).await
+}
+
+/// A model that was checked.
+#[derive(Debug, Serialize)]
+struct Verified {
+    folder: String,
+    model: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    /// Whether nothing is wrong.
+    good: bool,
+    checks: Vec<ModelCheck>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replayed: Option<WorkReplayed>,
+}
+
+impl Show for Verified {
+    fn show(&self, page: &mut Page) {
+        let title = self.name.as_ref().unwrap_or(&self.folder);
+        let title = page.styled(Style::Strong, title);
+        page.line(&title);
+        page.pairs(&[
+            ("model", self.model.clone()),
+            ("folder", self.folder.clone()),
+        ]);
+        for check in &self.checks {
+            let (style, word) = match check.outcome {
+                CheckOutcome::Good => (Style::Good, "good"),
+                CheckOutcome::Bad => (Style::Bad, "BAD"),
+                CheckOutcome::Unchecked => (Style::Warning, "not checked"),
+            };
+            let word = page.styled(style, &format!("{word:<11}"));
+            page.line(&format!("{word}  {}: {}", check.what, check.detail));
+        }
+        if let Some(replayed) = &self.replayed {
+            replayed.show(page);
+        }
+        let is_whole = self.checks.iter().all(|c| c.outcome == CheckOutcome::Good);
+        let (style, line) = match (self.good, is_whole) {
+            (false, _) => (Style::Bad, "The model is not what its manifest says."),
+            (true, true) => (Style::Good, "Everything is what the manifest says."),
+            (true, false) => (
+                Style::Warning,
+                "Nothing is wrong, as far as it could be checked.",
+            ),
+        };
+        let line = page.styled(style, line);
+        page.line(&line);
+    }
 }
 
 /// Lets the node that is up fetch a model from others.

@@ -30,6 +30,7 @@ mod seller;
 mod selling;
 mod service;
 mod trade;
+mod training;
 mod wallet;
 
 // Unmodified programs by other people: the tests that use them are ignored where they are not installed.

@@ -8,7 +8,7 @@ use std::num::NonZeroU32;
 use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::context::params::LlamaPoolingType;
 use llama_cpp_2::llama_batch::LlamaBatch;
-use llama_cpp_2::model::LlamaModel;
+use llama_cpp_2::model::{LlamaLoraAdapter, LlamaModel};
 use llama_cpp_2::token::LlamaToken;
 
 use super::load::LoadPlan;
@@ -28,7 +28,11 @@ struct Current {
 }
 
 impl<'model> Embedder<'model> {
-    pub(super) fn new(model: &'model LlamaModel, plan: &LoadPlan) -> Result<Self, EmbedError> {
+    pub(super) fn new(
+        model: &'model LlamaModel,
+        plan: &LoadPlan,
+        adapter: Option<&mut LlamaLoraAdapter>,
+    ) -> Result<Self, EmbedError> {
         let failed = |error: String| EmbedError::Failed(error);
         let params = worker::context_params(plan)
             .with_n_ctx(NonZeroU32::new(plan.embedding_tokens))
@@ -37,8 +41,10 @@ impl<'model> Embedder<'model> {
             .with_pooling_type(LlamaPoolingType::None);
         let backend = crate::backend::backend().map_err(|error| failed(error.to_string()))?;
         let context = model.new_context(backend, params);
+        let mut context = context.map_err(|error| failed(error.to_string()))?;
+        worker::adapt(&mut context, adapter).map_err(|error| failed(error.to_string()))?;
         Ok(Self {
-            context: context.map_err(|error| failed(error.to_string()))?,
+            context,
             batch_tokens: plan.batch_tokens as usize,
             current: None,
         })

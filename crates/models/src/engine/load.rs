@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
-use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::model::params::LlamaModelParams;
+use llama_cpp_2::model::{LlamaLoraAdapter, LlamaModel};
 use thiserror::Error;
 
 use crate::backend::{self, OpenError};
@@ -62,6 +62,17 @@ pub enum LoadError {
     /// The file cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// llama.cpp does not take the adapter.
+    #[error("{path} is not an adapter of this model")]
+    Adapter {
+        /// The file.
+        path: String,
+        /// What llama.cpp said.
+        source: llama_cpp_2::LlamaLoraAdapterInitError,
+    },
+    /// llama.cpp does not put the adapter over the model.
+    #[error("the engine does not put the adapter over the model")]
+    Adapting(#[from] llama_cpp_2::LlamaLoraAdapterSetError),
     /// An option makes no sense.
     #[error("the option {name} must be from {min} to {max}")]
     Option {
@@ -229,6 +240,29 @@ fn layers(model: &LlamaModel) -> u32 {
 pub(super) fn open(path: &Path, placement: &Placement) -> Result<Arc<LlamaModel>, LoadError> {
     let params = params(placement.gpu_layers)?;
     Ok(Arc::new(backend::open(path, &params)?))
+}
+
+/// Opens a model, and an adapter if there is one: that is to be done before a context is made, which reckons with it. The
+/// adapter lives as long as the model.
+pub(super) fn open_adapted(
+    path: &Path,
+    adapter: Option<&Path>,
+    placement: &Placement,
+) -> Result<(Arc<LlamaModel>, Option<LlamaLoraAdapter>), LoadError> {
+    let Some(adapter) = adapter else {
+        return Ok((open(path, placement)?, None));
+    };
+    let shown = adapter.display().to_string();
+    if !adapter.is_file() {
+        return Err(OpenError::Missing(shown).into());
+    }
+    let mut model = backend::open(path, &params(placement.gpu_layers)?)?;
+    let opened = model.lora_adapter_init(adapter);
+    let adapter = opened.map_err(|source| LoadError::Adapter {
+        path: shown,
+        source,
+    })?;
+    Ok((Arc::new(model), Some(adapter)))
 }
 
 /// How llama.cpp shall open a model. Without a layer on graphics processors they are left out altogether: otherwise it

@@ -40,7 +40,7 @@ pub(crate) fn run(path: &Path) -> Result<(), String> {
     let plan = load::plan(&model, &options, &placement).map_err(told)?;
     compute(&model, &plan)?;
     // Not every model embeds; a request for an embedding is then refused.
-    drop(Embedder::new(&model, &plan));
+    drop(Embedder::new(&model, &plan, None));
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::context::params::{KvCacheType, LlamaContextParams};
 use llama_cpp_2::llama_batch::LlamaBatch;
-use llama_cpp_2::model::LlamaModel;
+use llama_cpp_2::model::{LlamaLoraAdapter, LlamaModel};
 use llama_cpp_2::token::LlamaToken;
 
 use super::embedder::Embedder;
@@ -42,7 +42,7 @@ pub(super) fn context_params(plan: &LoadPlan) -> LlamaContextParams {
 
 /// Starts the thread, and waits until its context stands.
 pub(super) fn start(
-    model: Arc<LlamaModel>,
+    (model, mut adapter): (Arc<LlamaModel>, Option<LlamaLoraAdapter>),
     vocabulary: Vocabulary,
     plan: LoadPlan,
     shared: Arc<Shared>,
@@ -58,7 +58,7 @@ pub(super) fn start(
             Ok(backend) => backend,
             Err(error) => return drop(ready.send(Err(LoadError::Open(error)))),
         };
-        let context = match model.new_context(backend, params) {
+        let mut context = match model.new_context(backend, params) {
             Ok(context) => context,
             Err(source) => {
                 let tokens = plan.cells;
@@ -66,11 +66,15 @@ pub(super) fn start(
                 return drop(ready.send(Err(error)));
             }
         };
+        if let Err(error) = adapt(&mut context, adapter.as_mut()) {
+            return drop(ready.send(Err(error)));
+        }
         let sequences = plan.sequences as i32;
         let mut worker = Worker {
             model: &model,
             batch: LlamaBatch::new(plan.batch_tokens as usize, sequences),
             context,
+            adapter,
             plan,
             vocabulary,
             shared,
@@ -87,6 +91,17 @@ pub(super) fn start(
     Ok(thread)
 }
 
+/// Puts an adapter over the model of a context, in full.
+pub(super) fn adapt(
+    context: &mut LlamaContext<'_>,
+    adapter: Option<&mut LlamaLoraAdapter>,
+) -> Result<(), LoadError> {
+    match adapter {
+        Some(adapter) => Ok(context.lora_adapter_set(adapter, 1.0)?),
+        None => Ok(()),
+    }
+}
+
 /// Whatever ends the thread, nobody waits for it afterwards.
 struct Stops(Arc<Shared>);
 
@@ -99,6 +114,7 @@ impl Drop for Stops {
 struct Worker<'model> {
     model: &'model LlamaModel,
     context: LlamaContext<'model>,
+    adapter: Option<LlamaLoraAdapter>,
     batch: LlamaBatch<'static>,
     plan: LoadPlan,
     vocabulary: Vocabulary,
@@ -181,7 +197,7 @@ impl Worker<'_> {
 
     fn begin_embedding(&mut self, task: Embedding) {
         if self.embedder.is_none() {
-            match Embedder::new(self.model, &self.plan) {
+            match Embedder::new(self.model, &self.plan, self.adapter.as_mut()) {
                 Ok(embedder) => self.embedder = Some(embedder),
                 Err(error) => {
                     let _ = task.done.send(Err(error));

@@ -29,6 +29,30 @@ impl Bucket {
 
     /// Takes a token if there is one.
     pub(crate) fn take(&mut self, now: Timestamp) -> bool {
+        self.take_many(now, 1)
+    }
+
+    /// Takes `count` tokens if there are as many, and otherwise none.
+    pub(crate) fn take_many(&mut self, now: Timestamp, count: u64) -> bool {
+        self.fill(now);
+        let wanted = count.saturating_mul(MILLI);
+        let taken = self.milli_tokens >= wanted;
+        if taken {
+            self.milli_tokens -= wanted;
+        }
+        taken
+    }
+
+    /// How many milliseconds it takes until `count` tokens are there, as many as it can hold at most.
+    pub(crate) fn wait_ms(&mut self, now: Timestamp, count: u64) -> u64 {
+        self.fill(now);
+        let wanted = count.saturating_mul(MILLI).min(self.milli_max);
+        let missing = wanted.saturating_sub(self.milli_tokens);
+        let per_s = self.per_s_milli.max(1);
+        missing.saturating_mul(MILLI).div_ceil(per_s)
+    }
+
+    fn fill(&mut self, now: Timestamp) {
         let added = now
             .ms_since(self.filled_at)
             .saturating_mul(self.per_s_milli)
@@ -37,11 +61,6 @@ impl Bucket {
             self.milli_tokens = self.milli_tokens.saturating_add(added).min(self.milli_max);
             self.filled_at = now;
         }
-        let taken = self.milli_tokens >= MILLI;
-        if taken {
-            self.milli_tokens -= MILLI;
-        }
-        taken
     }
 }
 
@@ -62,5 +81,18 @@ mod tests {
         assert_eq!(took, 3, "it never holds more than its burst");
         // A clock that goes back gives nothing.
         assert!(!bucket.take(Timestamp(0)));
+    }
+
+    #[test]
+    fn a_bucket_gives_many_at_once_and_says_how_long_to_wait_for_more() {
+        let mut bucket = Bucket::new(Timestamp(0), 100, 10_000);
+        assert!(bucket.take_many(Timestamp(0), 90));
+        assert!(!bucket.take_many(Timestamp(0), 11), "all or nothing");
+        assert_eq!(bucket.wait_ms(Timestamp(0), 10), 0);
+        assert_eq!(bucket.wait_ms(Timestamp(0), 30), 2_000);
+        assert!(!bucket.take_many(Timestamp(1_999), 30));
+        assert!(bucket.take_many(Timestamp(2_000), 30));
+        // More than it holds never comes; what it holds does.
+        assert_eq!(bucket.wait_ms(Timestamp(2_000), 1_000), 10_000);
     }
 }

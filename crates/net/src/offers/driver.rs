@@ -199,7 +199,7 @@ impl Hub {
     }
 
     /// How far a device is believed that says where it is.
-    fn teller(&self, device: &DeviceId) -> Teller {
+    pub(crate) fn teller(&self, device: &DeviceId) -> Teller {
         if self.admission.is_member(device) || lock(&self.book).is_named(device) {
             Teller::Owner
         } else {
@@ -324,6 +324,18 @@ impl Hub {
             address.addrs.extend(known.into_endpoint_addr().addrs);
         }
         Some(address)
+    }
+
+    /// The clock and the source of random numbers.
+    pub(crate) fn environment(&self) -> &dyn Environment {
+        self.environment.as_ref()
+    }
+
+    /// The devices of this network that are known: the remembered peers, and those whose offers were heard.
+    pub(crate) fn acquaintances(&self) -> Vec<DeviceId> {
+        let mut devices: BTreeSet<_> = lock(&self.table).devices().collect();
+        devices.extend(lock(&self.book).peers().map(|peer| peer.address.device));
+        devices.into_iter().collect()
     }
 
     /// The known peers, the one last heard of first.

@@ -6,6 +6,9 @@ use iroh::{PublicKey, SecretKey, Signature};
 use crate::codec::Announcement;
 use crate::peers::PeerAddress;
 
+/// An Ed25519 signature as it travels: its two halves.
+pub(crate) type Halves = ([u8; 32], [u8; 32]);
+
 /// Signs what a device offers, and where it is.
 pub(crate) fn announce(key: &SecretKey, offer: Offer, address: PeerAddress) -> Announcement {
     let offer = Offer {
@@ -14,10 +17,10 @@ pub(crate) fn announce(key: &SecretKey, offer: Offer, address: PeerAddress) -> A
     };
     let location = Announcement::address_bytes(offer.issued_at, &address);
     Announcement {
-        address_signature: halves(&key.sign(&location)),
+        address_signature: sign(key, &location),
         address,
         offer: SignedOffer {
-            signature: halves(&key.sign(&offer.signing_bytes())),
+            signature: sign(key, &offer.signing_bytes()),
             offer,
         },
     }
@@ -26,25 +29,31 @@ pub(crate) fn announce(key: &SecretKey, offer: Offer, address: PeerAddress) -> A
 /// Whether both the offer and the address are signed by the device.
 pub(crate) fn is_signed(announcement: &Announcement) -> bool {
     let offer = &announcement.offer.offer;
-    let Ok(key) = PublicKey::from_bytes(&offer.device.0) else {
-        return false;
-    };
     let location = Announcement::address_bytes(offer.issued_at, &announcement.address);
-    let signed = |bytes: &[u8], halves: &([u8; 32], [u8; 32])| {
-        let mut signature = [0; 64];
-        signature[..32].copy_from_slice(&halves.0);
-        signature[32..].copy_from_slice(&halves.1);
-        key.verify(bytes, &Signature::from_bytes(&signature))
-            .is_ok()
-    };
-    signed(&offer.signing_bytes(), &announcement.offer.signature)
-        && signed(&location, &announcement.address_signature)
+    is_signed_by(
+        offer.device,
+        &offer.signing_bytes(),
+        &announcement.offer.signature,
+    ) && is_signed_by(offer.device, &location, &announcement.address_signature)
 }
 
-fn halves(signature: &Signature) -> ([u8; 32], [u8; 32]) {
-    let bytes = signature.to_bytes();
+/// Signs bytes, which begin with a domain of their own.
+pub(crate) fn sign(key: &SecretKey, bytes: &[u8]) -> Halves {
+    let bytes = key.sign(bytes).to_bytes();
     let mut halves = ([0; 32], [0; 32]);
     halves.0.copy_from_slice(&bytes[..32]);
     halves.1.copy_from_slice(&bytes[32..]);
     halves
+}
+
+/// Whether a device signed these bytes.
+pub(crate) fn is_signed_by(device: DeviceId, bytes: &[u8], halves: &Halves) -> bool {
+    let Ok(key) = PublicKey::from_bytes(&device.0) else {
+        return false;
+    };
+    let mut signature = [0; 64];
+    signature[..32].copy_from_slice(&halves.0);
+    signature[32..].copy_from_slice(&halves.1);
+    key.verify(bytes, &Signature::from_bytes(&signature))
+        .is_ok()
 }

@@ -137,6 +137,11 @@ impl Table {
         standing.map(|entry| &entry.offer)
     }
 
+    /// The devices that were heard of, also those that offer nothing now.
+    pub(crate) fn devices(&self) -> impl Iterator<Item = DeviceId> {
+        self.entries.iter().map(|entry| entry.offer.offer.device)
+    }
+
     /// Every announcement, also of offers that were taken back, for a newcomer.
     pub fn announcements(&self) -> impl Iterator<Item = &[u8]> {
         self.entries.iter().map(|entry| entry.bytes.as_slice())

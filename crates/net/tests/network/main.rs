@@ -8,6 +8,7 @@ mod chain;
 mod files;
 mod hostile;
 mod places;
+mod runs;
 
 use std::future::Future;
 use std::path::PathBuf;

@@ -108,7 +108,7 @@ pub(super) async fn open(
     if !path.exists() {
         return Err(AccessError::NotMade);
     }
-    let hosted = HostedChain::open(&home, network);
+    let hosted = HostedChain::open(&home, network, None);
     let hosted = hosted.map_err(|error: LocalChainError| AccessError::Own(Box::new(error)))?;
     let carrier: Arc<dyn Carrier> = Arc::new(hosted);
     Ok(Door {

@@ -36,7 +36,13 @@ impl Building<'_> {
         let Some(network) = self.config.network_chain.clone() else {
             return Ok(ChainLine::default());
         };
-        Ok(ChainLine::open(self.home, network, &mut self.warnings)?)
+        let terms = self.config.ledger.terms(vec![self.keys.address()]);
+        Ok(ChainLine::open(
+            self.home,
+            network,
+            &terms,
+            &mut self.warnings,
+        )?)
     }
 
     /// Answers others about the chain that this device runs, reaches the one that it uses, and sees that there is test

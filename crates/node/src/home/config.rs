@@ -4,11 +4,13 @@
 //! and for all: amounts are in atomic units, and every asset's chain is configured.
 
 mod answers;
+mod ledger;
 
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use alloy_primitives::Address;
 use hearth_environment::SystemEnvironment;
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::eip712::{WITHDRAW_DELAY_MAX_S, WITHDRAW_DELAY_MIN_S};
@@ -29,6 +31,7 @@ pub use answers::{
     AT_ONCE_MAX, ApiConfig, EngineConfig, HoursError, HoursWindow, MODELS_MAX, ModelConfig,
     NetworkConfig, ReachConfig, SharingConfig, SoldConfig,
 };
+pub use ledger::{LedgerConfig, LedgerConfigError};
 
 /// The longest configuration, in bytes.
 pub const CONFIG_BYTES_MAX: u64 = 262_144;
@@ -111,6 +114,8 @@ pub struct Config {
     pub network_chain: Option<NetworkChain>,
     /// The assets in use, by their names.
     pub assets: BTreeMap<String, AssetConfig>,
+    /// What the ledger of a chain begins with that it makes.
+    pub ledger: LedgerConfig,
     /// How this device is paid.
     pub provider: ProviderConfig,
     /// How it finds and reaches others.
@@ -145,6 +150,8 @@ pub struct ChainConfig {
     pub rpc: Vec<Url>,
     /// Blocks that make a transaction final, its own included; at least 1.
     pub confirmations: u64,
+    /// Where the `Runs` of its ledger stands, where that is said.
+    pub ledger: Option<Address>,
 }
 
 /// An asset.
@@ -216,6 +223,7 @@ struct RawConfig {
     chains: Option<BTreeMap<Spanned<String>, Spanned<RawChain>>>,
     #[serde(default)]
     assets: BTreeMap<Spanned<String>, RawAsset>,
+    ledger: Option<ledger::RawLedger>,
     provider: RawProvider,
     #[serde(default)]
     network: answers::RawNetwork,
@@ -241,6 +249,7 @@ struct RawChain {
     name: String,
     rpc: Spanned<Vec<Spanned<String>>>,
     confirmations: Spanned<u64>,
+    ledger: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize)]
@@ -356,6 +365,7 @@ impl Config {
             device: device(raw.device.into_inner())?,
             chains,
             network_chain: network.cloned(),
+            ledger: ledger::ledger(raw.ledger)?,
             provider: provider(raw.provider)?,
             network: answers::network(raw.network)?,
             engine: answers::engine(raw.engine)?,
@@ -423,6 +433,7 @@ fn network_chain() -> ChainConfig {
         name: "network".to_owned(),
         rpc: Vec::new(),
         confirmations: 1,
+        ledger: None,
     }
 }
 
@@ -454,6 +465,7 @@ fn chains(
             id,
             ChainConfig {
                 rpc: endpoints(&chain.rpc)?,
+                ledger: ledger::address_of(chain.ledger.as_ref())?,
                 confirmations: chain.confirmations.into_inner(),
                 name: chain.name,
             },

@@ -42,6 +42,7 @@ use crate::node_file::NodeFile;
 use crate::roles::payer::Payer;
 use crate::roles::provider::StoredSale;
 use crate::roles::retention::{self, Sum};
+use crate::runs::RunsSlot;
 use crate::shared_chain::line::ChainLine;
 use crate::shared_chain::ticket::TicketPayload;
 use crate::shared_chain::{CHAIN_ROUTE, use_chain};
@@ -66,6 +67,8 @@ pub(crate) struct Admin {
     pub(crate) till: Option<Till>,
     pub(crate) config: Config,
     pub(crate) chain: ChainLine,
+    /// Training; empty as long as no ledger is followed.
+    pub(crate) runs: RunsSlot,
 }
 
 /// The owner's routes, behind the token of `file`.
@@ -83,6 +86,7 @@ pub(crate) fn router(admin: Admin, file: &NodeFile) -> Router {
         .route("/hearth/claim", post(claim))
         .route("/hearth/channels", get(channels))
         .merge(super::paying::routes())
+        .merge(super::training::routes())
         .route("/hearth/keys", post(take_keys))
         .route(CHAIN_ROUTE, post(chain))
         .with_state(Arc::new(admin))

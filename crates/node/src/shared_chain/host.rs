@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use hearth_chain::client::{Carrier, CarryError};
+use hearth_chain::deployment::LedgerTerms;
 use hearth_chain::embedded::{Embedded, VisitorDoor};
 use hearth_net::AnswersChain;
 use hearth_protocol::id::ChainId;
@@ -29,12 +30,16 @@ pub(crate) struct HostedChain {
 }
 
 impl HostedChain {
-    /// Opens the chain of a data folder, or makes it.
+    /// Opens the chain of a data folder, or makes it, with a ledger where `terms` are given.
     ///
     /// # Errors
     /// See [`LocalChainError`]; among others where `hearth chain run` has it.
-    pub(crate) fn open(home: &Home, network: &NetworkChain) -> Result<Self, LocalChainError> {
-        let (chain, id, lock) = local_chain::open_own(home, network.own())?;
+    pub(crate) fn open(
+        home: &Home,
+        network: &NetworkChain,
+        terms: Option<&LedgerTerms>,
+    ) -> Result<Self, LocalChainError> {
+        let (chain, id, lock) = local_chain::open_own(home, network.own(), terms)?;
         Ok(Self {
             doors: [(); 2].map(|()| Arc::new(chain.for_visitors())),
             places: [(); 2].map(|()| Arc::new(Semaphore::new(COMPUTED_AT_ONCE))),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use hearth_api::household::NetworkChainView;
 use hearth_causes::WithCauses;
 use hearth_chain::client::{Carrier, ChainClient, HttpOptions};
+use hearth_chain::deployment::LedgerTerms;
 use hearth_net::Network;
 
 use super::carried;
@@ -44,16 +45,17 @@ impl Used {
 }
 
 impl ChainLine {
-    /// Opens the network's chain, or the line to it.
+    /// Opens the network's chain, or the line to it. A chain that this device makes begins with a ledger of these terms.
     ///
     /// # Errors
     /// When the chain that this device runs and uses cannot be opened.
     pub(crate) fn open(
         home: &Home,
         network: NetworkChain,
+        terms: &LedgerTerms,
         warnings: &mut Vec<String>,
     ) -> Result<Self, LocalChainError> {
-        let hosted = hosted(home, &network, warnings)?;
+        let hosted = hosted(home, &network, terms, warnings)?;
         let (client, guest) = match (network.joined(), &hosted) {
             (Some(joined), _) => {
                 let line = Arc::new(GuestLine::new(joined.host.clone()));
@@ -132,13 +134,14 @@ impl ChainLine {
 fn hosted(
     home: &Home,
     network: &NetworkChain,
+    terms: &LedgerTerms,
     warnings: &mut Vec<String>,
 ) -> Result<Option<Arc<HostedChain>>, LocalChainError> {
     let is_used = network.joined().is_none();
     if !is_used && !home.store_path(Part::Chain).exists() {
         return Ok(None);
     }
-    match HostedChain::open(home, network) {
+    match HostedChain::open(home, network, Some(terms)) {
         Ok(hosted) => Ok(Some(Arc::new(hosted))),
         Err(error) if is_used => Err(error),
         Err(error) => {

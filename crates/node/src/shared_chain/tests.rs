@@ -67,7 +67,7 @@ impl Place {
     /// Runs the chain of this folder for others.
     async fn host(&self) -> (Network, Arc<HostedChain>) {
         let network = self.network().await;
-        let hosted = Arc::new(HostedChain::open(&self.home, &self.chain()).unwrap());
+        let hosted = Arc::new(HostedChain::open(&self.home, &self.chain(), None).unwrap());
         network.answer_chain(Arc::<HostedChain>::clone(&hosted));
         (network, hosted)
     }

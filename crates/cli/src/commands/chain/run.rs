@@ -28,6 +28,18 @@ pub(crate) struct RunArguments {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=9_007_199_254_740_991))]
     chain_id: Option<u64>,
 
+    /// A household that founds the ledger of a new chain, instead of that of the data folder's wallet; may be repeated
+    #[arg(long, value_name = "ACCOUNT")]
+    founder: Vec<String>,
+
+    /// Seconds of an epoch of a new chain's ledger, instead of what config.toml says
+    #[arg(long, value_name = "SECONDS")]
+    epoch: Option<u64>,
+
+    /// Seconds in which a record of a new chain's ledger can be challenged, instead of what config.toml says
+    #[arg(long, value_name = "SECONDS")]
+    window: Option<u64>,
+
     /// For tests only: let whoever reaches the port move the chain's time
     #[arg(long)]
     dev_rpc: bool,
@@ -42,6 +54,9 @@ pub(crate) async fn run(global: &Global, arguments: RunArguments) -> Result<(), 
         block_time_ms: arguments.block_time,
         dev_rpc: arguments.dev_rpc,
         fund: arguments.fund,
+        founders: arguments.founder,
+        epoch_s: arguments.epoch,
+        window_s: arguments.window,
     };
     // Before the chain is ready to be asked, so that no signal is missed.
     let stop = crate::commands::interrupted()?;
@@ -71,11 +86,16 @@ impl Show for Running {
             &format!("The chain answers at {}", ready.url),
         );
         page.line(&title);
+        let ledger = ready.ledger.clone();
         page.pairs(&[
             ("chain", ready.chain.clone()),
             ("block", ready.block.to_string()),
             ("file", ready.store.clone()),
             ("settlement", ready.settlement.clone()),
+            (
+                "ledger",
+                ledger.unwrap_or_else(|| "none: nobody founded one".to_owned()),
+            ),
             ("TESTUSD", format!("{} (worthless)", ready.test_dollar)),
         ]);
         for funded in &ready.funded {

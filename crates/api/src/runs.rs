@@ -1,0 +1,305 @@
+//! Training runs and what is earned by them, as the owner's commands and pages see them.
+
+use serde::{Deserialize, Serialize};
+
+use crate::money::Money;
+
+/// What a device does in a run right now.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct RunState {
+    /// In words.
+    pub doing: String,
+    /// Steps of the round that are taken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step: Option<u32>,
+    /// Steps of the round in all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub steps: Option<u32>,
+    /// Loss of the last step, in nats a token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loss: Option<f32>,
+    /// Rounds that were recorded.
+    pub rounds_done: u64,
+    /// What keeps this device from taking part.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+}
+
+/// A run on this device.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunView {
+    /// Its id.
+    pub run: String,
+    /// What it is called; nothing before its manifest is here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// What others join by.
+    pub ticket: String,
+    /// Whether this device trains in it.
+    pub trains: bool,
+    /// Whether this device validates in it.
+    pub validates: bool,
+    /// Parameters of the model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parameters: Option<u64>,
+    /// Rounds of the run in all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rounds: Option<u64>,
+    /// What the device does.
+    pub state: RunState,
+}
+
+/// All runs on this device.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunViews {
+    /// By id.
+    pub runs: Vec<RunView>,
+}
+
+/// A recorded round.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RoundView {
+    /// Rounds that were recorded before.
+    pub index: u64,
+    /// Its number on the chain.
+    pub number: u64,
+    /// The mean loss of the trainers' first steps: that of the state before the round, on data that it had not seen.
+    pub loss: f32,
+    /// Hash of the weights after it.
+    pub state: String,
+    /// Who contributed.
+    pub trainers: Vec<TrainerView>,
+    /// What replays of earlier rounds found.
+    pub audits: Vec<AuditView>,
+}
+
+/// A contribution to a round.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TrainerView {
+    /// The device.
+    pub trainer: String,
+    /// The account that earns.
+    pub account: String,
+    /// Steps that it took.
+    pub steps: u32,
+    /// Loss of its first step.
+    pub first_loss: f32,
+    /// Loss of its last step.
+    pub last_loss: f32,
+}
+
+/// What a replay found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AuditView {
+    /// The round of the work.
+    pub index: u64,
+    /// Whose work it is.
+    pub trainer: String,
+    /// `same`, `different` or `unavailable`.
+    pub outcome: String,
+}
+
+/// A run in full.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunDetail {
+    /// What it is.
+    #[serde(flatten)]
+    pub run: RunView,
+    /// Its rounds.
+    pub recorded: Vec<RoundView>,
+}
+
+/// To take part in a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinRun {
+    /// Its ticket, or the id of a run that is here.
+    pub ticket: String,
+    /// Whether to train.
+    pub trains: bool,
+    /// Whether to validate.
+    pub validates: bool,
+}
+
+/// Which run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WhichRun {
+    /// Its id, or the beginning of it.
+    pub run: String,
+}
+
+/// To make a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MakeRun {
+    /// The manifest, as canonical JSON.
+    pub manifest: String,
+    /// Folders of its datasets.
+    pub datasets: Vec<String>,
+    /// Whether to train.
+    pub trains: bool,
+    /// Whether to validate.
+    pub validates: bool,
+}
+
+/// To write the model of a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExportRun {
+    /// Its id, or the beginning of it.
+    pub run: String,
+    /// The folder to make.
+    pub folder: String,
+    /// How numbers are written in the GGUF file: `f32`, `f16` or `q8_0`.
+    pub precision: String,
+}
+
+/// A model that was written.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunExported {
+    /// The run.
+    pub run: String,
+    /// Where its files are.
+    pub folder: String,
+    /// The file that llama.cpp runs.
+    pub gguf: String,
+    /// The model's id: the hash of its manifest.
+    pub model: String,
+    /// What it is called.
+    pub name: String,
+    /// Rounds that it was trained for.
+    pub rounds: u64,
+    /// Mean loss on text that nobody trained on, in nats a token.
+    pub held_out_loss: f64,
+}
+
+/// To do a trainer's recorded work again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplayWork {
+    /// The run's id, or the beginning of it.
+    pub run: String,
+    /// The round: rounds that were recorded before it.
+    pub round: u64,
+    /// The trainer's id, or the beginning of it.
+    pub trainer: String,
+}
+
+/// A trainer's work that was done again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WorkReplayed {
+    /// The run.
+    pub run: String,
+    /// The round.
+    pub round: u64,
+    /// Whose work it is.
+    pub trainer: String,
+    /// The account that earns by it.
+    pub account: String,
+    /// Steps of the work.
+    pub steps: u32,
+    /// How long it took here, in seconds.
+    pub seconds: f64,
+    /// Whether all of it is what was recorded.
+    pub same: bool,
+    /// What was compared.
+    pub parts: Vec<ReplayedPart>,
+    /// Why the work cannot be done by anyone, where that is so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub impossible: Option<String>,
+}
+
+/// One part of a replayed work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplayedPart {
+    /// `contribution`, `local state`, `first loss`, `last loss` or `log`.
+    pub what: String,
+    /// What was recorded: a hash, or a loss in nats a token; nothing where the run has none.
+    pub recorded: Option<String>,
+    /// What the replay gave.
+    pub computed: Option<String>,
+    /// Whether they are the same, to the bit.
+    pub same: bool,
+}
+
+/// To compare an exported model with what its run recorded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifyModel {
+    /// The folder of the model.
+    pub folder: String,
+    /// Whether one contribution, drawn at random, is done again.
+    pub replay: bool,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelCheck {
+    /// What it is.
+    pub what: String,
+    /// What was found.
+    pub outcome: CheckOutcome,
+    /// In words.
+    pub detail: String,
+}
+
+/// What a check found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CheckOutcome {
+    /// It is as it is said to be.
+    Good,
+    /// It is not.
+    Bad,
+    /// It could not be looked at.
+    Unchecked,
+}
+
+/// Everything that was looked at of a model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModelChecks {
+    /// One after the other.
+    pub checks: Vec<ModelCheck>,
+    /// The contribution that was done again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replayed: Option<WorkReplayed>,
+}
+
+/// What was earned, and what of it is still to come.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RewardsView {
+    /// The account.
+    pub account: String,
+    /// The epoch that is going on.
+    pub epoch: u64,
+    /// The newest epoch with a final record; nothing before the first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub final_epoch: Option<u64>,
+    /// What can be claimed now.
+    pub claimable: Vec<Money>,
+    /// What was claimed.
+    pub claimed: Vec<Money>,
+    /// What this device knows to be coming, by run and round.
+    pub credits: Vec<CreditView>,
+}
+
+/// Pay for one contribution or one replay.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CreditView {
+    /// The run.
+    pub run: String,
+    /// The round.
+    pub index: u64,
+    /// `contribution` or `replay`.
+    pub kind: String,
+    /// Whose work it was.
+    pub trainer: String,
+    /// All that it can come to.
+    pub whole: Money,
+    /// What of it is paid by now.
+    pub vested: Money,
+    /// Why not all of it: in words.
+    pub why: String,
+}
+
+/// What was claimed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RewardsClaimed {
+    /// By asset.
+    pub claimed: Vec<Money>,
+}

@@ -1,0 +1,239 @@
+//! What a ledger recorded, read from its events in pages: rounds of a run, and records of epochs.
+//!
+//! The contracts keep the last state only. What a page says is of the blocks it names; whether those are final is the
+//! reader's to decide.
+
+use std::collections::BTreeMap;
+
+use alloy_primitives::B256;
+use alloy_rpc_types_eth::{Filter, Log};
+use alloy_sol_types::SolEvent;
+use hearth_protocol::content::ContentHash;
+use hearth_protocol::ledger::statement::{EpochStatement, RoundStatement};
+use hearth_protocol::money::Amount;
+
+use super::{Ledger, LedgerError};
+use crate::bindings::{Rewards, Runs};
+use crate::client::{BlockHeader, ChainError};
+
+/// Blocks that are asked for at once; fewer where the endpoint wants that.
+pub const HISTORY_PAGE_BLOCKS: u64 = 2_000;
+/// Events that one page may have.
+const PAGE_EVENTS_MAX: usize = 10_000;
+/// How often a page is read again because blocks changed meanwhile.
+const TRIES_MAX: u32 = 4;
+
+/// A round that validators recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RecordedRound {
+    /// What they signed.
+    pub statement: RoundStatement,
+    /// The epoch whose set signed.
+    pub epoch: u64,
+    /// The seats that signed.
+    pub mask: u32,
+    /// The block that it is in.
+    pub block: BlockHeader,
+}
+
+/// What validators recorded of an epoch in one asset. It may have been revoked since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RecordedEpoch {
+    /// What they signed.
+    pub statement: EpochStatement,
+    /// The seats that signed, of the set of the epoch after it.
+    pub mask: u32,
+    /// The block that it is in.
+    pub block: BlockHeader,
+}
+
+/// What a ledger recorded in some blocks, in the order of the chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HistoryPage<T> {
+    /// What was recorded.
+    pub items: Vec<T>,
+    /// The block from which the next page begins.
+    pub next_block: u64,
+    /// The newest block when this page was read. Once `next_block` is above it, everything was read.
+    pub head: BlockHeader,
+}
+
+impl<T> HistoryPage<T> {
+    /// Whether nothing is left to read for now.
+    #[must_use]
+    pub fn is_last(&self) -> bool {
+        self.next_block > self.head.number
+    }
+}
+
+impl Ledger {
+    /// Rounds of a run that were recorded in the blocks from `from_block` on: the first page of them.
+    ///
+    /// # Errors
+    /// [`LedgerError::Chain`].
+    pub async fn rounds(
+        &self,
+        run: B256,
+        from_block: u64,
+    ) -> Result<HistoryPage<RecordedRound>, LedgerError> {
+        let filter = Filter::new()
+            .address(self.addresses.runs)
+            .event_signature(Runs::RoundRecorded::SIGNATURE_HASH)
+            .topic1(run);
+        let read = |log: &Log, block| {
+            let event = Runs::RoundRecorded::decode_log(&log.inner).map_err(unreadable)?;
+            if event.address != self.addresses.runs || event.run != run {
+                return Err(unasked());
+            }
+            Ok(RecordedRound {
+                statement: RoundStatement {
+                    run,
+                    round: event.round,
+                    parent: event.parent,
+                    contributions: event.contributions,
+                    next: event.next,
+                },
+                epoch: event.epoch,
+                mask: event.mask,
+                block,
+            })
+        };
+        self.page(filter, from_block, read).await
+    }
+
+    /// Records of epochs, in any asset, that were made in the blocks from `from_block` on: the first page of them.
+    ///
+    /// # Errors
+    /// [`LedgerError::Chain`].
+    pub async fn epoch_records(
+        &self,
+        from_block: u64,
+    ) -> Result<HistoryPage<RecordedEpoch>, LedgerError> {
+        let filter = Filter::new()
+            .address(self.addresses.rewards)
+            .event_signature(Rewards::Recorded::SIGNATURE_HASH);
+        let read = |log: &Log, block| {
+            let event = Rewards::Recorded::decode_log(&log.inner).map_err(unreadable)?;
+            if event.address != self.addresses.rewards {
+                return Err(unasked());
+            }
+            Ok(RecordedEpoch {
+                statement: EpochStatement {
+                    epoch: event.epoch,
+                    asset: event.asset,
+                    root: event.root,
+                    total: Amount::new(event.total.saturating_to()),
+                    data: ContentHash(event.data.data.0),
+                },
+                mask: event.mask,
+                block,
+            })
+        };
+        self.page(filter, from_block, read).await
+    }
+
+    async fn page<T>(
+        &self,
+        filter: Filter,
+        from_block: u64,
+        read: impl Fn(&Log, BlockHeader) -> Result<T, ChainError>,
+    ) -> Result<HistoryPage<T>, LedgerError> {
+        for _ in 0..TRIES_MAX {
+            let head = self.client.head().await?;
+            if from_block > head.number {
+                return Ok(HistoryPage {
+                    items: Vec::new(),
+                    next_block: from_block,
+                    head,
+                });
+            }
+            let (logs, last) = self.logs(&filter, from_block, head.number).await?;
+            let Some(blocks) = self.blocks_of(&logs).await? else {
+                continue;
+            };
+            let items = logs.iter().map(|log| {
+                let block = log.block_hash.and_then(|hash| blocks.get(&hash));
+                read(log, *block.ok_or_else(unasked)?)
+            });
+            return Ok(HistoryPage {
+                items: items.collect::<Result<_, _>>()?,
+                next_block: last.saturating_add(1),
+                head,
+            });
+        }
+        Err(LedgerError::Chain(ChainError::Unavailable {
+            method: "eth_getLogs".to_owned(),
+            attempts: TRIES_MAX,
+            reason: "blocks change faster than they can be read".to_owned(),
+            retry_after: None,
+        }))
+    }
+
+    /// The events from a block on, in at most a page of blocks, and the last of those.
+    async fn logs(
+        &self,
+        filter: &Filter,
+        first: u64,
+        head: u64,
+    ) -> Result<(Vec<Log>, u64), ChainError> {
+        let mut blocks = HISTORY_PAGE_BLOCKS;
+        loop {
+            let last = first.saturating_add(blocks - 1).min(head);
+            let asked = filter.clone().from_block(first).to_block(last);
+            let logs = match self.client.logs(&asked).await {
+                // It halves, so that this ends.
+                Err(ChainError::RangeTooWide { .. }) if blocks > 1 => {
+                    blocks /= 2;
+                    continue;
+                }
+                logs => logs?,
+            };
+            if logs.len() > PAGE_EVENTS_MAX {
+                if blocks > 1 {
+                    blocks /= 2;
+                    continue;
+                }
+                return Err(unasked());
+            }
+            let is_in_range = |log: &Log| {
+                log.block_number
+                    .is_some_and(|number| (first..=last).contains(&number))
+            };
+            if !logs.iter().all(is_in_range) {
+                return Err(unasked());
+            }
+            return Ok((logs, last));
+        }
+    }
+
+    /// The blocks that events are in, by their hashes; nothing where one of them has gone.
+    async fn blocks_of(
+        &self,
+        logs: &[Log],
+    ) -> Result<Option<BTreeMap<B256, BlockHeader>>, ChainError> {
+        let mut wanted = BTreeMap::new();
+        for log in logs {
+            if let (Some(number), Some(hash)) = (log.block_number, log.block_hash) {
+                wanted.insert(number, hash);
+            }
+        }
+        let heights: Vec<u64> = wanted.keys().copied().collect();
+        let headers = self.client.blocks(&heights).await?;
+        let mut found = BTreeMap::new();
+        for (header, hash) in headers.into_iter().zip(wanted.into_values()) {
+            match header {
+                Some(header) if header.hash == hash => found.insert(hash, header),
+                _ => return Ok(None),
+            };
+        }
+        Ok(Some(found))
+    }
+}
+
+fn unreadable(error: alloy_sol_types::Error) -> ChainError {
+    ChainError::malformed("eth_getLogs", error.to_string())
+}
+
+fn unasked() -> ChainError {
+    ChainError::malformed("eth_getLogs", "an event is not one that was asked for")
+}

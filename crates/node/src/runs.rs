@@ -1,0 +1,504 @@
+//! Training runs on this device: which ones it takes part in, what it earns, and the ledger that records both.
+//!
+//! What happens in a run is decided by the machines of `protocol::run`; what is computed, by `workshop`. Here are the files,
+//! the network, the chain and the clock that they need. A run that fails is started again; what it committed to, signed
+//! and was recorded is on the disk or on the chain.
+//!
+//! Deliberately absent: anything that decides who is admitted, what a round comes to, or who earns.
+
+mod data;
+mod depot;
+mod folder;
+mod follow;
+mod outcome;
+pub mod recipe;
+mod replaying;
+mod rewards;
+mod settling;
+mod task;
+mod ticket;
+mod training;
+mod validating;
+pub mod verifying;
+mod view;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use alloy_primitives::B256;
+use hearth_api::runs::{ExportRun, JoinRun, MakeRun, RunDetail, RunExported, RunView, RunViews};
+use hearth_causes::WithCauses;
+use hearth_outcome::gguf::Precision;
+use hearth_protocol::content::ContentHash;
+use hearth_protocol::ledger::statement::RunTerms;
+use hearth_protocol::money::Amount;
+use hearth_protocol::run::manifest::{ModelShape, RunManifest, RunManifestError};
+use hearth_protocol::run::pay::PaidRun;
+use hearth_workshop::{OpenError, Workshop};
+use thiserror::Error;
+use tokio::task::{AbortHandle, JoinHandle};
+use tokio::time::sleep;
+use tracing::warn;
+
+use crate::advice::Advice;
+use crate::ledger::RegistrationKeys;
+use data::DataError;
+use folder::{RunFolder, RunFolderError, RunPart};
+use outcome::{Outcome, OutcomeError};
+use settling::{EpochTask, PaidRuns, Settling};
+use task::{RunBooks, RunParts, RunTask};
+use ticket::{RunTicket, RunTicketError};
+use view::Shown;
+
+pub(crate) use task::RunParts as Parts;
+
+/// How long to wait before a run that failed is started again.
+const AGAIN: Duration = Duration::from_secs(10);
+/// The most runs of a device.
+const RUNS_MAX: usize = 64;
+/// How long a run's terms stand at least, in seconds: ten years.
+const TERMS_S: u64 = 10 * 365 * 86_400;
+
+/// Why a run cannot be made, joined or shown.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub(crate) enum RunsError {
+    /// The folder.
+    #[error(transparent)]
+    Folder(#[from] RunFolderError),
+    /// The ticket.
+    #[error("this is not the ticket of a run")]
+    Ticket(#[from] RunTicketError),
+    /// The manifest.
+    #[error("no run can be made of this manifest")]
+    Manifest(#[from] RunManifestError),
+    /// The data.
+    #[error("the data of the run cannot be used")]
+    Data(#[from] DataError),
+    /// It cannot be computed here.
+    #[error("this device cannot compute for the run")]
+    Open(#[from] OpenError),
+    /// It is recorded elsewhere.
+    #[error("the run is recorded on {wanted}, and this device uses {used}")]
+    OtherChain {
+        /// The chain of the run.
+        wanted: String,
+        /// The chain of this device.
+        used: String,
+    },
+    /// More than a device takes part in.
+    #[error("this device takes part in {RUNS_MAX} runs already")]
+    TooMany,
+    /// Two runs begin so.
+    #[error("more than one run begins with {0}")]
+    Ambiguous(String),
+    /// No run begins so.
+    #[error("no run on this device begins with {0}")]
+    Unknown(String),
+    /// No model comes out.
+    #[error(transparent)]
+    Outcome(#[from] OutcomeError),
+    /// Numbers are written otherwise.
+    #[error("numbers are written as f32, f16 or q8_0, not as {0:?}")]
+    Precision(String),
+    /// Neither of the two parts was asked for.
+    #[error("to take part in a run is to train, to validate, or both")]
+    NoPart,
+    /// The work on it did not end.
+    #[error("the run was not opened, because its work was broken off")]
+    Broken,
+}
+
+impl Advice for RunsError {
+    fn code(&self) -> &str {
+        match self {
+            Self::Folder(error) => error.code(),
+            Self::Ticket(_) => "bad_run_ticket",
+            Self::Manifest(_) => "bad_manifest",
+            Self::Data(_) => "bad_dataset",
+            Self::Open(OpenError::Memory { .. }) => "too_little_memory",
+            Self::Open(_) => "run_not_opened",
+            Self::OtherChain { .. } => "other_chain",
+            Self::TooMany => "too_many_runs",
+            Self::Ambiguous(_) => "ambiguous_run",
+            Self::Unknown(_) => "no_run",
+            Self::Outcome(error) => error.code(),
+            Self::Precision(_) => "bad_precision",
+            Self::NoPart => "no_part",
+            Self::Broken => "broken_off",
+        }
+    }
+
+    fn next_step(&self) -> String {
+        let step = match self {
+            Self::Folder(error) => return error.next_step(),
+            Self::Outcome(error) => return error.next_step(),
+            Self::Precision(_) => "Leave --precision out, or say one of them",
+            Self::Ticket(_) => "Copy the whole ticket that `hearth run create` printed",
+            Self::Manifest(_) => "Correct the run's file as the error says, and try again",
+            Self::Data(_) => "Check the folder with `hearth data verify FOLDER`",
+            Self::Open(OpenError::Memory { .. }) => {
+                "Choose a smaller model or fewer windows a step, or take part with a device that has more memory"
+            }
+            Self::Open(_) => "Correct the run's file as the error says, and try again",
+            Self::OtherChain { .. } => {
+                "Join the network of the run first, with `hearth join TICKET`"
+            }
+            Self::TooMany => "Leave one with `hearth run leave`",
+            Self::Ambiguous(_) | Self::Unknown(_) => "See `hearth run list` for whole ids",
+            Self::NoPart => "Leave out --no-train, or add --validate",
+            Self::Broken => "Try again",
+        };
+        step.to_owned()
+    }
+}
+
+/// Parameters of the model of a run: what a step costs.
+pub(crate) fn parameters(manifest: &RunManifest) -> u64 {
+    parameters_of(&manifest.model)
+}
+
+fn parameters_of(model: &ModelShape) -> u64 {
+    let [width, hidden, vocabulary] = [model.width, model.hidden, model.vocabulary].map(u64::from);
+    let [queries, keys] = [model.query_heads, model.key_value_heads].map(u64::from);
+    let head = u64::from(model.head);
+    let attention = 2 * width * queries * head + 2 * width * keys * head;
+    let layer = attention + 3 * width * hidden + 2 * width;
+    let heads = if model.tied_head { 1 } else { 2 };
+    u64::from(model.layers) * layer + heads * vocabulary * width + width
+}
+
+/// Where the runs of a device are, once its ledger is found.
+pub(crate) type RunsSlot = Arc<OnceLock<Runs>>;
+
+/// Training runs on a device; clones are the same.
+#[derive(Clone)]
+pub(crate) struct Runs(Arc<Inner>);
+
+struct Inner {
+    parts: Arc<RunParts>,
+    folder: PathBuf,
+    going: Mutex<BTreeMap<B256, Going>>,
+    settling: Mutex<Option<Settling>>,
+}
+
+struct Going {
+    folder: RunFolder,
+    shown: Shown,
+    books: RunBooks,
+    task: AbortHandle,
+}
+
+impl Drop for Going {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl PaidRuns for Inner {
+    fn paid_runs(&self) -> Vec<PaidRun> {
+        let going = self.locked();
+        going
+            .values()
+            .filter_map(|going| going.books.paid())
+            .collect()
+    }
+}
+
+impl Inner {
+    fn locked(&self) -> MutexGuard<'_, BTreeMap<B256, Going>> {
+        // Plain data; a panic elsewhere leaves it usable.
+        self.going.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Runs {
+    /// Starts every run that the device takes part in, below `folder`.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub(crate) fn open(parts: RunParts, folder: PathBuf) -> Result<Self, RunFolderError> {
+        for part in ["runs", "datasets", "rewards"] {
+            let path = folder.join(part);
+            std::fs::create_dir_all(&path).map_err(|source| RunFolderError::Io { path, source })?;
+        }
+        let all = RunFolder::all(&folder.join("runs"))?;
+        let runs = Self(Arc::new(Inner {
+            parts: Arc::new(parts),
+            folder,
+            going: Mutex::default(),
+            settling: Mutex::default(),
+        }));
+        for run in all.into_iter().take(RUNS_MAX) {
+            let part = run.part()?;
+            runs.start(run, part);
+        }
+        Ok(runs)
+    }
+
+    fn below(&self) -> PathBuf {
+        self.0.folder.join("runs")
+    }
+
+    fn datasets(&self) -> &Path {
+        &self.0.parts.datasets
+    }
+
+    fn start(&self, folder: RunFolder, part: RunPart) {
+        let (shown, books) = (Shown::default(), RunBooks::default());
+        let (parts, run) = (Arc::clone(&self.0.parts), folder.run());
+        let (kept, seen, read) = (folder.clone(), shown.clone(), books.clone());
+        let task = tokio::spawn(async move {
+            loop {
+                let (parts, folder) = (Arc::clone(&parts), folder.clone());
+                let task = RunTask::new(parts, folder, part, shown.clone(), books.clone());
+                match task.run().await {
+                    Ok(()) => return,
+                    Err(error) => {
+                        let why = error.with_causes().to_string();
+                        warn!(%run, error = why, "a run does not go on; it is tried again");
+                        shown.failed(&why);
+                    }
+                }
+                sleep(AGAIN).await;
+            }
+        });
+        let going = Going {
+            folder: kept,
+            shown: seen,
+            books: read,
+            task: task.abort_handle(),
+        };
+        self.0.locked().insert(run, going);
+    }
+
+    /// Validates epochs, where this device validates a run: registers it first.
+    pub(crate) fn settle(&self, keys: RegistrationKeys) -> JoinHandle<()> {
+        let parts = &self.0.parts;
+        let settling = Settling {
+            network: parts.network.clone(),
+            ledger: parts.ledger.clone(),
+            sender: parts.sender.clone(),
+            signer: Arc::clone(&parts.signer),
+            environment: Arc::clone(&parts.environment),
+            runs: Arc::clone(&self.0) as Arc<dyn PaidRuns>,
+            folder: self.0.folder.join("rewards"),
+            index: Arc::default(),
+        };
+        let kept = self.0.settling.lock();
+        *kept.unwrap_or_else(PoisonError::into_inner) = Some(settling.clone());
+        let runs = self.clone();
+        tokio::spawn(async move {
+            // A household with votes is there from the beginning: the next epoch to enroll in may be far away.
+            while !runs.validates() && !settling.has_votes().await {
+                sleep(AGAIN).await;
+            }
+            while let Err(error) = settling.register(&keys).await {
+                warn!(error = %error.with_causes(), "this device is not registered yet");
+                sleep(AGAIN).await;
+            }
+            match EpochTask::new(settling) {
+                Ok(task) => task.run().await,
+                Err(error) => warn!(error = %error.with_causes(), "epochs are not validated"),
+            }
+        })
+    }
+
+    fn validates(&self) -> bool {
+        let going = self.0.locked();
+        let mut parts = going.values().filter_map(|going| going.folder.part().ok());
+        parts.any(|part| part.validates)
+    }
+
+    /// Makes a run of a manifest, and takes part in it.
+    ///
+    /// # Errors
+    /// When the manifest or the data cannot be used, or this device has too little memory.
+    pub(crate) async fn make(&self, asked: MakeRun) -> Result<RunView, RunsError> {
+        let part = part(asked.trains, asked.validates)?;
+        let bytes = asked.manifest.into_bytes();
+        let manifest = RunManifest::read(&bytes)?;
+        let (datasets, limits) = (self.datasets().to_owned(), self.0.parts.limits);
+        let opened = tokio::task::spawn_blocking(move || {
+            Workshop::memory_of(&manifest, &limits)?;
+            for folder in &asked.datasets {
+                data::bring(Path::new(folder), &datasets)?;
+            }
+            let folders = manifest.datasets.iter();
+            let folders: Vec<_> = folders
+                .map(|dataset| datasets.join(dataset.id.to_string()))
+                .collect();
+            let rounds = manifest.rounds;
+            let workshop = Workshop::open(&manifest, &folders, None, limits)?;
+            Ok::<_, RunsError>((workshop.first_state()?.hash(), rounds))
+        });
+        let (state, rounds) = opened.await.map_err(|_| RunsError::Broken)??;
+        let now_s = self.0.parts.environment.now_ms() / 1_000;
+        let ticket = RunTicket {
+            chain: self.0.parts.ledger.chain(),
+            terms: RunTerms {
+                manifest: ContentHash::of(&bytes),
+                state: state.0.into(),
+                token: alloy_primitives::Address::ZERO,
+                soft_cap: Amount::ZERO,
+                deadline_s: now_s,
+                end_s: now_s + TERMS_S,
+                checkpoints: 1,
+                rounds_per_checkpoint: rounds,
+            },
+        };
+        let folder = RunFolder::create(&self.below(), &ticket, part)?;
+        folder.keep_manifest(&bytes)?;
+        let run = folder.run();
+        self.start(folder, part);
+        self.view(run)
+    }
+
+    /// Takes part in a run, or changes the part that is taken.
+    ///
+    /// # Errors
+    /// When the ticket is none of this chain's, or the folder cannot be written.
+    pub(crate) fn join(&self, asked: &JoinRun) -> Result<RunView, RunsError> {
+        let part = part(asked.trains, asked.validates)?;
+        let ticket = match asked.ticket.parse::<RunTicket>() {
+            Ok(ticket) => ticket,
+            Err(error) => match self.find(&asked.ticket) {
+                Ok(run) => RunFolder::open(&self.below(), run)?.ticket()?,
+                Err(_) => return Err(error.into()),
+            },
+        };
+        let used = self.0.parts.ledger.chain();
+        if ticket.chain != used {
+            return Err(RunsError::OtherChain {
+                wanted: ticket.chain.to_string(),
+                used: used.to_string(),
+            });
+        }
+        if self.0.locked().len() >= RUNS_MAX {
+            return Err(RunsError::TooMany);
+        }
+        let folder = RunFolder::create(&self.below(), &ticket, part)?;
+        let run = folder.run();
+        // What went on before ends first.
+        drop(self.0.locked().remove(&run));
+        self.start(folder, part);
+        self.view(run)
+    }
+
+    /// Takes part in a run no longer. What was earned stays earned.
+    ///
+    /// # Errors
+    /// When the run is not known.
+    pub(crate) fn leave(&self, which: &str) -> Result<RunView, RunsError> {
+        let run = self.find(which)?;
+        let view = self.view(run)?;
+        RunFolder::open(&self.below(), run)?.leave()?;
+        drop(self.0.locked().remove(&run));
+        Ok(view)
+    }
+
+    /// The run whose id begins so.
+    fn find(&self, which: &str) -> Result<B256, RunsError> {
+        let wanted = which.trim_start_matches("0x").to_lowercase();
+        let going = self.0.locked();
+        let mut found = going
+            .keys()
+            .filter(|run| alloy_primitives::hex::encode(run).starts_with(&wanted));
+        match (found.next(), found.next()) {
+            (Some(run), None) => Ok(*run),
+            (Some(_), Some(_)) => Err(RunsError::Ambiguous(which.to_owned())),
+            (None, _) => Err(RunsError::Unknown(which.to_owned())),
+        }
+    }
+
+    fn view(&self, run: B256) -> Result<RunView, RunsError> {
+        let going = self.0.locked();
+        let Some(going) = going.get(&run) else {
+            return Err(RunsError::Unknown(run.to_string()));
+        };
+        let manifest = going.folder.manifest()?;
+        let part = going.folder.part()?;
+        Ok(RunView {
+            run: alloy_primitives::hex::encode(run),
+            name: manifest.as_ref().map(|manifest| manifest.name.clone()),
+            ticket: going.folder.ticket()?.to_string(),
+            trains: part.trains,
+            validates: part.validates,
+            parameters: manifest.as_ref().map(parameters),
+            rounds: manifest.as_ref().map(|manifest| manifest.rounds.into()),
+            state: going.shown.state(),
+        })
+    }
+
+    /// All runs on this device.
+    ///
+    /// # Errors
+    /// When one cannot be read.
+    pub(crate) fn list(&self) -> Result<RunViews, RunsError> {
+        let ids: Vec<B256> = self.0.locked().keys().copied().collect();
+        let runs: Result<_, _> = ids.into_iter().map(|run| self.view(run)).collect();
+        Ok(RunViews { runs: runs? })
+    }
+
+    /// One run, with its rounds.
+    ///
+    /// # Errors
+    /// When it is not known.
+    pub(crate) fn show(&self, which: &str) -> Result<RunDetail, RunsError> {
+        let run = self.find(which)?;
+        let view = self.view(run)?;
+        let going = self.0.locked();
+        let recorded = going.get(&run).map(|going| going.shown.rounds());
+        Ok(RunDetail {
+            run: view,
+            recorded: recorded.unwrap_or_default(),
+        })
+    }
+}
+
+impl Runs {
+    /// Writes the model of a run's last recorded round.
+    ///
+    /// # Errors
+    /// When the run is not known, or its weights are not here.
+    pub(crate) async fn export(&self, asked: ExportRun) -> Result<RunExported, RunsError> {
+        let run = self.find(&asked.run)?;
+        let precision = match asked.precision.as_str() {
+            "f32" => Precision::F32,
+            "f16" => Precision::F16,
+            "q8_0" => Precision::Q8_0,
+            _ => return Err(RunsError::Precision(asked.precision)),
+        };
+        let parts = &self.0.parts;
+        let outcome = {
+            let going = self.0.locked();
+            let going = going.get(&run).ok_or(RunsError::Unknown(asked.run))?;
+            let paid = going.books.paid().ok_or(OutcomeError::NoState)?;
+            // What is shown may be a round ahead of the books.
+            let last = paid.rounds.last().map(|last| last.book.index);
+            let shown = going.shown.rounds().into_iter().rev();
+            let mut shown = shown.filter(|round| Some(round.index) == last);
+            let state = shown.next().and_then(|round| round.state.parse().ok());
+            Outcome {
+                folder: going.folder.clone(),
+                paid,
+                state: state.ok_or(OutcomeError::NoState)?,
+                datasets: parts.datasets.clone(),
+                limits: parts.limits,
+                epoch_s: parts.ledger.clock().epoch_s(),
+            }
+        };
+        let written =
+            tokio::task::spawn_blocking(move || outcome.write(Path::new(&asked.folder), precision));
+        Ok(written.await.map_err(|_| RunsError::Broken)??)
+    }
+}
+
+fn part(trains: bool, validates: bool) -> Result<RunPart, RunsError> {
+    match trains || validates {
+        true => Ok(RunPart { trains, validates }),
+        false => Err(RunsError::NoPart),
+    }
+}

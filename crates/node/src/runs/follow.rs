@@ -1,0 +1,184 @@
+//! Follows what the ledger says about a run: rounds with their books, and who validates.
+
+use std::time::Duration;
+
+use alloy_primitives::B256;
+use hearth_causes::WithCauses;
+use hearth_chain::ledger::{Ledger, LedgerError, RecordedRound};
+use hearth_protocol::content::ContentHash;
+use hearth_protocol::run::Head;
+use hearth_protocol::run::book::RoundBook;
+use hearth_protocol::run::committee::{RunCommittee, RunSeat};
+use hearth_protocol::time::Timestamp;
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+use tracing::{debug, warn};
+
+use super::depot::Depot;
+
+/// How often the chain is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How long to wait after a book that nobody gave.
+const BOOK_AGAIN: Duration = Duration::from_secs(2);
+
+/// What the ledger says.
+#[derive(Debug)]
+pub(crate) enum LedgerNews {
+    /// A round was recorded.
+    Round {
+        /// Where the next one begins.
+        head: Head,
+        /// The epoch in which it was recorded.
+        epoch: u64,
+        /// Its book.
+        book: Box<RoundBook>,
+    },
+    /// These validate from now on.
+    Committee(RunCommittee),
+    /// Everything that was recorded so far was told.
+    Present,
+}
+
+/// The committee of a run, as the machines take it.
+pub(crate) fn committee_of(drawn: &hearth_chain::ledger::RunCommittee) -> RunCommittee {
+    let seats = drawn.seats();
+    let holders = seats.holders.iter().map(|holder| RunSeat {
+        device: holder.device,
+        seat: holder.seat,
+    });
+    RunCommittee::draw(drawn.epoch(), seats.beacon, drawn.run(), holders.collect())
+}
+
+/// Tells what the ledger says about `run` until nobody listens.
+pub(crate) async fn follow(
+    ledger: Ledger,
+    run: B256,
+    depot: Depot,
+    confirmations: u64,
+    news: mpsc::Sender<LedgerNews>,
+) {
+    let mut place = Place {
+        confirmations,
+        from_block: 0,
+        index: 0,
+        epoch: None,
+        is_present: false,
+    };
+    while !news.is_closed() {
+        if let Err(error) = place.look(&ledger, run, &depot, &news).await {
+            debug!(error = %error.with_causes(), "the ledger was not read");
+        }
+        sleep(LOOK_EVERY).await;
+    }
+}
+
+struct Place {
+    confirmations: u64,
+    from_block: u64,
+    index: u64,
+    epoch: Option<u64>,
+    is_present: bool,
+}
+
+impl Place {
+    async fn look(
+        &mut self,
+        ledger: &Ledger,
+        run: B256,
+        depot: &Depot,
+        news: &mpsc::Sender<LedgerNews>,
+    ) -> Result<(), LedgerError> {
+        loop {
+            let page = ledger.rounds(run, self.from_block).await?;
+            let is_last = page.is_last();
+            for round in &page.items {
+                let confirmed_at = round.block.number.saturating_add(self.confirmations);
+                if confirmed_at > page.head.number.saturating_add(1) {
+                    self.from_block = round.block.number;
+                    return self.look_at_validators(ledger, run, news).await;
+                }
+                let book = book_of(depot, round, news).await;
+                let Some(book) = book else { return Ok(()) };
+                self.index += 1;
+                let told = LedgerNews::Round {
+                    head: self.head(round),
+                    epoch: ledger
+                        .clock()
+                        .epoch_at(round.block.timestamp_s)
+                        .unwrap_or_default(),
+                    book: Box::new(book),
+                };
+                if news.send(told).await.is_err() {
+                    return Ok(());
+                }
+            }
+            self.from_block = page.next_block;
+            if is_last {
+                break;
+            }
+        }
+        self.look_at_validators(ledger, run, news).await?;
+        if !self.is_present {
+            self.is_present = true;
+            // Nobody listens any more: the caller sees it.
+            drop(news.send(LedgerNews::Present).await);
+        }
+        Ok(())
+    }
+
+    fn head(&self, round: &RecordedRound) -> Head {
+        Head {
+            index: self.index,
+            next_number: round.statement.round.saturating_add(1),
+            state: round.statement.next,
+            beacon: round.block.hash,
+            opened_at: Timestamp::from_secs(round.block.timestamp_s),
+        }
+    }
+
+    async fn look_at_validators(
+        &mut self,
+        ledger: &Ledger,
+        run: B256,
+        news: &mpsc::Sender<LedgerNews>,
+    ) -> Result<(), LedgerError> {
+        let in_office = ledger.in_office().await?;
+        if let Some(epoch) = in_office.filter(|epoch| self.epoch != Some(*epoch)) {
+            let drawn = ledger.committee(epoch, run).await?;
+            let told = LedgerNews::Committee(committee_of(&drawn));
+            if news.send(told).await.is_ok() {
+                self.epoch = Some(epoch);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The book of a recorded round: without it nothing after it can be understood, so it is asked for until it is here.
+async fn book_of(
+    depot: &Depot,
+    round: &RecordedRound,
+    news: &mpsc::Sender<LedgerNews>,
+) -> Option<RoundBook> {
+    let name = ContentHash(round.statement.contributions.0);
+    let mut is_said = false;
+    while !news.is_closed() {
+        match depot.book(name).await {
+            Ok(book) => return Some(book),
+            Err(error) if is_said => {
+                debug!(error = %error.with_causes(), "a book is still missing");
+            }
+            Err(error) => {
+                is_said = true;
+                warn!(
+                    run = %round.statement.run,
+                    round = round.statement.round,
+                    error = %error.with_causes(),
+                    "the book of a recorded round is missing; those who take part are asked again"
+                );
+            }
+        }
+        sleep(BOOK_AGAIN).await;
+    }
+    None
+}

@@ -1,0 +1,501 @@
+//! The file that a person writes to make a run: what matters to people, with defaults for the rest.
+//!
+//! Method, steps, compression and outer rate follow from the model and the links (spec: 13 aggregation), unless the file
+//! says otherwise.
+
+use hearth_datasets::folder::{Folder, FolderError, WhichPart};
+use hearth_protocol::content::ContentHash;
+use hearth_protocol::run::manifest::{
+    AdamWSettings, AuditSettings, CompressionSettings, DatasetShare, EvaluationSettings, Fraction,
+    FractionError, InnerSettings, ModelShape, MuonSettings, OptimizerSettings, OuterSettings,
+    RateSettings, RoundSettings, RunManifest, RunManifestError, RunShares, RunStart,
+};
+use hearth_workshop::{Compression, Devices, Method, Plan, PlanningError, Spread, Trust};
+use serde::Deserialize;
+use std::path::PathBuf;
+use thiserror::Error;
+
+use crate::advice::Advice;
+
+/// Operations in a second that a home's processor gives to training, for a first guess at its speed.
+const OPERATIONS_PER_S: f64 = 4e10;
+/// Held-out windows that are measured, where there are so many.
+const MEASURED_WINDOWS: u64 = 16;
+/// Seconds that a round takes beside computing and sending.
+const SETTLE_S: f64 = 5.0;
+
+/// What a person says of a run.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// What the model is to be called.
+    pub name: String,
+    /// What it is for.
+    #[serde(default)]
+    pub description: String,
+    /// Under which license it is given to everyone.
+    pub license: String,
+    /// Rounds in all.
+    #[serde(default = "rounds")]
+    pub rounds: u32,
+    /// What the first weights are drawn from.
+    #[serde(default)]
+    pub seed: u64,
+    /// Its shape.
+    #[serde(default)]
+    pub model: ModelRecipe,
+    /// How it is trained.
+    #[serde(default)]
+    pub training: TrainingRecipe,
+    /// Who trains it.
+    #[serde(default)]
+    pub devices: DevicesRecipe,
+    /// How rounds go.
+    #[serde(default)]
+    pub round: RoundRecipe,
+    /// How work is checked.
+    #[serde(default)]
+    pub audit: AuditRecipe,
+}
+
+fn rounds() -> u32 {
+    100
+}
+
+/// The shape of a model.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ModelRecipe {
+    /// Width of the residual stream.
+    pub width: u32,
+    /// Layers.
+    pub layers: u32,
+    /// Query heads.
+    pub query_heads: u32,
+    /// Key-value heads.
+    pub key_value_heads: u32,
+    /// Width inside the feed-forward block; four thirds of twice the width, in steps of 32, where nothing is said.
+    pub hidden: Option<u32>,
+    /// The longest text, in tokens.
+    pub context: u32,
+    /// Base of the rotary positions.
+    pub rope_theta: f32,
+}
+
+impl Default for ModelRecipe {
+    fn default() -> Self {
+        Self {
+            width: 128,
+            layers: 2,
+            query_heads: 4,
+            key_value_heads: 2,
+            hidden: None,
+            context: 256,
+            rope_theta: 10_000.0,
+        }
+    }
+}
+
+/// How a model is trained.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainingRecipe {
+    /// Tokens of a window.
+    pub window_tokens: u32,
+    /// Windows of a step.
+    pub windows: u32,
+    /// `adamw` or `muon`; what fits where nothing is said.
+    pub optimizer: Option<OptimizerRecipe>,
+    /// The highest learning rate of AdamW.
+    pub rate: f32,
+    /// The highest learning rate of Muon.
+    pub muon_rate: f32,
+}
+
+/// An optimizer by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OptimizerRecipe {
+    /// AdamW for all tensors.
+    AdamW,
+    /// Muon for matrices.
+    Muon,
+}
+
+impl Default for TrainingRecipe {
+    fn default() -> Self {
+        Self {
+            window_tokens: 128,
+            windows: 16,
+            optimizer: None,
+            rate: 0.003,
+            muon_rate: 0.02,
+        }
+    }
+}
+
+/// Who trains.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DevicesRecipe {
+    /// How many devices are expected.
+    pub trainers: u32,
+    /// Tokens that a slower one trains on in a second; guessed from the model where nothing is said.
+    pub tokens_per_s: Option<f64>,
+    /// Megabits that a slower one sends in a second.
+    pub up_mbit: f64,
+    /// Megabits that it receives in a second.
+    pub down_mbit: f64,
+    /// Whether their owners trust each other.
+    pub trusted: bool,
+}
+
+impl Default for DevicesRecipe {
+    fn default() -> Self {
+        Self {
+            trainers: 4,
+            tokens_per_s: None,
+            up_mbit: 10.0,
+            down_mbit: 50.0,
+            trusted: false,
+        }
+    }
+}
+
+/// How rounds go.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RoundRecipe {
+    /// Local steps; as many as the links ask for where nothing is said.
+    pub steps: Option<u32>,
+    /// Trainers without whom there is no round; half of those that are expected where nothing is said.
+    pub quorum: Option<u32>,
+    /// The most trainers of a round.
+    pub trainers_max: u32,
+    /// How long a round waits for others after its quorum, in seconds.
+    pub grace_s: u32,
+    /// How long one validator may take to propose a round, in seconds; four times the computing where nothing is said.
+    pub attempt_s: Option<u32>,
+    /// Whether trainers carry their optimizer from round to round.
+    pub carry: bool,
+}
+
+impl Default for RoundRecipe {
+    fn default() -> Self {
+        Self {
+            steps: None,
+            quorum: None,
+            trainers_max: 64,
+            grace_s: 5,
+            attempt_s: None,
+            carry: true,
+        }
+    }
+}
+
+/// How work is checked.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AuditRecipe {
+    /// Contributions of a thousand that are replayed.
+    pub per_mille: u32,
+    /// Rounds of a new trainer that are all replayed.
+    pub newcomer_rounds: u32,
+}
+
+impl Default for AuditRecipe {
+    fn default() -> Self {
+        Self {
+            per_mille: 100,
+            newcomer_rounds: 2,
+        }
+    }
+}
+
+/// Why there is no run for a recipe.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum RecipeError {
+    /// The file.
+    #[error("the run's file cannot be read")]
+    Toml(#[source] Box<toml::de::Error>),
+    /// The data.
+    #[error("{} is not the folder of a dataset", path.display())]
+    Data {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Box<FolderError>,
+    },
+    /// No data, or with different tokenizers.
+    #[error("{0}")]
+    Datasets(&'static str),
+    /// A number that cannot stand in a manifest.
+    #[error("{field} is {value}, which cannot stand in a manifest")]
+    Number {
+        /// Which.
+        field: &'static str,
+        /// What it is.
+        value: f32,
+        /// Why not.
+        #[source]
+        source: FractionError,
+    },
+    /// Nothing fits.
+    #[error("no run can be planned")]
+    Planning(#[from] PlanningError),
+    /// A value is out of range.
+    #[error("no run can be made of the file")]
+    Manifest(#[from] RunManifestError),
+}
+
+impl Advice for RecipeError {
+    fn code(&self) -> &str {
+        match self {
+            Self::Toml(_) => "bad_run_file",
+            Self::Data { .. } | Self::Datasets(_) => "bad_dataset",
+            Self::Number { .. } | Self::Planning(_) | Self::Manifest(_) => "bad_run",
+        }
+    }
+
+    fn next_step(&self) -> String {
+        match self {
+            Self::Toml(_) => "Correct that line; `hearth run create --help` has an example",
+            Self::Data { .. } => "Make one with `hearth data import`, or name another with --data",
+            Self::Datasets(_) => "Import all texts with the same --tokenizer",
+            Self::Number { .. } | Self::Manifest(_) => "Correct that value in the run's file",
+            Self::Planning(_) => {
+                "Choose a smaller model, fewer rounds, or say with [devices] how fast the links are"
+            }
+        }
+        .to_owned()
+    }
+}
+
+/// A run that was planned.
+#[derive(Debug)]
+pub struct PlannedRun {
+    /// What it is.
+    pub manifest: RunManifest,
+    /// Why it is so, in sentences.
+    pub reasons: Vec<String>,
+    /// Bytes of a contribution.
+    pub contribution_bytes: u64,
+}
+
+impl Recipe {
+    /// Reads a recipe.
+    ///
+    /// # Errors
+    /// [`RecipeError::Toml`], which names the line.
+    pub fn read(text: &str) -> Result<Self, RecipeError> {
+        toml::from_str(text).map_err(|error| RecipeError::Toml(Box::new(error)))
+    }
+
+    /// Plans the run over the datasets in `folders`.
+    ///
+    /// # Errors
+    /// When the data cannot be read, or values make no run.
+    pub fn plan(&self, folders: &[PathBuf]) -> Result<PlannedRun, RecipeError> {
+        let (datasets, vocabulary, held_out) = datasets(folders, self.training.window_tokens)?;
+        let model = self.shape(vocabulary)?;
+        let training = &self.training;
+        let step_tokens = u64::from(training.window_tokens) * u64::from(training.windows);
+        let plan = self.planned(&model, step_tokens)?;
+        let steps = self.round.steps.unwrap_or(plan.steps);
+        let compute_s = f64::from(steps) * plan.compute_s / f64::from(plan.steps.max(1));
+        let method = match training.optimizer {
+            Some(OptimizerRecipe::AdamW) => Method::AdamW,
+            Some(OptimizerRecipe::Muon) => Method::Muon,
+            None => plan.method,
+        };
+        let manifest = RunManifest {
+            name: self.name.clone(),
+            description: self.description.clone(),
+            license: self.license.clone(),
+            model,
+            start: RunStart::Fresh { seed: self.seed },
+            adapter: None,
+            datasets,
+            inner: InnerSettings {
+                window_tokens: training.window_tokens,
+                windows: training.windows,
+                optimizer: self.optimizer(method, steps)?,
+                clip_norm: fraction("clip norm", 1.0)?,
+            },
+            round: self.rounds_of(steps, compute_s),
+            compression: compression(plan.compression)?,
+            outer: OuterSettings {
+                rate: fraction("outer rate", plan.outer_rate)?,
+                momentum: None,
+            },
+            audit: AuditSettings {
+                per_mille: self.audit.per_mille,
+                newcomer_rounds: self.audit.newcomer_rounds,
+            },
+            evaluation: EvaluationSettings {
+                windows: u32::try_from(held_out.clamp(1, MEASURED_WINDOWS)).unwrap_or(1),
+            },
+            shares: RunShares {
+                trainers: 900,
+                validators: 100,
+                funders: 0,
+            },
+            rounds: self.rounds,
+        };
+        manifest.check()?;
+        Ok(PlannedRun {
+            manifest,
+            reasons: plan.reasons.iter().map(ToString::to_string).collect(),
+            contribution_bytes: plan.contribution_bytes,
+        })
+    }
+
+    fn planned(&self, model: &ModelShape, step_tokens: u64) -> Result<Plan, RecipeError> {
+        let parameters = super::parameters_of(model);
+        let guess = OPERATIONS_PER_S / (6.0 * parameters.max(1) as f64);
+        let devices = Devices {
+            trainers: self.devices.trainers,
+            tokens_per_s: self.devices.tokens_per_s.unwrap_or(guess),
+            up_bits_per_s: self.devices.up_mbit * 1e6,
+            down_bits_per_s: self.devices.down_mbit * 1e6,
+            spread: Spread::Swarm,
+            trust: match self.devices.trusted {
+                true => Trust::Trusted,
+                false => Trust::Strangers,
+            },
+        };
+        // Steps that a person chose need not be worth the time in which a round is settled.
+        let settle_s = match self.round.steps {
+            Some(_) => 0.0,
+            None => SETTLE_S,
+        };
+        let plan = hearth_workshop::plan(model, step_tokens, devices, settle_s, self.rounds)?;
+        Ok(plan)
+    }
+
+    fn shape(&self, vocabulary: u32) -> Result<ModelShape, RecipeError> {
+        let model = &self.model;
+        let hidden = (model.width.saturating_mul(8) / 3)
+            .div_ceil(32)
+            .saturating_mul(32);
+        Ok(ModelShape {
+            vocabulary,
+            width: model.width,
+            layers: model.layers,
+            query_heads: model.query_heads,
+            key_value_heads: model.key_value_heads,
+            head: model.width / model.query_heads.max(1),
+            hidden: model.hidden.unwrap_or(hidden),
+            context: model.context,
+            rope_theta: fraction("model.rope_theta", model.rope_theta)?,
+            norm_epsilon: fraction("norm epsilon", 1e-5)?,
+            tied_head: true,
+        })
+    }
+
+    /// The rate rises over the first fiftieth of the run, and falls to a tenth over its last half.
+    fn rate(
+        &self,
+        field: &'static str,
+        peak: f32,
+        steps: u32,
+    ) -> Result<RateSettings, RecipeError> {
+        let all = u64::from(self.rounds) * u64::from(steps);
+        Ok(RateSettings {
+            peak: fraction(field, peak)?,
+            warmup_steps: (all / 50).max(1),
+            decay_from_step: all / 2,
+            decay_steps: all - all / 2,
+            floor: fraction("rate floor", 0.1)?,
+        })
+    }
+
+    fn optimizer(&self, method: Method, steps: u32) -> Result<OptimizerSettings, RecipeError> {
+        let adamw = AdamWSettings {
+            rate: self.rate("training.rate", self.training.rate, steps)?,
+            beta1: fraction("beta1", 0.9)?,
+            beta2: fraction("beta2", 0.95)?,
+            epsilon: fraction("epsilon", 1e-8)?,
+            decay: fraction("weight decay", 0.1)?,
+        };
+        Ok(match method {
+            Method::AdamW => OptimizerSettings::AdamW(adamw),
+            Method::Muon => OptimizerSettings::Muon(MuonSettings {
+                rate: self.rate("training.muon_rate", self.training.muon_rate, steps)?,
+                momentum: fraction("momentum", 0.95)?,
+                decay: fraction("weight decay", 0.1)?,
+                rest: adamw,
+            }),
+        })
+    }
+
+    fn rounds_of(&self, steps: u32, compute_s: f64) -> RoundSettings {
+        let round = &self.round;
+        // A proposer's time has room for training, twice over, and for everything after it.
+        let attempt_s = (compute_s * 4.0 + f64::from(round.grace_s) + 4.0 * SETTLE_S).ceil();
+        RoundSettings {
+            steps,
+            steps_min: steps.div_ceil(4),
+            quorum: round.quorum.unwrap_or(self.devices.trainers.div_ceil(2)),
+            trainers_max: round.trainers_max,
+            grace_s: round.grace_s,
+            attempt_s: round.attempt_s.unwrap_or(attempt_s as u32),
+            carry: round.carry,
+        }
+    }
+}
+
+/// The datasets, their vocabulary, and the held-out windows that each of them has.
+fn datasets(
+    folders: &[PathBuf],
+    window_tokens: u32,
+) -> Result<(Vec<DatasetShare>, u32, u64), RecipeError> {
+    let (mut shares, mut held_out) = (Vec::new(), u64::MAX);
+    let mut tokenizer = None;
+    let mut vocabulary = 0;
+    for path in folders {
+        let folder = Folder::open(path).map_err(|source| RecipeError::Data {
+            path: path.clone(),
+            source: Box::new(source),
+        })?;
+        let manifest = folder.manifest();
+        if tokenizer.is_some_and(|other| other != manifest.tokenizer.blake3) {
+            return Err(RecipeError::Datasets(
+                "the datasets have different tokenizers",
+            ));
+        }
+        tokenizer = Some(manifest.tokenizer.blake3);
+        vocabulary = manifest.tokens.vocabulary;
+        let windows = folder.windowed(WhichPart::HeldOut, window_tokens).count();
+        held_out = held_out.min(windows.unwrap_or_default());
+        shares.push(DatasetShare {
+            id: ContentHash(folder.id().0),
+            weight: 1,
+        });
+    }
+    match shares.is_empty() {
+        true => Err(RecipeError::Datasets(
+            "a run needs a dataset: name its folder with --data",
+        )),
+        false => Ok((shares, vocabulary, held_out)),
+    }
+}
+
+fn compression(planned: Compression) -> Result<CompressionSettings, RecipeError> {
+    let decay = fraction("decay", 0.95)?;
+    Ok(match planned {
+        Compression::TopK { k } => CompressionSettings::TopK { k, decay },
+        Compression::Dense8 => CompressionSettings::Dense8 { decay },
+        Compression::Dense4 => CompressionSettings::Dense4 { decay },
+    })
+}
+
+fn fraction(field: &'static str, value: f32) -> Result<Fraction, RecipeError> {
+    Fraction::new(value).map_err(|source| RecipeError::Number {
+        field,
+        value,
+        source,
+    })
+}

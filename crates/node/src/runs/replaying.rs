@@ -1,0 +1,475 @@
+//! Doing a trainer's recorded work again: for a validator that was drawn for it, and for everyone who wants to see it.
+
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use alloy_primitives::{B256, hex};
+use hearth_api::runs::{ReplayWork, ReplayedPart, WorkReplayed};
+use hearth_causes::WithCauses;
+use hearth_net::{TakePartError, TopicId};
+use hearth_protocol::content::ContentHash;
+use hearth_protocol::run::book::{Member, RoundBook};
+use hearth_protocol::run::history::{AUDIT_ROUNDS_MAX, OpenAudit};
+use hearth_protocol::run::message::{LossBits, Work};
+use hearth_protocol::run::pay::PaidRun;
+use hearth_workshop::{
+    Claim, Difference, OpenError, OrderError, TrainError, TrainerId, Verdict, WorkOrder, Workshop,
+};
+use thiserror::Error;
+
+use super::depot::{Depot, DepotError, Length, blocking};
+use super::folder::RunFolderError;
+use super::training::{local_state, log_of};
+use super::{Runs, RunsError};
+use crate::advice::Advice;
+
+/// What is missing for a replay.
+pub(crate) enum Lacking {
+    /// What the trainer kept.
+    Local(DepotError),
+    /// Something that this device should have.
+    Own(DepotError),
+}
+
+/// What replays are made with.
+#[derive(Debug, Clone)]
+pub(crate) struct Replaying {
+    pub(crate) depot: Depot,
+    pub(crate) workshop: Arc<Workshop>,
+}
+
+/// Why nobody can do a work, so that it was not done.
+#[derive(Debug, Error)]
+pub(crate) enum NotWork {
+    /// It is there, has the right hash, and is nothing that a trainer of this run can have.
+    #[error("what the trainer says it kept is not the local state of a trainer of this run")]
+    Local,
+    /// The run has no such work.
+    #[error("the run has no such work")]
+    Order(#[source] OrderError),
+}
+
+/// What a replay gave.
+#[derive(Debug)]
+pub(crate) struct Replay {
+    /// What the comparison says.
+    pub(crate) verdict: Result<Verdict, NotWork>,
+    /// The losses of all steps that were taken.
+    pub(crate) losses: Vec<LossBits>,
+}
+
+impl Replay {
+    /// Whether `work` was done as it was recorded.
+    pub(crate) fn is_same(&self, work: &Work) -> bool {
+        let verdict = self.verdict.as_ref();
+        verdict.is_ok_and(Verdict::is_same) && log_of(&self.losses) == work.log
+    }
+
+    /// What was recorded beside what came out.
+    fn parts(&self, work: &Work) -> Vec<ReplayedPart> {
+        let verdict = self.verdict.as_ref().ok();
+        let found = verdict.and_then(|verdict| verdict.found);
+        let is_same = |part: Difference| {
+            found.is_some() && verdict.is_some_and(|verdict| !verdict.differences.contains(&part))
+        };
+        let hash = |hash: ContentHash| Some(hash.to_string());
+        let loss = |loss: f32| Some(loss.to_string());
+        let log = found.map(|_| log_of(&self.losses));
+        let part = |what: &str, recorded, computed, same| ReplayedPart {
+            what: what.to_owned(),
+            recorded,
+            computed,
+            same,
+        };
+        vec![
+            part(
+                "contribution",
+                hash(work.contribution),
+                found.and_then(|found| hash(found.contribution)),
+                is_same(Difference::Contribution),
+            ),
+            part(
+                "local state",
+                work.local_end.and_then(hash),
+                found.and_then(|found| found.local).and_then(hash),
+                is_same(Difference::LocalState),
+            ),
+            part(
+                "first loss",
+                loss(work.first_loss.loss()),
+                found.and_then(|found| loss(found.first_loss)),
+                is_same(Difference::FirstLoss),
+            ),
+            part(
+                "last loss",
+                loss(work.last_loss.loss()),
+                found.and_then(|found| loss(found.last_loss)),
+                is_same(Difference::LastLoss),
+            ),
+            part(
+                "log",
+                hash(work.log),
+                log.and_then(hash),
+                log == Some(work.log),
+            ),
+        ]
+    }
+}
+
+impl Replaying {
+    /// Fetches what a work starts from, and does the work again.
+    pub(crate) async fn replay(&self, index: u64, audit: &OpenAudit) -> Result<Replay, Lacking> {
+        let work = &audit.member.work;
+        if let (Some(local), Some(bytes)) = (work.local_start, self.workshop.local_state_bytes()) {
+            let length = Length::Exactly(bytes);
+            let trainer = Some(audit.member.trainer);
+            let got = self.depot.get(local, length, trainer).await;
+            got.map_err(Lacking::Local)?;
+        }
+        let parent = ContentHash(audit.parent.0);
+        if !self.depot.folder.has(parent) {
+            let got = self.depot.fetched_state(&self.workshop, parent).await;
+            got.map_err(Lacking::Own)?;
+        }
+        let (hands, audit) = (self.clone(), audit.clone());
+        let replayed = blocking(move || hands.replayed(index, &audit)).await;
+        replayed.map_err(Lacking::Own)
+    }
+
+    fn replayed(&self, index: u64, audit: &OpenAudit) -> Result<Replay, DepotError> {
+        let work = &audit.member.work;
+        let workshop = &*self.workshop;
+        let parent = self
+            .depot
+            .checkpoint(workshop, ContentHash(audit.parent.0))?;
+        let local = match work.local_start {
+            Some(name) => local_state(&self.depot, workshop, name)?,
+            None => None,
+        };
+        let mut losses = Vec::new();
+        if work.local_start.is_some() && local.is_none() {
+            let verdict = Err(NotWork::Local);
+            return Ok(Replay { verdict, losses });
+        }
+        let claim = Claim {
+            contribution: work.contribution,
+            local: work.local_end,
+            first_loss: work.first_loss.loss(),
+            last_loss: work.last_loss.loss(),
+        };
+        let order = WorkOrder {
+            run: self.depot.folder.run().0,
+            round: u32::try_from(index).unwrap_or(u32::MAX),
+            beacon: audit.beacon.0,
+            trainer: TrainerId(audit.member.trainer.0),
+            parent: &parent,
+            local,
+            steps: work.steps,
+        };
+        let verdict = workshop.replay(order, &claim, &mut |progress| {
+            losses.extend(progress.loss.map(LossBits::of));
+            ControlFlow::Continue(())
+        });
+        let verdict = match verdict {
+            Ok(verdict) => Ok(verdict),
+            // Work that nobody can do was not done.
+            Err(TrainError::Order(error)) => Err(NotWork::Order(error)),
+            Err(error) => return Err(DepotError::Train(error)),
+        };
+        Ok(Replay { verdict, losses })
+    }
+}
+
+/// Why recorded work is not done again.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub(crate) enum RunReplayError {
+    /// Which run.
+    #[error(transparent)]
+    Runs(Box<RunsError>),
+    /// The run's folder.
+    #[error(transparent)]
+    Folder(#[from] RunFolderError),
+    /// What is needed before anything can be computed.
+    #[error("the manifest of the run is not on this device yet")]
+    NoManifest,
+    /// The run's topic.
+    #[error("the device cannot take part in the run's topic")]
+    TakePart(#[from] TakePartError),
+    /// The run cannot be opened.
+    #[error("the run cannot be opened on this device")]
+    Open(#[source] OpenError),
+    /// There is no such round.
+    #[error("round {round} is not recorded: this device knows {known} rounds, counted from 0")]
+    NoRound {
+        /// The round.
+        round: u64,
+        /// Rounds that are known.
+        known: usize,
+    },
+    /// The trainer took no part in the round.
+    #[error("no trainer of round {round} begins with {trainer:?}; its trainers are {}", there.join(", "))]
+    NoTrainer {
+        /// The round.
+        round: u64,
+        /// What was asked for.
+        trainer: String,
+        /// Who took part.
+        there: Vec<String>,
+    },
+    /// Two trainers begin so.
+    #[error("more than one trainer of round {round} begins with {trainer:?}: {}", there.join(", "))]
+    Ambiguous {
+        /// The round.
+        round: u64,
+        /// What was asked for.
+        trainer: String,
+        /// Who took part.
+        there: Vec<String>,
+    },
+    /// The trainer's local state is gone.
+    #[error("what the trainer kept from its round before is not available any more")]
+    NoLocal(#[source] DepotError),
+    /// The state before is gone.
+    #[error(
+        "the state before round {round} is not on this device any more, and was not given by anyone: devices keep \
+         those of the last {AUDIT_ROUNDS_MAX} rounds"
+    )]
+    NoState {
+        /// The round.
+        round: u64,
+        /// Why.
+        #[source]
+        source: DepotError,
+    },
+    /// The work cannot be done here.
+    #[error("the work was not done again")]
+    Depot(#[from] DepotError),
+}
+
+impl From<RunsError> for RunReplayError {
+    fn from(error: RunsError) -> Self {
+        Self::Runs(Box::new(error))
+    }
+}
+
+impl Advice for RunReplayError {
+    fn code(&self) -> &str {
+        match self {
+            Self::Runs(error) => error.code(),
+            Self::Folder(error) => error.code(),
+            Self::NoManifest => "no_manifest",
+            Self::TakePart(_) => "no_topic",
+            Self::Open(_) => "run_not_opened",
+            Self::NoRound { .. } => "no_round",
+            Self::NoTrainer { .. } => "no_trainer",
+            Self::Ambiguous { .. } => "ambiguous_trainer",
+            Self::NoLocal(_) => "no_local_state",
+            Self::NoState { .. } => "no_state",
+            Self::Depot(_) => "not_replayed",
+        }
+    }
+
+    fn next_step(&self) -> String {
+        let step = match self {
+            Self::Runs(error) => return error.next_step(),
+            Self::Folder(error) => return error.next_step(),
+            Self::NoManifest | Self::TakePart(_) => {
+                "Wait until `hearth run show` names the run, then try again"
+            }
+            Self::Open(_) => {
+                "Wait until `hearth run show` says that the run's data are here, then try again"
+            }
+            Self::NoRound { .. } => "See `hearth run show` for the rounds that are recorded",
+            Self::NoTrainer { .. } => {
+                "Name one of them; the first characters are enough where no other begins so"
+            }
+            Self::Ambiguous { .. } => "Name more characters of one of them",
+            Self::NoLocal(_) => {
+                "Try again when the trainer's device is up, or name a round in which it began anew"
+            }
+            Self::NoState { .. } => {
+                "Name a later round, or try again when others who take part are up"
+            }
+            Self::Depot(_) => "Check that the disk has room and that others are up, then try again",
+        };
+        step.to_owned()
+    }
+}
+
+/// A run that is opened to look at what others did in it.
+pub(crate) struct OpenedRun {
+    pub(crate) replaying: Replaying,
+    pub(crate) paid: PaidRun,
+    /// Rounds that this device knew to be recorded when it was opened.
+    pub(crate) known: u64,
+}
+
+impl OpenedRun {
+    /// The work of a trainer whose id begins so.
+    fn member(&self, round: u64, trainer: &str) -> Result<&Member, RunReplayError> {
+        let book = self.book(round)?;
+        member_of(book, trainer)
+    }
+
+    fn book(&self, round: u64) -> Result<&RoundBook, RunReplayError> {
+        let rounds = &self.paid.rounds;
+        let place = usize::try_from(round).unwrap_or(usize::MAX);
+        let paid = rounds.get(place).ok_or(RunReplayError::NoRound {
+            round,
+            known: rounds.len(),
+        })?;
+        Ok(&paid.book)
+    }
+
+    /// Sees that the state before a round is here, which may be made of an older one; whether it was here is returned.
+    pub(crate) async fn state_before(&self, round: u64) -> Result<bool, RunReplayError> {
+        let parent = self.book(round)?.parent;
+        self.state(round.checked_sub(1), parent)
+            .await
+            .map_err(|source| RunReplayError::NoState { round, source })
+    }
+
+    /// Sees that the state that a round led to is here, or the first one; returns whether it was.
+    pub(crate) async fn state(&self, after: Option<u64>, state: B256) -> Result<bool, DepotError> {
+        let Replaying { depot, workshop } = &self.replaying;
+        if depot.folder.has(ContentHash(state.0)) {
+            return Ok(true);
+        }
+        let book = after.and_then(|round| self.book(round).ok());
+        match book {
+            Some(book) => depot.state_after(workshop, book, state).await?,
+            None => drop(depot.first_state(workshop).await?),
+        }
+        Ok(false)
+    }
+
+    /// Lets go of a state that was only here to be looked at.
+    pub(crate) async fn let_go(&self, round: u64, state: B256) {
+        let is_old = round.saturating_add(AUDIT_ROUNDS_MAX + 1) < self.known;
+        if is_old && round > 0 {
+            self.replaying.depot.forget(&[ContentHash(state.0)]).await;
+        }
+    }
+}
+
+fn member_of<'a>(book: &'a RoundBook, trainer: &str) -> Result<&'a Member, RunReplayError> {
+    let wanted = trainer.trim_start_matches("0x").to_lowercase();
+    let members = book.members.iter();
+    let mut found = members.filter(|member| member.trainer.to_string().starts_with(&wanted));
+    let (first, second) = (found.next(), found.next());
+    let (round, trainer) = (book.index, trainer.to_owned());
+    let there = || {
+        let members = book.members.iter();
+        members.map(|member| member.trainer.to_string()).collect()
+    };
+    match (first, second) {
+        (Some(member), None) => Ok(member),
+        (None, _) => Err(RunReplayError::NoTrainer {
+            round,
+            trainer,
+            there: there(),
+        }),
+        (Some(_), Some(_)) => Err(RunReplayError::Ambiguous {
+            round,
+            trainer,
+            there: there(),
+        }),
+    }
+}
+
+impl Runs {
+    /// Opens a run of this device to look at what others did in it.
+    ///
+    /// # Errors
+    /// When the run is not known, or its manifest or data are not here yet.
+    pub(crate) async fn opened(&self, run: B256) -> Result<OpenedRun, RunReplayError> {
+        let (folder, paid) = {
+            let going = self.0.locked();
+            let going = going.get(&run);
+            let going = going.ok_or_else(|| RunsError::Unknown(hex::encode(run)))?;
+            (going.folder.clone(), going.books.paid())
+        };
+        let paid = paid.ok_or(RunReplayError::NoManifest)?;
+        let manifest = folder.manifest()?.ok_or(RunReplayError::NoManifest)?;
+        let network = self.0.parts.network.clone();
+        let topic = Arc::new(network.take_part(TopicId(run.0))?);
+        let datasets = manifest.datasets.iter();
+        let datasets: Vec<PathBuf> = datasets
+            .map(|dataset| self.datasets().join(dataset.id.to_string()))
+            .collect();
+        let limits = self.0.parts.limits;
+        let opening = move || Workshop::open(&manifest, &datasets, None, limits);
+        let workshop = tokio::task::spawn_blocking(opening).await;
+        let workshop = workshop.map_err(|_| RunsError::Broken)?;
+        let replaying = Replaying {
+            depot: Depot::new(folder, network, topic),
+            workshop: Arc::new(workshop.map_err(RunReplayError::Open)?),
+        };
+        Ok(OpenedRun {
+            replaying,
+            known: paid.rounds.len() as u64,
+            paid,
+        })
+    }
+
+    /// Does a trainer's recorded work again, and compares it with the record.
+    ///
+    /// # Errors
+    /// When there is no such work, or what it starts from is not available any more.
+    pub(crate) async fn replay(&self, asked: &ReplayWork) -> Result<WorkReplayed, RunReplayError> {
+        let run = self.find(&asked.run)?;
+        let opened = self.opened(run).await?;
+        let member = opened.member(asked.round, &asked.trainer)?.clone();
+        self.replay_of(&opened, asked.round, member).await
+    }
+
+    /// Does the work of a member of a recorded round again.
+    ///
+    /// # Errors
+    /// When what it starts from is not available any more.
+    pub(crate) async fn replay_of(
+        &self,
+        opened: &OpenedRun,
+        round: u64,
+        member: Member,
+    ) -> Result<WorkReplayed, RunReplayError> {
+        let book = opened.book(round)?;
+        let audit = OpenAudit {
+            member,
+            parent: book.parent,
+            beacon: book.beacon,
+            drawn_by: B256::ZERO,
+        };
+        let was_here = opened.state_before(round).await?;
+        let _heavy = self.0.parts.heavy.lock().await;
+        let environment = &self.0.parts.environment;
+        let began_ms = environment.now_ms();
+        let replayed = opened.replaying.replay(round, &audit).await;
+        let took = Duration::from_millis(environment.now_ms().saturating_sub(began_ms));
+        if !was_here {
+            opened.let_go(round, audit.parent).await;
+        }
+        let replay = replayed.map_err(|lacking| match lacking {
+            Lacking::Local(source) => RunReplayError::NoLocal(source),
+            Lacking::Own(source) => source.into(),
+        })?;
+        let work = &audit.member.work;
+        Ok(WorkReplayed {
+            run: hex::encode(opened.paid.rules.run),
+            round,
+            trainer: audit.member.trainer.to_string(),
+            account: audit.member.account.to_checksum(None),
+            steps: work.steps,
+            seconds: took.as_secs_f64(),
+            same: replay.is_same(work),
+            parts: replay.parts(work),
+            impossible: replay
+                .verdict
+                .err()
+                .map(|error| error.with_causes().to_string()),
+        })
+    }
+}

@@ -1,0 +1,495 @@
+//! Validates epochs: enrolls this device, computes what everybody has earned, signs it, and sends what enough have signed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use alloy_primitives::{Address, B256, keccak256};
+use hearth_causes::WithCauses;
+use hearth_chain::ledger::{Ledger, LedgerError, LedgerRefusal, SignatureSet};
+use hearth_chain::sender::Sender;
+use hearth_environment::Environment;
+use hearth_net::{FetchError, Network, ShareError, TakePartError, Topic, TopicId};
+use hearth_protocol::content::ContentHash;
+use hearth_protocol::ledger::statement::EpochStatement;
+use hearth_protocol::ledger::sum_tree::{SumTree, SumTreeError};
+use hearth_protocol::run::epochs::{
+    DueEpoch, EpochEffect, EpochEvent, EpochMessage, EpochValidator, TreeFacts,
+};
+use hearth_protocol::run::history::HistoryError;
+use hearth_protocol::run::pay::{self, Earned, PaidRun};
+use hearth_protocol::time::Timestamp;
+use thiserror::Error;
+use tokio::sync::Mutex;
+use tokio::time::{interval, sleep};
+use tracing::{debug, info, warn};
+
+use super::follow::committee_of;
+use crate::ledger::{Declaration, LedgerSigner, RegistrationKeys, registration_call};
+
+/// How often the machine is told that time passed, and the chain is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// The longest data of a tree: 2^22 rows of 36 bytes.
+const DATA_BYTES_MAX: u64 = 36 << 22;
+
+/// Why what was earned is not known.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub(crate) enum SettlingError {
+    /// The ledger.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The books of a run.
+    #[error("the books of a run do not follow each other")]
+    Books(#[from] HistoryError),
+    /// The data of a tree.
+    #[error("the data of a record of rewards cannot be used")]
+    Tree(#[from] SumTreeError),
+    /// The data of a tree are not here.
+    #[error("nobody gave the data of a record of rewards")]
+    Fetch(#[from] FetchError),
+    /// They cannot be given to others.
+    #[error("the data of a record of rewards are not shared")]
+    Share(#[from] ShareError),
+    /// The network.
+    #[error("the device cannot take part in the ledger's topic")]
+    TakePart(#[from] TakePartError),
+    /// The disk.
+    #[error("the data of a record of rewards cannot be kept")]
+    Disk(#[source] std::io::Error),
+}
+
+/// What the runs on this device have recorded.
+pub(crate) trait PaidRuns: Send + Sync {
+    /// Each run that is here, with its rounds.
+    fn paid_runs(&self) -> Vec<PaidRun>;
+}
+
+/// What everybody has earned, and how it gets to the chain.
+#[derive(Clone)]
+pub(crate) struct Settling {
+    pub(crate) network: Network,
+    pub(crate) ledger: Ledger,
+    pub(crate) sender: Sender,
+    pub(crate) signer: Arc<LedgerSigner>,
+    pub(crate) environment: Arc<dyn Environment>,
+    pub(crate) runs: Arc<dyn PaidRuns>,
+    /// Where the data of trees are kept.
+    pub(crate) folder: PathBuf,
+    pub(crate) index: Arc<Mutex<RecordIndex>>,
+}
+
+/// What the ledger has recorded of epochs, as far as it was read.
+#[derive(Debug, Default)]
+pub(crate) struct RecordIndex {
+    from_block: u64,
+    /// The name of the data, by asset and epoch.
+    records: BTreeMap<(Address, u64), ContentHash>,
+}
+
+impl RecordIndex {
+    async fn read_on(&mut self, ledger: &Ledger) -> Result<(), LedgerError> {
+        loop {
+            let page = ledger.epoch_records(self.from_block).await?;
+            for item in &page.items {
+                let statement = &item.statement;
+                let key = (statement.asset, statement.epoch);
+                self.records.insert(key, statement.data);
+            }
+            self.from_block = page.next_block;
+            if page.is_last() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// The topic in which validators of a ledger talk.
+pub(crate) fn ledger_topic(ledger: &Ledger) -> TopicId {
+    let place = (ledger.chain().0, ledger.addresses().rewards);
+    let named = format!("hearth ledger {} {}", place.0, place.1);
+    TopicId(keccak256(named).0)
+}
+
+/// A tree of the past, with its record.
+#[derive(Debug, Clone)]
+pub(crate) struct FinalTree {
+    pub(crate) epoch: u64,
+    pub(crate) tree: SumTree,
+}
+
+impl FinalTree {
+    fn earned(&self) -> Earned {
+        self.tree.accounts().iter().copied().collect()
+    }
+}
+
+impl Settling {
+    fn now(&self) -> Timestamp {
+        Timestamp(self.environment.now_ms())
+    }
+
+    fn now_s(&self) -> u64 {
+        self.now().as_secs()
+    }
+
+    /// The newest epoch before `before` with a final record of `asset`, and the name of the record's data.
+    pub(crate) async fn newest_final(
+        &self,
+        asset: Address,
+        before: u64,
+    ) -> Result<Option<(u64, ContentHash)>, LedgerError> {
+        let known: Vec<_> = {
+            let mut index = self.index.lock().await;
+            index.read_on(&self.ledger).await?;
+            let records = index.records.range((asset, 0)..(asset, before));
+            records.map(|((_, epoch), data)| (*epoch, *data)).collect()
+        };
+        for (epoch, data) in known.into_iter().rev() {
+            if self.is_final(asset, epoch).await? {
+                return Ok(Some((epoch, data)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether an epoch's record of an asset stands for good.
+    async fn is_final(&self, asset: Address, epoch: u64) -> Result<bool, LedgerError> {
+        let record = self.ledger.epoch_record(asset, epoch).await?;
+        let clock = self.ledger.clock();
+        Ok(record.is_some_and(|record| {
+            !record.is_revoked && clock.final_from_s(record.recorded_at_s) <= self.now_s()
+        }))
+    }
+
+    /// The tree of a final record.
+    pub(crate) async fn tree(
+        &self,
+        topic: &Topic,
+        asset: Address,
+        epoch: u64,
+        data: ContentHash,
+    ) -> Result<FinalTree, SettlingError> {
+        let path = self.folder.join(data.to_string());
+        if !path.is_file() {
+            let participants = topic.participants();
+            let from: Vec<_> = participants.into_iter().map(|(_, place)| place).collect();
+            let fetched = self
+                .network
+                .fetch_within(data, DATA_BYTES_MAX, &from, &path);
+            fetched.await?;
+        }
+        self.network.share_of_run(&path, Some(data)).await?;
+        let bytes = std::fs::read(&path).map_err(SettlingError::Disk)?;
+        let tree = SumTree::from_data(asset, &bytes)?;
+        Ok(FinalTree { epoch, tree })
+    }
+
+    /// What is final before `before`: the newest epoch with a final tree of Ember and of Voice.
+    async fn base(
+        &self,
+        topic: &Topic,
+        before: u64,
+    ) -> Result<Option<(FinalTree, FinalTree)>, SettlingError> {
+        let addresses = *self.ledger.addresses();
+        let mut before = before;
+        while let Some((epoch, ember)) = self.newest_final(addresses.ember, before).await? {
+            let voice = self
+                .newest_final(addresses.voice, epoch.saturating_add(1))
+                .await?;
+            if let Some((_, voice)) = voice.filter(|(at, _)| *at == epoch) {
+                let ember = self.tree(topic, addresses.ember, epoch, ember).await?;
+                let voice = self.tree(topic, addresses.voice, epoch, voice).await?;
+                return Ok(Some((ember, voice)));
+            }
+            // What is final in one asset only is nothing to count from.
+            before = epoch;
+        }
+        Ok(None)
+    }
+
+    /// Computes the trees of an epoch, keeps their data and gives them to others.
+    async fn compute(
+        &self,
+        topic: &Topic,
+        epoch: u64,
+        base: Option<u64>,
+        runs: &[B256],
+    ) -> Result<Option<Vec<TreeFacts>>, SettlingError> {
+        let mut paid = self.runs.paid_runs();
+        paid.retain(|run| runs.contains(&run.rules.run));
+        if paid.len() != runs.len() {
+            return Ok(None);
+        }
+        let epoch_s = self.ledger.clock().epoch_s();
+        let credits = pay::credits(&paid, epoch, epoch_s)?;
+        let before = self.base(topic, epoch).await?;
+        if before.as_ref().map(|(ember, _)| ember.epoch) != base {
+            return Ok(None);
+        }
+        let before = before.map(|(ember, voice)| (ember.epoch, ember.earned(), voice.earned()));
+        let ember_base = before.as_ref().map(|(epoch, ember, _)| (*epoch, ember));
+        let ember = pay::ember_tree(&pay::earned(&credits), ember_base, epoch, epoch_s);
+        let both = before.as_ref().map(|(_, ember, voice)| (ember, voice));
+        let voice = pay::voice_tree(&ember, both, epoch, epoch_s);
+        let had = before.as_ref().map(|(_, ember, _)| ember);
+        if had.map_or(ember.is_empty(), |had| *had == ember) {
+            return Ok(Some(Vec::new()));
+        }
+        let addresses = self.ledger.addresses();
+        let mut facts = Vec::new();
+        for (asset, earned) in [(addresses.ember, ember), (addresses.voice, voice)] {
+            facts.push(self.keep(&SumTree::new(asset, &earned)?).await?);
+        }
+        Ok(Some(facts))
+    }
+
+    async fn keep(&self, tree: &SumTree) -> Result<TreeFacts, SettlingError> {
+        let (data, name) = (tree.data(), tree.data_hash());
+        std::fs::create_dir_all(&self.folder).map_err(SettlingError::Disk)?;
+        let path = self.folder.join(name.to_string());
+        let written = || {
+            let mut file = tempfile::NamedTempFile::new_in(&self.folder)?;
+            std::io::Write::write_all(&mut file, &data)?;
+            file.as_file().sync_all()?;
+            file.persist(&path).map(drop).map_err(|error| error.error)
+        };
+        written().map_err(SettlingError::Disk)?;
+        self.network.share_of_run(&path, Some(name)).await?;
+        let root = tree.root();
+        Ok(TreeFacts {
+            asset: tree.asset(),
+            root: root.hash,
+            total: root.sum,
+            data: name,
+        })
+    }
+
+    /// Whether this household has votes, as far as the chain says.
+    pub(crate) async fn has_votes(&self) -> bool {
+        let votes = self.ledger.votes(self.sender.key().account).await;
+        votes.is_ok_and(|votes| !votes.is_zero())
+    }
+
+    /// Registers this device, once, so that it can validate.
+    pub(crate) async fn register(&self, keys: &RegistrationKeys) -> Result<(), LedgerError> {
+        let session = self.signer.session_key();
+        if self.ledger.registration(session).await?.is_some() {
+            return Ok(());
+        }
+        let call = registration_call(keys, &self.ledger);
+        self.ledger.send(&self.sender, &call).await?;
+        info!("this device is registered in the ledger");
+        Ok(())
+    }
+}
+
+/// Validates epochs until it is dropped.
+pub(crate) struct EpochTask {
+    pub(crate) settling: Settling,
+    machine: EpochValidator,
+    topic: Topic,
+    enrolled: Option<u64>,
+    recorded: BTreeMap<u64, BTreeSet<Address>>,
+}
+
+impl EpochTask {
+    pub(crate) fn new(settling: Settling) -> Result<Self, TakePartError> {
+        let topic = settling.network.take_part(ledger_topic(&settling.ledger))?;
+        let ledger = &settling.ledger;
+        let machine = EpochValidator::new(
+            settling.network.device(),
+            *ledger.domain(),
+            ledger.addresses().rewards,
+            ledger.clock().epoch_s(),
+        );
+        Ok(Self {
+            machine,
+            topic,
+            settling,
+            enrolled: None,
+            recorded: BTreeMap::new(),
+        })
+    }
+
+    pub(crate) async fn run(mut self) {
+        let mut looks = interval(LOOK_EVERY);
+        loop {
+            tokio::select! {
+                heard = self.topic.heard() => {
+                    let Some(heard) = heard else { return };
+                    if let Ok(message) = postcard::from_bytes::<EpochMessage>(&heard.body) {
+                        let from = heard.from;
+                        self.tell(EpochEvent::Heard { from, message }).await;
+                    }
+                }
+                _ = looks.tick() => {
+                    if let Err(error) = self.look().await {
+                        debug!(error = %error.with_causes(), "the epochs of the ledger were not looked at");
+                    }
+                    self.tell(EpochEvent::Tick).await;
+                }
+            }
+        }
+    }
+
+    /// Enrolls where it is time, and finds out which epoch waits for a record.
+    async fn look(&mut self) -> Result<(), SettlingError> {
+        let ledger = self.settling.ledger.clone();
+        let now_s = self.settling.now_s();
+        let Some(epoch) = ledger.clock().epoch_at(now_s) else {
+            return Ok(());
+        };
+        let is_time = ledger.clock().enrollment_s(epoch).contains(&now_s);
+        if is_time && self.enrolled != Some(epoch) {
+            self.enroll(epoch).await?;
+        }
+        let Some(in_office) = ledger.in_office().await? else {
+            return Ok(());
+        };
+        let Some(over) = in_office.checked_sub(1) else {
+            return Ok(());
+        };
+        let addresses = *ledger.addresses();
+        for asset in [addresses.ember, addresses.voice] {
+            let known = self.recorded.get(&over);
+            if known.is_some_and(|known| known.contains(&asset)) {
+                continue;
+            }
+            if ledger.epoch_record(asset, over).await?.is_some() {
+                self.recorded.entry(over).or_default().insert(asset);
+                let epoch = over;
+                self.tell(EpochEvent::Recorded { epoch, asset }).await;
+            }
+        }
+        self.recorded.retain(|epoch, _| *epoch >= over);
+        if self
+            .recorded
+            .get(&over)
+            .is_some_and(|known| known.len() == 2)
+        {
+            return Ok(());
+        }
+        let committee = ledger.committee(in_office, B256::ZERO).await?;
+        let base = self.settling.base(&self.topic, over).await?;
+        let due = DueEpoch {
+            epoch: over,
+            base: base.map(|(ember, _)| ember.epoch),
+            committee: committee_of(&committee),
+            opened_at: Timestamp::from_secs(ledger.clock().enrollment_s(in_office).end),
+            runs: self
+                .settling
+                .runs
+                .paid_runs()
+                .iter()
+                .map(|run| run.rules.run)
+                .collect(),
+        };
+        self.tell(EpochEvent::Due(due)).await;
+        Ok(())
+    }
+
+    async fn enroll(&mut self, epoch: u64) -> Result<(), SettlingError> {
+        let settling = &self.settling;
+        let declared = settling
+            .signer
+            .sign(&Declaration::Enrollment { epoch })
+            .await;
+        let signature = match declared {
+            Ok(signature) => signature,
+            Err(error) => {
+                warn!(error = %error.with_causes(), "this device does not enroll");
+                self.enrolled = Some(epoch);
+                return Ok(());
+            }
+        };
+        let ledger = &settling.ledger;
+        let session = settling.signer.session_key();
+        let call = ledger.addresses().enroll(session, &signature);
+        match ledger.send(&settling.sender, &call).await {
+            Ok(_) => {
+                debug!(epoch, "this device is enrolled");
+                self.enrolled = Some(epoch);
+            }
+            // Without votes, or with others who are drawn before it, it waits for the next epoch.
+            Err(LedgerError::Refused(refusal)) => {
+                debug!(epoch, %refusal, "this device does not validate in this epoch");
+                if !matches!(*refusal, LedgerRefusal::EnrollmentClosed(_)) {
+                    self.enrolled = Some(epoch);
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    async fn tell(&mut self, event: EpochEvent) {
+        let mut events = vec![event];
+        while let Some(event) = events.pop() {
+            let now = self.settling.now();
+            for effect in self.machine.handle(now, event) {
+                events.extend(self.perform(effect).await);
+            }
+        }
+    }
+
+    async fn perform(&self, effect: EpochEffect) -> Option<EpochEvent> {
+        let settling = &self.settling;
+        match effect {
+            EpochEffect::Say(message) => {
+                if let Ok(body) = postcard::to_allocvec(&message)
+                    && let Err(error) = self.topic.say(body).await
+                {
+                    warn!(error = %error.with_causes(), "an epoch's message is not said");
+                }
+                None
+            }
+            EpochEffect::Compute { epoch, base, runs } => {
+                let computed = settling.compute(&self.topic, epoch, base, &runs).await;
+                let trees = computed.unwrap_or_else(|error| {
+                    warn!(error = %error.with_causes(), epoch, "what was earned is not computed");
+                    None
+                });
+                Some(EpochEvent::Computed { epoch, runs, trees })
+            }
+            EpochEffect::Sign(statement) => {
+                let signed = settling.signer.sign(&Declaration::Epoch(statement)).await;
+                let signature = signed.map_err(|error| {
+                    warn!(error = %error.with_causes(), "an epoch is not signed");
+                });
+                Some(EpochEvent::Signed {
+                    statement,
+                    signature: signature.ok(),
+                })
+            }
+            EpochEffect::Record {
+                statement,
+                base,
+                mask,
+                signatures,
+            } => {
+                let signed = SignatureSet { mask, signatures };
+                self.record(&statement, base, &signed).await;
+                None
+            }
+        }
+    }
+
+    async fn record(&self, statement: &EpochStatement, base: Option<u64>, signed: &SignatureSet) {
+        let settling = &self.settling;
+        let addresses = settling.ledger.addresses();
+        let call = addresses.record_epoch(statement, base, signed);
+        let epoch = statement.epoch;
+        match settling.ledger.send(&settling.sender, &call).await {
+            Ok(_) => info!(epoch, asset = %statement.asset, "what was earned is recorded"),
+            Err(LedgerError::Refused(refusal)) => {
+                debug!(epoch, %refusal, "what was earned was not taken");
+            }
+            Err(error) => {
+                warn!(epoch, error = %error.with_causes(), "what was earned was not sent");
+                sleep(LOOK_EVERY).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! Does what a validator's machine wants done.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use alloy_primitives::B256;
+use hearth_causes::WithCauses;
+use hearth_chain::ledger::{Ledger, LedgerError, SignatureSet};
+use hearth_chain::sender::Sender;
+use hearth_protocol::content::ContentHash;
+use hearth_protocol::ledger::statement::{RoundStatement, RunTerms};
+use hearth_protocol::offer::DeviceId;
+use hearth_protocol::run::book::RoundBook;
+use hearth_protocol::run::history::OpenAudit;
+use hearth_protocol::run::message::{AuditOutcome, LossBits};
+use hearth_protocol::signature::Signature;
+use hearth_workshop::Workshop;
+use tokio::time::sleep;
+use tracing::{debug, info, warn};
+
+use super::depot::{Depot, Length, blocking};
+use super::replaying::{Lacking, Replaying};
+use crate::ledger::{Declaration, LedgerSigner};
+
+/// How often a replay is tried, and how long after a try that something was missing for.
+const REPLAY_TRIES: u32 = 4;
+const REPLAY_AGAIN: Duration = Duration::from_secs(3);
+
+/// A validator's hands.
+#[derive(Debug, Clone)]
+pub(crate) struct Validating {
+    pub(crate) depot: Depot,
+    pub(crate) workshop: Arc<Workshop>,
+    pub(crate) ledger: Ledger,
+    pub(crate) sender: Sender,
+    pub(crate) signer: Arc<LedgerSigner>,
+    pub(crate) terms: RunTerms,
+}
+
+impl Validating {
+    /// Fetches a contribution and looks at it.
+    pub(crate) async fn check(&self, trainer: DeviceId, contribution: ContentHash) -> bool {
+        let bytes = self.workshop.contribution_bytes();
+        let length = Length::Exactly(bytes);
+        let got = self.depot.get(contribution, length, Some(trainer)).await;
+        if let Err(error) = got {
+            info!(%trainer, error = %error.with_causes(), "a contribution was not given");
+            return false;
+        }
+        let (depot, workshop) = (self.depot.clone(), Arc::clone(&self.workshop));
+        let looked = blocking(move || {
+            let read = depot.folder.bytes(contribution, bytes.saturating_add(1))?;
+            Ok(read.is_some_and(|read| workshop.check(&read).is_ok()))
+        });
+        looked.await.unwrap_or(false)
+    }
+
+    /// Adds up the contributions of a book; nothing where it cannot be done.
+    pub(crate) async fn aggregate(&self, book: &RoundBook) -> Option<B256> {
+        if let Err(error) = self.depot.keep(&book.to_bytes()).await {
+            warn!(error = %error.with_causes(), "the book of a round is not kept");
+            return None;
+        }
+        let parent = ContentHash(book.parent.0);
+        if !self.depot.folder.has(parent)
+            && let Err(error) = self.depot.fetched_state(&self.workshop, parent).await
+        {
+            warn!(error = %error.with_causes(), "the state before a round is missing");
+            return None;
+        }
+        match self.depot.added_up(&self.workshop, book).await {
+            Ok(state) => Some(state.0.into()),
+            Err(error) => {
+                warn!(error = %error.with_causes(), "a round is not added up");
+                None
+            }
+        }
+    }
+
+    pub(crate) async fn sign(&self, statement: RoundStatement) -> Option<Signature> {
+        match self.signer.sign(&Declaration::Round(statement)).await {
+            Ok(signature) => Some(signature),
+            Err(error) => {
+                warn!(error = %error.with_causes(), "a round is not signed");
+                None
+            }
+        }
+    }
+
+    pub(crate) async fn record(
+        &self,
+        statement: RoundStatement,
+        epoch: u64,
+        mask: u32,
+        signatures: Vec<Signature>,
+    ) {
+        let signed = SignatureSet { mask, signatures };
+        let addresses = self.ledger.addresses();
+        let call = addresses.record_round(&self.terms, &statement, epoch, &signed);
+        match self.ledger.send(&self.sender, &call).await {
+            Ok(_) => info!(round = statement.round, "a round is recorded"),
+            // Somebody else was first, or the set has changed.
+            Err(LedgerError::Refused(refusal)) => debug!(%refusal, "a round was not taken"),
+            Err(error) => warn!(error = %error.with_causes(), "a round was not sent"),
+        }
+    }
+
+    /// Replays a trainer's work; the losses of its steps come with it. Nothing where this device lacks what it needs itself:
+    /// that says nothing about the trainer.
+    pub(crate) async fn replay(
+        &self,
+        index: u64,
+        audit: &OpenAudit,
+    ) -> Option<(AuditOutcome, Vec<LossBits>)> {
+        for attempt in 0..REPLAY_TRIES {
+            if attempt > 0 {
+                sleep(REPLAY_AGAIN).await;
+            }
+            match self.replay_once(index, audit).await {
+                Ok(done) => return Some(done),
+                Err(Lacking::Local(error)) if attempt + 1 == REPLAY_TRIES => {
+                    info!(error = %error.with_causes(), "a trainer did not give what its work started from");
+                    return Some((AuditOutcome::Unavailable, Vec::new()));
+                }
+                Err(Lacking::Local(error) | Lacking::Own(error)) => {
+                    debug!(error = %error.with_causes(), "work is not replayed yet");
+                }
+            }
+        }
+        None
+    }
+
+    async fn replay_once(
+        &self,
+        index: u64,
+        audit: &OpenAudit,
+    ) -> Result<(AuditOutcome, Vec<LossBits>), Lacking> {
+        let replaying = Replaying {
+            depot: self.depot.clone(),
+            workshop: Arc::clone(&self.workshop),
+        };
+        let replay = replaying.replay(index, audit).await?;
+        let is_same = replay.is_same(&audit.member.work);
+        let trainer = audit.member.trainer;
+        info!(round = index, %trainer, is_same, "replayed a trainer's work");
+        let outcome = match is_same {
+            true => AuditOutcome::Same,
+            false => AuditOutcome::Different,
+        };
+        Ok((outcome, replay.losses))
+    }
+}

@@ -1,0 +1,269 @@
+//! What lies and crashes must not do, each found by the simulation.
+
+use alloy_primitives::keccak256;
+
+use super::super::book::{BookForm, Member};
+use super::super::committee::tests::{committee, seat};
+use super::super::message::{Close, Commit, Endorsement, Reveal, Work};
+use super::super::trainer::tests::{head, rules, work};
+use super::*;
+use crate::id::ChainId;
+
+const NOW: Timestamp = Timestamp(10_000_000);
+
+fn identity(device: DeviceId) -> ValidatorIdentity {
+    ValidatorIdentity {
+        device,
+        domain: LedgerDomain::new(ChainId(1), Address::ZERO),
+        runs: Address::ZERO,
+    }
+}
+
+/// The validator whose turn is the first attempt, among `count`.
+fn proposer(count: u8) -> Validator {
+    let all = committee(3, 1..count + 1);
+    let first = all.proposer(head().state, 0).unwrap().device;
+    let mut validator = Validator::new(identity(first), rules());
+    validator.handle(NOW, ValidatorEvent::Committee(all));
+    validator.handle(
+        NOW,
+        ValidatorEvent::Head {
+            head: head(),
+            book: None,
+        },
+    );
+    validator
+}
+
+fn trainer(number: u8) -> DeviceId {
+    DeviceId([100 + number; 32])
+}
+
+fn start() -> RoundStart {
+    RoundStart {
+        run: rules().run,
+        index: 0,
+        parent: head().state,
+    }
+}
+
+fn heard(from: DeviceId, message: RunMessage) -> ValidatorEvent {
+    ValidatorEvent::Heard { from, message }
+}
+
+fn commits(number: u8, done: &Work) -> ValidatorEvent {
+    let commit = Commit {
+        index: 0,
+        parent: head().state,
+        account: Address::ZERO,
+        commitment: done.commitment(&start(), trainer(number), Address::ZERO),
+    };
+    heard(trainer(number), RunMessage::Commit(commit))
+}
+
+fn reveals(number: u8, done: &Work) -> ValidatorEvent {
+    let parent = head().state;
+    let work = done.clone();
+    heard(trainer(number), RunMessage::Reveal(Reveal { parent, work }))
+}
+
+fn closing(effects: &[ValidatorEffect]) -> Option<&Close> {
+    effects.iter().find_map(|effect| match effect {
+        ValidatorEffect::Say(RunMessage::Close(close)) => Some(close),
+        _ => None,
+    })
+}
+
+/// The book of the first round, with one member.
+fn book() -> RoundBook {
+    let member = Member {
+        account: Address::ZERO,
+        trainer: trainer(1),
+        work: work(1),
+    };
+    RoundBook {
+        audits: Vec::new(),
+        beacon: head().beacon,
+        format: BookForm::V1,
+        index: 0,
+        members: vec![member],
+        parent: head().state,
+        previous: None,
+        run: rules().run,
+    }
+}
+
+/// A validator that knows of one audit, and what each device reports on it.
+fn audited(all: RunCommittee, reports: &[(u8, AuditOutcome)]) -> Validator {
+    let mut validator = Validator::new(identity(DeviceId([1; 32])), rules());
+    validator.handle(NOW, ValidatorEvent::Committee(all));
+    let next = Head {
+        index: 1,
+        next_number: 2,
+        state: B256::repeat_byte(0x52),
+        ..head()
+    };
+    let book = Some(Box::new(book()));
+    validator.handle(NOW, ValidatorEvent::Head { head: next, book });
+    for (device, outcome) in reports {
+        let report = Report {
+            index: 0,
+            trainer: trainer(1),
+            outcome: *outcome,
+            seal: None,
+        };
+        let from = DeviceId([*device; 32]);
+        validator.handle(NOW, heard(from, RunMessage::Report(report)));
+    }
+    validator
+}
+
+fn outcome(validator: &Validator) -> Option<AuditOutcome> {
+    let all = validator.committees.newest().unwrap();
+    let decided = validator.decided(all, (0, trainer(1)));
+    decided.map(|(outcome, _)| outcome)
+}
+
+#[test]
+fn slander_by_a_third_excludes_nobody() {
+    use AuditOutcome::{Different, Same};
+    let lies = [(2, Different), (3, Different), (4, Different)];
+    let slandered = audited(committee(3, 1..10), &lies);
+    assert_eq!(outcome(&slandered), None, "three of nine");
+    let mut all = lies.to_vec();
+    all.extend([(5, Same), (6, Same), (7, Same), (8, Same)]);
+    assert_eq!(outcome(&audited(committee(3, 1..10), &all)), Some(Same));
+    // Weight counts, and not heads.
+    let mut seats: Vec<_> = (1..6).map(|number| seat(number, 10_000)).collect();
+    seats.extend((6..9).map(|number| seat(number, 10)));
+    let heavy = RunCommittee::draw(3, B256::ZERO, rules().run, seats);
+    let light = [(6, Different), (7, Different), (8, Different)];
+    assert_eq!(outcome(&audited(heavy, &light)), None);
+}
+
+#[test]
+fn an_audit_by_those_who_left_office_is_not_reported() {
+    let mut validator = audited(committee(3, 1..4), &[(2, AuditOutcome::Same)]);
+    assert!(
+        validator
+            .decided(validator.committees.newest().unwrap(), (0, trainer(1)))
+            .is_none_or(|(_, accounts)| !accounts.is_empty())
+    );
+    validator.handle(NOW, ValidatorEvent::Committee(committee(4, 5..9)));
+    assert_eq!(outcome(&validator), None);
+}
+
+#[test]
+fn a_validator_that_starts_again_does_nothing_about_the_past() {
+    let mut validator = Validator::new(identity(DeviceId([1; 32])), rules());
+    validator.handle(NOW, ValidatorEvent::Committee(committee(3, 1..2)));
+    let past = ValidatorEvent::Past {
+        book: Box::new(book()),
+        beacon: head().beacon,
+    };
+    assert_eq!(validator.handle(NOW, past), []);
+    assert_eq!(validator.history().index(), 1);
+}
+
+#[test]
+fn strangers_who_commit_at_once_close_no_round() {
+    let mut validator = proposer(4);
+    for number in 1..4 {
+        let effects = validator.handle(NOW.plus_ms(10), commits(number, &work(number)));
+        assert_eq!(closing(&effects), None);
+    }
+    let too_soon = validator.handle(NOW.plus_ms(20_000), ValidatorEvent::Tick);
+    assert_eq!(closing(&too_soon), None);
+    // Training ends after three eighths of an attempt.
+    let in_time = validator.handle(NOW.plus_ms(32_000), ValidatorEvent::Tick);
+    assert_eq!(closing(&in_time).unwrap().commitments.len(), 3);
+}
+
+#[test]
+fn who_is_named_and_gives_nothing_is_not_named_again() {
+    let mut validator = proposer(1);
+    for number in 1..4 {
+        validator.handle(NOW, commits(number, &work(number)));
+    }
+    let effects = validator.handle(NOW.plus_ms(32_000), ValidatorEvent::Tick);
+    assert_eq!(closing(&effects).unwrap().commitments.len(), 3);
+    validator.handle(NOW.plus_ms(33_000), reveals(2, &work(2)));
+    // The third one shows its work, and gives it to nobody.
+    validator.handle(NOW.plus_ms(33_000), reveals(3, &work(3)));
+    let checked = ValidatorEvent::Checked {
+        contribution: work(2).contribution,
+        is_good: true,
+    };
+    validator.handle(NOW.plus_ms(34_000), checked);
+    validator.handle(NOW.plus_ms(60_000), ValidatorEvent::Tick);
+    let effects = validator.handle(NOW.plus_ms(80_001), ValidatorEvent::Tick);
+    let named = &closing(&effects).unwrap().commitments;
+    assert_eq!(named.len(), 1);
+    assert_eq!(named[0].0, trainer(2));
+}
+
+#[test]
+fn a_copy_is_told_from_its_original_by_who_committed_first() {
+    let mut validator = proposer(1);
+    validator.handle(NOW, commits(1, &work(7)));
+    validator.handle(NOW.plus_ms(32_000), ValidatorEvent::Tick);
+    validator.handle(NOW.plus_ms(33_000), reveals(1, &work(7)));
+    validator.handle(NOW.plus_ms(34_000), commits(2, &work(7)));
+    validator.handle(NOW.plus_ms(35_000), reveals(2, &work(7)));
+    let contribution = work(7).contribution;
+    for attempt in 0..10 {
+        assert!(validator.is_own(trainer(1), contribution, attempt));
+        assert!(!validator.is_own(trainer(2), contribution, attempt));
+    }
+}
+
+#[test]
+fn a_seat_that_signs_without_end_fills_nothing() {
+    let key = secp256k1::SecretKey::from_byte_array([9; 32]).unwrap();
+    let public = key
+        .public_key(secp256k1::SECP256K1)
+        .serialize_uncompressed();
+    let mut one = seat(1, 1_000);
+    one.seat.device = Address::from_raw_public_key(&public[1..]);
+    let all = RunCommittee::draw(3, B256::ZERO, rules().run, vec![one]);
+    let identity = identity(one.device);
+    let mut validator = Validator::new(identity, rules());
+    validator.handle(NOW, ValidatorEvent::Committee(all));
+    validator.handle(
+        NOW,
+        ValidatorEvent::Head {
+            head: head(),
+            book: None,
+        },
+    );
+    for number in 0..60_u64 {
+        let statement = RoundStatement {
+            run: rules().run,
+            round: 1 + number % 20,
+            parent: head().state,
+            contributions: keccak256(number.to_le_bytes()),
+            next: B256::ZERO,
+        };
+        let digest = identity
+            .domain
+            .statement_digest(&statement.for_runs(identity.runs));
+        let message = secp256k1::Message::from_digest(digest.0);
+        let signed = secp256k1::SECP256K1.sign_ecdsa_recoverable(message, &key);
+        let (id, rs) = signed.serialize_compact();
+        let mut bytes = [0; 65];
+        bytes[..64].copy_from_slice(&rs);
+        bytes[64] = 27 + u8::from(i32::from(id) == 1);
+        let endorsement = Endorsement {
+            number: statement.round,
+            parent: statement.parent,
+            contributions: ContentHash(statement.contributions.0),
+            next: statement.next,
+            signature: Signature::from_bytes(&bytes).unwrap(),
+        };
+        let from = one.device;
+        validator.handle(NOW, heard(from, RunMessage::Endorsement(endorsement)));
+    }
+    // Two numbers are near, and a seat has one ballot under each.
+    assert_eq!(validator.held(), 2 + 2);
+    assert!(validator.held() <= validator.held_max());
+}

@@ -1,0 +1,51 @@
+//! What to write into a run's manifest: method, steps, compression and outer rate, from the model and the links
+//! (spec: 13 aggregation).
+
+use hearth_aggregation::{Devices, ModelTensor, Plan, PlanError, PlanRequest, TensorRole};
+use hearth_protocol::run::manifest::ModelShape;
+use hearth_training::{ArchitectureError, Layout, Role};
+use thiserror::Error;
+
+use crate::settings::{architecture, tensor_shape};
+
+/// Why there is no plan for a model.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum PlanningError {
+    /// The model.
+    #[error("the model cannot be trained here")]
+    Model(#[from] ArchitectureError),
+    /// The devices.
+    #[error("no way of training fits these devices and links")]
+    Plan(#[from] PlanError),
+}
+
+/// Plans a run that trains all weights of a model.
+///
+/// # Errors
+/// When the model is out of bounds, or nothing fits the links.
+pub fn plan(
+    model: &ModelShape,
+    tokens_per_step: u64,
+    devices: Devices,
+    settle_s: f64,
+    rounds: u32,
+) -> Result<Plan, PlanningError> {
+    let layout = Layout::new(architecture(model))?;
+    let tensors = layout.tensors().list().iter().map(|tensor| ModelTensor {
+        shape: tensor_shape(tensor),
+        role: match tensor.role {
+            Role::Matrix => TensorRole::Hidden,
+            _ => TensorRole::Other,
+        },
+    });
+    let request = PlanRequest {
+        tensors: tensors.collect(),
+        parameters: layout.tensors().len() as u64,
+        tokens_per_step,
+        devices,
+        settle_s,
+        rounds,
+    };
+    Ok(hearth_aggregation::plan(&request)?)
+}
