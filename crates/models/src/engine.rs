@@ -315,7 +315,7 @@ impl Engine {
     /// description does not name the adapter.
     ///
     /// # Errors
-    /// As those of [`Engine::load`], and when the file is no adapter of this model.
+    /// Those of [`Engine::load`]; also when the file is not an adapter of this model.
     pub fn load_adapted(
         path: &Path,
         adapter: &Path,

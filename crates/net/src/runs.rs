@@ -13,7 +13,7 @@
 //! What is taken, kept, passed on and asked for is decided by [`bus`], a machine without clock or I/O, and who is dialed
 //! when by [`dialer`]; [`driver`], [`line`] and [`seeking`] have the clock, the key and the connections.
 //!
-//! Deliberately absent: what a notice says, and who should be believed. That is the business of whoever takes part.
+//! Deliberately absent: what a notice says, and who should be believed. Those who take part decide that.
 
 mod bus;
 mod dialer;

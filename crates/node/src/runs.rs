@@ -34,7 +34,7 @@ use hearth_outcome::gguf::Precision;
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::ledger::statement::RunTerms;
 use hearth_protocol::money::Amount;
-use hearth_protocol::run::manifest::{ModelShape, RunManifest, RunManifestError};
+use hearth_protocol::run::manifest::{RunManifest, RunManifestError};
 use hearth_protocol::run::pay::PaidRun;
 use hearth_workshop::{OpenError, Workshop};
 use thiserror::Error;
@@ -155,19 +155,9 @@ impl Advice for RunsError {
     }
 }
 
-/// Parameters of the model of a run: what a step costs.
+/// Parameters of the model of a run: what a step costs. A manifest that was checked has at most 2^34.
 pub(crate) fn parameters(manifest: &RunManifest) -> u64 {
-    parameters_of(&manifest.model)
-}
-
-fn parameters_of(model: &ModelShape) -> u64 {
-    let [width, hidden, vocabulary] = [model.width, model.hidden, model.vocabulary].map(u64::from);
-    let [queries, keys] = [model.query_heads, model.key_value_heads].map(u64::from);
-    let head = u64::from(model.head);
-    let attention = 2 * width * queries * head + 2 * width * keys * head;
-    let layer = attention + 3 * width * hidden + 2 * width;
-    let heads = if model.tied_head { 1 } else { 2 };
-    u64::from(model.layers) * layer + heads * vocabulary * width + width
+    u64::try_from(manifest.model.parameters()).unwrap_or(u64::MAX)
 }
 
 /// Where the runs of a device are, once its ledger is found.

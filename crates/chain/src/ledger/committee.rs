@@ -23,7 +23,7 @@ pub struct EpochSeats {
     pub epoch: u64,
     /// What its races are run with; zero before anyone enrolled.
     pub beacon: B256,
-    /// Who has the seats, at most [`SEATS`].
+    /// The holders of the seats, at most [`SEATS`].
     pub holders: Vec<SeatHolder>,
 }
 

@@ -36,7 +36,7 @@ const NOTICE_HEAD_BYTES: usize = 160;
 /// Why a connection to another participant ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LinkEnd {
-    /// The other side sent what is no message.
+    /// The other side sent something that is not a message.
     Garbage,
     /// It passed on what nobody signed.
     Forged,

@@ -16,7 +16,7 @@ pub const RUN_MESSAGE_BYTES_MAX: usize = NOTICE_BODY_BYTES_MAX + 1_024;
 /// The longest statement of a place, in bytes.
 const PLACE_BYTES_MAX: usize = 8 << 10;
 
-/// Why bytes are no message between participants: their sender does not follow the protocol.
+/// Why bytes are not a message between participants: their sender does not follow the protocol.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum RunMessageError {
@@ -24,7 +24,7 @@ pub enum RunMessageError {
     #[error("a message between participants has 1 to {RUN_MESSAGE_BYTES_MAX} bytes, not {0}")]
     Length(usize),
     /// It is not postcard of such a message.
-    #[error("the bytes are no message between participants")]
+    #[error("the bytes are not a message between participants")]
     Malformed(#[source] postcard::Error),
     /// Something follows it.
     #[error("{0} bytes follow the message")]

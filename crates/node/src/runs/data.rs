@@ -13,7 +13,6 @@ use hearth_protocol::content::ContentHash;
 use thiserror::Error;
 
 use super::depot::{Depot, DepotError, Length};
-use super::folder::RunFolderError;
 
 /// Why a dataset is not here.
 #[derive(Debug, Error)]
@@ -134,10 +133,4 @@ pub(crate) fn bring(from: &Path, datasets: &Path) -> Result<ContentHash, DataErr
     }
     fs::rename(&aside, &folder).map_err(failed(&folder))?;
     Ok(id)
-}
-
-impl From<RunFolderError> for DataError {
-    fn from(error: RunFolderError) -> Self {
-        Self::Depot(error.into())
-    }
 }

@@ -353,8 +353,7 @@ impl Recipe {
     }
 
     fn planned(&self, model: &ModelShape, step_tokens: u64) -> Result<Plan, RecipeError> {
-        let parameters = super::parameters_of(model);
-        let guess = OPERATIONS_PER_S / (6.0 * parameters.max(1) as f64);
+        let guess = OPERATIONS_PER_S / (6.0 * model.parameters().max(1) as f64);
         let devices = Devices {
             trainers: self.devices.trainers,
             tokens_per_s: self.devices.tokens_per_s.unwrap_or(guess),
