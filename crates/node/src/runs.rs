@@ -418,6 +418,10 @@ impl Runs {
             validates: part.validates,
             parameters: manifest.as_ref().map(parameters),
             rounds: manifest.as_ref().map(|manifest| manifest.rounds.into()),
+            memory_bytes: manifest.as_ref().and_then(|manifest| {
+                let memory = Workshop::memory_of(manifest, &self.0.parts.limits);
+                memory.ok().map(|memory| memory.total_bytes())
+            }),
             state: going.shown.state(),
         })
     }
