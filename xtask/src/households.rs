@@ -15,8 +15,12 @@ use serde_json::{Value, json};
 
 use crate::model;
 
+pub(crate) mod training;
+
 /// The model that answers.
 pub(crate) const MODEL: &str = "smollm2-135m-instruct";
+/// What seals the wallets of these households.
+pub(crate) const PASSPHRASE: &str = "a passphrase for the demo only";
 /// How long any one step may take.
 const STEP_TIMEOUT: Duration = Duration::from_secs(300);
 
@@ -53,6 +57,16 @@ impl Program {
         self.child.id()
     }
 
+    /// Asks it to end, and waits until it has.
+    pub(crate) fn end(mut self) -> Result<()> {
+        let id = self.id().to_string();
+        let asked = Command::new("kill").args(["-s", "TERM", &id]).status()?;
+        ensure!(asked.success(), "{} cannot be asked to end", self.name);
+        let status = self.child.wait()?;
+        ensure!(status.success(), "{} ended badly ({status})", self.name);
+        Ok(())
+    }
+
     /// Kills it as a power cut would: no signal that it could answer.
     pub(crate) fn kill(mut self) -> Result<()> {
         self.child
@@ -72,19 +86,42 @@ impl Drop for Program {
 }
 
 /// A household: a folder of its own and the program to use it with.
+#[derive(Debug, Clone)]
 pub(crate) struct Household {
     hearth: PathBuf,
     folder: PathBuf,
+    /// The network namespace that the program runs in; none means this machine's own.
+    namespace: Option<String>,
 }
 
 impl Household {
     pub(crate) fn new(hearth: &Path, folder: PathBuf) -> Self {
         let hearth = hearth.to_path_buf();
-        Self { hearth, folder }
+        Self {
+            hearth,
+            folder,
+            namespace: None,
+        }
+    }
+
+    /// A household whose program runs in a network namespace.
+    pub(crate) fn within(self, namespace: &str) -> Self {
+        Self {
+            namespace: Some(namespace.to_owned()),
+            ..self
+        }
     }
 
     pub(crate) fn hearth(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(&self.hearth);
+        let mut command = match &self.namespace {
+            None => Command::new(&self.hearth),
+            Some(namespace) => {
+                // It becomes the program, so that a kill of the process reaches it.
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", namespace]).arg(&self.hearth);
+                command
+            }
+        };
         // It decides itself how the threads of its models wait.
         for name in model::WAITING {
             command.env_remove(name);
@@ -94,22 +131,34 @@ impl Household {
             .arg(&self.folder)
             .arg("--json")
             .args(arguments)
-            .env("HEARTH_PASSPHRASE", "a passphrase for the demo only")
+            .env("HEARTH_PASSPHRASE", PASSPHRASE)
             .stdin(Stdio::null());
         command
     }
 
     /// Runs a command to its end and reads what it printed.
     pub(crate) fn ask(&self, arguments: &[&str]) -> Result<Value> {
+        match self.try_to(arguments)? {
+            Ok(printed) => Ok(printed),
+            Err(refusal) => bail!("hearth {} failed: {}", arguments.join(" "), refusal.text),
+        }
+    }
+
+    /// Runs a command to its end, which may refuse.
+    pub(crate) fn try_to(&self, arguments: &[&str]) -> Result<Result<Value, Refusal>> {
         let output = self.hearth(arguments).stderr(Stdio::piped()).output()?;
-        ensure!(
-            output.status.success(),
-            "hearth {} failed: {}",
-            arguments.join(" "),
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
-        serde_json::from_slice(&output.stdout)
-            .with_context(|| format!("hearth {} printed no JSON", arguments.join(" ")))
+        if !output.status.success() {
+            return Ok(Err(Refusal::read(&output.stderr)));
+        }
+        let printed = serde_json::from_slice(&output.stdout);
+        let printed =
+            printed.with_context(|| format!("hearth {} printed no JSON", arguments.join(" ")))?;
+        Ok(Ok(printed))
+    }
+
+    /// The file or folder of that name in the household's folder.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
     }
 
     /// Makes a wallet and returns its account.
@@ -134,8 +183,6 @@ impl Household {
     /// Says in the configuration where the chain is and that this machine is all there is, and makes the other
     /// replacements asked for.
     pub(crate) fn configure(&self, chain: &str, replacements: &[(&str, &str)]) -> Result<()> {
-        let path = self.folder.join("config.toml");
-        let mut text = fs::read_to_string(&path)?;
         let rpc = format!("rpc = [\"{chain}\"]");
         let always = [
             ("# [chains.\"eip155:402402\"]", "[chains.\"eip155:402402\"]"),
@@ -149,7 +196,15 @@ impl Household {
             // Everything runs here: one household's work is not another's reason to stop.
             ("busy_percent = 50", "busy_percent = 100"),
         ];
-        for (before, after) in always.iter().chain(replacements) {
+        self.edit(&always)?;
+        self.edit(replacements)
+    }
+
+    /// Replaces lines of the configuration, or parts of them.
+    pub(crate) fn edit(&self, replacements: &[(&str, &str)]) -> Result<()> {
+        let path = self.folder.join("config.toml");
+        let mut text = fs::read_to_string(&path)?;
+        for (before, after) in replacements {
             ensure!(text.contains(before), "no configuration says {before}");
             text = text.replace(before, after);
         }
@@ -157,23 +212,52 @@ impl Household {
         Ok(())
     }
 
-    /// Serves the model to others, for so many whole tokens for a million tokens of prompts and of answers.
-    pub(crate) fn serve_model(&self, file: &Path, prices: (&str, &str)) -> Result<()> {
+    /// Serves a model to others by that name, for so many whole tokens of an asset for a million tokens of prompts and of
+    /// answers.
+    pub(crate) fn serve_model(
+        &self,
+        file: &Path,
+        name: &str,
+        asset: &str,
+        prices: (&str, &str),
+    ) -> Result<()> {
         let file = file.to_str().context("the model's path is UTF-8")?;
-        self.ask(&["models", "import", file, "--name", MODEL])?;
+        self.ask(&["models", "import", file, "--name", name])?;
         let (prompt, output) = prices;
         self.ask(&[
-            "models", "serve", MODEL, "--asset", "TESTUSD", "--prompt", prompt, "--output", output,
+            "models", "serve", name, "--asset", asset, "--prompt", prompt, "--output", output,
         ])?;
         Ok(())
     }
 
-    /// What the household's account has of the test token.
-    pub(crate) fn balance(&self) -> Result<u128> {
+    /// What the household's account has of an asset, in atomic units.
+    pub(crate) fn balance(&self, asset: &str) -> Result<u128> {
         let balances = self.ask(&["wallet", "balances"])?;
-        let money = find(&balances, &|value| value["symbol"] == "TESTUSD")
-            .context("the balances name TESTUSD")?;
+        let money = find(&balances, &|value| value["symbol"] == asset)
+            .with_context(|| format!("the balances do not name {asset}"))?;
         units(&money["units"])
+    }
+}
+
+/// A command that did not do what it was asked.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    /// The error's code; empty where the program ended otherwise.
+    pub(crate) code: String,
+    /// All that it wrote.
+    pub(crate) text: String,
+}
+
+impl Refusal {
+    fn read(errors: &[u8]) -> Self {
+        let text = String::from_utf8_lossy(errors).trim().to_owned();
+        let last = text.lines().last().unwrap_or_default();
+        let body: Value = serde_json::from_str(last).unwrap_or_default();
+        let code = body["error"]["code"].as_str().unwrap_or_default();
+        Self {
+            code: code.to_owned(),
+            text,
+        }
     }
 }
 
@@ -200,7 +284,17 @@ impl Up {
         for ticket in join {
             arguments.extend(["--join", ticket]);
         }
-        let (program, ready) = Program::start(name, &mut household.hearth(&arguments))?;
+        let mut command = household.hearth(&arguments);
+        Self::start_program(name, household, &mut command)
+    }
+
+    /// Brings a device up by a program of its own, which prints what `hearth up` prints.
+    pub(crate) fn start_program(
+        name: &'static str,
+        household: Household,
+        command: &mut Command,
+    ) -> Result<Self> {
+        let (program, ready) = Program::start(name, command)?;
         let text = |key: &str| ready[key].as_str().map(str::to_owned);
         Ok(Self {
             url: text("url").context("a node says where it is")?,
@@ -343,12 +437,23 @@ pub(crate) fn charged(trades: &Value) -> Result<u128> {
 }
 
 fn wait_until(what: &str, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
+    let look_every = Duration::from_millis(20);
+    wait_for(what, STEP_TIMEOUT, look_every, || Ok(done()?.then_some(())))
+}
+
+/// Repeats until something is found, because devices do this in their own time.
+fn wait_for<T>(
+    what: &str,
+    longest: Duration,
+    look_every: Duration,
+    mut find: impl FnMut() -> Result<Option<T>>,
+) -> Result<T> {
     let started = Instant::now();
-    while !done()? {
-        if started.elapsed() > STEP_TIMEOUT {
-            bail!("waited too long for {what}");
+    loop {
+        if let Some(found) = find()? {
+            return Ok(found);
         }
-        thread::sleep(Duration::from_millis(20));
+        ensure!(started.elapsed() <= longest, "waited too long for {what}");
+        thread::sleep(look_every);
     }
-    Ok(())
 }
