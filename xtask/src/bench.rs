@@ -19,6 +19,7 @@ use crate::workspace::{self, Metadata};
 
 mod answers;
 mod bare;
+mod churn;
 mod footprint;
 mod waiting;
 
@@ -29,8 +30,9 @@ const PREFIX: &str = "bench_";
 type Whole = fn(bool) -> Result<Vec<Figure>>;
 
 /// The benchmarks of whole programs.
-const WHOLE: [(&str, Whole); 3] = [
+const WHOLE: [(&str, Whole); 4] = [
     ("answers", answers::run),
+    ("churn", churn::run),
     ("footprint", footprint::run),
     ("waiting", waiting::run),
 ];
@@ -300,7 +302,14 @@ mod tests {
             names(&Metadata {
                 packages: vec![package]
             }),
-            ["answers", "chain", "footprint", "payments", "waiting"]
+            [
+                "answers",
+                "chain",
+                "churn",
+                "footprint",
+                "payments",
+                "waiting"
+            ]
         );
     }
 
