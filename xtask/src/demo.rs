@@ -1,210 +1,111 @@
-//! `cargo xtask demo`: the main job as it stands, with real programs, in about a minute.
+//! `cargo xtask demo`: the main job, whole, with real programs, in a few minutes.
 //!
-//! Three households run as processes of their own, on one chain. A and C serve a real model, B has none:
-//! it asks through the OpenAI surface, and pays by the token. In the middle of a long answer A is killed,
-//! and C goes on with it. At the end both claim. What each has is then read back from its own books and from
-//! the chain, and must agree to the atomic unit: where it does not, the demo fails.
+//! Four households run as processes of their own, on a chain that one of them orders. They train a small model of
+//! public text together; one cheats, one is killed and comes back. What each earned is fixed and claimed. Two serve the
+//! model; another asks, pays with what it earned, and goes on with the second when the first is killed in the middle of
+//! an answer. At the end every sum is read back from the books and from the chain: where they do not agree, the demo
+//! fails.
 
 use std::fs;
-use std::path::Path;
-use std::process::Command;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
-use crate::households::{Heard, Household, Program, Up, ask_openai, charged, question, units};
-use crate::{model, workspace};
+use crate::households::training::{Earned, Epochs, Reach, Round, TrainingRun};
+use crate::households::{Household, Up};
+use crate::{plays, workspace};
 
-/// What A and C ask for a million tokens of prompts and of answers, in whole tokens.
-const PRICES_A: (&str, &str) = ("20", "60");
-/// The same of C, which is dearer, so that A is asked first.
-const PRICES_C: (&str, &str) = ("30", "90");
-/// The length of the long answer.
-const LONG_TOKENS: u64 = 240;
-/// After how many pieces of it A is killed.
-const KILL_AFTER: u64 = 100;
-/// What the payer has at first, in whole tokens and in atomic units.
-const FUNDS: (&str, u128) = ("100", 100_000_000);
-/// How each device is set up: small, because three of them share this machine.
-const SMALL: [(&str, &str); 2] = [
-    ("threads = 0", "threads = 1"),
-    ("context_tokens = 8192", "context_tokens = 2048"),
-];
+mod answering;
+mod table;
+mod training;
+
+/// The epochs of the ledger: short, so that rewards become final while one looks on.
+const EPOCHS: Epochs = Epochs {
+    epoch_s: 20,
+    window_s: 4,
+};
+/// Tokens of the vocabulary that is made of the text.
+const VOCABULARY: u32 = 1024;
+/// Ember as something to pay with, which stands in a fresh configuration as a comment.
+const EMBER: &str = "\
+# [assets.EMBER]
+# id = \"erc20:0x5F2d459E271Fe336FF6c161EC992EE34Ba695B9e\"
+# decimals = 18
+# eip712 = { name = \"Ember\", version = \"1\" }
+# per_payment = \"10\"
+# per_deposit = \"100\"
+# per_day = \"1000\"";
 
 fn say(text: &str) {
     println!("demo: {text}");
 }
 
-/// Runs the demo.
-pub(crate) fn run() -> Result<()> {
+/// Runs the demo, on a text of the user's or on the plays.
+pub(crate) fn run(text: Option<PathBuf>) -> Result<()> {
     let root = workspace::root()?;
-    say("building the program `hearth`");
+    say("building the programs `hearth` and `cheating_household`");
     let hearth = workspace::build_one(&root, "--bin", "hearth")?;
-    say("fetching the model (94 MiB, once)");
-    let model = model::fetch(&root)?;
+    let cheat = workspace::build_one(&root, "--example", "cheating_household")?;
+    let text = match text {
+        Some(text) => {
+            fs::canonicalize(&text).with_context(|| format!("{} cannot be read", text.display()))?
+        }
+        None => {
+            say("fetching 38 plays (2 MiB, once)");
+            plays::fetch(&root)?
+        }
+    };
     let folder = std::env::temp_dir().join(format!("hearth-demo-{}", std::process::id()));
     fs::create_dir_all(&folder)?;
-    let outcome = Demo::open(&hearth, &model, &folder).and_then(Demo::play);
+    let outcome = play(&hearth, &cheat, &text, &folder);
     fs::remove_dir_all(&folder)?;
     outcome
 }
 
-struct Demo {
-    /// Serves, and is killed.
+fn play(hearth: &Path, cheat: &Path, text: &Path, folder: &Path) -> Result<()> {
+    let (mut houses, run) = training::begin(hearth, cheat, text, folder)?;
+    let rounds = training::train(&mut houses, &run)?;
+    let trained = training::claim(&houses, &run, rounds)?;
+    let answers = answering::serve_and_ask(houses, &run, &trained)?;
+    table::show(&trained, &answers)
+}
+
+/// The households, whose devices are up.
+struct Houses {
+    /// Orders the chain, makes the run, validates and trains.
     a: Up,
-    /// Asks and pays; has no model.
+    /// Trains, and spends what it earned.
     b: Up,
-    /// Serves, dearer, and goes on where A ended.
-    c: Up,
-    /// Kept running.
-    _chain: Program,
+    /// Trains, is killed and comes back.
+    c: Option<Up>,
+    /// Cheats.
+    d: Up,
 }
 
-impl Demo {
-    fn open(hearth: &Path, model: &Path, folder: &Path) -> Result<Self> {
-        let named = |name: &str| Household::new(hearth, folder.join(name));
-        let (owner, a, b, c) = (named("chain"), named("a"), named("b"), named("c"));
-        say("three households, A, B and C, make their wallets");
-        let payer_account = b.new_wallet()?;
-        a.new_wallet()?;
-        c.new_wallet()?;
-        let (chain, url) = owner.run_chain(&payer_account, FUNDS.0)?;
-        say(&format!(
-            "a chain answers at {url}; B has {} TESTUSD (worthless)",
-            FUNDS.0
-        ));
-        for household in [&a, &b, &c] {
-            household.configure(&url, &SMALL)?;
-        }
-        for (household, prices) in [(&a, PRICES_A), (&c, PRICES_C)] {
-            household.serve_model(model, prices)?;
-        }
-        let up = |name, household, join: &[&str]| {
-            Up::start(name, household, join, &["--window-tokens", "48"])
-        };
-        let a = up("A", a, &[])?;
-        let c = up("C", c, &[&a.ticket])?;
-        let b = up("B", b, &[&a.ticket, &c.ticket])?;
-        say(&format!(
-            "A, B and C are up; programs of B ask at {}/v1",
-            b.url
-        ));
-        Ok(Self {
-            a,
-            b,
-            c,
-            _chain: chain,
-        })
+impl Houses {
+    fn all(&self) -> impl Iterator<Item = (&'static str, &Up)> {
+        let all = [
+            ("A", Some(&self.a)),
+            ("B", Some(&self.b)),
+            ("C", self.c.as_ref()),
+            ("D", Some(&self.d)),
+        ];
+        all.into_iter()
+            .filter_map(|(letter, up)| Some((letter, up?)))
     }
 
-    fn play(self) -> Result<()> {
-        self.b.wait_for_offers(2)?;
-        say(&format!(
-            "B sees the offers of both: A asks {} TESTUSD for a million tokens of answers, C {}",
-            PRICES_A.1, PRICES_C.1
-        ));
-        let short = question("What is a hearth? Answer in one sentence.", 40);
-        let short = ask_openai(&self.b.url, &short, |_| Ok(()))?;
-        say(&format!("B asks, A answers: {:?}", short.text.trim()));
-        let pid = self.a.program.id();
-        let long = question("Tell me a long story about a lighthouse.", LONG_TOKENS);
-        let long = ask_openai(&self.b.url, &long, |tokens| {
-            if tokens == KILL_AFTER {
-                kill(pid)?;
-                say(&format!(
-                    "A is killed (kill -9) after {tokens} tokens of a long answer"
-                ));
-            }
-            Ok(())
-        })?;
-        ensure!(
-            long.tokens >= LONG_TOKENS * 9 / 10 || long.finish.as_deref() == Some("stop"),
-            "the long answer broke off after {} tokens",
-            long.tokens
-        );
-        say(&format!(
-            "C went on; the stream of B never broke: {} tokens in {:.1} s, the failover included",
-            long.tokens, long.seconds
-        ));
-        self.settle(&short, &long)
-    }
-
-    /// Claims what each earned, and compares every book with the chain.
-    fn settle(self, short: &Heard, long: &Heard) -> Result<()> {
-        let bought = self.b.household.ask(&["earnings"])?;
-        let spent = charged(&bought["bought"])?;
-        let sold_c = charged(&self.c.household.ask(&["earnings"])?["sold"])?;
-        let with_c = format!("hearth:{}", self.c.device);
-        let back = ["channels", "refund", &with_c, "--yes"];
-        let back = self.b.household.ask(&back)?;
-        let back = &back["refunds"][0]["returned"];
-        say(&format!(
-            "B takes back what it did not spend with C: {} TESTUSD",
-            back["amount"].as_str().context("C returns something")?
-        ));
-        let Self { a, b, c, .. } = self;
-        let (a, b, c) = (a.stop()?, b.stop()?, c.stop()?);
-        say("all three are stopped; what A and C are owed is on their disks");
-        a.ask(&["channels", "claim"])?;
-        c.ask(&["channels", "claim"])?;
-        say("A and C claim from the chain");
-        let (has_a, has_b, has_c) = (a.balance()?, b.balance()?, c.balance()?);
-        let books = b.ask(&["channels", "list"])?;
-        let channels = books["paying"].as_array().context("B lists its channels")?;
-        let sum = |name: &str| -> Result<u128> {
-            let amounts = channels
-                .iter()
-                .map(|channel| units(&channel[name]["units"]));
-            amounts.sum()
-        };
-        let (deposited, reserved) = (sum("balance")?, sum("reserved")?);
-        let speed = |heard: &Heard| heard.tokens as f64 / heard.seconds;
-        println!();
-        println!("  answer                     tokens   seconds   tokens/s");
-        for (name, heard) in [("A alone", short), ("A, killed, then C", long)] {
-            let (tokens, seconds) = (heard.tokens, heard.seconds);
-            println!(
-                "  {name:<24} {tokens:>8} {seconds:>9.1} {:>10.1}",
-                speed(heard)
-            );
-        }
-        println!();
-        println!("  what                                    TESTUSD, atomic units");
-        println!("  B had                                 {:>24}", FUNDS.1);
-        println!("  B has                                 {has_b:>24}");
-        println!("  B's channels hold, spent or not       {deposited:>24}");
-        println!("  B was charged, by its receipts        {spent:>24}");
-        println!("  B promised beyond that, to A          {reserved:>24}");
-        println!("  A has claimed                         {has_a:>24}");
-        println!("  C has claimed                         {has_c:>24}");
-        println!("  C sold, by its own books              {sold_c:>24}");
-        println!();
-        ensure!(
-            has_b + deposited == FUNDS.1,
-            "tokens of B were lost or made"
-        );
-        ensure!(has_a > 0 && has_c > 0, "A and C both earned something");
-        ensure!(has_c == sold_c, "C claimed {has_c}, and sold for {sold_c}");
-        let earned = has_a + has_c;
-        ensure!(
-            (spent..=spent + reserved).contains(&earned),
-            "A and C have {earned}, B was charged {spent} and had promised {reserved} more"
-        );
-        say("the books of all three and the chain agree to the atomic unit");
-        if earned > spent {
-            say(&format!(
-                "(A charged {} more than B had heard of when A was killed: B had promised it)",
-                earned - spent
-            ));
-        }
-        Ok(())
+    /// The letter of a device.
+    fn letter(&self, device: &str) -> &'static str {
+        let found = self.all().find(|(_, up)| up.device == device);
+        found.map_or("?", |(letter, _)| letter)
     }
 }
 
-/// Ends a process as a power cut would.
-fn kill(pid: u32) -> Result<()> {
-    let status = Command::new("kill")
-        .args(["-9", &pid.to_string()])
-        .status()?;
-    ensure!(status.success(), "process {pid} could not be killed");
-    Ok(())
+/// Lets a household pay and be paid in Ember.
+fn use_ember(household: &Household) -> Result<()> {
+    let lines: Vec<&str> = EMBER
+        .lines()
+        .map(|line| line.trim_start_matches("# "))
+        .collect();
+    household.edit(&[(EMBER, &lines.join("\n"))])
 }

@@ -19,6 +19,8 @@ pub(crate) mod training;
 
 /// The model that answers.
 pub(crate) const MODEL: &str = "smollm2-135m-instruct";
+/// What seals the wallets of these households.
+pub(crate) const PASSPHRASE: &str = "a passphrase for the demo only";
 /// How long any one step may take.
 const STEP_TIMEOUT: Duration = Duration::from_secs(300);
 
@@ -129,7 +131,7 @@ impl Household {
             .arg(&self.folder)
             .arg("--json")
             .args(arguments)
-            .env("HEARTH_PASSPHRASE", "a passphrase for the demo only")
+            .env("HEARTH_PASSPHRASE", PASSPHRASE)
             .stdin(Stdio::null());
         command
     }
@@ -210,22 +212,29 @@ impl Household {
         Ok(())
     }
 
-    /// Serves the model to others, for so many whole tokens for a million tokens of prompts and of answers.
-    pub(crate) fn serve_model(&self, file: &Path, prices: (&str, &str)) -> Result<()> {
+    /// Serves a model to others by that name, for so many whole tokens of an asset for a million tokens of prompts and of
+    /// answers.
+    pub(crate) fn serve_model(
+        &self,
+        file: &Path,
+        name: &str,
+        asset: &str,
+        prices: (&str, &str),
+    ) -> Result<()> {
         let file = file.to_str().context("the model's path is UTF-8")?;
-        self.ask(&["models", "import", file, "--name", MODEL])?;
+        self.ask(&["models", "import", file, "--name", name])?;
         let (prompt, output) = prices;
         self.ask(&[
-            "models", "serve", MODEL, "--asset", "TESTUSD", "--prompt", prompt, "--output", output,
+            "models", "serve", name, "--asset", asset, "--prompt", prompt, "--output", output,
         ])?;
         Ok(())
     }
 
-    /// What the household's account has of the test token.
-    pub(crate) fn balance(&self) -> Result<u128> {
+    /// What the household's account has of an asset, in atomic units.
+    pub(crate) fn balance(&self, asset: &str) -> Result<u128> {
         let balances = self.ask(&["wallet", "balances"])?;
-        let money = find(&balances, &|value| value["symbol"] == "TESTUSD")
-            .context("the balances name TESTUSD")?;
+        let money = find(&balances, &|value| value["symbol"] == asset)
+            .with_context(|| format!("the balances do not name {asset}"))?;
         units(&money["units"])
     }
 }
@@ -275,7 +284,17 @@ impl Up {
         for ticket in join {
             arguments.extend(["--join", ticket]);
         }
-        let (program, ready) = Program::start(name, &mut household.hearth(&arguments))?;
+        let mut command = household.hearth(&arguments);
+        Self::start_program(name, household, &mut command)
+    }
+
+    /// Brings a device up by a program of its own, which prints what `hearth up` prints.
+    pub(crate) fn start_program(
+        name: &'static str,
+        household: Household,
+        command: &mut Command,
+    ) -> Result<Self> {
+        let (program, ready) = Program::start(name, command)?;
         let text = |key: &str| ready[key].as_str().map(str::to_owned);
         Ok(Self {
             url: text("url").context("a node says where it is")?,

@@ -5,6 +5,7 @@
 //! no part of the product.
 
 use std::env;
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
@@ -21,6 +22,7 @@ mod namespaces;
 mod npm;
 mod phases;
 mod pinned;
+mod plays;
 mod python;
 mod room;
 mod setup;
@@ -60,8 +62,12 @@ enum Task {
         #[arg(long)]
         software: bool,
     },
-    /// Show the main job: a chain, a paid service that is killed in the middle, a payer, and what each has.
-    Demo,
+    /// Show the main job: households train a model together, one cheats, and what it earned pays for its answers.
+    Demo {
+        /// What to train on, instead of 38 plays: a text file, or a folder of them.
+        #[arg(long)]
+        text: Option<PathBuf>,
+    },
     /// Measure, and write what was found to docs/benchmarks.md.
     Bench {
         /// The benchmark; a wrong name lists them.
@@ -89,10 +95,11 @@ impl Task {
         match self {
             Self::Contracts { .. } | Self::Setup => setup::Needs::of(&root, true, false),
             Self::Fuzz { .. } => setup::Needs::of(&root, false, false),
-            Self::Bench { .. } | Self::Demo => Ok(setup::Needs {
+            Self::Bench { .. } => Ok(setup::Needs {
                 model: true,
                 ..setup::Needs::of(&root, false, false)?
             }),
+            Self::Demo { .. } => setup::Needs::of(&root, false, false),
             Self::Gpu { backend, software } => gpu::needs(&root, *backend, *software),
             Self::Test { inside } => setup::Needs::of(&root, !inside, true),
             Self::Tidy => Ok(setup::Needs::default()),
@@ -103,7 +110,7 @@ impl Task {
         match self {
             Self::Contracts { check } => contracts::run(check),
             Self::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),
-            Self::Demo => demo::run(),
+            Self::Demo { text } => demo::run(text),
             Self::Gpu { backend, software } => gpu::run(backend, software),
             Self::Bench { name, smoke } => bench::run(&name, smoke),
             Self::Setup => {

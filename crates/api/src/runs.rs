@@ -42,6 +42,9 @@ pub struct RunView {
     /// Parameters of the model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parameters: Option<u64>,
+    /// Bytes of a contribution: what a trainer sends in a round, beside messages.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub contribution_bytes: Option<u64>,
     /// Rounds of the run in all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rounds: Option<u64>,
@@ -296,8 +299,26 @@ pub struct CreditView {
     pub whole: Money,
     /// What of it is paid by now.
     pub vested: Money,
+    /// What becomes of the rest.
+    pub state: CreditState,
     /// Why not all of it: in words.
     pub why: String,
+}
+
+/// What becomes of the pay for a contribution or a replay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CreditState {
+    /// It was drawn for a replay, which is not reported yet.
+    Audited,
+    /// It is paid part by part.
+    Vesting,
+    /// All of it is paid.
+    Vested,
+    /// Nothing is paid: a replay gave other bytes, or could not be made.
+    Refused,
+    /// No more is paid: a replay of other work of the trainer gave other bytes.
+    Forfeited,
 }
 
 /// What was claimed.

@@ -468,6 +468,24 @@ fn a_tokenizer_that_loses_text_or_is_none_is_refused() {
 }
 
 #[test]
+fn a_tokenizer_without_the_bytes_that_no_text_has_is_taken() {
+    let made = made();
+    let mut json = fs::read_to_string(made.root().join(TOKENIZER_FILE)).unwrap();
+    for missing in ["À", "Á", "õ", "÷", "ÿ"] {
+        let (from, to) = (format!("\"{missing}\":"), format!("\"{missing}{missing}{missing}\":"));
+        assert!(json.contains(&from), "{from} is in {json}");
+        json = json.replacen(&from, &to, 1);
+    }
+    let tokenizer = ByteTokenizer::load(json.into_bytes()).unwrap();
+    // Every first byte that UTF-8 has, and the characters that stand for the missing ones.
+    let text = "À Á õ ÷ ÿ \u{80}\u{7ff}\u{800}\u{ffff}\u{10000}\u{10ffff}";
+    let mut tokens = Vec::new();
+    tokenizer.encode(text, &mut tokens).unwrap();
+    assert_eq!(tokens.pop(), Some(tokenizer.end_of_text()));
+    assert_eq!(tokenizer.decode(&tokens).unwrap(), text);
+}
+
+#[test]
 fn a_tokenizer_that_takes_digits_apart_keeps_every_text_too() {
     let made = made();
     let whole = fs::read_to_string(made.root().join(TOKENIZER_FILE)).unwrap();

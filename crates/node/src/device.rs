@@ -57,6 +57,7 @@ use crate::owner::{self, Admin};
 use crate::roles::payer::{Payer, PayerParts, Readers, StoredPurchase};
 use crate::roles::provider::{IsHousehold, Provider, ProviderParts, Sales, StoredSale};
 use crate::roles::retention::{self, Kept};
+use crate::runs::RoundTrainer;
 use crate::shared_chain::line::ChainLine;
 use crate::shared_chain::ticket::TicketPayload;
 use crate::terms::{self, ChainAccesses};
@@ -182,7 +183,7 @@ impl Advice for UpError {
 }
 
 /// What is said on the command line.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct UpOptions {
     /// How the program starts itself as what reads the work of strangers.
     pub launcher: Launcher,
@@ -198,6 +199,8 @@ pub struct UpOptions {
     pub stall_ms: Option<u64>,
     /// Output tokens that are promised ahead.
     pub window_tokens: Option<u32>,
+    /// What does the work of training runs.
+    pub trainer: Arc<dyn RoundTrainer>,
 }
 
 /// A device that is up.
@@ -261,7 +264,13 @@ impl Device {
         let models = building.serve(&provider, &readers, &options).await?;
         let network = building.network(&provider).await?;
         building.attach_chain(&line, &network).await;
-        let runs = building.runs(&line, &network, &provider, store);
+        let runs = building.runs(
+            &line,
+            &network,
+            &provider,
+            store,
+            Arc::clone(&options.trainer),
+        );
         let payer = building.payer(&provider, &network, readers, is_household, &options)?;
         building.market(&network, &payer);
         building.offering(&network, &provider).await?;

@@ -53,6 +53,7 @@ use ticket::{RunTicket, RunTicketError};
 use view::Shown;
 
 pub(crate) use task::RunParts as Parts;
+pub use training::{LocalTrainer, RoundTrainer};
 
 /// How long to wait before a run that failed is started again.
 const AGAIN: Duration = Duration::from_secs(10);
@@ -417,6 +418,9 @@ impl Runs {
             trains: part.trains,
             validates: part.validates,
             parameters: manifest.as_ref().map(parameters),
+            contribution_bytes: manifest
+                .as_ref()
+                .and_then(|manifest| Workshop::contribution_bytes_of(manifest).ok()),
             rounds: manifest.as_ref().map(|manifest| manifest.rounds.into()),
             memory_bytes: manifest.as_ref().and_then(|manifest| {
                 let memory = Workshop::memory_of(manifest, &self.0.parts.limits);

@@ -116,6 +116,14 @@ impl Workshop {
         Ok(RunMemory::of(&Settings::new(manifest)?, limits)?)
     }
 
+    /// Returns the bytes of every contribution to a run, before anything of it is there but its manifest.
+    ///
+    /// # Errors
+    /// When this program cannot compute for the run.
+    pub fn contribution_bytes_of(manifest: &RunManifest) -> Result<u64, OpenError> {
+        Ok(Settings::new(manifest)?.sections.bytes() as u64)
+    }
+
     /// Opens a run. `folders` are those of its datasets, in any order; others are not looked into beyond their manifest.
     /// `base` is the model that the run starts from: needed under an adapter, and for [`Workshop::first_state`].
     ///

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 
 use super::bare::{Bare, Pace};
 use super::{Figure, figure, quartiles};
-use crate::households::{Heard, Household, Program, Up, ask_openai, question};
+use crate::households::{Heard, Household, MODEL, Program, Up, ask_openai, question};
 use crate::{model, python, workspace};
 
 /// Answers at the same time at most.
@@ -138,7 +138,7 @@ impl World {
         for household in [&seller, &buyer] {
             household.configure(&url, &size)?;
         }
-        seller.serve_model(&file, PRICES)?;
+        seller.serve_model(&file, MODEL, "TESTUSD", PRICES)?;
         let seller = Up::start("the seller", seller, &[], &[])?;
         let buyer = Up::start("the buyer", buyer, &[&seller.ticket], &[])?;
         buyer.wait_for_offers(1)?;

@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 
 use super::{Figure, figure, median};
-use crate::households::{Household, Program, Up, ask_openai, question};
+use crate::households::{Household, MODEL, Program, Up, ask_openai, question};
 use crate::{model, workspace};
 
 /// Starts that count.
@@ -47,7 +47,7 @@ fn measure(root: &Path, folder: &Path, starts: u64) -> Result<Vec<Figure>> {
     let with_model = named("model");
     with_model.new_wallet()?;
     with_model.configure(&url, &[])?;
-    with_model.serve_model(&file, ("20", "60"))?;
+    with_model.serve_model(&file, MODEL, "TESTUSD", ("20", "60"))?;
     let mut household = with_model;
     let mut warm = Vec::new();
     for _ in 0..starts {

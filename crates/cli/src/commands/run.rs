@@ -415,6 +415,9 @@ impl Show for RunView {
         if let Some(parameters) = self.parameters {
             pairs.push(("parameters", parameters.to_string()));
         }
+        if let Some(bytes) = self.contribution_bytes {
+            pairs.push(("sent a round", size(bytes)));
+        }
         if let Some(trouble) = &self.state.trouble {
             pairs.push(("trouble", trouble.clone()));
         }

@@ -2,11 +2,13 @@
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Args;
 use hearth_api::household::{Audience, ModelPrice, NetworkChainView, NodeEvent, NodeReady};
 use hearth_node::device::{Device, UpOptions};
 use hearth_node::home::Home;
+use hearth_node::runs::LocalTrainer;
 use hearth_node::shared_chain::{JoinLaterError, join_now};
 
 use super::first_run::{self, Consent};
@@ -78,6 +80,7 @@ pub(crate) async fn run(global: &Global, arguments: UpArguments) -> Result<ExitC
         join: arguments.join,
         stall_ms: arguments.stall_ms,
         window_tokens: arguments.window_tokens,
+        trainer: Arc::new(LocalTrainer),
     };
     let device = Device::up(&home, &config, &keys, options).await?;
     drop(spinner);

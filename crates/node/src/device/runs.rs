@@ -18,7 +18,7 @@ use crate::home::Config;
 use crate::ledger::{self, LedgerSigner, RegistrationKeys};
 use crate::machine;
 use crate::roles::provider::Provider;
-use crate::runs::{Parts, Runs, RunsSlot};
+use crate::runs::{Parts, RoundTrainer, Runs, RunsSlot};
 use crate::shared_chain::line::ChainLine;
 
 /// How long to wait before the ledger is looked for again.
@@ -33,6 +33,7 @@ struct Beginning {
     keys: RegistrationKeys,
     store: Store,
     opened: watch::Receiver<Openness>,
+    trainer: Arc<dyn RoundTrainer>,
     folder: std::path::PathBuf,
     confirmations: u64,
 }
@@ -45,6 +46,7 @@ impl Building<'_> {
         network: &Network,
         provider: &Provider,
         store: Store,
+        trainer: Arc<dyn RoundTrainer>,
     ) -> RunsSlot {
         let slot = RunsSlot::default();
         let used = line.used().map(|used| used.network().id());
@@ -63,6 +65,7 @@ impl Building<'_> {
             keys: RegistrationKeys::of(self.keys, self.config.device.index),
             store,
             opened: provider.opened(),
+            trainer,
             folder: self.home.training_folder(),
             confirmations: confirmations.map_or(0, |chain| chain.confirmations),
         };
@@ -103,6 +106,7 @@ impl Beginning {
                 memory_bytes: found.memory_bytes / 2,
                 threads: std::thread::available_parallelism().map_or(1, usize::from),
             },
+            trainer: Arc::clone(&self.trainer),
             datasets: self.folder.join("datasets"),
             confirmations: self.confirmations,
             paused,

@@ -32,6 +32,8 @@ pub(crate) enum LedgerNews {
         epoch: u64,
         /// Its book.
         book: Box<RoundBook>,
+        /// Whether no later round was recorded when the chain was looked at.
+        is_newest: bool,
     },
     /// These validate from now on.
     Committee(RunCommittee),
@@ -63,6 +65,7 @@ pub(crate) async fn follow(
         index: 0,
         epoch: None,
         is_present: false,
+        held: None,
     };
     while !news.is_closed() {
         if let Err(error) = place.look(&ledger, run, &depot, &news).await {
@@ -78,6 +81,8 @@ struct Place {
     index: u64,
     epoch: Option<u64>,
     is_present: bool,
+    /// Read, and not told yet: whether another follows is not known.
+    held: Option<RecordedRound>,
 }
 
 impl Place {
@@ -88,35 +93,23 @@ impl Place {
         depot: &Depot,
         news: &mpsc::Sender<LedgerNews>,
     ) -> Result<(), LedgerError> {
-        loop {
+        'pages: loop {
             let page = ledger.rounds(run, self.from_block).await?;
-            let is_last = page.is_last();
             for round in &page.items {
                 let confirmed_at = round.block.number.saturating_add(self.confirmations);
                 if confirmed_at > page.head.number.saturating_add(1) {
                     self.from_block = round.block.number;
-                    return self.look_at_validators(ledger, run, news).await;
+                    break 'pages;
                 }
-                let book = book_of(depot, round, news).await;
-                let Some(book) = book else { return Ok(()) };
-                self.index += 1;
-                let told = LedgerNews::Round {
-                    head: self.head(round),
-                    epoch: ledger
-                        .clock()
-                        .epoch_at(round.block.timestamp_s)
-                        .unwrap_or_default(),
-                    book: Box::new(book),
-                };
-                if news.send(told).await.is_err() {
-                    return Ok(());
-                }
+                self.tell_held(ledger, depot, news, false).await;
+                self.held = Some(*round);
             }
             self.from_block = page.next_block;
-            if is_last {
+            if page.is_last() {
                 break;
             }
         }
+        self.tell_held(ledger, depot, news, true).await;
         self.look_at_validators(ledger, run, news).await?;
         if !self.is_present {
             self.is_present = true;
@@ -124,6 +117,32 @@ impl Place {
             drop(news.send(LedgerNews::Present).await);
         }
         Ok(())
+    }
+
+    /// Tells of the round that was read last, if it was not told yet.
+    async fn tell_held(
+        &mut self,
+        ledger: &Ledger,
+        depot: &Depot,
+        news: &mpsc::Sender<LedgerNews>,
+        is_newest: bool,
+    ) {
+        let Some(round) = self.held.take() else {
+            return;
+        };
+        let Some(book) = book_of(depot, &round, news).await else {
+            return;
+        };
+        self.index += 1;
+        let epoch = ledger.clock().epoch_at(round.block.timestamp_s);
+        let told = LedgerNews::Round {
+            head: self.head(&round),
+            epoch: epoch.unwrap_or_default(),
+            book: Box::new(book),
+            is_newest,
+        };
+        // Nobody listens any more: the caller sees it.
+        drop(news.send(told).await);
     }
 
     fn head(&self, round: &RecordedRound) -> Head {

@@ -2,7 +2,7 @@
 
 use alloy_primitives::{Address, hex};
 use hearth_api::money::Money;
-use hearth_api::runs::{CreditView, RewardsClaimed, RewardsView};
+use hearth_api::runs::{CreditState, CreditView, RewardsClaimed, RewardsView};
 use hearth_chain::ledger::LedgerError;
 use hearth_protocol::id::AssetId;
 use hearth_protocol::ledger::sum_tree::ShownLeaf;
@@ -73,6 +73,16 @@ struct Due {
     asset: Address,
     claimed: Amount,
     claimable: Amount,
+}
+
+fn state(state: &PayState) -> CreditState {
+    match state {
+        PayState::Audited => CreditState::Audited,
+        PayState::Vesting { .. } => CreditState::Vesting,
+        PayState::Vested => CreditState::Vested,
+        PayState::Refused(_) => CreditState::Refused,
+        PayState::Forfeited => CreditState::Forfeited,
+    }
 }
 
 fn why(state: &PayState) -> String {
@@ -168,6 +178,7 @@ impl Runs {
             trainer: credit.trainer.to_string(),
             whole: self.money(ember, credit.whole),
             vested: self.money(ember, credit.vested),
+            state: state(&credit.state),
             why: why(&credit.state),
         }
     }

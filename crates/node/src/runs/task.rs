@@ -35,7 +35,7 @@ use super::data::{self, DataError};
 use super::depot::{Depot, DepotError, Length, blocking};
 use super::folder::{RunFolder, RunFolderError, RunPart};
 use super::follow::{LedgerNews, follow};
-use super::training::{StopFlag, Training, TrainingOrder};
+use super::training::{RoundTrainer, StopFlag, Training, TrainingOrder};
 use super::validating::Validating;
 use super::view::Shown;
 use crate::ledger::LedgerSigner;
@@ -59,6 +59,7 @@ pub(crate) struct RunParts {
     pub(crate) account: Address,
     pub(crate) environment: Arc<dyn Environment>,
     pub(crate) limits: Limits,
+    pub(crate) trainer: Arc<dyn RoundTrainer>,
     /// Where datasets are.
     pub(crate) datasets: PathBuf,
     pub(crate) confirmations: u64,
@@ -262,6 +263,8 @@ struct Playing {
     stop: StopFlag,
     news: (mpsc::Sender<News>, mpsc::Receiver<News>),
     work: JoinSet<()>,
+    /// Contributions to this round that are fetched and looked at.
+    checks: JoinSet<()>,
     stale: VecDeque<(u64, ContentHash)>,
 }
 
@@ -288,6 +291,7 @@ impl Playing {
         let training = Training {
             depot: depot.clone(),
             workshop: Arc::clone(&workshop),
+            trainer: Arc::clone(&parts.trainer),
             device,
             environment: Arc::clone(&parts.environment),
             shown: task.shown.clone(),
@@ -314,6 +318,7 @@ impl Playing {
             stop: StopFlag::default(),
             news: mpsc::channel(NEWS_MAX),
             work: JoinSet::new(),
+            checks: JoinSet::new(),
             stale: VecDeque::new(),
         })
     }
@@ -332,7 +337,8 @@ impl Playing {
         let mut topic = parts.network.take_part(TopicId(run.0))?;
         let mut ticks = interval(TICK_EVERY);
         let mut paused = parts.paused.clone();
-        self.begin().await?;
+        let is_paused = *paused.borrow_and_update();
+        self.tell_trainer(TrainerEvent::Paused(is_paused)).await?;
         // What is heard before the ledger is read would be of rounds that are not known yet.
         let mut is_present = false;
         loop {
@@ -360,6 +366,7 @@ impl Playing {
                     self.tell_validator(ValidatorEvent::Tick).await?;
                 }
                 Some(_) = self.work.join_next() => {}
+                Some(_) = self.checks.join_next() => {}
             }
         }
     }
@@ -374,12 +381,12 @@ impl Playing {
             beacon: self.task.folder.run(),
             opened_at: Timestamp::from_secs(terms.deadline_s),
         };
-        let is_paused = *self.task.parts.paused.borrow();
-        self.tell_trainer(TrainerEvent::Paused(is_paused)).await?;
         self.head(head, None).await
     }
 
     async fn head(&mut self, head: Head, book: Option<Box<RoundBook>>) -> Result<(), RunTaskError> {
+        // Contributions to the round before are of no use any more, unless they were admitted.
+        self.checks.abort_all();
         let told = TrainerEvent::Head {
             head,
             book: book.clone(),
@@ -392,6 +399,9 @@ impl Playing {
     async fn ledger(&mut self, news: LedgerNews) -> Result<(), RunTaskError> {
         match news {
             LedgerNews::Present => {
+                if self.books.is_empty() {
+                    self.begin().await?;
+                }
                 if !*self.task.parts.paused.borrow() {
                     self.task.shown.say("waiting for others");
                 }
@@ -403,7 +413,12 @@ impl Playing {
                 self.tell_validator(ValidatorEvent::Committee(committee))
                     .await
             }
-            LedgerNews::Round { head, epoch, book } => {
+            LedgerNews::Round {
+                head,
+                epoch,
+                book,
+                is_newest,
+            } => {
                 self.task.shown.round(round_view(&head, &book));
                 if let Some(paid) = self.task.books.locked().as_mut() {
                     paid.rounds.push(PaidRound {
@@ -418,7 +433,17 @@ impl Playing {
                     // Nobody trains from it any more: it is what the run was for.
                     self.prepare(head.state);
                 }
-                self.head(head, Some(book)).await
+                if is_newest {
+                    return self.head(head, Some(book)).await;
+                }
+                let beacon = head.beacon;
+                let past = TrainerEvent::Past {
+                    book: book.clone(),
+                    beacon,
+                };
+                self.tell_trainer(past).await?;
+                self.tell_validator(ValidatorEvent::Past { book, beacon })
+                    .await
             }
         }
     }
@@ -598,7 +623,7 @@ impl Playing {
                 trainer,
                 contribution,
             } => {
-                self.answer(async move {
+                self.checks.spawn(async move {
                     let is_good = hands.check(trainer, contribution).await;
                     let checked = ValidatorEvent::Checked {
                         contribution,

@@ -1,7 +1,8 @@
 //! Does what a trainer's machine wants done.
 
+use std::fmt;
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{BufReader, Write};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,12 +14,48 @@ use hearth_protocol::offer::DeviceId;
 use hearth_protocol::run::Head;
 use hearth_protocol::run::message::{LossBits, Work};
 use hearth_protocol::time::Timestamp;
-use hearth_workshop::{LocalState, TrainError, TrainerId, WorkOrder, Workshop};
+use hearth_workshop::{
+    LocalState, StepProgress, TrainError, TrainerId, Watch, WorkOrder, Workshop,
+};
 use tracing::{info, warn};
 
 use super::depot::{Depot, DepotError, blocking};
 use super::folder::{Aside, RunFolderError};
 use super::view::Shown;
+
+/// Does the work of rounds on a device.
+///
+/// Nothing rests on its honesty: what it makes is committed to, shown and replayed by others like any trainer's work. So a
+/// program may bring its own, such as one that computes elsewhere, or one that cheats to see what becomes of it.
+pub trait RoundTrainer: fmt::Debug + Send + Sync {
+    /// Trains as [`Workshop::train`] does, and with its errors.
+    ///
+    /// # Errors
+    /// See [`Workshop::train`].
+    fn train(
+        &self,
+        workshop: &Workshop,
+        order: WorkOrder<'_>,
+        local_out: &mut dyn Write,
+        watch: Watch<'_>,
+    ) -> Result<hearth_workshop::Work, TrainError>;
+}
+
+/// Trains on this device, as ordered.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LocalTrainer;
+
+impl RoundTrainer for LocalTrainer {
+    fn train(
+        &self,
+        workshop: &Workshop,
+        order: WorkOrder<'_>,
+        local_out: &mut dyn Write,
+        watch: Watch<'_>,
+    ) -> Result<hearth_workshop::Work, TrainError> {
+        workshop.train(order, local_out, watch)
+    }
+}
 
 /// A piece of work that may be stopped.
 #[derive(Debug, Clone, Default)]
@@ -47,6 +84,7 @@ pub(crate) struct TrainingOrder {
 pub(crate) struct Training {
     pub(crate) depot: Depot,
     pub(crate) workshop: Arc<Workshop>,
+    pub(crate) trainer: Arc<dyn RoundTrainer>,
     pub(crate) device: DeviceId,
     pub(crate) environment: Arc<dyn Environment>,
     pub(crate) shown: Shown,
@@ -156,7 +194,7 @@ impl Training {
             local,
             steps,
         };
-        let trained = workshop.train(work, &mut aside, &mut |progress| {
+        let watch = &mut |progress: StepProgress| {
             losses.extend(progress.loss.map(LossBits::of));
             self.shown.training(order.head.index, progress);
             let is_late = self.now() >= order.until
@@ -169,7 +207,8 @@ impl Training {
                 true => ControlFlow::Break(()),
                 false => ControlFlow::Continue(()),
             }
-        });
+        };
+        let trained = self.trainer.train(workshop, work, &mut aside, watch);
         let trained = match trained {
             Ok(trained) => trained,
             Err(TrainError::Stopped) => {

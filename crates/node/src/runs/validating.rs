@@ -25,6 +25,8 @@ use crate::ledger::{Declaration, LedgerSigner};
 /// How often a replay is tried, and how long after a try that something was missing for.
 const REPLAY_TRIES: u32 = 4;
 const REPLAY_AGAIN: Duration = Duration::from_secs(3);
+/// How long to wait after a contribution that nobody gave.
+const CONTRIBUTION_AGAIN: Duration = Duration::from_secs(2);
 
 /// A validator's hands.
 #[derive(Debug, Clone)]
@@ -38,14 +40,14 @@ pub(crate) struct Validating {
 }
 
 impl Validating {
-    /// Fetches a contribution and looks at it.
+    /// Fetches a contribution and looks at it. What nobody gives is asked for again until the caller stops it: that a file
+    /// did not arrive says nothing about what is in it.
     pub(crate) async fn check(&self, trainer: DeviceId, contribution: ContentHash) -> bool {
         let bytes = self.workshop.contribution_bytes();
         let length = Length::Exactly(bytes);
-        let got = self.depot.get(contribution, length, Some(trainer)).await;
-        if let Err(error) = got {
+        while let Err(error) = self.depot.get(contribution, length, Some(trainer)).await {
             info!(%trainer, error = %error.with_causes(), "a contribution was not given");
-            return false;
+            sleep(CONTRIBUTION_AGAIN).await;
         }
         let (depot, workshop) = (self.depot.clone(), Arc::clone(&self.workshop));
         let looked = blocking(move || {
