@@ -2,7 +2,7 @@
 //!
 //! One household runs the chain and validates, the others train, each in a network namespace of its own: half of them
 //! send 10 megabits a second and half 100, and every line delays what is sent by 50 ms. The same run is made twice: all
-//! stay, and then three in ten of those who are there are lost in each round, killed or leaving, of whom most come back.
+//! stay, and then three in ten are away at any time, killed or gone in good order; they come back, and others are lost.
 //! The figures are what came of it: how fast rounds are recorded, how many attempts at one failed, what the model has
 //! learned, whose work was left out, and whether everything that was earned was paid in the end.
 //!
@@ -91,7 +91,7 @@ impl Size {
         format!(
             "name = \"churn\"\nlicense = \"CC0-1.0\"\nrounds = {rounds}\n\
              [model]\nwidth = 64\nlayers = 2\nquery_heads = 4\nkey_value_heads = 2\ncontext = 64\n\
-             [training]\nwindow_tokens = 64\nwindows = 8\nrate = 0.005\noptimizer = \"adamw\"\n\
+             [training]\nwindow_tokens = 64\nwindows = 8\nrate = 0.002\noptimizer = \"adamw\"\n\
              [devices]\ntrainers = {trainers}\nup_mbit = 10\n\
              [round]\nsteps = {steps}\ngrace_s = 3\nattempt_s = {attempt_s}\n\
              [audit]\nper_mille = 100\nnewcomer_rounds = 1\n"
@@ -274,13 +274,14 @@ impl World {
             known = rounds.len();
             let (recorded, now) = (rounds.len() as u64, Instant::now());
             for (_, lost) in due.extract_if(.., |(at, _)| *at <= now) {
-                eprintln!("churn: {name}: trainer {}: {:?}", lost.trainer, lost.how);
-                self.lose(lost)?;
-                absences.push(Absence {
-                    lost,
-                    from: recorded,
-                    back: None,
-                });
+                if self.lose(lost)? {
+                    eprintln!("churn: {name}: trainer {}: {:?}", lost.trainer, lost.how);
+                    absences.push(Absence {
+                        lost,
+                        from: recorded,
+                        back: None,
+                    });
+                }
             }
             self.bring_back(&mut absences, recorded)
         })?;
@@ -298,18 +299,21 @@ impl World {
         })
     }
 
-    /// Ends a trainer's device.
-    fn lose(&mut self, lost: Lost) -> Result<()> {
+    /// Ends a trainer's device; not one that is still away, where rounds went by faster than devices start.
+    fn lose(&mut self, lost: Lost) -> Result<bool> {
         let trainer = &mut self.trainers[lost.trainer];
-        let up = trainer.up.take().context("who is lost was there")?;
+        let Some(up) = trainer.up.take() else {
+            return Ok(false);
+        };
         match lost.how {
-            Loss::Crash => up.program.kill(),
+            Loss::Crash => up.program.kill()?,
             Loss::Leave => {
                 trainer.household.leave_run(&self.run)?;
                 trainer.is_joined = false;
-                up.program.end()
+                up.program.end()?;
             }
         }
+        Ok(true)
     }
 
     /// Brings those back who are due when so many rounds are recorded, while there are more to come.
@@ -509,9 +513,9 @@ fn figures(size: Size, seed: u64, stay: &Outcome, churn: &Outcome) -> Vec<Figure
         .count();
     let waits = churn.waits();
     let lost = format!(
-        "{} killed, the others left; {} of a hundred a round, seed {seed}",
+        "{} killed, the others left; {} of a hundred are away at any time, seed {seed}",
         crashes.count(),
-        plan::LOST_PER_CENT
+        plan::AWAY_PER_CENT
     );
     figures.push(figure(
         "churn: losses",

@@ -15,8 +15,9 @@ use super::{Household, STEP_TIMEOUT, Up, units, wait_for};
 
 /// How often a run is looked at: each look is a program that starts, on a machine that is busy with training.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// The code of a device that did not find its ledger yet, which it does a moment after it is up.
-const NO_LEDGER: &str = "no_ledger";
+/// The codes of a device that did not find its ledger yet, or the data of a record of it, which it does a moment after it
+/// is up.
+const NOT_YET: [&str; 2] = ["no_ledger", "rewards_unknown"];
 
 /// The epochs of the ledger that a network's first household puts up.
 #[derive(Debug, Clone, Copy)]
@@ -271,7 +272,7 @@ impl Household {
         wait_for(what, STEP_TIMEOUT, LOOK_EVERY, || {
             match self.try_to(arguments)? {
                 Ok(printed) => Ok(Some(printed)),
-                Err(refusal) if refusal.code == NO_LEDGER => Ok(None),
+                Err(refusal) if NOT_YET.contains(&&*refusal.code) => Ok(None),
                 Err(refusal) => bail!("hearth {} failed: {}", arguments.join(" "), refusal.text),
             }
         })

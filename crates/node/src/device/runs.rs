@@ -110,7 +110,7 @@ impl Beginning {
             datasets: self.folder.join("datasets"),
             confirmations: self.confirmations,
             paused,
-            heavy: tokio::sync::Mutex::default(),
+            heavy: Arc::default(),
             ledger,
         };
         let runs = match Runs::open(parts, self.folder.clone()) {

@@ -119,8 +119,8 @@ impl Replay {
 }
 
 impl Replaying {
-    /// Fetches what a work starts from, and does the work again.
-    pub(crate) async fn replay(&self, index: u64, audit: &OpenAudit) -> Result<Replay, Lacking> {
+    /// Sees that what a work starts from is here.
+    pub(crate) async fn gather(&self, audit: &OpenAudit) -> Result<(), Lacking> {
         let work = &audit.member.work;
         if let (Some(local), Some(bytes)) = (work.local_start, self.workshop.local_state_bytes()) {
             let length = Length::Exactly(bytes);
@@ -133,6 +133,12 @@ impl Replaying {
             let got = self.depot.fetched_state(&self.workshop, parent).await;
             got.map_err(Lacking::Own)?;
         }
+        Ok(())
+    }
+
+    /// Fetches what a work starts from, and does the work again.
+    pub(crate) async fn replay(&self, index: u64, audit: &OpenAudit) -> Result<Replay, Lacking> {
+        self.gather(audit).await?;
         let (hands, audit) = (self.clone(), audit.clone());
         let replayed = blocking(move || hands.replayed(index, &audit)).await;
         replayed.map_err(Lacking::Own)

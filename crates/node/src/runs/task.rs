@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use alloy_primitives::{Address, B256};
@@ -66,7 +67,7 @@ pub(crate) struct RunParts {
     /// Whether the owner needs the machine.
     pub(crate) paused: watch::Receiver<bool>,
     /// Training and replays of all runs, one after the other: each is given the whole memory.
-    pub(crate) heavy: Mutex<()>,
+    pub(crate) heavy: Arc<Mutex<()>>,
 }
 
 /// Why a run does not go on here.
@@ -303,6 +304,8 @@ impl Playing {
             sender: parts.sender.clone(),
             signer: Arc::clone(&parts.signer),
             terms: task.folder.ticket()?.terms,
+            heavy: Arc::clone(&parts.heavy),
+            recorded: Arc::default(),
         };
         Ok(Self {
             task,
@@ -428,6 +431,14 @@ impl Playing {
                     });
                 }
                 self.books.insert(head.state, (*book).clone());
+                self.validating
+                    .recorded
+                    .store(head.index, Ordering::Relaxed);
+                // Also after a restart: a replay of this device's work starts from what it kept.
+                let mut members = book.members.iter();
+                if let Some(mine) = members.find(|member| member.trainer == self.training.device) {
+                    self.training.serve(&mine.work).await;
+                }
                 self.forget_old(&book).await;
                 if head.index >= self.workshop.manifest().rounds.into() {
                     // Nobody trains from it any more: it is what the run was for.
@@ -655,7 +666,6 @@ impl Playing {
                 hands.record(statement, epoch, mask, signatures).await;
             }),
             ValidatorEffect::Replay { index, audit } => self.answer(async move {
-                let _heavy = parts.heavy.lock().await;
                 let Some((outcome, losses)) = hands.replay(index, &audit).await else {
                     return;
                 };

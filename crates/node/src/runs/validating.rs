@@ -1,6 +1,7 @@
 //! Does what a validator's machine wants done.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use alloy_primitives::B256;
@@ -11,10 +12,11 @@ use hearth_protocol::content::ContentHash;
 use hearth_protocol::ledger::statement::{RoundStatement, RunTerms};
 use hearth_protocol::offer::DeviceId;
 use hearth_protocol::run::book::RoundBook;
-use hearth_protocol::run::history::OpenAudit;
+use hearth_protocol::run::history::{AUDIT_ROUNDS_MAX, OpenAudit};
 use hearth_protocol::run::message::{AuditOutcome, LossBits};
 use hearth_protocol::signature::Signature;
 use hearth_workshop::Workshop;
+use tokio::sync::Mutex;
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
@@ -22,9 +24,12 @@ use super::depot::{Depot, Length, blocking};
 use super::replaying::{Lacking, Replaying};
 use crate::ledger::{Declaration, LedgerSigner};
 
-/// How often a replay is tried, and how long after a try that something was missing for.
-const REPLAY_TRIES: u32 = 4;
+/// How long to wait after a replay that something was missing for.
 const REPLAY_AGAIN: Duration = Duration::from_secs(3);
+/// How many attempts' time a trainer has to give what its work started from: one that crashed may be back by then.
+const PATIENCE_ATTEMPTS: u32 = 2;
+/// Rounds after which it has no more time: the audit has to be decided before it is dropped.
+const PATIENCE_ROUNDS: u64 = AUDIT_ROUNDS_MAX / 2;
 /// How long to wait after a contribution that nobody gave.
 const CONTRIBUTION_AGAIN: Duration = Duration::from_secs(2);
 
@@ -37,6 +42,10 @@ pub(crate) struct Validating {
     pub(crate) sender: Sender,
     pub(crate) signer: Arc<LedgerSigner>,
     pub(crate) terms: RunTerms,
+    /// Training and replays of all runs, one after the other.
+    pub(crate) heavy: Arc<Mutex<()>>,
+    /// Rounds that were recorded.
+    pub(crate) recorded: Arc<AtomicU64>,
 }
 
 impl Validating {
@@ -114,13 +123,14 @@ impl Validating {
         index: u64,
         audit: &OpenAudit,
     ) -> Option<(AuditOutcome, Vec<LossBits>)> {
-        for attempt in 0..REPLAY_TRIES {
-            if attempt > 0 {
-                sleep(REPLAY_AGAIN).await;
-            }
+        let attempt_s = u64::from(self.workshop.manifest().round.attempt_s);
+        let tries = u64::from(PATIENCE_ATTEMPTS) * attempt_s / REPLAY_AGAIN.as_secs();
+        for left in (0..=tries).rev() {
+            let recorded = self.recorded.load(Ordering::Relaxed);
+            let is_last = left == 0 || recorded > index.saturating_add(PATIENCE_ROUNDS);
             match self.replay_once(index, audit).await {
                 Ok(done) => return Some(done),
-                Err(Lacking::Local(error)) if attempt + 1 == REPLAY_TRIES => {
+                Err(Lacking::Local(error)) if is_last => {
                     info!(error = %error.with_causes(), "a trainer did not give what its work started from");
                     return Some((AuditOutcome::Unavailable, Vec::new()));
                 }
@@ -128,6 +138,10 @@ impl Validating {
                     debug!(error = %error.with_causes(), "work is not replayed yet");
                 }
             }
+            if is_last {
+                break;
+            }
+            sleep(REPLAY_AGAIN).await;
         }
         None
     }
@@ -141,6 +155,9 @@ impl Validating {
             depot: self.depot.clone(),
             workshop: Arc::clone(&self.workshop),
         };
+        replaying.gather(audit).await?;
+        // Only what computes has to wait for other work.
+        let _heavy = self.heavy.lock().await;
         let replay = replaying.replay(index, audit).await?;
         let is_same = replay.is_same(&audit.member.work);
         let trainer = audit.member.trainer;
