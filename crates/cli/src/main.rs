@@ -12,6 +12,7 @@ mod commands;
 mod confirm;
 mod failure;
 mod global;
+mod plot;
 mod purse;
 mod reader;
 mod screen;
