@@ -48,6 +48,9 @@ pub struct RunView {
     /// Rounds of the run in all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rounds: Option<u64>,
+    /// The most that training takes of this device's memory, in bytes, beside what the program takes anyway.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
     /// What the device does.
     pub state: RunState,
 }

@@ -422,6 +422,10 @@ impl Runs {
                 .as_ref()
                 .and_then(|manifest| Workshop::contribution_bytes_of(manifest).ok()),
             rounds: manifest.as_ref().map(|manifest| manifest.rounds.into()),
+            memory_bytes: manifest.as_ref().and_then(|manifest| {
+                let memory = Workshop::memory_of(manifest, &self.0.parts.limits);
+                memory.ok().map(|memory| memory.total_bytes())
+            }),
             state: going.shown.state(),
         })
     }

@@ -26,11 +26,6 @@ use crate::workspace;
 
 /// What the losses are drawn from, and the variable that says otherwise.
 const SEED: (&str, u64) = ("HEARTH_SEED", 4_711);
-/// The epochs of the ledger.
-const EPOCHS: Epochs = Epochs {
-    epoch_s: 20,
-    window_s: 4,
-};
 /// How long a whole run may take.
 const RUN_TIMEOUT: Duration = Duration::from_secs(1_500);
 /// How long after a run all that was earned has to be paid.
@@ -55,6 +50,7 @@ struct Size {
     rounds: u64,
     steps: u32,
     attempt_s: u32,
+    epochs: Epochs,
     has_lines: bool,
 }
 
@@ -63,6 +59,10 @@ const WHOLE: Size = Size {
     rounds: 12,
     steps: 16,
     attempt_s: 40,
+    epochs: Epochs {
+        epoch_s: 20,
+        window_s: 4,
+    },
     has_lines: true,
 };
 
@@ -71,6 +71,10 @@ const SMALLEST: Size = Size {
     rounds: 3,
     steps: 4,
     attempt_s: 16,
+    epochs: Epochs {
+        epoch_s: 10,
+        window_s: 2,
+    },
     has_lines: false,
 };
 
@@ -146,6 +150,8 @@ struct World {
     host: Up,
     trainers: Vec<Trainer>,
     run: TrainingRun,
+    /// When the run was made.
+    began: Instant,
     size: Size,
     _lines: Option<Lines>,
     folder: PathBuf,
@@ -154,7 +160,7 @@ struct World {
 /// What came of a run.
 struct Outcome {
     rounds: Vec<Round>,
-    /// From when all had joined to the last round's record.
+    /// From when the run was made to the last round's record.
     seconds: f64,
     /// Mean loss on text that nobody trained on, in nats a token.
     held_out_loss: f64,
@@ -198,14 +204,13 @@ impl World {
             false => Reach::Loopback,
         };
         let host = household(&lines, "host")?;
-        host.prepare_to_train(reach, Some(EPOCHS))?;
+        host.prepare_to_train(reach, Some(size.epochs))?;
         if size.has_lines {
             host.edit(&LISTEN)?;
         }
         let data = host.import_text(&root.join(TEXT), "spec", 1_024)?;
         let host = Up::start_without_model("the host", host)?;
         let ticket = host.household.network_ticket()?;
-        let run = host.household.create_run(&size.recipe(), &data, false)?;
         let mut trainers = Vec::new();
         for name in &names {
             let household = household(&lines, name)?;
@@ -215,7 +220,6 @@ impl World {
             }
             household.join_network(&ticket)?;
             let up = Up::start_without_model("a trainer", household.clone())?;
-            household.join_run(&run.ticket)?;
             trainers.push(Trainer {
                 household,
                 device: up.device.clone(),
@@ -235,10 +239,16 @@ impl World {
                 )?;
             }
         }
+        let began = Instant::now();
+        let run = host.household.create_run(&size.recipe(), &data, false)?;
+        for trainer in &trainers {
+            trainer.household.join_run(&run.ticket)?;
+        }
         Ok(Self {
             host,
             trainers,
             run,
+            began,
             size,
             _lines: lines,
             folder: folder.to_owned(),
@@ -247,12 +257,12 @@ impl World {
 
     /// Lets the run go to its end while trainers are lost, and everybody claim then.
     fn train(&mut self, losses: &[Vec<Lost>], name: &str) -> Result<Outcome> {
-        let began = Instant::now();
+        let began = self.began;
         let mut absences: Vec<Absence> = Vec::new();
         let mut due: Vec<(Instant, Lost)> = Vec::new();
         let mut known = 0;
         let (host, run) = (self.host.household.clone(), self.run.clone());
-        let rounds = host.wait_for_rounds(&run, self.size.rounds, RUN_TIMEOUT, |rounds| {
+        let mut rounds = host.wait_for_rounds(&run, self.size.rounds, RUN_TIMEOUT, |rounds| {
             for round in &rounds[known.min(rounds.len())..] {
                 tell(name, began, round);
                 let next = losses.get(round.index as usize + 1).into_iter().flatten();
@@ -275,6 +285,8 @@ impl World {
             self.bring_back(&mut absences, recorded)
         })?;
         let seconds = began.elapsed().as_secs_f64();
+        // What is recorded after them are replays alone.
+        rounds.truncate(self.size.rounds as usize);
         let held_out_loss = self.held_out_loss()?;
         Ok(Outcome {
             earned: self.settle(&rounds)?,
@@ -300,8 +312,11 @@ impl World {
         }
     }
 
-    /// Brings those back who are due when so many rounds are recorded.
+    /// Brings those back who are due when so many rounds are recorded, while there are more to come.
     fn bring_back(&mut self, absences: &mut [Absence], recorded: u64) -> Result<()> {
+        if recorded >= self.size.rounds {
+            return Ok(());
+        }
         for absence in absences.iter_mut().filter(|one| one.back.is_none()) {
             if absence.lost.back_at.is_some_and(|at| at <= recorded) {
                 self.trainers[absence.lost.trainer].come_back(&self.run)?;
@@ -379,8 +394,10 @@ impl Outcome {
 
     /// Attempts at a round that came to nothing.
     fn failed_attempts(&self) -> u64 {
-        let last = self.rounds.last();
-        last.map_or(0, |round| round.number.saturating_sub(round.index))
+        // The run waited for its trainers under the numbers before the first.
+        let beyond = |round: &Round| round.number.saturating_sub(round.index);
+        let ends = self.rounds.first().zip(self.rounds.last());
+        ends.map_or(0, |(first, last)| beyond(last) - beyond(first))
     }
 
     /// For each return, how many rounds went by until work of that trainer was admitted again; returns after which none

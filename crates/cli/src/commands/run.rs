@@ -451,6 +451,9 @@ impl Show for RunView {
         if let Some(trouble) = &self.state.trouble {
             pairs.push(("trouble", trouble.clone()));
         }
+        if let Some(bytes) = self.memory_bytes.filter(|_| self.trains) {
+            pairs.push(("memory", format!("{} at most", size(bytes))));
+        }
         page.pairs(&pairs);
     }
 }

@@ -40,7 +40,8 @@ per_mille = 1000
 newcomer_rounds = 0
 "#;
 
-fn fresh(epoch: bool) -> Home {
+/// A device that trains beside other tests; with epochs of its own where it is the one that puts up the ledger.
+pub(crate) fn fresh(epoch: bool) -> Home {
     let home = Home::with_wallet();
     home.edit_config("reach = \"local\"", "reach = \"loopback\"");
     // Other tests keep this machine busy, which would have training pause.
@@ -51,12 +52,20 @@ fn fresh(epoch: bool) -> Home {
     home
 }
 
-fn up(home: &Home) -> Running {
+pub(crate) fn up(home: &Home) -> Running {
     RunningNode::start(home, &["--no-model"])
 }
 
+/// Brings a device up that joins the network of another one, which is up.
+pub(crate) fn up_in_network_of(host: &Home, home: &Home) -> Running {
+    let ticket = host.run(&["invite", "--network", "--json"]).json();
+    let ticket = ticket["ticket"].as_str().unwrap();
+    home.run(&["join", ticket, "--json"]).json();
+    up(home)
+}
+
 /// A dataset of verses that a small model can learn something of.
-fn dataset(home: &Home) -> PathBuf {
+pub(crate) fn dataset(home: &Home) -> PathBuf {
     let text = home.path().join("verses.txt");
     let mut verses = String::new();
     for verse in 0..900 {
@@ -94,7 +103,7 @@ fn dataset(home: &Home) -> PathBuf {
 }
 
 /// Repeats until something is there, because devices do this in their own time.
-fn until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + PATIENCE;
     loop {
         if let Some(found) = found() {
@@ -105,12 +114,12 @@ fn until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-fn shown(home: &Home, run: &str) -> Value {
+pub(crate) fn shown(home: &Home, run: &str) -> Value {
     home.run(&["run", "show", run, "--json"]).json()
 }
 
 /// Atomic units of Ember in a list of amounts.
-fn ember(list: &Value) -> u128 {
+pub(crate) fn ember(list: &Value) -> u128 {
     let amounts = list.as_array().unwrap().iter();
     let mut embers = amounts.filter(|amount| amount["symbol"] == "EMBER");
     embers.next().map_or(0, |amount| {
@@ -119,10 +128,10 @@ fn ember(list: &Value) -> u128 {
 }
 
 /// Makes a run on the tower, which validates it; gives the run's id and its ticket.
-fn made_run(tower: &Home, data: &Path) -> (String, String) {
-    let recipe = tower.path().join("verses.toml");
-    fs::write(&recipe, RECIPE).unwrap();
-    let (recipe, data) = (recipe.display().to_string(), data.display().to_string());
+pub(crate) fn made_run(tower: &Home, recipe: &str, data: &Path) -> (String, String) {
+    let file = tower.path().join("verses.toml");
+    fs::write(&file, recipe).unwrap();
+    let (recipe, data) = (file.display().to_string(), data.display().to_string());
     let made = until("a run", || {
         let made = tower.run(&[
             "run",
@@ -143,7 +152,7 @@ fn made_run(tower: &Home, data: &Path) -> (String, String) {
 }
 
 /// Takes part in a run as a trainer.
-fn join_run(home: &Home, ticket: &str) {
+pub(crate) fn join_run(home: &Home, ticket: &str) {
     until("a part in the run", || {
         let joined = home.run(&["run", "join", ticket, "--json"]);
         let joined: Value = serde_json::from_str(&joined.stdout).ok()?;
@@ -191,14 +200,8 @@ fn households_train_a_model_and_claim_what_they_earned() {
     let (tower, laptop, phone) = (fresh(true), fresh(false), fresh(false));
     let data = dataset(&tower);
     let _host = up(&tower);
-    let ticket = tower.run(&["invite", "--network", "--json"]).json();
-    let ticket = ticket["ticket"].as_str().unwrap().to_owned();
-    let mut nodes = Vec::new();
-    for home in [&laptop, &phone] {
-        home.run(&["join", &ticket, "--json"]).json();
-        nodes.push(up(home));
-    }
-    let (run, ticket) = made_run(&tower, &data);
+    let _nodes = [&laptop, &phone].map(|home| up_in_network_of(&tower, home));
+    let (run, ticket) = made_run(&tower, RECIPE, &data);
     join_run(&laptop, &ticket);
     join_run(&phone, &ticket);
 

@@ -18,7 +18,7 @@ use hearth_workshop::{
 };
 use thiserror::Error;
 use tokio::sync::Mutex;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::folder::{RunFolder, RunFolderError};
 
@@ -129,11 +129,32 @@ impl Depot {
         first: Option<DeviceId>,
         to: &Path,
     ) -> Result<(), DepotError> {
-        if !to.is_file() {
-            self.fetch(name, length, first, to).await?;
+        if self.is_shared(name, to).await? {
+            return Ok(());
         }
+        self.fetch(name, length, first, to).await?;
         self.network.share_of_run(to, Some(name)).await?;
         Ok(())
+    }
+
+    /// Gives a file to others if it is here. One that is not what its name says is of no use to anybody, and in the way of
+    /// the one that is: it is removed.
+    async fn is_shared(&self, name: ContentHash, at: &Path) -> Result<bool, DepotError> {
+        if !at.is_file() {
+            return Ok(false);
+        }
+        match self.network.share_of_run(at, Some(name)).await {
+            Ok(_) => Ok(true),
+            Err(error @ ShareError::Differs { .. }) => {
+                warn!(error = %error.with_causes(), "a damaged file of a run is removed");
+                std::fs::remove_file(at).map_err(|source| RunFolderError::Io {
+                    path: at.to_owned(),
+                    source,
+                })?;
+                Ok(false)
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Fetches a file that is not given to others from where it is put.
@@ -198,9 +219,15 @@ impl Depot {
 
     /// Sees that the state that the run begins from is here.
     pub(crate) async fn first_state(&self, workshop: &Arc<Workshop>) -> Result<B256, DepotError> {
-        let (depot, workshop) = (self.clone(), Arc::clone(workshop));
-        let made = blocking(move || depot.written(&workshop, &workshop.first_state()?)).await?;
-        self.share(made).await?;
+        let write = || {
+            let (depot, workshop) = (self.clone(), Arc::clone(workshop));
+            blocking(move || depot.written(&workshop, &workshop.first_state()?))
+        };
+        let made = write().await?;
+        if !self.is_shared(made, &self.folder.file(made)).await? {
+            write().await?;
+            self.share(made).await?;
+        }
         Ok(made.0.into())
     }
 
@@ -214,11 +241,11 @@ impl Depot {
     ) -> Result<(), DepotError> {
         let _making = self.making.lock().await;
         let wanted = ContentHash(state.0);
-        if self.folder.has(wanted) {
-            return self.share(wanted).await;
+        if self.is_shared(wanted, &self.folder.file(wanted)).await? {
+            return Ok(());
         }
         let parent = ContentHash(book.parent.0);
-        if self.folder.has(parent) {
+        if self.is_shared(parent, &self.folder.file(parent)).await? {
             match self.contributions(workshop, &book.members).await {
                 Ok(()) => {
                     let found = self.added_up(workshop, book).await?;

@@ -156,6 +156,9 @@ impl Outcome {
         let path = self.folder.file(ContentHash(self.state.0));
         let file = File::open(&path).map_err(|_| OutcomeError::NoState)?;
         let checkpoint = workshop.read_checkpoint(&mut BufReader::new(file))?;
+        if checkpoint.hash().0 != self.state.0 {
+            return Err(RunFolderError::OtherFile { path }.into());
+        }
         let measured = workshop.held_out_loss(&checkpoint, &mut |_| ControlFlow::Continue(()))?;
         let data = folders.first().ok_or(OutcomeError::NoState)?;
         let names = write_files(&workshop, &checkpoint, data, out, precision)?;

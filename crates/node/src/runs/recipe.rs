@@ -265,8 +265,11 @@ impl Advice for RecipeError {
             Self::Data { .. } => "Make one with `hearth data import`, or name another with --data",
             Self::Datasets(_) => "Import all texts with the same --tokenizer",
             Self::Number { .. } | Self::Manifest(_) => "Correct that value in the run's file",
+            Self::Planning(PlanningError::Model(_)) => {
+                "Correct that value under [model] in the run's file"
+            }
             Self::Planning(_) => {
-                "Choose a smaller model, fewer rounds, or say with [devices] how fast the links are"
+                "Correct that value in the run's file, choose a smaller model, or say with [devices] how fast the links are"
             }
         }
         .to_owned()

@@ -177,7 +177,7 @@ impl Training {
             .depot
             .checkpoint(workshop, ContentHash(order.head.state.0))?;
         let local = match order.local_start {
-            Some(name) => local_state(&self.depot, workshop, name)?,
+            Some(name) => self.kept(name)?,
             None => None,
         };
         let local_start = local.as_ref().map(LocalState::hash);
@@ -221,6 +221,18 @@ impl Training {
         info!(round, steps, loss, "trained for a round");
         let work = self.keep(&trained, aside, local_start, &losses)?;
         Ok(Attempt::Done(work, ms_per_step))
+    }
+
+    /// What this trainer kept of its last round. One that has lost it begins without, as a newcomer does.
+    fn kept(&self, name: ContentHash) -> Result<Option<LocalState>, DepotError> {
+        match local_state(&self.depot, &self.workshop, name) {
+            Err(DepotError::Folder(error @ RunFolderError::OtherFile { .. })) => {
+                warn!(error = %error.with_causes(), "what was kept of the last round is lost");
+                self.depot.folder.forget(name);
+                Ok(None)
+            }
+            read => read,
+        }
     }
 
     /// Keeps what was made, and says what the trainer did.
