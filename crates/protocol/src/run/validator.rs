@@ -80,7 +80,8 @@ pub enum ValidatorEvent {
     },
     /// These validators are in office, or were until a moment ago.
     Committee(RunCommittee),
-    /// A device said something.
+    /// A device said something. A device that starts learns of the chain before it hears others: of what is about rounds
+    /// that it does not know little is kept.
     Heard {
         /// The device, whose signature was checked.
         from: DeviceId,
@@ -315,7 +316,11 @@ impl Validator {
             return;
         }
         self.head = Some(head);
-        self.board = Board::default();
+        self.board = Board {
+            // What was said before this device came reaches it in any order: it cannot know what came first.
+            is_closed: !self.was_there(head),
+            ..Board::default()
+        };
         let open = self.history.open_audits();
         self.reports.retain(|key, _| open.contains_key(key));
         self.replays.retain(|key, _| open.contains_key(key));
@@ -352,14 +357,18 @@ impl Validator {
         }
     }
 
-    /// Whether this device has heard what was said about the round: who comes while commitments are closed already
-    /// waits for the next attempt, and listens.
+    /// Whether this device was up when the round began, or soon after.
+    fn was_there(&self, head: Head) -> bool {
+        let rules = self.history.rules();
+        self.since
+            .is_none_or(|since| since.ms_since(head.opened_at) <= rules.attempt_ms / 16)
+    }
+
+    /// Whether this device has heard what was said about the round: who comes later waits for the next attempt, and
+    /// listens.
     fn is_informed(&self, now: Timestamp, head: Head, rules: &RunRules) -> bool {
-        let came_at = self.since.unwrap_or(now);
-        let came_in = turn::attempt(&head, rules, came_at);
-        let is_early =
-            came_in == 0 && turn::gone_ms(&head, rules, came_at) <= rules.attempt_ms / 16;
-        is_early || turn::attempt(&head, rules, now) > came_in
+        let came_in = turn::attempt(&head, rules, self.since.unwrap_or(now));
+        self.was_there(head) || turn::attempt(&head, rules, now) > came_in
     }
 
     /// Does what can be done now.

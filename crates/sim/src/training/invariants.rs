@@ -28,8 +28,8 @@ pub(super) struct Ledger {
     pub(super) signed: BTreeMap<(Place, u64), RoundStatement>,
     /// What an honest trainer committed to from a state.
     committed: BTreeMap<(Place, B256), ContentHash>,
-    /// Tries to get a contribution.
-    pub(super) fetches: BTreeMap<(Place, Life, ContentHash), u32>,
+    /// How many rounds a device knew when it first asked for a contribution.
+    pub(super) fetches: BTreeMap<(Place, Life, ContentHash), usize>,
     /// The books of final rounds.
     chain: Vec<ContentHash>,
     /// Rounds whose contributions are false, by trainer.

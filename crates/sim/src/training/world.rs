@@ -93,6 +93,8 @@ pub(super) struct Device {
     /// The newest epoch that this life was told of, and one more.
     pub(super) epochs_told: u64,
     pub(super) is_honest: bool,
+    /// This life knows a round, and hears what others say.
+    pub(super) hears: bool,
 }
 
 /// One run.
@@ -313,7 +315,7 @@ impl TrainingWorld {
     }
 
     fn deliver(&mut self, place: Place, number: u64) -> Result<(), Broken> {
-        if !self.devices[place].is_up {
+        if !self.devices[place].is_up || !self.devices[place].hears {
             return Ok(());
         }
         let Some((from, message)) = self.bus.deliver(place, number) else {
@@ -338,6 +340,10 @@ impl TrainingWorld {
         }
         if !self.lives(place, life) {
             return Ok(());
+        }
+        if !self.devices[place].hears && self.devices[place].told > 0 {
+            self.devices[place].hears = true;
+            self.bus.start(&mut self.scene, place);
         }
         match self.seat(place) {
             Some(_) => self.validator_event(place, ValidatorEvent::Tick),
@@ -476,6 +482,7 @@ fn device(place: Place, is_honest: bool) -> Device {
         told: 0,
         epochs_told: 0,
         is_honest,
+        hears: false,
     }
 }
 
