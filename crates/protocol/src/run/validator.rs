@@ -1,7 +1,8 @@
 //! A validator in a run, as a machine (spec: runs, sections 5 to 7).
 //!
 //! It hears what trainers commit to and show, has contributions checked and added up, signs a round that it would have
-//! made alike, and replays work that was drawn for an audit. When its turn comes it proposes the round.
+//! made alike, and replays work that was drawn for an audit. When its turn comes it proposes the round. After the last
+//! round it goes on until no audit is open.
 //!
 //! Four rules carry the rest:
 //!
@@ -15,6 +16,7 @@
 //! reports what came of them.
 
 mod auditing;
+mod ending;
 mod hearing;
 mod judging;
 mod proposing;
@@ -99,7 +101,7 @@ pub enum ValidatorEvent {
     Aggregated {
         /// Name of the book.
         book: ContentHash,
-        /// Hash of the weights after; nothing where it failed.
+        /// The state after; nothing where it failed.
         next: Option<B256>,
     },
     /// A round was signed ([`ValidatorEffect::Sign`]), or must not be.
@@ -137,7 +139,8 @@ pub enum ValidatorEffect {
         /// Its name.
         contribution: ContentHash,
     },
-    /// Add up the contributions of a book, and answer with [`ValidatorEvent::Aggregated`].
+    /// Keep the book, add up its contributions, and answer with [`ValidatorEvent::Aggregated`]. A book of audits has none:
+    /// it leads to [`RoundBook::own_state`].
     Aggregate(Box<RoundBook>),
     /// Sign a round, unless another one was signed under its number, and answer with [`ValidatorEvent::Signed`].
     Sign(RoundStatement),
@@ -371,13 +374,19 @@ impl Validator {
         self.was_there(head) || turn::attempt(&head, rules, now) > came_in
     }
 
+    /// Whether the run has all its rounds, and no audit is open.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        !self.history.has_rounds_left() && self.history.open_audits().is_empty()
+    }
+
     /// Does what can be done now.
     fn advance(&mut self, now: Timestamp, effects: &mut Vec<ValidatorEffect>) {
         let Some(head) = self.head else { return };
         let rules = *self.history.rules();
         self.board
             .prune(|number| turn::attempt_of(&head, &rules, number, now).is_some());
-        if self.history.index() < rules.rounds {
+        if !self.is_over() {
             self.look_at_reveals(effects);
             if self.is_informed(now, head, &rules) {
                 self.propose(now, head, effects);

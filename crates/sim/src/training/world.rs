@@ -55,6 +55,10 @@ pub struct TrainingSummary {
 pub struct TrainingTally {
     /// Rounds that were recorded.
     pub rounds: u64,
+    /// Books of audits after the last round.
+    pub ends: u64,
+    /// Trainers that were excluded by them.
+    pub excluded_at_end: u64,
     /// Numbers that the chain leapt over.
     pub leaps: u64,
     /// Contributions that were admitted.
@@ -516,7 +520,7 @@ fn rules(random: &mut Random, trainers: u64) -> RunRules {
         carry: !random.one_in(3),
         audit_per_mille: random.pick(&[100, 300, 1_000]),
         newcomer_rounds: random.pick(&[0, 1, 3]),
-        rounds: if random.one_in(8) {
+        rounds: if random.one_in(3) {
             random.between(2, 6)
         } else {
             1_000_000
