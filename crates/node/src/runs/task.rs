@@ -439,7 +439,8 @@ impl Playing {
                 }
                 self.books.insert(head.state, (*book).clone());
                 self.forget_old(&book).await;
-                if head.index >= self.workshop.manifest().rounds.into() {
+                let is_over = head.index >= self.workshop.manifest().rounds.into();
+                if is_over && book.own_state().is_none() {
                     // Nobody trains from it any more: it is what the run was for.
                     self.prepare(head.state);
                 }
