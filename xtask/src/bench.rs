@@ -20,6 +20,8 @@ use crate::workspace::{self, Metadata};
 mod answers;
 mod bare;
 mod footprint;
+mod methods;
+mod training;
 mod waiting;
 
 /// How the example of a benchmark is called, before its name.
@@ -29,9 +31,11 @@ const PREFIX: &str = "bench_";
 type Whole = fn(bool) -> Result<Vec<Figure>>;
 
 /// The benchmarks of whole programs.
-const WHOLE: [(&str, Whole); 3] = [
+const WHOLE: [(&str, Whole); 5] = [
     ("answers", answers::run),
     ("footprint", footprint::run),
+    ("methods", methods::run),
+    ("training", training::run),
     ("waiting", waiting::run),
 ];
 
@@ -300,7 +304,15 @@ mod tests {
             names(&Metadata {
                 packages: vec![package]
             }),
-            ["answers", "chain", "footprint", "payments", "waiting"]
+            [
+                "answers",
+                "chain",
+                "footprint",
+                "methods",
+                "payments",
+                "training",
+                "waiting"
+            ]
         );
     }
 
