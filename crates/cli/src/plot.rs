@@ -60,7 +60,9 @@ impl Curve {
         let line = |line: usize| {
             let part = line as f32 / last;
             let label = self.most * (1.0 - part) + self.least * part;
-            let marks = marked.iter().map(|mark| if *mark == line { '•' } else { ' ' });
+            let marks = marked
+                .iter()
+                .map(|mark| if *mark == line { '•' } else { ' ' });
             let marks: String = marks.collect();
             format!("{label:>7.3} │{marks}").trim_end().to_owned()
         };
@@ -136,11 +138,18 @@ mod tests {
     fn what_is_not_finite_is_left_out_and_nothing_breaks_on_the_rest() {
         assert!(Curve::of([f32::NAN, f32::INFINITY]).is_none());
         assert!(Curve::of([]).is_none());
-        for values in [vec![1.0], vec![1.0, 1.0], vec![f32::MAX, f32::NAN, f32::MIN]] {
+        for values in [
+            vec![1.0],
+            vec![1.0, 1.0],
+            vec![f32::MAX, f32::NAN, f32::MIN],
+        ] {
             let curve = Curve::of(values.clone()).unwrap();
             assert_eq!(curve.lines().len(), LINES, "{values:?}");
             let picture = curve.svg("loss", "rounds");
-            assert!(!picture.contains("NaN") && !picture.contains("inf"), "{picture}");
+            assert!(
+                !picture.contains("NaN") && !picture.contains("inf"),
+                "{picture}"
+            );
         }
     }
 

@@ -398,7 +398,11 @@ fn loss_curve(detail: &RunDetail) -> Option<Curve> {
 fn write_svg(detail: &RunDetail, file: &Path) -> Result<(), Failure> {
     let Some(curve) = loss_curve(detail) else {
         let message = "the run has no round that could be drawn";
-        return Err(Failure::new("no_round", message, "Try again when a round is recorded"));
+        return Err(Failure::new(
+            "no_round",
+            message,
+            "Try again when a round is recorded",
+        ));
     };
     let name = detail.run.name.as_deref().unwrap_or("a run");
     let picture = curve.svg(&format!("Loss of {name}, in nats a token"), "rounds");

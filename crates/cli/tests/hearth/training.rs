@@ -203,7 +203,9 @@ fn households_train_a_model_and_claim_what_they_earned() {
     let _nodes = [&laptop, &phone].map(|home| up_in_network_of(&tower, home));
     let (run, ticket) = made_run(&tower, RECIPE, &data);
     // One device may train and validate.
-    tower.run(&["run", "join", &run, "--validate", "--json"]).json();
+    tower
+        .run(&["run", "join", &run, "--validate", "--json"])
+        .json();
     join_run(&laptop, &ticket);
     join_run(&phone, &ticket);
 
