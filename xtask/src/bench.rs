@@ -21,6 +21,8 @@ mod answers;
 mod bare;
 mod churn;
 mod footprint;
+mod methods;
+mod training;
 mod waiting;
 
 /// How the example of a benchmark is called, before its name.
@@ -30,10 +32,12 @@ const PREFIX: &str = "bench_";
 type Whole = fn(bool) -> Result<Vec<Figure>>;
 
 /// The benchmarks of whole programs.
-const WHOLE: [(&str, Whole); 4] = [
+const WHOLE: [(&str, Whole); 6] = [
     ("answers", answers::run),
     ("churn", churn::run),
     ("footprint", footprint::run),
+    ("methods", methods::run),
+    ("training", training::run),
     ("waiting", waiting::run),
 ];
 
@@ -307,7 +311,9 @@ mod tests {
                 "chain",
                 "churn",
                 "footprint",
+                "methods",
                 "payments",
+                "training",
                 "waiting"
             ]
         );

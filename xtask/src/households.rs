@@ -213,21 +213,22 @@ impl Household {
     }
 
     /// Serves a model to others by that name, for so many whole tokens of an asset for a million tokens of prompts and of
-    /// answers.
+    /// answers. Returns the hash of its file.
     pub(crate) fn serve_model(
         &self,
         file: &Path,
         name: &str,
         asset: &str,
         prices: (&str, &str),
-    ) -> Result<()> {
+    ) -> Result<String> {
         let file = file.to_str().context("the model's path is UTF-8")?;
-        self.ask(&["models", "import", file, "--name", name])?;
+        let imported = self.ask(&["models", "import", file, "--name", name])?;
         let (prompt, output) = prices;
         self.ask(&[
             "models", "serve", name, "--asset", asset, "--prompt", prompt, "--output", output,
         ])?;
-        Ok(())
+        let hash = imported["weights"].as_str();
+        Ok(hash.context("a model has a hash")?.to_owned())
     }
 
     /// What the household's account has of an asset, in atomic units.

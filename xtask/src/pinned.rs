@@ -22,12 +22,11 @@ pub(crate) fn tree(
     pins: &[PathBuf],
     build: impl FnOnce(&Path) -> Result<()>,
 ) -> Result<PathBuf> {
-    let cache = workspace::cache()?;
-    let tree = cache.join(format!("{kind}-{}", fingerprint(pins)?));
-    if tree.is_dir() {
+    if let Some(tree) = there(kind, pins)? {
         return Ok(tree);
     }
-
+    let tree = named(kind, pins)?;
+    let cache = workspace::cache()?;
     let building = cache.join(format!("{kind}-building-{}", std::process::id()));
     if building.exists() {
         fs::remove_dir_all(&building)
@@ -38,6 +37,18 @@ pub(crate) fn tree(
     build(&building)?;
     keep(&building, &tree)?;
     Ok(tree)
+}
+
+/// Returns the tree of `kind` that `pins` name, where it was built before.
+///
+/// # Errors
+/// A pin cannot be read.
+pub(crate) fn there(kind: &str, pins: &[PathBuf]) -> Result<Option<PathBuf>> {
+    Ok(Some(named(kind, pins)?).filter(|tree| tree.is_dir()))
+}
+
+fn named(kind: &str, pins: &[PathBuf]) -> Result<PathBuf> {
+    Ok(workspace::cache()?.join(format!("{kind}-{}", fingerprint(pins)?)))
 }
 
 /// Names a tree by its pins. The standard hasher serves: a folder name in a cache needs no protection.

@@ -49,6 +49,14 @@ pub(crate) fn install(requirements: &Path) -> Result<PathBuf> {
     })
 }
 
+/// Returns the folder of the virtual environment of `requirements`, where it was installed before.
+///
+/// # Errors
+/// The file cannot be read.
+pub(crate) fn installed(requirements: &Path) -> Result<Option<PathBuf>> {
+    pinned::there("python", &[requirements.to_path_buf()])
+}
+
 /// Makes a virtual environment, with pip, in `folder`.
 ///
 /// # Errors

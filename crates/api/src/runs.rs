@@ -113,6 +113,9 @@ pub struct RunDetail {
     pub run: RunView,
     /// Its rounds.
     pub recorded: Vec<RoundView>,
+    /// What replays of the last rounds found, once the run has all of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub last_audits: Vec<AuditView>,
 }
 
 /// To take part in a run.

@@ -12,6 +12,7 @@ mod commands;
 mod confirm;
 mod failure;
 mod global;
+mod plot;
 mod purse;
 mod reader;
 mod screen;
@@ -49,7 +50,8 @@ fn main() -> ExitCode {
 /// running, which has no other way to say that a claim failed.
 fn log_to_stderr(command: &Command) {
     let usual = match command {
-        Command::Up(_) | Command::ServePaid(_) | Command::Watch(_) => "warn",
+        // That a device which takes part in a run cannot be reached for a moment is normal.
+        Command::Up(_) | Command::ServePaid(_) | Command::Watch(_) => "warn,iroh_gossip=error",
         _ => "error",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(usual));

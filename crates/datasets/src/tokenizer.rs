@@ -31,8 +31,8 @@ const ENDS_OF_TEXT: &[&str] = &[END_OF_TEXT, "<|end_of_text|>", "</s>"];
 const HARMLESS: &[&str] = &["ByteLevel", "Digits", "Split", "Sequence"];
 /// The characters that stand for bytes which no UTF-8 text has, so that a tokenizer may lack them.
 const NEVER_IN_UTF8: [char; 13] = [
-    '\u{c0}', '\u{c1}', '\u{f5}', '\u{f6}', '\u{f7}', '\u{f8}', '\u{f9}', '\u{fa}', '\u{fb}', '\u{fc}', '\u{fd}',
-    '\u{fe}', '\u{ff}',
+    '\u{c0}', '\u{c1}', '\u{f5}', '\u{f6}', '\u{f7}', '\u{f8}', '\u{f9}', '\u{fa}', '\u{fb}',
+    '\u{fc}', '\u{fd}', '\u{fe}', '\u{ff}',
 ];
 /// How deep sequences of steps may nest.
 const NESTING_MAX: usize = 8;

@@ -472,7 +472,10 @@ fn a_tokenizer_without_the_bytes_that_no_text_has_is_taken() {
     let made = made();
     let mut json = fs::read_to_string(made.root().join(TOKENIZER_FILE)).unwrap();
     for missing in ["À", "Á", "õ", "÷", "ÿ"] {
-        let (from, to) = (format!("\"{missing}\":"), format!("\"{missing}{missing}{missing}\":"));
+        let (from, to) = (
+            format!("\"{missing}\":"),
+            format!("\"{missing}{missing}{missing}\":"),
+        );
         assert!(json.contains(&from), "{from} is in {json}");
         json = json.replacen(&from, &to, 1);
     }

@@ -448,10 +448,11 @@ impl Runs {
         let run = self.find(which)?;
         let view = self.view(run)?;
         let going = self.0.locked();
-        let recorded = going.get(&run).map(|going| going.shown.rounds());
+        let shown = going.get(&run).map(|going| &going.shown);
         Ok(RunDetail {
             run: view,
-            recorded: recorded.unwrap_or_default(),
+            recorded: shown.map(Shown::rounds).unwrap_or_default(),
+            last_audits: shown.map(Shown::last_audits).unwrap_or_default(),
         })
     }
 }
@@ -475,7 +476,7 @@ impl Runs {
             let going = going.get(&run).ok_or(RunsError::Unknown(asked.run))?;
             let paid = going.books.paid().ok_or(OutcomeError::NoState)?;
             // What is shown may be a round ahead of the books.
-            let last = paid.rounds.last().map(|last| last.book.index);
+            let last = paid.last_round().map(|last| last.book.index);
             let shown = going.shown.rounds().into_iter().rev();
             let mut shown = shown.filter(|round| Some(round.index) == last);
             let state = shown.next().and_then(|round| round.state.parse().ok());

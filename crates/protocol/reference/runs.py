@@ -109,8 +109,11 @@ def text(value):
 
 
 def books():
-    for value in [book(), book(audits=[], index=0, previous=None, members=book()["members"][:1])]:
-        yield {"text": text(value), "name": blake3(text(value).encode()).hexdigest()}
+    first = book(audits=[], index=0, previous=None, members=book()["members"][:1])
+    for value in [book(), first, book(members=[])]:
+        name = blake3(text(value).encode()).hexdigest()
+        own = None if value["members"] else "0x" + name
+        yield {"text": text(value), "name": name, "ownState": own}
 
 
 def commitments():

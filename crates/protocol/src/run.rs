@@ -28,11 +28,11 @@ use crate::time::Timestamp;
 /// Where a round begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Head {
-    /// Rounds that were recorded before.
+    /// Books that were recorded before: rounds, and after the last one books of audits.
     pub index: u64,
     /// The lowest number that the chain takes for the round.
     pub next_number: u64,
-    /// Hash of the weights.
+    /// Hash of the weights; after a book of audits its name, and the weights stay those after the last round.
     pub state: B256,
     /// What the windows of the round are drawn by, and the audits of the round before: the hash of the record's block.
     pub beacon: B256,

@@ -57,6 +57,7 @@ fn books_have_the_names_of_the_vectors_and_bad_ones_are_refused() {
         let book = RoundBook::read(text.as_bytes()).unwrap();
         assert_eq!(book.to_bytes(), text.as_bytes());
         assert_eq!(book.name(), read::<ContentHash>(&case["name"]));
+        assert_eq!(book.own_state(), read::<Option<B256>>(&case["ownState"]));
     }
     let all: Value = serde_json::from_str(include_str!("../../../vectors/runs_bad.json")).unwrap();
     for case in all["books"].as_array().unwrap() {

@@ -10,6 +10,7 @@
 
 mod bus;
 mod chain;
+mod ending;
 mod faults;
 mod invariants;
 mod model;

@@ -1,17 +1,17 @@
-"""Tokens per second of PyTorch on the models of `examples/bench_training.rs`, at its best settings.
+"""The models of `examples/speed.rs` in PyTorch at its best settings, for `cargo xtask bench training`.
 
-Prints one JSON object a line, as the benchmark does. Run: python3 bench_torch.py [NAME] [ROUNDS] [THREADS]
+Says what it is, then reads numbers of steps, and answers each with the seconds that they took, by the clock and of the
+processor. Run: python3 bench_torch.py NAME THREADS eager|compiled
 """
 import json
 import math
-import os
 import sys
 import time
 
 import torch
 import torch.nn.functional as F
 
-torch.set_num_threads(int(sys.argv[3]) if len(sys.argv) > 3 else len(os.sched_getaffinity(0)))
+torch.set_num_threads(int(sys.argv[2]))
 
 # name: vocabulary, width, layers, query heads, key-value heads, hidden, tokens, windows, adapter
 CASES = {
@@ -87,43 +87,38 @@ class Llama(torch.nn.Module):
         return F.cross_entropy(F.linear(norm(x, self.norm), self.embedding).flatten(0, 1), told.flatten())
 
 
-def measure(name, rounds):
-    v, d, layers, heads, kv, hidden, tokens, windows, adapter = CASES[name]
-    model = Llama(*CASES[name])
-    trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=1e-3, betas=(0.9, 0.95), weight_decay=0.1, foreach=True)
-    ids = torch.randint(0, v, (windows, tokens + 1))
-    times, computed = [], []
-    for index in range(rounds + 1):
-        started, processor = time.perf_counter(), time.process_time()
-        optimizer.zero_grad(set_to_none=True)
-        model(ids[:, :-1], ids[:, 1:]).backward()
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
-        optimizer.step()
-        if index:
-            times.append(time.perf_counter() - started)
-            computed.append(time.process_time() - processor)
-    speed = tokens * windows / sorted(times)[len(times) // 2]
-    note = f"{name}, PyTorch {torch.__version__}, {torch.get_num_threads()} threads"
-    print(json.dumps({"name": "training", "value": speed, "unit": "tokens/s", "note": note}), flush=True)
-    speed = tokens * windows / sorted(computed)[len(computed) // 2]
-    name = "training, by processor time"
-    print(json.dumps({"name": name, "value": speed, "unit": "tokens/s", "note": note}), flush=True)
+def adamw(trained):
+    settings = {"lr": 1e-3, "betas": (0.9, 0.95), "weight_decay": 0.1}
+    try:
+        return torch.optim.AdamW(trained, fused=True, **settings)
+    except (RuntimeError, TypeError):
+        return torch.optim.AdamW(trained, foreach=True, **settings)
 
 
 def main():
-    chosen = sys.argv[1] if len(sys.argv) > 1 else None
-    rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 5
-    a = torch.rand(768, 768)
-    times = []
-    for _ in range(7):
-        started = time.perf_counter()
-        a @ a
-        times.append(time.perf_counter() - started)
-    print(json.dumps({"name": "matrix product", "value": 2 * 768**3 / min(times) / 1e9, "unit": "Gop/s", "note": "PyTorch"}))
-    for name in CASES:
-        if chosen in (None, name):
-            measure(name, rounds)
+    v, d, layers, heads, kv, hidden, tokens, windows, adapter = CASES[sys.argv[1]]
+    model = Llama(*CASES[sys.argv[1]])
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = adamw(trained)
+    ids = torch.randint(0, v, (windows, tokens + 1))
+    read, told = ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
+    loss = torch.compile(model) if sys.argv[3] == "compiled" else model
+
+    def step():
+        optimizer.zero_grad(set_to_none=True)
+        loss(read, told).backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+
+    for _ in range(2):
+        step()
+    print(json.dumps({"version": torch.__version__, "threads": torch.get_num_threads()}), flush=True)
+    for line in sys.stdin:
+        started, computed = time.perf_counter(), time.process_time()
+        for _ in range(int(line)):
+            step()
+        said = {"clock_s": time.perf_counter() - started, "computed_s": time.process_time() - computed}
+        print(json.dumps(said), flush=True)
 
 
 main()

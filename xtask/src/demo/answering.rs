@@ -1,6 +1,6 @@
 //! The second scene: the model that was trained is served for Ember, and paid for with what its training earned.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
@@ -56,9 +56,12 @@ pub(super) fn serve_and_ask(
     say(&format!(
         "A and C write the model as a GGUF file (loss on text that nobody trained on: {held_out_loss:.3}), and serve it for Ember"
     ));
-    let a = serve("A", a, &file_a, PRICES_A)?;
-    let c = serve("C", c, &file_c, PRICES_C)?;
+    let (a, hash) = serve("A", a, &file_a, PRICES_A)?;
+    let (c, hash_c) = serve("C", c, &file_c, PRICES_C)?;
+    ensure!(hash == hash_c, "A and C wrote different files of one model");
     b.wait_for_offers(2)?;
+    // By its hash: what strangers call a model is not believed.
+    let question = |text, tokens| question(&hash, text, tokens);
     let short = ask_openai(&b.url, &question("ROMEO.", 40), |_| Ok(()))?;
     say(&format!("B asks, C answers: {:?}", short.text.trim()));
     let pid = c.program.id();
@@ -134,17 +137,17 @@ fn export(household: &Household, run: &TrainingRun) -> Result<(PathBuf, f64)> {
     Ok((file.into(), loss))
 }
 
-/// Serves the model from the next start on, and starts the device again.
-fn serve(name: &'static str, up: Up, file: &PathBuf, prices: (&str, &str)) -> Result<Up> {
+/// Serves the model from the next start on, and starts the device again. Returns the hash of the model's file too.
+fn serve(name: &'static str, up: Up, file: &Path, prices: (&str, &str)) -> Result<(Up, String)> {
     let household = up.stop()?;
-    household.serve_model(file, MODEL, "EMBER", prices)?;
-    Up::start(name, household, &[], &WINDOW)
+    let hash = household.serve_model(file, MODEL, "EMBER", prices)?;
+    Ok((Up::start(name, household, &[], &WINDOW)?, hash))
 }
 
 /// A text that is gone on with for so many tokens: its end is made unlikely.
-fn question(text: &str, tokens: u64) -> Value {
+fn question(model: &str, text: &str, tokens: u64) -> Value {
     json!({
-        "model": MODEL,
+        "model": model,
         "messages": [{ "role": "user", "content": text }],
         "max_tokens": tokens,
         "seed": 42,

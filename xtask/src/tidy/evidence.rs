@@ -14,8 +14,8 @@ use crate::workspace::Metadata;
 const FUZZ_PACKAGE: &str = "hearth-fuzz";
 /// Where the phases of `cargo xtask test` are named.
 const PHASES: &str = "xtask/src/test.rs";
-/// Where the steps of the demo say what they saw.
-const DEMO: &str = "xtask/src/demo.rs";
+/// Where the scenes of the demo say what they saw.
+const DEMO: &str = "xtask/src/demo";
 
 /// What a claim rests on, as `docs/claims.toml` writes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,7 +95,11 @@ impl Evidence {
             figures,
             fuzz_targets: fuzz_targets.map(|target| target.name.clone()).collect(),
             phases: phases(text(PHASES)),
-            demo: texts_in(text(DEMO)),
+            demo: texts
+                .iter()
+                .filter(|(path, _)| path.with_extension("").starts_with(DEMO))
+                .flat_map(|(_, text)| texts_in(text))
+                .collect(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! `hearth run`: training runs.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use serde::Serialize;
 use super::models::size;
 use crate::failure::Failure;
 use crate::global::Global;
+use crate::plot::Curve;
 use crate::screen::{Page, Show, Style, print};
 use crate::wait;
 
@@ -64,6 +65,10 @@ Examples:
     Show {
         /// Its id, or the beginning of it
         run: String,
+
+        /// Also write the loss as a picture into this file
+        #[arg(long, value_name = "FILE")]
+        svg: Option<PathBuf>,
     },
 
     /// Write the model of a run: a GGUF file, a folder for Python's transformers, and who made it
@@ -174,7 +179,13 @@ pub(crate) async fn run(global: &Global, command: RunCommand) -> Result<ExitCode
             let views: RunViews = client(global)?.get("/hearth/runs").await?;
             print(&views, global.json)?;
         }
-        RunCommand::Show { run } => print(&detail(&client(global)?, &run).await?, global.json)?,
+        RunCommand::Show { run, svg } => {
+            let detail = detail(&client(global)?, &run).await?;
+            if let Some(file) = svg {
+                write_svg(&detail, &file)?;
+            }
+            print(&detail, global.json)?;
+        }
         RunCommand::Export {
             run,
             out,
@@ -378,6 +389,29 @@ impl Show for Made {
     }
 }
 
+/// The loss over the rounds of a run.
+fn loss_curve(detail: &RunDetail) -> Option<Curve> {
+    Curve::of(detail.recorded.iter().map(|round| round.loss))
+}
+
+/// Writes the loss of a run as a picture.
+fn write_svg(detail: &RunDetail, file: &Path) -> Result<(), Failure> {
+    let Some(curve) = loss_curve(detail) else {
+        let message = "the run has no round that could be drawn";
+        return Err(Failure::new(
+            "no_round",
+            message,
+            "Try again when a round is recorded",
+        ));
+    };
+    let name = detail.run.name.as_deref().unwrap_or("a run");
+    let picture = curve.svg(&format!("Loss of {name}, in nats a token"), "rounds");
+    std::fs::write(file, picture).map_err(|error| {
+        let message = format!("{} cannot be written: {error}", file.display());
+        Failure::new("not_writable", message, "Name another file with --svg")
+    })
+}
+
 fn short(id: &str) -> &str {
     id.get(..12).unwrap_or(id)
 }
@@ -530,7 +564,8 @@ impl Show for RunDetail {
             page.line("No round is recorded yet.");
             return;
         }
-        for line in plot(&self.recorded) {
+        let lines = loss_curve(self).map(|curve| curve.lines());
+        for line in lines.into_iter().flatten() {
             page.line(&line);
         }
         let last = self.recorded.len().saturating_sub(ROUNDS_SHOWN);
@@ -542,33 +577,4 @@ impl Show for RunDetail {
             self.run.ticket
         ));
     }
-}
-
-/// Columns and lines of the plot of the loss.
-const PLOT_COLUMNS: usize = 60;
-const PLOT_LINES: usize = 8;
-
-/// The loss over the rounds, in characters.
-fn plot(rounds: &[RoundView]) -> Vec<String> {
-    let losses: Vec<f32> = rounds.iter().map(|round| round.loss).collect();
-    let columns = PLOT_COLUMNS.min(losses.len());
-    let at = |column: usize| losses[column * (losses.len() - 1) / (columns - 1).max(1)];
-    let most = losses.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let least = losses.iter().copied().fold(f32::INFINITY, f32::min);
-    let height = (most - least).max(f32::EPSILON);
-    let line_of = |loss: f32| ((most - loss) / height * (PLOT_LINES - 1) as f32).round() as usize;
-    let lines = (0..PLOT_LINES).map(|line| {
-        let label = most - height * line as f32 / (PLOT_LINES - 1) as f32;
-        let marks: String = (0..columns)
-            .map(|column| {
-                if line_of(at(column)) == line {
-                    '•'
-                } else {
-                    ' '
-                }
-            })
-            .collect();
-        format!("{label:>7.3} │{marks}").trim_end().to_owned()
-    });
-    lines.collect()
 }

@@ -281,9 +281,6 @@ impl Depot {
         let (depot, workshop, book) = (self.clone(), Arc::clone(workshop), book.clone());
         let made = blocking(move || {
             let parent = depot.checkpoint(&workshop, ContentHash(book.parent.0))?;
-            if book.members.is_empty() {
-                return depot.written(&workshop, &parent);
-            }
             let paths: Vec<_> = book
                 .members
                 .iter()

@@ -187,7 +187,7 @@ impl Outcome {
         measured: &Measured,
     ) -> Result<ModelManifest, OutcomeError> {
         let manifest = workshop.manifest();
-        let last = self.paid.rounds.last().ok_or(OutcomeError::NoState)?;
+        let last = self.paid.last_round().ok_or(OutcomeError::NoState)?;
         let (trainers, validators) = holders(&self.paid, manifest, self.epoch_s)?;
         let datasets = datasets_of(manifest);
         Ok(ModelManifest {

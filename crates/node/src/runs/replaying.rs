@@ -213,7 +213,7 @@ pub(crate) enum RunReplayError {
         /// The round.
         round: u64,
         /// Rounds that are known.
-        known: usize,
+        known: u64,
     },
     /// The trainer took no part in the round.
     #[error("no trainer of round {round} begins with {trainer:?}; its trainers are {}", there.join(", "))]
@@ -323,9 +323,12 @@ impl OpenedRun {
     fn book(&self, round: u64) -> Result<&RoundBook, RunReplayError> {
         let rounds = &self.paid.rounds;
         let place = usize::try_from(round).unwrap_or(usize::MAX);
-        let paid = rounds.get(place).ok_or(RunReplayError::NoRound {
+        // Books of audits, after the last round, have no work.
+        let found = rounds.get(place);
+        let found = found.filter(|paid| paid.book.own_state().is_none());
+        let paid = found.ok_or(RunReplayError::NoRound {
             round,
-            known: rounds.len(),
+            known: self.paid.rules.rounds_of(rounds.len() as u64),
         })?;
         Ok(&paid.book)
     }
@@ -416,7 +419,7 @@ impl Runs {
         };
         Ok(OpenedRun {
             replaying,
-            known: paid.rounds.len() as u64,
+            known: paid.rules.rounds_of(paid.rounds.len() as u64),
             paid,
         })
     }

@@ -125,6 +125,10 @@ pub(crate) fn rules_of(run: B256, manifest: &RunManifest) -> RunRules {
 
 /// What happened.
 enum News {
+    /// This device's trainer told everybody, and its validator listens too.
+    TrainerSaid(RunMessage),
+    /// This device's validator told everybody, and its trainer listens too.
+    ValidatorSaid(RunMessage),
     Prepared(B256),
     NotPrepared(B256),
     Trained(B256, Option<(Work, u64)>),
@@ -263,6 +267,8 @@ struct Playing {
     ms_per_step: Option<u64>,
     stop: StopFlag,
     news: (mpsc::Sender<News>, mpsc::Receiver<News>),
+    /// What one role of this device said, for the other: the network gives no device its own messages.
+    said: VecDeque<News>,
     work: JoinSet<()>,
     /// Contributions to this round that are fetched and looked at.
     checks: JoinSet<()>,
@@ -320,6 +326,7 @@ impl Playing {
             ms_per_step: None,
             stop: StopFlag::default(),
             news: mpsc::channel(NEWS_MAX),
+            said: VecDeque::new(),
             work: JoinSet::new(),
             checks: JoinSet::new(),
             stale: VecDeque::new(),
@@ -370,6 +377,9 @@ impl Playing {
                 }
                 Some(_) = self.work.join_next() => {}
                 Some(_) = self.checks.join_next() => {}
+            }
+            while let Some(said) = self.said.pop_front() {
+                self.done(said).await?;
             }
         }
     }
@@ -440,7 +450,8 @@ impl Playing {
                     self.training.serve(&mine.work).await;
                 }
                 self.forget_old(&book).await;
-                if head.index >= self.workshop.manifest().rounds.into() {
+                let is_over = head.index >= self.workshop.manifest().rounds.into();
+                if is_over && book.own_state().is_none() {
                     // Nobody trains from it any more: it is what the run was for.
                     self.prepare(head.state);
                 }
@@ -522,7 +533,16 @@ impl Playing {
     }
 
     async fn done(&mut self, news: News) -> Result<(), RunTaskError> {
+        let from = self.training.device;
         match news {
+            News::TrainerSaid(message) => {
+                self.tell_validator(ValidatorEvent::Heard { from, message })
+                    .await
+            }
+            News::ValidatorSaid(message) => {
+                self.tell_trainer(TrainerEvent::Heard { from, message })
+                    .await
+            }
             News::Prepared(state) => self.tell_trainer(TrainerEvent::Prepared { state }).await,
             News::NotPrepared(state) => {
                 // It is tried again as long as it is what the next round begins from.
@@ -582,12 +602,22 @@ impl Playing {
                 if matches!(message, RunMessage::Commit(_)) {
                     self.task.shown.say("waiting for the round to be recorded");
                 }
-                self.say(message).await?;
+                self.say(&message).await?;
+                self.said.push_back(News::TrainerSaid(message));
             }
             TrainerEffect::Broken(error) => return Err(error.into()),
-            TrainerEffect::Over => self.task.shown.say("done: the run has all its rounds"),
+            TrainerEffect::Over => self.task.shown.say(self.why_over()),
         }
         Ok(())
+    }
+
+    /// Why nothing is left for this trainer to do.
+    fn why_over(&self) -> &'static str {
+        let history = self.trainer.as_ref().map(Trainer::history);
+        match history.is_some_and(|history| history.standing(self.training.device).is_excluded) {
+            true => "out: a replay of this device's work gave other bytes than it had shown",
+            false => "done: the run has all its rounds",
+        }
     }
 
     /// Gets the weights of a state.
@@ -628,7 +658,10 @@ impl Playing {
         let parts = Arc::clone(&self.task.parts);
         let told = self.news.0.clone();
         match effect {
-            ValidatorEffect::Say(message) => self.say(message).await?,
+            ValidatorEffect::Say(message) => {
+                self.say(&message).await?;
+                self.said.push_back(News::ValidatorSaid(message));
+            }
             ValidatorEffect::Broken(error) => return Err(error.into()),
             ValidatorEffect::Check {
                 trainer,
@@ -685,8 +718,8 @@ impl Playing {
         self.work.spawn(work);
     }
 
-    async fn say(&self, message: RunMessage) -> Result<(), RunTaskError> {
-        let body = postcard::to_allocvec(&message)?;
+    async fn say(&self, message: &RunMessage) -> Result<(), RunTaskError> {
+        let body = postcard::to_allocvec(message)?;
         if let Err(error) = self.depot.topic.say(body).await {
             match error {
                 SayError::Length => warn!("a message is too long to be said"),

@@ -72,6 +72,9 @@ impl Validating {
             warn!(error = %error.with_causes(), "the book of a round is not kept");
             return None;
         }
+        if let Some(own) = book.own_state() {
+            return Some(own);
+        }
         let parent = ContentHash(book.parent.0);
         if !self.depot.folder.has(parent)
             && let Err(error) = self.depot.fetched_state(&self.workshop, parent).await

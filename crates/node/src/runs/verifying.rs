@@ -20,7 +20,7 @@ use hearth_outcome::transformers::{WEIGHTS_FILE, read_folder};
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::run::book::RoundBook;
 use hearth_protocol::run::history::{AUDIT_ROUNDS_MAX, History};
-use hearth_protocol::run::pay::PaidRound;
+use hearth_protocol::run::pay::{PaidRound, PaidRun};
 use hearth_workshop::{Checkpoint, Workshop};
 use thiserror::Error;
 
@@ -307,8 +307,9 @@ impl Runs {
         Ok(verifying.ended(replayed))
     }
 
-    /// Reads what the ledger recorded, from the first round to the last one of the model, with the books; returns the state
-    /// that the last record leads to.
+    /// Reads what the ledger recorded, from the first round to the last one of the model, with the books; returns the weights
+    /// that this one leads to. Where it is the last one of the run, books of audits may follow, which say more about who
+    /// made the model.
     async fn records(
         &self,
         opened: &mut OpenedRun,
@@ -324,6 +325,8 @@ impl Runs {
         let start = opened.replaying.depot.folder.ticket();
         let start = start.map_err(|error| unchecked(error.with_causes().to_string()))?;
         let (mut state, mut from_block, mut rounds) = (start.terms.state, 0, Vec::new());
+        let mut weights = state;
+        let may_go_on = last.saturating_add(1) >= rules.rounds;
         loop {
             let page = ledger.rounds(rules.run, from_block).await;
             let page = page.map_err(|error| unchecked(error.with_causes().to_string()))?;
@@ -333,7 +336,7 @@ impl Runs {
                     .number
                     .saturating_add(self.0.parts.confirmations);
                 if confirmed_at > page.head.number.saturating_add(1) {
-                    return Err(missing(last, rounds.len()));
+                    return read_of(opened, rounds, last, weights);
                 }
                 let book = book_of(opened, record, state).await?;
                 let index = rounds.len();
@@ -343,20 +346,20 @@ impl Runs {
                 })?;
                 let epoch = ledger.clock().epoch_at(record.block.timestamp_s);
                 state = record.statement.next;
+                if book.index <= last {
+                    weights = state;
+                }
                 rounds.push(PaidRound {
                     epoch: epoch.unwrap_or_default(),
                     beacon: record.block.hash,
                     book,
                 });
-                if history.index() > last {
-                    opened.paid.rounds = rounds;
-                    let good =
-                        format!("0 to {last}, each with its book, which follows the one before");
-                    return Ok((state, good));
+                if history.index() > last && !may_go_on {
+                    return read_of(opened, rounds, last, weights);
                 }
             }
             if page.is_last() {
-                return Err(missing(last, rounds.len()));
+                return read_of(opened, rounds, last, weights);
             }
             from_block = page.next_block;
         }
@@ -406,10 +409,22 @@ fn told(again: &Result<WorkReplayed, Stop>) -> Result<String, Stop> {
     }
 }
 
-fn missing(last: u64, found: usize) -> Stop {
-    bad(format!(
-        "round {last} is stated, and the ledger has {found} rounds, counted from 0"
-    ))
+/// Keeps what was read, if the last round of the model is among it; `weights` are those after that round.
+fn read_of(
+    opened: &mut OpenedRun,
+    rounds: Vec<PaidRound>,
+    last: u64,
+    weights: B256,
+) -> Result<(B256, String), Stop> {
+    let found = rounds.len() as u64;
+    if found <= last {
+        return Err(bad(format!(
+            "round {last} is stated, and the ledger has {found} rounds, counted from 0"
+        )));
+    }
+    opened.paid.rounds = rounds;
+    let good = format!("0 to {last}, each with its book, which follows the one before");
+    Ok((weights, good))
 }
 
 async fn book_of(
@@ -486,9 +501,20 @@ impl Verifying {
     /// Who made the model.
     fn holders(&self) -> Result<String, Stop> {
         let run = self.opened.replaying.workshop.manifest();
-        let found = holders(&self.opened.paid, run, self.epoch_s);
-        let (trainers, validators) = found.map_err(|error| bad(error.with_causes().to_string()))?;
         let model = &self.manifest;
+        let mut paid = self.opened.paid.clone();
+        let of = |paid: &PaidRun| {
+            let found = holders(paid, run, self.epoch_s);
+            found.map_err(|error| bad(error.with_causes().to_string()))
+        };
+        let (mut trainers, mut validators) = of(&paid)?;
+        // A model of the run's last round may be older than books of audits that follow.
+        while (&model.trainers, &model.validators) != (&trainers, &validators)
+            && paid.rounds.len() as u64 > self.stated.last_round.saturating_add(1)
+        {
+            paid.rounds.pop();
+            (trainers, validators) = of(&paid)?;
+        }
         if model.trainers != trainers {
             let other = trainers
                 .iter()

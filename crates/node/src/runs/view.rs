@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use hearth_api::runs::{RoundView, RunState};
+use hearth_api::runs::{AuditView, RoundView, RunState};
 use hearth_workshop::StepProgress;
 
 /// Rounds whose losses are shown.
@@ -17,6 +17,7 @@ pub(crate) struct Shown(Arc<Mutex<Seen>>);
 struct Seen {
     state: RunState,
     rounds: VecDeque<RoundView>,
+    last_audits: Vec<AuditView>,
 }
 
 impl Shown {
@@ -47,6 +48,11 @@ impl Shown {
 
     pub(crate) fn round(&self, round: RoundView) {
         let mut seen = self.seen();
+        if round.trainers.is_empty() {
+            // A book of audits is no round, and leads to no other weights.
+            seen.last_audits.extend(round.audits);
+            return;
+        }
         seen.state.rounds_done = round.index + 1;
         if seen.rounds.len() >= ROUNDS_MAX {
             seen.rounds.pop_front();
@@ -56,6 +62,11 @@ impl Shown {
 
     pub(crate) fn state(&self) -> RunState {
         self.seen().state.clone()
+    }
+
+    /// What replays found of the last rounds, once all were recorded.
+    pub(crate) fn last_audits(&self) -> Vec<AuditView> {
+        self.seen().last_audits.clone()
     }
 
     pub(crate) fn rounds(&self) -> Vec<RoundView> {

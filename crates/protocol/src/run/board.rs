@@ -78,7 +78,7 @@ pub(super) struct Board {
     pub(super) commits: BTreeMap<DeviceId, Commit>,
     /// Those whose commitments were heard after something could be shown: they may be copies.
     pub(super) late: BTreeSet<DeviceId>,
-    /// A closing was heard.
+    /// A closing was heard, or may have been said before this device came.
     pub(super) is_closed: bool,
     /// Shown by trainers whose commitments were not heard yet.
     pub(super) unmatched: BTreeMap<DeviceId, Work>,

@@ -1,7 +1,7 @@
 //! The book of a round: who contributed what, and what audits found (spec: runs, section 4).
 //!
 //! The chain keeps its name, and a book names the one before it. So everybody who has the books of a run knows who took
-//! part, whose work was replayed, and what each has earned.
+//! part, whose work was replayed, and what each has earned. After the last round come books of audits alone.
 
 use alloy_primitives::{Address, B256};
 use serde::{Deserialize, Serialize};
@@ -42,7 +42,7 @@ pub struct RoundBook {
     pub index: u64,
     /// Those whose contributions were admitted, by trainer.
     pub members: Vec<Member>,
-    /// Hash of the weights before.
+    /// The state that the chain recorded before: hash of the weights, or name of a book of audits.
     pub parent: B256,
     /// Name of the book before; nothing in the first.
     pub previous: Option<ContentHash>,
@@ -126,6 +126,13 @@ impl RoundBook {
     #[must_use]
     pub fn name(&self) -> ContentHash {
         ContentHash::of(&self.to_bytes())
+    }
+
+    /// The state that a book of audits leads to: its own name, since it changes no weights and the chain takes one record
+    /// of each state. Nothing where there are members: those lead to other weights.
+    #[must_use]
+    pub fn own_state(&self) -> Option<B256> {
+        self.members.is_empty().then(|| self.name().0.into())
     }
 
     /// Reads a book.

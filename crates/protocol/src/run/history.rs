@@ -50,6 +50,12 @@ impl RunRules {
     pub fn vesting_rounds(&self) -> u64 {
         1_000_u64.div_ceil(u64::from(self.audit_per_mille.clamp(1, 1_000)))
     }
+
+    /// How many of so many recorded books are rounds. Those after them are books of audits, and change no weights.
+    #[must_use]
+    pub fn rounds_of(&self, books: u64) -> u64 {
+        books.min(self.rounds)
+    }
 }
 
 /// What is known of a trainer.
@@ -88,7 +94,6 @@ pub struct History {
     rules: RunRules,
     index: u64,
     last: Option<ContentHash>,
-    members: Vec<DeviceId>,
     trainers: BTreeMap<DeviceId, TrainerStanding>,
     open: BTreeMap<(u64, DeviceId), OpenAudit>,
 }
@@ -114,6 +119,9 @@ pub enum HistoryError {
     /// Someone contributes who may not.
     #[error("the work of {0} may not be taken")]
     Member(DeviceId),
+    /// After the last round it has members, or no audit.
+    #[error("after the last round a book has audits alone")]
+    Over,
     /// It reports what nobody was to replay.
     #[error("nobody was to replay the work of {trainer} in round {index}")]
     Audit {
@@ -132,7 +140,6 @@ impl History {
             rules,
             index: 0,
             last: None,
-            members: Vec::new(),
             trainers: BTreeMap::new(),
             open: BTreeMap::new(),
         }
@@ -144,22 +151,22 @@ impl History {
         &self.rules
     }
 
-    /// Rounds that were recorded.
+    /// Books that were recorded: rounds, and after the last one books of audits.
     #[must_use]
     pub fn index(&self) -> u64 {
         self.index
+    }
+
+    /// Whether the next book is of a round; otherwise it is of audits alone.
+    #[must_use]
+    pub fn has_rounds_left(&self) -> bool {
+        self.index < self.rules.rounds
     }
 
     /// Name of the last book.
     #[must_use]
     pub fn last_book(&self) -> Option<ContentHash> {
         self.last
-    }
-
-    /// Who contributed to the last round.
-    #[must_use]
-    pub fn last_members(&self) -> &[DeviceId] {
-        &self.members
     }
 
     /// Who contributed lately, and may again.
@@ -219,6 +226,10 @@ impl History {
         if book.previous != self.last {
             return Err(HistoryError::Previous);
         }
+        // Each of these decides an audit, so there are at most as many as there are open audits.
+        if !self.has_rounds_left() && (!book.members.is_empty() || book.audits.is_empty()) {
+            return Err(HistoryError::Over);
+        }
         for audit in &book.audits {
             let key = (audit.index, audit.trainer);
             if !self.open.contains_key(&key) || audit.auditors.is_empty() {
@@ -268,10 +279,11 @@ impl History {
                 self.open.insert((book.index, member.trainer), open);
             }
         }
-        self.members = book.members.iter().map(|member| member.trainer).collect();
         self.last = Some(book.name());
         self.index += 1;
-        let oldest = self.index.saturating_sub(AUDIT_ROUNDS_MAX);
+        // Books of audits drop none: what was open after the last round is decided.
+        let rounds = self.rules.rounds_of(self.index);
+        let oldest = rounds.saturating_sub(AUDIT_ROUNDS_MAX);
         self.open.retain(|(index, _), _| *index >= oldest);
         Ok(())
     }

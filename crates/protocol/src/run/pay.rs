@@ -46,8 +46,18 @@ pub struct PaidRun {
     pub rules: RunRules,
     /// What a step counts beside steps of other runs: parameters times tokens.
     pub step_cost: u64,
-    /// Its rounds, from the first.
+    /// Its rounds, from the first, and the books of audits after the last.
     pub rounds: Vec<PaidRound>,
+}
+
+impl PaidRun {
+    /// The last recorded round, whose record leads to the newest weights; books of audits come after it.
+    #[must_use]
+    pub fn last_round(&self) -> Option<&PaidRound> {
+        let books = self.rounds.len().try_into().unwrap_or(u64::MAX);
+        let rounds = usize::try_from(self.rules.rounds_of(books)).unwrap_or(usize::MAX);
+        self.rounds.get(rounds.checked_sub(1)?)
+    }
 }
 
 /// Why something is paid, or not yet, or never.
@@ -196,7 +206,7 @@ struct Facts {
     decided: BTreeMap<(u64, DeviceId), (AuditOutcome, u64)>,
     /// The round whose book says that a trainer cheated.
     convicted: BTreeMap<DeviceId, u64>,
-    /// The run has all its rounds, and nothing of it is open.
+    /// The run has all its rounds, and no audit is open.
     is_over: bool,
     /// Where so long a time without rounds began that all rounds before are settled, whatever came later; ascending.
     settled: Vec<u64>,
@@ -230,7 +240,7 @@ impl Facts {
             }
         }
         let is_past = rounds.last().is_some_and(|last| through > last.epoch);
-        let is_full = history.index() >= rules.rounds;
+        let is_full = !history.has_rounds_left();
         Ok(Self {
             is_over: is_full && is_past && history.open_audits().is_empty(),
             history,
@@ -266,6 +276,7 @@ impl Facts {
             .filter(|found_in| counts(found_in));
         // The round of a conviction gives nothing more.
         let until = convicted_in.copied().unwrap_or(self.history.index());
+        let until = self.history.rules().rounds_of(until);
         let followed = until.saturating_sub(round.saturating_add(1)).min(over);
         let parts = VESTING_PARTS * u128::from(followed) / u128::from(over);
         if convicted_in.is_some() {

@@ -234,6 +234,104 @@ fn a_run_that_has_all_its_rounds_pays_what_is_left_after_its_last_epoch() {
     assert!(pot() - after[&account(1)].units() < 3);
 }
 
+#[test]
+fn the_last_rounds_are_paid_by_books_of_audits_and_a_cheat_in_them_forfeits() {
+    // All work is replayed, and the run has two rounds.
+    let rules = rules(1_000, 0, 2);
+    let work = [(1, 10), (2, 10)];
+    let found = |round, number, outcome| Round {
+        epoch: 1,
+        members: Vec::new(),
+        audits: vec![(round, number, outcome)],
+    };
+    let mut rounds = vec![plain(0, &work), plain(0, &work)];
+    let state_of = |rounds: &[Round], number, index| {
+        let credits = credits(&[run(rules, rounds)], 2, EPOCH_S).unwrap();
+        let credit = of(&credits, number, index);
+        (credit.state, credit.vested == credit.whole, credit.vested)
+    };
+    assert_eq!(state_of(&rounds, 1, 1).0, PayState::Audited);
+    for (index, number) in [(0, 1), (0, 2), (1, 1)] {
+        rounds.push(found(index, number, AuditOutcome::Same));
+    }
+    let (waiting, paid) = (state_of(&rounds, 2, 1), state_of(&rounds, 1, 1));
+    assert_eq!(waiting.0, PayState::Audited);
+    assert_eq!((paid.0, paid.1), (PayState::Vested, true));
+    rounds.push(found(1, 2, AuditOutcome::Different));
+    let (honest, cheat) = (state_of(&rounds, 1, 1), state_of(&rounds, 2, 1));
+    assert_eq!((honest.0, honest.1), (PayState::Vested, true));
+    assert_eq!(cheat.0, PayState::Refused(AuditOutcome::Different));
+    assert_eq!(cheat.2, Amount::ZERO);
+}
+
+#[test]
+fn books_of_audits_vest_nothing_and_a_conviction_by_one_leaves_what_rounds_have_vested() {
+    // Pay vests over ten rounds; no beacon here draws anyone but in the last round.
+    let mut rules = rules(100, 0, 3);
+    let rounds = vec![plain(0, &[(1, 10)]); 3];
+    let open = |rules: RunRules| {
+        let paid = run(rules, &rounds);
+        let mut history = History::new(rules);
+        for round in &paid.rounds {
+            history.apply(&round.book, round.beacon).unwrap();
+        }
+        history.open_audits().keys().copied().collect::<Vec<_>>()
+    };
+    let mut rates = (100..900).step_by(50);
+    let drawn = rates.find_map(|rate| {
+        rules.audit_per_mille = rate;
+        let drawn = open(rules);
+        (drawn.len() == 1).then(|| drawn[0].0)
+    });
+    let drawn = drawn.expect("some rate draws one of three");
+    let before = credits(&[run(rules, &rounds)], 0, EPOCH_S).unwrap();
+    let mut ended = rounds.clone();
+    ended.push(Round {
+        epoch: 0,
+        members: Vec::new(),
+        audits: vec![(drawn, 1, AuditOutcome::Different)],
+    });
+    let after = credits(&[run(rules, &ended)], 9, EPOCH_S).unwrap();
+    for index in (0..3).filter(|index| *index != drawn) {
+        let (had, has) = (of(&before, 1, index), of(&after, 1, index));
+        assert_eq!(has.state, PayState::Forfeited);
+        assert_eq!(has.vested, had.vested);
+    }
+}
+
+#[test]
+fn after_the_last_round_a_book_has_audits_alone_and_only_open_ones() {
+    let rules = rules(1_000, 0, 1);
+    let first = plain(0, &[(1, 10), (2, 10)]);
+    let one = Round {
+        epoch: 0,
+        members: Vec::new(),
+        audits: vec![(0, 1, AuditOutcome::Same)],
+    };
+    let ended = run(rules, &[first, one]);
+    let mut history = History::new(rules);
+    history
+        .apply(&ended.rounds[0].book, ended.rounds[0].beacon)
+        .unwrap();
+    let good = ended.rounds[1].book.clone();
+    let mut with_members = good.clone();
+    with_members.members = ended.rounds[0].book.members[1..].to_vec();
+    let mut without_audits = good.clone();
+    without_audits.audits.clear();
+    for bad in [&with_members, &without_audits] {
+        assert_eq!(history.check(bad), Err(HistoryError::Over));
+    }
+    history.apply(&good, B256::ZERO).unwrap();
+    let again = RoundBook {
+        index: 2,
+        previous: history.last_book(),
+        ..good
+    };
+    let refused = history.check(&again).unwrap_err();
+    assert!(matches!(refused, HistoryError::Audit { index: 0, .. }));
+    assert_eq!(history.open_audits().len(), 1);
+}
+
 fn arbitrary_round() -> impl Strategy<Value = (u64, Vec<(u8, u32)>)> {
     let members = prop::collection::btree_map(1_u8..6, 1_u32..100, 0..5);
     // Now and then a run rests for so long that it is settled.
@@ -251,8 +349,9 @@ proptest! {
         per_mille in 10_u32..1_000,
         outcomes in prop::collection::vec(0_u8..4, 20),
         skipped in prop::collection::vec(any::<bool>(), 64),
+        all_rounds in 5_u64..30,
     ) {
-        let rules = rules(per_mille, 1, 40);
+        let rules = rules(per_mille, 1, all_rounds);
         let mut history = History::new(rules);
         let (mut epoch, mut rounds): (u64, Vec<Round>) = (0, Vec::new());
         for ((later, members), outcome) in steps.into_iter().zip(outcomes) {
@@ -271,7 +370,13 @@ proptest! {
             let convicted = |n: u8| {
                 audits.iter().any(|(_, t, o)| *t == n && *o == AuditOutcome::Different)
             };
-            let members: Vec<_> = members.filter(|(n, _)| !convicted(*n)).collect();
+            let mut members: Vec<_> = members.filter(|(n, _)| !convicted(*n)).collect();
+            if !history.has_rounds_left() {
+                if audits.is_empty() {
+                    break;
+                }
+                members.clear();
+            }
             rounds.push(Round { epoch, members, audits });
             let so_far = run(rules, &rounds);
             let last = so_far.rounds.last().unwrap();

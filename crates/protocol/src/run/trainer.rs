@@ -56,7 +56,8 @@ pub enum TrainerEvent {
     },
     /// These validators are in office, or were until a moment ago.
     Committee(RunCommittee),
-    /// A device said something.
+    /// A device said something. A device that starts learns of the chain before it hears others: of what is about rounds
+    /// that it does not know little is kept.
     Heard {
         /// The device, whose signature was checked.
         from: DeviceId,
@@ -335,10 +336,19 @@ impl Trainer {
             return;
         }
         let count = self.closes.iter().filter(|known| of_one(known)).count();
-        if count >= CLOSES_OF_ONE_MAX
-            && let Some(oldest) = self.closes.iter().position(of_one)
-        {
-            self.closes.remove(oldest);
+        if count >= CLOSES_OF_ONE_MAX {
+            // One about this round goes last.
+            let is_about = |close: &Close| self.head.is_some_and(|one| one.state == close.parent);
+            let places = self.closes.iter().enumerate();
+            let of_one = places.filter(|(_, known)| of_one(known));
+            let least = of_one.min_by_key(|(place, (_, close))| (is_about(close), *place));
+            match least.map(|(place, (_, old))| (place, is_about(old))) {
+                Some((_, true)) if !is_about(&close) => return,
+                Some((place, _)) => {
+                    self.closes.remove(place);
+                }
+                None => {}
+            }
         }
         if self.closes.len() < CLOSES_MAX {
             self.closes.push((from, close));

@@ -1,7 +1,8 @@
 //! A validator in a run, as a machine (spec: runs, sections 5 to 7).
 //!
 //! It hears what trainers commit to and show, has contributions checked and added up, signs a round that it would have
-//! made alike, and replays work that was drawn for an audit. When its turn comes it proposes the round.
+//! made alike, and replays work that was drawn for an audit. When its turn comes it proposes the round. After the last
+//! round it goes on until no audit is open.
 //!
 //! Four rules carry the rest:
 //!
@@ -15,6 +16,7 @@
 //! reports what came of them.
 
 mod auditing;
+mod ending;
 mod hearing;
 mod judging;
 mod proposing;
@@ -80,7 +82,8 @@ pub enum ValidatorEvent {
     },
     /// These validators are in office, or were until a moment ago.
     Committee(RunCommittee),
-    /// A device said something.
+    /// A device said something. A device that starts learns of the chain before it hears others: of what is about rounds
+    /// that it does not know little is kept.
     Heard {
         /// The device, whose signature was checked.
         from: DeviceId,
@@ -98,7 +101,7 @@ pub enum ValidatorEvent {
     Aggregated {
         /// Name of the book.
         book: ContentHash,
-        /// Hash of the weights after; nothing where it failed.
+        /// The state after; nothing where it failed.
         next: Option<B256>,
     },
     /// A round was signed ([`ValidatorEffect::Sign`]), or must not be.
@@ -136,7 +139,8 @@ pub enum ValidatorEffect {
         /// Its name.
         contribution: ContentHash,
     },
-    /// Add up the contributions of a book, and answer with [`ValidatorEvent::Aggregated`].
+    /// Keep the book, add up its contributions, and answer with [`ValidatorEvent::Aggregated`]. A book of audits has none:
+    /// it leads to [`RoundBook::own_state`].
     Aggregate(Box<RoundBook>),
     /// Sign a round, unless another one was signed under its number, and answer with [`ValidatorEvent::Signed`].
     Sign(RoundStatement),
@@ -315,7 +319,11 @@ impl Validator {
             return;
         }
         self.head = Some(head);
-        self.board = Board::default();
+        self.board = Board {
+            // What was said before this device came reaches it in any order: it cannot know what came first.
+            is_closed: !self.was_there(head),
+            ..Board::default()
+        };
         let open = self.history.open_audits();
         self.reports.retain(|key, _| open.contains_key(key));
         self.replays.retain(|key, _| open.contains_key(key));
@@ -352,14 +360,24 @@ impl Validator {
         }
     }
 
-    /// Whether this device has heard what was said about the round: who comes while commitments are closed already
-    /// waits for the next attempt, and listens.
+    /// Whether this device was up when the round began, or soon after.
+    fn was_there(&self, head: Head) -> bool {
+        let rules = self.history.rules();
+        self.since
+            .is_none_or(|since| since.ms_since(head.opened_at) <= rules.attempt_ms / 16)
+    }
+
+    /// Whether this device has heard what was said about the round: who comes later waits for the next attempt, and
+    /// listens.
     fn is_informed(&self, now: Timestamp, head: Head, rules: &RunRules) -> bool {
-        let came_at = self.since.unwrap_or(now);
-        let came_in = turn::attempt(&head, rules, came_at);
-        let is_early =
-            came_in == 0 && turn::gone_ms(&head, rules, came_at) <= rules.attempt_ms / 16;
-        is_early || turn::attempt(&head, rules, now) > came_in
+        let came_in = turn::attempt(&head, rules, self.since.unwrap_or(now));
+        self.was_there(head) || turn::attempt(&head, rules, now) > came_in
+    }
+
+    /// Whether the run has all its rounds, and no audit is open.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        !self.history.has_rounds_left() && self.history.open_audits().is_empty()
     }
 
     /// Does what can be done now.
@@ -368,7 +386,7 @@ impl Validator {
         let rules = *self.history.rules();
         self.board
             .prune(|number| turn::attempt_of(&head, &rules, number, now).is_some());
-        if self.history.index() < rules.rounds {
+        if !self.is_over() {
             self.look_at_reveals(effects);
             if self.is_informed(now, head, &rules) {
                 self.propose(now, head, effects);

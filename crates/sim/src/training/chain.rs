@@ -49,6 +49,7 @@ impl Epoch {
 struct Block {
     at: Timestamp,
     hash: B256,
+    epoch: u64,
     accepted: Option<RoundStatement>,
 }
 
@@ -58,6 +59,8 @@ pub(super) struct Final {
     pub(super) head: Head,
     /// Nothing where the run begins.
     pub(super) record: Option<RoundStatement>,
+    /// The epoch in which the record's block was made.
+    pub(super) epoch: u64,
 }
 
 #[derive(Debug)]
@@ -88,7 +91,11 @@ impl RunsChain {
             runs: Address::repeat_byte(0x52),
             domain: LedgerDomain::new(ChainId(402_402), Address::repeat_byte(0xde)),
             recent: Vec::new(),
-            finals: vec![Final { head, record: None }],
+            finals: vec![Final {
+                head,
+                record: None,
+                epoch: 0,
+            }],
             pool: Vec::new(),
             epochs: Vec::new(),
             made: 0,
@@ -177,6 +184,7 @@ impl RunsChain {
         self.recent.push(Block {
             at: now,
             hash: (*hasher.finalize().as_bytes()).into(),
+            epoch: self.newest_epoch().number,
             accepted,
         });
         let mut finals = 0;
@@ -190,8 +198,11 @@ impl RunsChain {
                     beacon: block.hash,
                     opened_at: block.at,
                 };
-                let record = Some(record);
-                self.finals.push(Final { head, record });
+                self.finals.push(Final {
+                    head,
+                    record: Some(record),
+                    epoch: block.epoch,
+                });
                 finals += 1;
             }
         }

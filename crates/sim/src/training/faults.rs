@@ -43,13 +43,13 @@ impl TrainingWorld {
         device.is_up = true;
         device.life += 1;
         (device.told, device.epochs_told) = (0, 0);
+        device.hears = false;
         let life = device.life;
         match self.seat(place) {
             Some(number) => self.validators[number].restart(),
             None => self.trainers[place].restart(),
         }
         self.scene.within(10, 900, Moment::Tick(place, life));
-        self.bus.start(&mut self.scene, place);
         if self.seat(place).is_none() && self.trainers[place].is_paused {
             self.trainer_event(place, TrainerEvent::Paused(true))?;
         }

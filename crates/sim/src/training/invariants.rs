@@ -28,13 +28,15 @@ pub(super) struct Ledger {
     pub(super) signed: BTreeMap<(Place, u64), RoundStatement>,
     /// What an honest trainer committed to from a state.
     committed: BTreeMap<(Place, B256), ContentHash>,
-    /// Tries to get a contribution.
-    pub(super) fetches: BTreeMap<(Place, Life, ContentHash), u32>,
-    /// The books of final rounds.
-    chain: Vec<ContentHash>,
+    /// How many rounds a device knew when it first asked for a contribution.
+    pub(super) fetches: BTreeMap<(Place, Life, ContentHash), usize>,
+    /// The books of final records.
+    pub(super) chain: Vec<ContentHash>,
+    /// States of which something is recorded.
+    followed: BTreeSet<B256>,
     /// Rounds whose contributions are false, by trainer.
-    false_work: BTreeSet<(u64, DeviceId)>,
-    excluded: BTreeSet<DeviceId>,
+    pub(super) false_work: BTreeSet<(u64, DeviceId)>,
+    pub(super) excluded: BTreeSet<DeviceId>,
     /// When a trainer was last admitted: rounds that were recorded before.
     admitted: BTreeMap<DeviceId, u64>,
     /// Audits that books have decided.
@@ -126,7 +128,10 @@ impl TrainingWorld {
         let Some(book) = book else {
             return ensure(false, "recorded-books-are-there", || format!("{name}"));
         };
-        self.tally.rounds += 1;
+        let index = u64::try_from(round).unwrap_or(u64::MAX);
+        let is_round = index < self.rules.rounds;
+        self.tally.rounds += u64::from(is_round);
+        self.tally.ends += u64::from(!is_round);
         self.tally.leaps += record.round - before.head.next_number;
         self.scene.note(format_args!(
             "round {round} is final: number {}, {} members, {} audits",
@@ -134,7 +139,6 @@ impl TrainingWorld {
             book.members.len(),
             book.audits.len()
         ));
-        let index = u64::try_from(round).unwrap_or(u64::MAX);
         let follows = book.index == index
             && book.previous == self.ledger.chain.last().copied()
             && book.parent == before.head.state
@@ -146,11 +150,21 @@ impl TrainingWorld {
             "what-is-recorded-was-computed",
             || format!("round {round} ends with {}", record.next),
         )?;
-        let members = self.rules.quorum.max(1) as usize..=self.rules.trainers_max as usize;
         ensure(
-            members.contains(&book.members.len()),
-            "the-quorum-is-kept",
-            || format!("{} members in round {round}", book.members.len()),
+            self.ledger.followed.insert(record.parent),
+            "one-record-of-one-state",
+            || format!("round {round} follows {} again", record.parent),
+        )?;
+        let counts = self.rules.quorum.max(1) as usize..=self.rules.trainers_max as usize;
+        let (members, audits) = (book.members.len(), book.audits.len());
+        let has_quorum = counts.contains(&members);
+        ensure(has_quorum || !is_round, "the-quorum-is-kept", || {
+            format!("{members} members in round {round}")
+        })?;
+        ensure(
+            is_round || members == 0 && audits > 0,
+            "after-the-last-round-come-audits-alone",
+            || format!("{members} members and {audits} audits after the last round"),
         )?;
         self.ledger.chain.push(name);
         self.check_audits(&book)?;
@@ -213,13 +227,15 @@ impl TrainingWorld {
                         || format!("{} in round {}", audit.trainer, audit.index),
                     )?;
                     self.tally.excluded += 1;
+                    self.tally.excluded_at_end += u64::from(book.own_state().is_some());
                     self.ledger.excluded.insert(audit.trainer);
                 }
                 AuditOutcome::Unavailable => self.tally.unavailable += 1,
             }
         }
         // What was drawn and is not decided by now never is.
-        let Some(dropped) = book.index.checked_sub(AUDIT_ROUNDS_MAX) else {
+        let rounds = self.rules.rounds_of(book.index);
+        let Some(dropped) = rounds.checked_sub(AUDIT_ROUNDS_MAX) else {
             return Ok(());
         };
         let newcomers = self.rules.newcomer_rounds > 0 || self.rules.audit_per_mille == 1_000;
@@ -283,6 +299,9 @@ impl TrainingWorld {
                 || format!("{place} was not, from round {first} on"),
             )?;
         }
-        Ok(())
+        match is_over {
+            true => self.settle(),
+            false => Ok(()),
+        }
     }
 }

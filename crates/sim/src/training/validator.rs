@@ -257,16 +257,11 @@ impl TrainingWorld {
     pub(super) fn fetch(&mut self, place: Place, contribution: ContentHash) {
         let life = self.devices[place].life;
         if !self.can_fetch(place, contribution) {
-            // What nobody gives is asked for less and less.
-            let again = Moment::Fetch(place, life, contribution);
-            let tries = self
-                .ledger
-                .fetches
-                .entry((place, life, contribution))
-                .or_default();
-            *tries += 1;
-            if *tries < 40 {
-                self.scene.within(1_500, 4_000, again);
+            let told = self.devices[place].told;
+            let asked = self.ledger.fetches.entry((place, life, contribution));
+            if *asked.or_insert(told) == told {
+                let again = Moment::Fetch(place, life, contribution);
+                self.scene.within(1_500, 8_000, again);
             }
             return;
         }

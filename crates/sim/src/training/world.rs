@@ -55,6 +55,10 @@ pub struct TrainingSummary {
 pub struct TrainingTally {
     /// Rounds that were recorded.
     pub rounds: u64,
+    /// Books of audits after the last round.
+    pub ends: u64,
+    /// Trainers that were excluded by them.
+    pub excluded_at_end: u64,
     /// Numbers that the chain leapt over.
     pub leaps: u64,
     /// Contributions that were admitted.
@@ -93,6 +97,8 @@ pub(super) struct Device {
     /// The newest epoch that this life was told of, and one more.
     pub(super) epochs_told: u64,
     pub(super) is_honest: bool,
+    /// This life knows a round, and hears what others say.
+    pub(super) hears: bool,
 }
 
 /// One run.
@@ -313,7 +319,7 @@ impl TrainingWorld {
     }
 
     fn deliver(&mut self, place: Place, number: u64) -> Result<(), Broken> {
-        if !self.devices[place].is_up {
+        if !self.devices[place].is_up || !self.devices[place].hears {
             return Ok(());
         }
         let Some((from, message)) = self.bus.deliver(place, number) else {
@@ -338,6 +344,10 @@ impl TrainingWorld {
         }
         if !self.lives(place, life) {
             return Ok(());
+        }
+        if !self.devices[place].hears && self.devices[place].told > 0 {
+            self.devices[place].hears = true;
+            self.bus.start(&mut self.scene, place);
         }
         match self.seat(place) {
             Some(_) => self.validator_event(place, ValidatorEvent::Tick),
@@ -476,6 +486,7 @@ fn device(place: Place, is_honest: bool) -> Device {
         told: 0,
         epochs_told: 0,
         is_honest,
+        hears: false,
     }
 }
 
@@ -509,7 +520,7 @@ fn rules(random: &mut Random, trainers: u64) -> RunRules {
         carry: !random.one_in(3),
         audit_per_mille: random.pick(&[100, 300, 1_000]),
         newcomer_rounds: random.pick(&[0, 1, 3]),
-        rounds: if random.one_in(8) {
+        rounds: if random.one_in(3) {
             random.between(2, 6)
         } else {
             1_000_000

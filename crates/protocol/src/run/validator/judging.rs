@@ -103,17 +103,22 @@ impl Validator {
     ) {
         let rules = *self.history.rules();
         let attempts = self.board.attempts.iter();
-        let waiting: Vec<(u64, Proposal, Close)> = attempts
+        let has_rounds_left = self.history.has_rounds_left();
+        let waiting: Vec<(u64, Proposal, Option<Close>)> = attempts
             .filter(|(_, one)| one.judgment == Judgment::Wait)
             .filter_map(|(number, one)| {
-                let (close, _) = one.close.clone()?;
+                // A book of audits follows no closing: nobody commits to anything.
+                let close = match has_rounds_left {
+                    true => Some(one.close.as_ref()?.0.clone()),
+                    false => None,
+                };
                 let attempt = turn::attempt_of(&head, &rules, *number, now)?;
                 Some((attempt, one.proposal.clone()?, close))
             })
             .collect();
         for (attempt, proposal, close) in waiting {
             let number = proposal.number;
-            let judgment = self.judge(head, attempt, &proposal, &close, effects);
+            let judgment = self.judge(head, attempt, &proposal, close.as_ref(), effects);
             self.board.attempts.entry(number).or_default().judgment = judgment;
             if judgment == Judgment::Agree {
                 effects.push(ValidatorEffect::Sign(RoundStatement {
@@ -132,44 +137,64 @@ impl Validator {
         head: Head,
         attempt: u64,
         proposal: &Proposal,
-        close: &Close,
+        close: Option<&Close>,
         effects: &mut Vec<ValidatorEffect>,
     ) -> Judgment {
         let book = &proposal.book;
-        let rules = self.history.rules();
-        let counts = rules.quorum.max(1) as usize..=rules.trainers_max as usize;
         let Some(committee) = self.committees.of(proposal.epoch) else {
             return Judgment::Wait;
         };
         if committee.seat_of(self.identity.device).is_none()
-            || close.epoch != proposal.epoch
+            || close.is_some_and(|close| close.epoch != proposal.epoch)
             || self.history.check(book).is_err()
             || book.beacon != head.beacon
-            || !counts.contains(&book.members.len())
+            || book.own_state().is_some_and(|own| own != proposal.next)
         {
             return Judgment::Refuse;
         }
         let audits = self.judge_audits(committee, book);
-        let mut is_waiting = audits == Judgment::Wait;
-        for member in &book.members {
-            match self.judge_member(head, attempt, member, book, close) {
-                Judgment::Refuse => return Judgment::Refuse,
-                Judgment::Wait => is_waiting = true,
-                Judgment::Agree => match self.checked(member, effects) {
-                    Some(Check::Good) => {}
-                    Some(Check::Bad) => return Judgment::Refuse,
-                    Some(Check::Asked) | None => is_waiting = true,
-                },
-            }
-        }
-        if is_waiting {
-            return Judgment::Wait;
+        let members = match close {
+            Some(close) => self.judge_members(head, attempt, book, close, effects),
+            None => Judgment::Agree,
+        };
+        match (members, audits) {
+            (Judgment::Agree, Judgment::Agree) => {}
+            (Judgment::Refuse, _) => return Judgment::Refuse,
+            _ => return Judgment::Wait,
         }
         match self.sum_of(book, effects) {
             Some(next) if next == proposal.next => Judgment::Agree,
             Some(_) => Judgment::Refuse,
             None => Judgment::Wait,
         }
+    }
+
+    fn judge_members(
+        &mut self,
+        head: Head,
+        attempt: u64,
+        book: &RoundBook,
+        close: &Close,
+        effects: &mut Vec<ValidatorEffect>,
+    ) -> Judgment {
+        let rules = self.history.rules();
+        let counts = rules.quorum.max(1) as usize..=rules.trainers_max as usize;
+        if !counts.contains(&book.members.len()) {
+            return Judgment::Refuse;
+        }
+        let mut judgment = Judgment::Agree;
+        for member in &book.members {
+            match self.judge_member(head, attempt, member, book, close) {
+                Judgment::Refuse => return Judgment::Refuse,
+                Judgment::Wait => judgment = Judgment::Wait,
+                Judgment::Agree => match self.checked(member, effects) {
+                    Some(Check::Good) => {}
+                    Some(Check::Bad) => return Judgment::Refuse,
+                    Some(Check::Asked) | None => judgment = Judgment::Wait,
+                },
+            }
+        }
+        judgment
     }
 
     fn judge_member(

@@ -44,26 +44,24 @@ impl Validator {
             // This number is signed: another book of another epoch could not be.
             return;
         }
-        let close = known.and_then(|one| one.close.clone());
-        let Some((close, closed_at)) = close.filter(|(close, _)| close.epoch == epoch) else {
-            if let Some(commitments) = self.commitments_to_close(now, head, attempt) {
-                let close = Close {
-                    number,
-                    parent: head.state,
-                    epoch,
-                    commitments,
-                };
-                self.say(now, RunMessage::Close(close), effects);
-            }
-            return;
+        let close = match self.history.has_rounds_left() {
+            true => match self.closed(now, head, attempt, epoch, effects) {
+                Some(close) => Some(close),
+                None => return,
+            },
+            false => None,
         };
+        let known = self.board.attempts.get(&number);
         let is_said =
             known.is_some_and(|one| one.proposal.as_ref().is_some_and(|p| p.epoch == epoch));
         if is_said {
             return;
         }
         if known.is_none_or(|one| one.draft == Draft::Open) {
-            let draft = self.draft(now, head, attempt, &close, closed_at);
+            let draft = match close {
+                Some((close, closed_at)) => self.draft(now, head, attempt, &close, closed_at),
+                None => self.draft_of_audits(now, head),
+            };
             self.board.attempts.entry(number).or_default().draft = draft;
         }
         let draft = self
@@ -85,7 +83,33 @@ impl Validator {
         }
     }
 
-    /// What a book's contributions add up to, once it is known.
+    /// The closing of this device's turn, which it says when it is time.
+    fn closed(
+        &mut self,
+        now: Timestamp,
+        head: Head,
+        attempt: u64,
+        epoch: u64,
+        effects: &mut Vec<ValidatorEffect>,
+    ) -> Option<(Close, Timestamp)> {
+        let number = turn::number(&head, attempt);
+        let known = self.board.attempts.get(&number);
+        let said = known.and_then(|one| one.close.clone());
+        if let Some(said) = said.filter(|(close, _)| close.epoch == epoch) {
+            return Some(said);
+        }
+        let commitments = self.commitments_to_close(now, head, attempt)?;
+        let close = Close {
+            number,
+            parent: head.state,
+            epoch,
+            commitments,
+        };
+        self.say(now, RunMessage::Close(close), effects);
+        None
+    }
+
+    /// The state that a book leads to, once it is known.
     pub(super) fn sum_of(
         &mut self,
         book: &RoundBook,
@@ -271,7 +295,7 @@ impl Validator {
         (members, is_waiting)
     }
 
-    fn decided_audits(&self) -> Vec<Audit> {
+    pub(super) fn decided_audits(&self) -> Vec<Audit> {
         let open = self.history.open_audits().keys();
         let Some(committee) = self.committees.newest() else {
             return Vec::new();

@@ -4,7 +4,7 @@ use alloy_primitives::keccak256;
 
 use super::super::book::{BookForm, Member};
 use super::super::committee::tests::{committee, seat};
-use super::super::message::{Close, Commit, Endorsement, Reveal, Work};
+use super::super::message::{Close, Commit, Endorsement, Proposal, Reveal, Work};
 use super::super::trainer::tests::{head, rules, work};
 use super::*;
 use crate::id::ChainId;
@@ -95,7 +95,12 @@ fn book() -> RoundBook {
 
 /// A validator that knows of one audit, and what each device reports on it.
 fn audited(all: RunCommittee, reports: &[(u8, AuditOutcome)]) -> Validator {
-    let mut validator = Validator::new(identity(DeviceId([1; 32])), rules());
+    audited_in(rules(), all, reports)
+}
+
+/// The same, in a run with other rules.
+fn audited_in(rules: RunRules, all: RunCommittee, reports: &[(u8, AuditOutcome)]) -> Validator {
+    let mut validator = Validator::new(identity(DeviceId([1; 32])), rules);
     validator.handle(NOW, ValidatorEvent::Committee(all));
     let next = Head {
         index: 1,
@@ -163,6 +168,110 @@ fn a_validator_that_starts_again_does_nothing_about_the_past() {
     };
     assert_eq!(validator.handle(NOW, past), []);
     assert_eq!(validator.history().index(), 1);
+}
+
+fn proposed(effects: &[ValidatorEffect]) -> Option<&Proposal> {
+    effects.iter().find_map(|effect| match effect {
+        ValidatorEffect::Say(RunMessage::Proposal(proposal)) => Some(&**proposal),
+        _ => None,
+    })
+}
+
+#[test]
+fn after_the_last_round_what_is_found_is_recorded_without_members() {
+    let rules = RunRules {
+        rounds: 1,
+        ..rules()
+    };
+    let mut validator = audited_in(rules, committee(3, 1..2), &[]);
+    assert!(!validator.is_over());
+    let report = Report {
+        index: 0,
+        trainer: trainer(1),
+        outcome: AuditOutcome::Same,
+        seal: None,
+    };
+    let report = heard(DeviceId([1; 32]), RunMessage::Report(report));
+    let asked = validator.handle(NOW.plus_ms(10), report);
+    let [ValidatorEffect::Aggregate(book)] = &asked[..] else {
+        panic!("{asked:?}");
+    };
+    assert_eq!((book.members.len(), book.audits.len()), (0, 1));
+    let own = book.own_state().unwrap();
+    let aggregated = ValidatorEvent::Aggregated {
+        book: book.name(),
+        next: Some(own),
+    };
+    let effects = validator.handle(NOW.plus_ms(20), aggregated);
+    let proposal = proposed(&effects).unwrap();
+    assert_eq!(proposal.next, own);
+    let signs =
+        |effect: &ValidatorEffect| matches!(effect, ValidatorEffect::Sign(s) if s.next == own);
+    assert!(effects.iter().any(signs), "{effects:?}");
+
+    let next = Head {
+        index: 2,
+        next_number: 3,
+        state: own,
+        beacon: B256::repeat_byte(0xcf),
+        opened_at: NOW.plus_ms(30),
+    };
+    let book = Some(book.clone());
+    let ended = validator.handle(NOW.plus_ms(30), ValidatorEvent::Head { head: next, book });
+    assert_eq!(ended, []);
+    assert!(validator.is_over());
+}
+
+#[test]
+fn a_book_of_audits_that_leads_to_other_weights_is_not_signed() {
+    let rules = RunRules {
+        rounds: 1,
+        ..rules()
+    };
+    let same = [(1, AuditOutcome::Same), (2, AuditOutcome::Same)];
+    let mut validator = audited_in(rules, committee(3, 1..3), &same);
+    let state = B256::repeat_byte(0x52);
+    let all = validator.committees.newest().unwrap();
+    // Where this device is the first to propose, the other's turn is the second.
+    let (attempt, other) = (0..2)
+        .map(|attempt| (attempt, all.proposer(state, attempt).unwrap().device))
+        .find(|(_, device)| *device != DeviceId([1; 32]))
+        .unwrap();
+    let audits = vec![super::super::book::Audit {
+        auditors: vec![Address::repeat_byte(0x81)],
+        index: 0,
+        outcome: AuditOutcome::Same,
+        trainer: trainer(1),
+    }];
+    let ending = RoundBook {
+        audits,
+        index: 1,
+        members: Vec::new(),
+        parent: state,
+        previous: Some(book().name()),
+        ..book()
+    };
+    for (next, is_signed) in [(state, false), (ending.own_state().unwrap(), true)] {
+        let now = NOW.plus_ms(attempt * rules.attempt_ms + 1);
+        let proposal = Box::new(Proposal {
+            number: 2 + attempt,
+            epoch: 3,
+            book: ending.clone(),
+            next,
+        });
+        validator.board.attempts.clear();
+        let mut effects =
+            validator.handle(now, heard(other, RunMessage::Proposal(proposal.clone())));
+        effects.extend(validator.handle(
+            now,
+            ValidatorEvent::Aggregated {
+                book: ending.name(),
+                next: ending.own_state(),
+            },
+        ));
+        let signs = |effect: &ValidatorEffect| matches!(effect, ValidatorEffect::Sign(_));
+        assert_eq!(effects.iter().any(signs), is_signed, "{effects:?}");
+    }
 }
 
 #[test]

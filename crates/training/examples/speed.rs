@@ -1,8 +1,9 @@
-//! What training costs: tokens per second, the share of the matrix product's peak, and what exactness costs.
+//! How fast training is, for `cargo xtask bench training`, which asks PyTorch the same in turn.
 //!
-//! Prints one JSON object a line, `{"name", "value", "unit", "note"}`. Figures are medians of rounds in which everything
-//! is measured once, one after the other. `--smoke` does the same in its smallest size; `--threads N` and `--only NAME`
-//! (1M, 1M Muon, 10M, 50M, lora) choose, and `--together N` says how many windows are computed together.
+//! `--products` prints what the matrix product gives and what exactness costs, one JSON object a line: `{"name", "value",
+//! "unit", "note"}`. `--serve NAME` (1M, 10M, 50M, lora, 1M Muon) says what the model is, then reads numbers of steps, and
+//! answers each with the seconds that they took, by the clock and of the processor, and the peak at that moment. `--smoke`
+//! takes the smallest size, `--threads N` other threads than one for each core.
 //!
 //! The peak is measured on the same threads: the best of several products of 768 by 768 by 768. A step counts as
 //! 6 operations a parameter of a matrix and token, and attention's products over what a causal window has.
@@ -102,11 +103,6 @@ fn print(name: &str, value: f64, unit: &str, note: &str) {
         "{}",
         json!({ "name": name, "value": value, "unit": unit, "note": note })
     );
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 /// Returns the operations of a step on one token: products of all weights, and attention's over what each query sees.
@@ -273,12 +269,12 @@ mod free {
     }
 }
 
-fn start(case: &Case, threads: usize, together: usize) -> Result<(Trainer, Vec<u32>)> {
+fn start(case: &Case, threads: usize) -> Result<(Trainer, Vec<u32>)> {
     let layout = Arc::new(Layout::new(case.architecture)?);
     let training = Training {
         tokens: case.tokens,
         windows: case.windows,
-        windows_together: together.min(case.windows),
+        windows_together: case.windows,
         optimizer: optimizer(case.muon),
         clip_norm: 1.0,
         threads,
@@ -303,49 +299,52 @@ fn start(case: &Case, threads: usize, together: usize) -> Result<(Trainer, Vec<u
     Ok((trainer, tokens.collect()))
 }
 
-fn measure(case: &Case, threads: usize, together: usize, rounds: usize) -> Result<()> {
-    let (mut trainer, batch) = start(case, threads, together)?;
+/// Answers each line, a number of steps, with a line.
+fn serve(case: &Case, threads: usize) -> Result<()> {
+    let (mut trainer, batch) = start(case, threads)?;
     trainer.step(&batch)?;
     let layout = Layout::new(case.architecture)?;
-    let operations = operations_per_token(&layout, case);
-    let tokens = (case.tokens * case.windows) as f64;
-    let (mut speeds, mut shares) = (Vec::new(), Vec::new());
-    let (mut cpu_speeds, mut cpu_shares) = (Vec::new(), Vec::new());
-    for _ in 0..rounds {
-        let peak = peak(Path::fastest(), threads, 768);
+    let hello = json!({
+        "parameters": layout.tensors().len(),
+        "step_tokens": case.tokens * case.windows,
+        "token_operations": operations_per_token(&layout, case),
+        "what": format!(
+            "{:.1}M parameters, {} windows of {} tokens, {threads} threads, {}",
+            layout.tensors().len() as f64 / 1e6,
+            case.windows,
+            case.tokens,
+            Path::fastest().name()
+        ),
+    });
+    println!("{hello}");
+    for line in std::io::stdin().lines() {
+        let steps: usize = line?.trim().parse().context("a number of steps")?;
         let (started, computed) = (Instant::now(), cpu_seconds());
-        trainer.step(&batch)?;
-        let speed = tokens / started.elapsed().as_secs_f64();
-        speeds.push(speed);
-        shares.push(speed * operations / peak);
-        let computed = cpu_seconds() - computed;
-        cpu_speeds.push(tokens / computed);
-        cpu_shares.push(tokens * operations / computed / peak_alone(Path::fastest(), 768));
+        for _ in 0..steps {
+            trainer.step(&batch)?;
+        }
+        let (clock_s, computed_s) = (started.elapsed().as_secs_f64(), cpu_seconds() - computed);
+        let said = json!({
+            "clock_s": clock_s,
+            "computed_s": computed_s,
+            "peak": peak(Path::fastest(), threads, 768),
+            "peak_alone": peak_alone(Path::fastest(), 768),
+        });
+        println!("{said}");
     }
-    let parameters = layout.tensors().len() as f64 / 1e6;
-    let note = format!(
-        "{}: {parameters:.1}M parameters, {} windows of {} tokens, {threads} threads, {}",
-        case.name,
-        case.windows,
-        case.tokens,
-        Path::fastest().name()
-    );
-    print("training", median(speeds), "tokens/s", &note);
-    print(
-        "share of the matrix product's peak",
-        median(shares),
-        "",
-        &note,
-    );
-    print(
-        "training, by processor time",
-        median(cpu_speeds),
-        "tokens/s",
-        &note,
-    );
-    let share = "share of the peak, by processor time";
-    print(share, median(cpu_shares), "", &note);
     Ok(())
+}
+
+fn products(smoke: bool, threads: usize) {
+    for path in Path::available() {
+        // The scalar path is here for its bits: a large product would take most of the benchmark.
+        let small = smoke || path == Path::available()[0];
+        let peak = peak(path, threads, if small { 96 } else { 768 });
+        let note = format!("{}, {threads} threads", path.name());
+        print("matrix product", peak / 1e9, "Gop/s", &note);
+    }
+    #[cfg(target_arch = "x86_64")]
+    free::compare(if smoke { 1 } else { 5 });
 }
 
 fn main() -> Result<()> {
@@ -359,26 +358,12 @@ fn main() -> Result<()> {
         Some(threads) => threads.parse().context("--threads is a number")?,
         None => std::thread::available_parallelism()?.get(),
     };
-    let rounds = if has("--smoke") { 1 } else { 5 };
-    let only = value("--only");
-    let together = match value("--together") {
-        Some(windows) => windows.parse().context("--together is a number")?,
-        None => usize::MAX,
-    };
-    for path in Path::available() {
-        // The scalar path is here for its bits: a large product would take most of the benchmark.
-        let small = has("--smoke") || path == Path::available()[0];
-        let peak = peak(path, threads, if small { 96 } else { 768 });
-        let note = format!("{}, {threads} threads", path.name());
-        print("matrix product", peak / 1e9, "Gop/s", &note);
+    if has("--products") {
+        products(has("--smoke"), threads);
     }
-    #[cfg(target_arch = "x86_64")]
-    free::compare(rounds);
-    for case in cases() {
-        let chosen = only.as_deref().is_none_or(|only| only == case.name);
-        if chosen && (!has("--smoke") || case.name.starts_with("1M")) {
-            measure(&case, threads, together, rounds)?;
-        }
+    if let Some(name) = value("--serve") {
+        let case = cases().into_iter().find(|case| case.name == name);
+        serve(&case.context("there is no such model")?, threads)?;
     }
     Ok(())
 }
