@@ -231,12 +231,15 @@ impl Household {
         Ok(hash.context("a model has a hash")?.to_owned())
     }
 
-    /// What the household's account has of an asset, in atomic units.
+    /// What the household's account has of an asset, in atomic units. A device that has just started reaches its chain a
+    /// moment later.
     pub(crate) fn balance(&self, asset: &str) -> Result<u128> {
-        let balances = self.ask(&["wallet", "balances"])?;
-        let money = find(&balances, &|value| value["symbol"] == asset)
-            .with_context(|| format!("the balances do not name {asset}"))?;
-        units(&money["units"])
+        let what = format!("the balance of {asset}");
+        wait_for(&what, STEP_TIMEOUT, Duration::from_millis(200), || {
+            let balances = self.ask(&["wallet", "balances"])?;
+            let money = find(&balances, &|value| value["symbol"] == asset);
+            money.map(|money| units(&money["units"])).transpose()
+        })
     }
 }
 
