@@ -57,9 +57,14 @@ pub(crate) fn run(text: Option<PathBuf>) -> Result<()> {
     };
     let folder = std::env::temp_dir().join(format!("hearth-demo-{}", std::process::id()));
     fs::create_dir_all(&folder)?;
-    let outcome = play(&hearth, &cheat, &text, &folder);
-    fs::remove_dir_all(&folder)?;
-    outcome
+    if let Err(error) = play(&hearth, &cheat, &text, &folder) {
+        say(&format!(
+            "the folders of the households are kept in {}",
+            folder.display()
+        ));
+        return Err(error);
+    }
+    Ok(fs::remove_dir_all(&folder)?)
 }
 
 fn play(hearth: &Path, cheat: &Path, text: &Path, folder: &Path) -> Result<()> {
