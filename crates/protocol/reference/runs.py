@@ -153,6 +153,25 @@ def draws():
         }
 
 
+def rates():
+    """Section 7: two thousand parts of the work, of twice the work and what is at stake."""
+    histories = [[], [[8, 30]], [[7, 30], [8, 12]], [[index, 30] for index in range(9)]]
+    histories += [[[0, 30]], [[index, 30] for index in range(0, 9, 2)], [[index, 1] for index in range(9)]]
+    for per_mille in [10, 100, 300, 1000]:
+        vesting = 4 * -(-1000 // per_mille) - 3
+        for earlier in histories:
+            at_stake = sum(steps * max(0, vesting - (9 - index)) for index, steps in earlier)
+            whole = 2 * 30 * vesting
+            yield {
+                "perMille": per_mille,
+                "vestingRounds": vesting,
+                "earlier": earlier,
+                "index": "9",
+                "steps": 30,
+                "rate": max(per_mille, -(-1000 * whole // (whole + at_stake))),
+            }
+
+
 def orders():
     yield {
         "validators": [one.hex() for one in VALIDATORS],
@@ -198,6 +217,7 @@ write(
         "seals": list(seals()),
         "books": list(books()),
         "draws": list(draws()),
+        "rates": list(rates()),
         "orders": list(orders()),
     },
 )

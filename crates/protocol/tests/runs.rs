@@ -9,9 +9,9 @@ use alloy_primitives::{Address, B256};
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::ledger::draw::Seat;
 use hearth_protocol::offer::DeviceId;
-use hearth_protocol::run::book::{BookError, BookForm, Member, RoundBook};
+use hearth_protocol::run::book::{BookError, RoundBook};
 use hearth_protocol::run::committee::{RunCommittee, RunSeat};
-use hearth_protocol::run::history::{History, RunRules};
+use hearth_protocol::run::history::RunRules;
 use hearth_protocol::run::message::{LossBits, RoundStart, Work, replay_seal};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -74,50 +74,51 @@ fn books_have_the_names_of_the_vectors_and_bad_ones_are_refused() {
     }
 }
 
+fn rules(case: &Value) -> RunRules {
+    RunRules {
+        run: B256::ZERO,
+        quorum: 1,
+        trainers_max: 8,
+        steps: 5,
+        steps_min: 1,
+        grace_ms: 1_000,
+        attempt_ms: 80_000,
+        carry: false,
+        audit_per_mille: u32::try_from(case["perMille"].as_u64().unwrap()).unwrap(),
+        newcomer_rounds: 0,
+        rounds: 10,
+    }
+}
+
 #[test]
 fn audits_are_drawn_as_the_vectors_say() {
     for case in good("draws") {
         let rules = RunRules {
             run: read(&case["run"]),
-            quorum: 1,
-            trainers_max: 8,
-            steps: 5,
-            steps_min: 1,
-            grace_ms: 1_000,
-            attempt_ms: 80_000,
-            carry: false,
-            audit_per_mille: u32::try_from(case["perMille"].as_u64().unwrap()).unwrap(),
-            newcomer_rounds: 0,
-            rounds: 10,
+            ..rules(&case)
         };
-        let name = ContentHash::of(b"name");
-        let member = Member {
-            account: Address::ZERO,
-            trainer: read(&case["trainer"]),
-            work: Work {
-                contribution: name,
-                first_loss: LossBits(0),
-                last_loss: LossBits(0),
-                local_end: None,
-                local_start: None,
-                log: name,
-                steps: 5,
-            },
-        };
-        let book = RoundBook {
-            audits: Vec::new(),
-            beacon: B256::ZERO,
-            format: BookForm::V1,
-            index: number(&case["index"]),
-            members: vec![member],
-            parent: B256::ZERO,
-            previous: None,
-            run: rules.run,
-        };
-        let mut history = History::new(rules);
-        history.apply(&book, read(&case["beacon"])).unwrap();
-        let is_drawn = !history.open_audits().is_empty();
+        let (beacon, trainer) = (read(&case["beacon"]), read(&case["trainer"]));
+        let rate = u64::from(rules.audit_per_mille);
+        let is_drawn = rules.is_drawn(beacon, number(&case["index"]), trainer, rate);
         assert_eq!(is_drawn, case["isDrawn"].as_bool().unwrap());
+    }
+}
+
+#[test]
+fn who_has_less_at_stake_is_replayed_more_as_the_vectors_say() {
+    for case in good("rates") {
+        let rules = rules(&case);
+        let earlier: Vec<(u64, u32)> = read(&case["earlier"]);
+        let at_stake = rules.at_stake(number(&case["index"]), &earlier);
+        let steps = u32::try_from(case["steps"].as_u64().unwrap()).unwrap();
+        assert_eq!(
+            rules.vesting_rounds(),
+            case["vestingRounds"].as_u64().unwrap()
+        );
+        assert_eq!(
+            rules.audit_rate(steps, at_stake),
+            case["rate"].as_u64().unwrap()
+        );
     }
 }
 

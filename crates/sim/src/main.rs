@@ -9,7 +9,8 @@ const USAGE: &str =
     "usage: hearth-sim run COUNT [FIRST]           runs so many seeds, from FIRST on (0)
        hearth-sim replay SEED                shows one run, line by line
        hearth-sim training run COUNT [FIRST] the same, of trainers and validators
-       hearth-sim training replay SEED";
+       hearth-sim training replay SEED
+       hearth-sim training attacks COUNT     plays each attack from so many seeds, and shows what it brings";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
         ["training", "run", count] => run(train, number(count), Some(0)),
         ["training", "run", count, first] => run(train, number(count), number(first)),
         ["training", "replay", seed] => replay_training(number(seed)),
+        ["training", "attacks", count] => play_attacks(number(count)),
         _ => usage(),
     }
 }
@@ -88,6 +90,24 @@ fn replay_training(seed: Option<u64>) -> ExitCode {
     let mut world = TrainingWorld::new(seed, true);
     let ran = world.run().map(|summary| format!("{summary:#?}"));
     show(world.log(), ran)
+}
+
+/// Plays every attack, and shows what it brings in honest rounds of pay.
+fn play_attacks(count: Option<u64>) -> ExitCode {
+    let Some(count) = count.and_then(|count| u32::try_from(count).ok()) else {
+        return usage();
+    };
+    let mut code = ExitCode::SUCCESS;
+    for attack in hearth_sim::training::attacks() {
+        match attack.play(count, 0) {
+            Ok(brought) => println!("{} after {} rounds: {brought}", attack.name, attack.after()),
+            Err(failure) => {
+                println!("{}: {failure}", attack.name);
+                code = ExitCode::FAILURE;
+            }
+        }
+    }
+    code
 }
 
 fn show(log: &Log, ran: Result<String, Failure>) -> ExitCode {

@@ -8,6 +8,7 @@
 //! Work is a hash of what it was computed from ([`model`]): the same order gives the same, and a replay tells whatever
 //! is different.
 
+mod attacks;
 mod bus;
 mod chain;
 mod ending;
@@ -19,6 +20,7 @@ mod trainer;
 mod validator;
 mod world;
 
+pub use attacks::{Attack, Brought, attacks};
 pub use world::{Cheats, TrainingSummary, TrainingTally, TrainingWorld};
 
 use crate::world::Failure;

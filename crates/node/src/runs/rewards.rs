@@ -99,7 +99,7 @@ fn why(state: &PayState) -> String {
         }
         PayState::Refused(_) => "nothing: a replay gave other bytes".to_owned(),
         PayState::Forfeited => {
-            "no more: a replay of another round gave other bytes, so what had not vested is gone"
+            "no more: a replay of another round gave other bytes, or lacked what the trainer has to give, so what had not vested is gone"
                 .to_owned()
         }
     }

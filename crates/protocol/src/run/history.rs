@@ -45,10 +45,50 @@ pub struct RunRules {
 }
 
 impl RunRules {
-    /// Rounds over which pay vests: as many as it takes, on average, until work is replayed.
+    /// Rounds over which pay vests. With `v` contributions of which one is replayed, a trainer that goes on working has the
+    /// pay of `2 (v - 1)` rounds at stake: twice what it gains on average by false work until that is replayed.
     #[must_use]
     pub fn vesting_rounds(&self) -> u64 {
-        1_000_u64.div_ceil(u64::from(self.audit_per_mille.clamp(1, 1_000)))
+        4 * 1_000_u64.div_ceil(self.least_rate()) - 3
+    }
+
+    fn least_rate(&self) -> u64 {
+        u64::from(self.audit_per_mille.clamp(1, 1_000))
+    }
+
+    /// What a trainer has at stake when its work of round `index` is found to be false: for each of its `earlier`
+    /// contributions, by round and steps, the steps times the rounds over which they still vest.
+    #[must_use]
+    pub fn at_stake(&self, index: u64, earlier: &[(u64, u32)]) -> u64 {
+        let unvested = |(round, steps): &(u64, u32)| {
+            let followed = index.saturating_sub(*round);
+            u64::from(*steps) * self.vesting_rounds().saturating_sub(followed)
+        };
+        earlier.iter().map(unvested).sum()
+    }
+
+    /// How many parts of a thousand of a trainer's work of so many steps are replayed: all where it has nothing at stake,
+    /// and fewer the more it would lose.
+    #[must_use]
+    pub fn audit_rate(&self, steps: u32, at_stake: u64) -> u64 {
+        let gain = 2 * u64::from(steps.max(1)) * self.vesting_rounds();
+        let rate = (1_000 * gain).div_ceil(gain.saturating_add(at_stake));
+        rate.max(self.least_rate())
+    }
+
+    /// Whether the block that recorded a round draws the work of a trainer, so many parts of a thousand of which are.
+    #[must_use]
+    pub fn is_drawn(&self, beacon: B256, index: u64, trainer: DeviceId, rate: u64) -> bool {
+        let mut hasher = blake3::Hasher::new_derive_key(AUDIT_CONTEXT);
+        hasher.update(beacon.as_slice());
+        hasher.update(self.run.as_slice());
+        hasher.update(&index.to_le_bytes());
+        hasher.update(&trainer.0);
+        let hash = hasher.finalize();
+        let mut word = [0; 8];
+        word.copy_from_slice(&hash.as_bytes()[..8]);
+        // The bias of the remainder is below 2^-54.
+        u64::from_le_bytes(word) % 1_000 < rate
     }
 
     /// How many of so many recorded books are rounds. Those after them are books of audits, and change no weights.
@@ -95,6 +135,8 @@ pub struct History {
     index: u64,
     last: Option<ContentHash>,
     trainers: BTreeMap<DeviceId, TrainerStanding>,
+    /// Contributions that may still vest, by round and steps.
+    unvested: BTreeMap<DeviceId, Vec<(u64, u32)>>,
     open: BTreeMap<(u64, DeviceId), OpenAudit>,
 }
 
@@ -141,6 +183,7 @@ impl History {
             index: 0,
             last: None,
             trainers: BTreeMap::new(),
+            unvested: BTreeMap::new(),
             open: BTreeMap::new(),
         }
     }
@@ -261,15 +304,20 @@ impl History {
         for audit in &book.audits {
             self.decide(audit);
         }
+        let rules = self.rules;
         for member in &book.members {
-            let newcomer_rounds = u64::from(self.rules.newcomer_rounds);
-            let standing = self.trainers.entry(member.trainer).or_default();
-            let is_newcomer = standing.admitted < newcomer_rounds;
+            let (trainer, steps) = (member.trainer, member.work.steps);
+            let unvested = self.unvested.entry(trainer).or_default();
+            unvested.retain(|(round, _)| book.index - round < rules.vesting_rounds());
+            let rate = rules.audit_rate(steps, rules.at_stake(book.index, unvested));
+            unvested.push((book.index, steps));
+            let standing = self.trainers.entry(trainer).or_default();
+            let is_newcomer = standing.admitted < u64::from(rules.newcomer_rounds);
             standing.admitted += 1;
             standing.last = book.index;
-            standing.steps += u64::from(member.work.steps);
+            standing.steps += u64::from(steps);
             standing.local = member.work.local_end;
-            if is_newcomer || self.is_drawn(beacon, book.index, member.trainer) {
+            if is_newcomer || rules.is_drawn(beacon, book.index, trainer, rate) {
                 let open = OpenAudit {
                     member: member.clone(),
                     parent: book.parent,
@@ -298,21 +346,11 @@ impl History {
                 self.open
                     .retain(|(_, trainer), _| *trainer != audit.trainer);
             }
-            // What it started from is gone: it begins anew.
-            AuditOutcome::Unavailable => standing.local = None,
+            // What it started from is gone: it begins anew, with nothing at stake.
+            AuditOutcome::Unavailable => {
+                standing.local = None;
+                self.unvested.remove(&audit.trainer);
+            }
         }
-    }
-
-    fn is_drawn(&self, beacon: B256, index: u64, trainer: DeviceId) -> bool {
-        let mut hasher = blake3::Hasher::new_derive_key(AUDIT_CONTEXT);
-        hasher.update(beacon.as_slice());
-        hasher.update(self.rules.run.as_slice());
-        hasher.update(&index.to_le_bytes());
-        hasher.update(&trainer.0);
-        let hash = hasher.finalize();
-        let mut word = [0; 8];
-        word.copy_from_slice(&hash.as_bytes()[..8]);
-        // The bias of the remainder is below 2^-54.
-        u64::from_le_bytes(word) % 1_000 < u64::from(self.rules.audit_per_mille)
     }
 }

@@ -4,9 +4,9 @@
 //! come to the same tree of rewards, and anyone can say why somebody earned or did not.
 //!
 //! An epoch's Ember is divided by work: nine tenths among contributions, by steps times what a step of the run costs;
-//! one tenth among replays. Pay for a contribution vests over as many rounds as it takes, on average, until work is
-//! replayed. Work that was drawn for an audit vests nothing before the audit is decided. What a cheat has not been
-//! paid by then is never paid to anyone.
+//! one tenth among replays. Pay for a contribution vests over so many rounds that a trainer has more at stake than it can
+//! gain by false work until that is replayed. Work that was drawn for an audit vests nothing before the audit is decided.
+//! What a cheat has not been paid by then is never paid to anyone.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use alloy_primitives::{Address, B256, U256};
 use super::book::RoundBook;
 use super::history::{History, HistoryError, RunRules};
 use super::message::AuditOutcome;
-use crate::ledger::{emission, growth};
+use crate::ledger::emission;
 use crate::money::Amount;
 use crate::offer::DeviceId;
 
@@ -74,7 +74,7 @@ pub enum PayState {
     Vested,
     /// The audit found other bytes, or could not be made.
     Refused(AuditOutcome),
-    /// The trainer was found to cheat in another round.
+    /// The trainer was found to cheat in another round, or withheld what its replay starts from.
     Forfeited,
 }
 
@@ -204,8 +204,9 @@ struct Facts {
     history: History,
     /// What books say of audits, and in which round.
     decided: BTreeMap<(u64, DeviceId), (AuditOutcome, u64)>,
-    /// The round whose book says that a trainer cheated.
-    convicted: BTreeMap<DeviceId, u64>,
+    /// The books that say that a trainer cheated, or withheld what a replay needs; with each, the rounds before the first
+    /// one of which a replay was still to be reported, and that one: those after them vested nothing of it.
+    forfeits: BTreeMap<DeviceId, Vec<(u64, u64)>>,
     /// The run has all its rounds, and no audit is open.
     is_over: bool,
     /// Where so long a time without rounds began that all rounds before are settled, whatever came later; ascending.
@@ -220,19 +221,23 @@ impl Facts {
         epoch_s: u64,
     ) -> Result<Self, HistoryError> {
         let mut history = History::new(rules);
-        let (mut decided, mut convicted) = (BTreeMap::new(), BTreeMap::new());
+        let mut decided = BTreeMap::new();
+        let mut forfeits: BTreeMap<DeviceId, Vec<(u64, u64)>> = BTreeMap::new();
         let mut settled = Vec::new();
         let gap = (SETTLED_AFTER_S / epoch_s.max(1)).max(SETTLED_EPOCHS_MIN);
         for (place, round) in rounds.iter().enumerate() {
-            history.apply(&round.book, round.beacon)?;
             let index = round.book.index;
             for audit in &round.book.audits {
                 let key = (audit.index, audit.trainer);
                 decided.insert(key, (audit.outcome, index));
-                if audit.outcome == AuditOutcome::Different {
-                    convicted.entry(audit.trainer).or_insert(index);
+                if audit.outcome != AuditOutcome::Same
+                    && let Some(until) = vests_until(&history, audit.trainer)
+                {
+                    let found = forfeits.entry(audit.trainer).or_default();
+                    found.push((index, until));
                 }
             }
+            history.apply(&round.book, round.beacon)?;
             let next = rounds.get(place.saturating_add(1));
             let next = next.map_or(through, |next| next.epoch);
             if next >= round.epoch.saturating_add(gap) {
@@ -245,7 +250,7 @@ impl Facts {
             is_over: is_full && is_past && history.open_audits().is_empty(),
             history,
             decided,
-            convicted,
+            forfeits,
             settled,
         })
     }
@@ -270,16 +275,16 @@ impl Facts {
             return (PayState::Audited, 0);
         }
         let over = self.history.rules().vesting_rounds();
-        let convicted_in = self
-            .convicted
-            .get(&trainer)
-            .filter(|found_in| counts(found_in));
-        // The round of a conviction gives nothing more.
-        let until = convicted_in.copied().unwrap_or(self.history.index());
-        let until = self.history.rules().rounds_of(until);
+        let forfeits = self.forfeits.get(&trainer).into_iter().flatten();
+        let forfeits = forfeits.filter(|(found_in, _)| *found_in > round && counts(found_in));
+        let forfeited = forfeits.map(|(_, until)| *until).min();
+        // What a trainer has at stake when its work is drawn, it has at stake until that is decided.
+        let open = vests_until(&self.history, trainer).filter(|_| !is_settled);
+        let all = self.history.rules().rounds_of(self.history.index());
+        let until = [forfeited, open].into_iter().flatten().fold(all, u64::min);
         let followed = until.saturating_sub(round.saturating_add(1)).min(over);
         let parts = VESTING_PARTS * u128::from(followed) / u128::from(over);
-        if convicted_in.is_some() {
+        if forfeited.is_some() {
             return (PayState::Forfeited, parts);
         }
         if self.is_over || is_settled || followed == over {
@@ -288,6 +293,14 @@ impl Facts {
         let rounds_left = over - followed;
         (PayState::Vesting { rounds_left }, parts)
     }
+}
+
+/// How many rounds count for the vesting of a trainer's pay while work of it is to be replayed: those up to the first such
+/// work. Nothing where there is none.
+fn vests_until(history: &History, trainer: DeviceId) -> Option<u64> {
+    let mut open = history.open_audits().keys();
+    let first = open.find(|(_, whose)| *whose == trainer);
+    first.map(|(round, _)| round.saturating_add(1))
 }
 
 /// Replays that a book reports are paid at once, each auditor alike.
@@ -388,7 +401,9 @@ pub fn voice_tree(
     epoch: u64,
     epoch_s: u64,
 ) -> Earned {
-    let elapsed_s = epoch.saturating_add(1).saturating_mul(epoch_s);
+    // In parts of the epoch's cap: however they are rounded, all together are not more than the contract takes.
+    let most = emission::voice_cap(epoch, epoch_s);
+    let cap = emission::ember_cap(epoch, epoch_s).units();
     let (ember_before, mut tree) = match base {
         Some((ember, voice)) => (Some(ember), voice.clone()),
         None => (None, Earned::new()),
@@ -398,7 +413,8 @@ pub fn voice_tree(
         let since = sum
             .units()
             .saturating_sub(before.copied().unwrap_or_default().units());
-        let votes = growth::votes(since / emission::EMBER_OF_VOICE, elapsed_s);
+        let votes = (most * U256::from(since)).checked_div(U256::from(cap));
+        let votes = votes.unwrap_or_default();
         let votes = u128::try_from(votes).unwrap_or(u128::MAX);
         if votes > 0 {
             let sum = tree.entry(*account).or_default();

@@ -98,6 +98,35 @@ fn plain(epoch: u64, members: &[(u8, u32)]) -> Round {
     }
 }
 
+/// So many rounds of one trainer, all of whose work is replayed: each book says that the work before was the same, and the
+/// last one that it was not.
+fn caught(rules: RunRules, worked: u64, last: AuditOutcome) -> Vec<Round> {
+    let mut rounds = Vec::new();
+    for index in 0..worked {
+        let before = index.checked_sub(1);
+        let audits = before.map(|before| (before, 1, AuditOutcome::Same));
+        rounds.push(Round {
+            audits: audits.into_iter().collect(),
+            ..plain(0, &[(1, 10)])
+        });
+    }
+    let is_convicted = last == AuditOutcome::Different;
+    let goes_on = !is_convicted && worked < rules.rounds;
+    rounds.push(Round {
+        audits: vec![(worked - 1, 1, last)],
+        ..plain(0, if goes_on { &[(1, 10)] } else { &[] })
+    });
+    rounds
+}
+
+/// Checks that of a forfeited contribution so many of the parts were paid that it vests in.
+fn is_forfeited_after(credit: &Credit, followed: u64, rules: RunRules) {
+    let over = rules.vesting_rounds();
+    let expected = credit.whole.units() * u128::from(followed.min(over)) / u128::from(over);
+    assert_eq!(credit.state, PayState::Forfeited);
+    assert!(credit.vested.units().abs_diff(expected) <= 1 + (credit.whole.units() >> 31));
+}
+
 fn of(credits: &[Credit], number: u8, index: u64) -> Credit {
     let mut found = credits.iter().filter(|credit| {
         credit.account == account(number) && credit.index == index && !credit.is_replay
@@ -111,38 +140,86 @@ fn pot() -> u128 {
 
 #[test]
 fn an_epoch_is_divided_by_work_and_vests_round_by_round() {
-    // A quarter is replayed, so that pay vests over four rounds; no beacon here draws anyone of the first round.
-    let rules = rules(250, 0, 10);
+    // A quarter is replayed, so that pay vests over thirteen rounds. Who has nothing at stake is replayed in any case.
+    let rules = rules(250, 0, 30);
     let mut rounds = vec![plain(0, &[(1, 30), (2, 10)])];
-    for _ in 0..2 {
-        rounds.push(plain(1, &[]));
-    }
+    rounds.push(Round {
+        audits: vec![(0, 1, AuditOutcome::Same)],
+        ..plain(1, &[])
+    });
+    rounds.push(plain(1, &[]));
     let run = run(rules, &rounds);
-    let drawn: Vec<u8> = {
-        let mut history = History::new(rules);
-        history
-            .apply(&run.rounds[0].book, run.rounds[0].beacon)
-            .unwrap();
-        history.open_audits().keys().map(|key| key.1.0[0]).collect()
-    };
     let credits = credits(&[run], 1, EPOCH_S).unwrap();
-    for (number, share) in [(1, 3), (2, 1)] {
-        let credit = of(&credits, number, 0);
-        assert_eq!(credit.whole.units(), pot() * share / 4);
-        if drawn.contains(&number) {
-            assert_eq!(
-                (credit.vested, credit.state),
-                (Amount::ZERO, PayState::Audited)
+    let (passed, open) = (of(&credits, 1, 0), of(&credits, 2, 0));
+    assert_eq!(passed.whole.units(), pot() * 3 / 4);
+    assert_eq!(passed.state, PayState::Vesting { rounds_left: 11 });
+    let expected = passed.whole.units() * 2 / 13;
+    assert!(passed.vested.units().abs_diff(expected) <= 1 + (expected >> 30));
+    assert_eq!(open.whole.units(), pot() / 4);
+    assert_eq!((open.vested, open.state), (Amount::ZERO, PayState::Audited));
+}
+
+#[test]
+fn who_has_more_at_stake_is_replayed_less_and_twice_what_it_gains_is_at_stake() {
+    for per_mille in [10, 50, 100, 250, 300, 1_000] {
+        let rules = rules(per_mille, 0, 1_000);
+        let mut earlier = Vec::new();
+        let mut before = 1_000;
+        for index in 0..2 * rules.vesting_rounds() {
+            let at_stake = rules.at_stake(index, &earlier);
+            let rate = rules.audit_rate(7, at_stake);
+            assert!(rate <= before && rate >= u64::from(per_mille));
+            before = rate;
+            // Twice the pay of what is not replayed, against what is lost where it is.
+            let gain = 2 * 7 * rules.vesting_rounds();
+            let gains = (1_000 - rate) * gain;
+            assert!(rate * at_stake <= gains + gain + at_stake || rate == u64::from(per_mille));
+            assert!(
+                rate * at_stake >= gains,
+                "{per_mille} {index}: {rate} of {at_stake}"
             );
-        } else {
-            assert_eq!(credit.state, PayState::Vesting { rounds_left: 2 });
-            assert!(credit.vested.units().abs_diff(credit.whole.units() / 2) <= 1);
+            earlier.push((index, 7));
         }
+        assert_eq!(before, u64::from(per_mille), "{per_mille}");
     }
-    assert!(
-        drawn.len() < 2,
-        "one of the two has to be left out of the draw"
-    );
+}
+
+#[test]
+fn who_withholds_what_a_replay_starts_from_forfeits_and_begins_anew() {
+    let (four, rules) = (4, rules(250, 5, 40));
+    let mut rounds = caught(rules, four + 1, AuditOutcome::Unavailable);
+    let mut history = History::new(rules);
+    for round in &run(rules, &rounds).rounds {
+        history.apply(&round.book, round.beacon).unwrap();
+    }
+    let open: Vec<_> = history.open_audits().keys().copied().collect();
+    assert_eq!(open, [(5, trainer(1))], "it has nothing at stake");
+    rounds.extend(vec![plain(0, &[]); 20]);
+    let credits = credits(&[run(rules, &rounds)], 0, EPOCH_S).unwrap();
+    let refused = PayState::Refused(AuditOutcome::Unavailable);
+    assert_eq!(of(&credits, 1, four).state, refused);
+    for index in 0..four {
+        is_forfeited_after(&of(&credits, 1, index), four - index, rules);
+    }
+    assert_eq!(of(&credits, 1, 5).state, PayState::Vested);
+}
+
+#[test]
+fn nothing_of_a_trainer_vests_while_work_of_it_is_to_be_replayed() {
+    let rules = rules(250, 100, 40);
+    let mut rounds = caught(rules, 2, AuditOutcome::Same);
+    let last = rounds.pop().unwrap();
+    rounds.extend(vec![plain(0, &[]); 5]);
+    let first = |rounds: &[Round]| {
+        let credits = credits(&[run(rules, rounds)], 0, EPOCH_S).unwrap();
+        of(&credits, 1, 0).state
+    };
+    assert_eq!(first(&rounds), PayState::Vesting { rounds_left: 12 });
+    rounds.push(Round {
+        members: Vec::new(),
+        ..last
+    });
+    assert_eq!(first(&rounds), PayState::Vesting { rounds_left: 6 });
 }
 
 #[test]
@@ -183,51 +260,37 @@ fn work_that_is_drawn_pays_after_its_replay_and_false_work_never() {
 
 #[test]
 fn a_cheat_forfeits_what_has_not_vested_of_its_other_rounds() {
-    let rules = rules(250, 0, 50);
-    // The beacons draw some of them. The first drawn one is found to be false in the round after the last.
-    let worked = 15;
-    let mut rounds = vec![plain(0, &[(1, 10)]); worked];
-    let probe = run(rules, &rounds);
-    let mut history = History::new(rules);
-    for round in &probe.rounds {
-        history.apply(&round.book, round.beacon).unwrap();
-    }
-    let (drawn, _) = *history.open_audits().keys().next().unwrap();
-    rounds.push(Round {
-        epoch: 0,
-        members: Vec::new(),
-        audits: vec![(drawn, 1, AuditOutcome::Different)],
-    });
-    let told = rounds.len() as u64 - 1;
+    let (worked, rules) = (15, rules(250, 100, 50));
+    let mut rounds = caught(rules, worked, AuditOutcome::Different);
     rounds.extend(vec![plain(1, &[]); 12]);
-    let run = run(rules, &rounds);
-    let credits = credits(&[run], 2, EPOCH_S).unwrap();
-    for index in 0..worked as u64 {
-        let credit = of(&credits, 1, index);
-        if index == drawn {
-            assert_eq!(credit.state, PayState::Refused(AuditOutcome::Different));
-            assert_eq!(credit.vested, Amount::ZERO);
-        } else {
-            assert_eq!(credit.state, PayState::Forfeited);
-            let followed = u128::from((told - index - 1).min(4));
-            let expected = credit.whole.units() * followed / 4;
-            assert!(credit.vested.units().abs_diff(expected) <= 1 + (expected >> 30));
-        }
+    let credits = credits(&[run(rules, &rounds)], 2, EPOCH_S).unwrap();
+    let last = of(&credits, 1, worked - 1);
+    assert_eq!(last.state, PayState::Refused(AuditOutcome::Different));
+    assert_eq!(last.vested, Amount::ZERO);
+    for index in 0..worked - 1 {
+        is_forfeited_after(&of(&credits, 1, index), worked - 1 - index, rules);
     }
 }
 
 #[test]
 fn a_run_that_has_all_its_rounds_pays_what_is_left_after_its_last_epoch() {
     let rules = rules(10, 0, 2);
-    let run = run(rules, &[plain(0, &[(1, 5)]), plain(0, &[(1, 5)])]);
-    let open = {
+    let mut rounds = vec![plain(0, &[(1, 5)]), plain(0, &[(1, 5)])];
+    let open: Vec<_> = {
         let mut history = History::new(rules);
-        for round in &run.rounds {
+        for round in &run(rules, &rounds).rounds {
             history.apply(&round.book, round.beacon).unwrap();
         }
-        history.open_audits().len()
+        history.open_audits().keys().map(|key| key.0).collect()
     };
-    assert_eq!(open, 0, "these beacons draw nobody");
+    rounds.push(Round {
+        audits: open
+            .iter()
+            .map(|index| (*index, 1, AuditOutcome::Same))
+            .collect(),
+        ..plain(0, &[])
+    });
+    let run = run(rules, &rounds);
     let during = earned(&credits(std::slice::from_ref(&run), 0, EPOCH_S).unwrap());
     let after = earned(&credits(&[run], 1, EPOCH_S).unwrap());
     assert!(during[&account(1)].units() < pot() / 50);
@@ -254,9 +317,10 @@ fn the_last_rounds_are_paid_by_books_of_audits_and_a_cheat_in_them_forfeits() {
     for (index, number) in [(0, 1), (0, 2), (1, 1)] {
         rounds.push(found(index, number, AuditOutcome::Same));
     }
-    let (waiting, paid) = (state_of(&rounds, 2, 1), state_of(&rounds, 1, 1));
+    let (waiting, passed) = (state_of(&rounds, 2, 1), state_of(&rounds, 1, 1));
     assert_eq!(waiting.0, PayState::Audited);
-    assert_eq!((paid.0, paid.1), (PayState::Vested, true));
+    // It vests with all others, once nothing is open.
+    assert_eq!(passed.0, PayState::Vesting { rounds_left: 1 });
     rounds.push(found(1, 2, AuditOutcome::Different));
     let (honest, cheat) = (state_of(&rounds, 1, 1), state_of(&rounds, 2, 1));
     assert_eq!((honest.0, honest.1), (PayState::Vested, true));
@@ -266,36 +330,12 @@ fn the_last_rounds_are_paid_by_books_of_audits_and_a_cheat_in_them_forfeits() {
 
 #[test]
 fn books_of_audits_vest_nothing_and_a_conviction_by_one_leaves_what_rounds_have_vested() {
-    // Pay vests over ten rounds; no beacon here draws anyone but in the last round.
-    let mut rules = rules(100, 0, 3);
-    let rounds = vec![plain(0, &[(1, 10)]); 3];
-    let open = |rules: RunRules| {
-        let paid = run(rules, &rounds);
-        let mut history = History::new(rules);
-        for round in &paid.rounds {
-            history.apply(&round.book, round.beacon).unwrap();
-        }
-        history.open_audits().keys().copied().collect::<Vec<_>>()
-    };
-    let mut rates = (100..900).step_by(50);
-    let drawn = rates.find_map(|rate| {
-        rules.audit_per_mille = rate;
-        let drawn = open(rules);
-        (drawn.len() == 1).then(|| drawn[0].0)
-    });
-    let drawn = drawn.expect("some rate draws one of three");
-    let before = credits(&[run(rules, &rounds)], 0, EPOCH_S).unwrap();
-    let mut ended = rounds.clone();
-    ended.push(Round {
-        epoch: 0,
-        members: Vec::new(),
-        audits: vec![(drawn, 1, AuditOutcome::Different)],
-    });
-    let after = credits(&[run(rules, &ended)], 9, EPOCH_S).unwrap();
-    for index in (0..3).filter(|index| *index != drawn) {
-        let (had, has) = (of(&before, 1, index), of(&after, 1, index));
-        assert_eq!(has.state, PayState::Forfeited);
-        assert_eq!(has.vested, had.vested);
+    // Pay vests over 37 rounds, of which the run has three.
+    let rules = rules(100, 3, 3);
+    let rounds = caught(rules, 3, AuditOutcome::Different);
+    let credits = credits(&[run(rules, &rounds)], 9, EPOCH_S).unwrap();
+    for index in [0, 1] {
+        is_forfeited_after(&of(&credits, 1, index), 2 - index, rules);
     }
 }
 

@@ -182,6 +182,8 @@ pub struct Validator {
     /// Audits that this device was asked to replay, and the losses that it found.
     replays: BTreeMap<(u64, DeviceId), Option<Vec<LossBits>>>,
     opened_at: BTreeMap<(u64, DeviceId), Timestamp>,
+    /// Audits whose trainer did not give what a replay starts from, and when that is tried again.
+    away: BTreeMap<(u64, DeviceId), Timestamp>,
     /// Validators that reported a replay which they cannot have made.
     liars: BTreeSet<DeviceId>,
 }
@@ -202,6 +204,7 @@ impl Validator {
             reports: BTreeMap::new(),
             replays: BTreeMap::new(),
             opened_at: BTreeMap::new(),
+            away: BTreeMap::new(),
             liars: BTreeSet::new(),
         }
     }
@@ -222,7 +225,7 @@ impl Validator {
     #[must_use]
     pub fn held(&self) -> usize {
         let reports: usize = self.reports.values().map(BTreeMap::len).sum();
-        let audits = reports + self.replays.len() + self.opened_at.len();
+        let audits = reports + self.replays.len() + self.opened_at.len() + self.away.len();
         self.board.len() + self.early.len() + audits + self.liars.len()
     }
 
@@ -234,7 +237,7 @@ impl Validator {
         let attempts = 4 * (2 * MEMBERS_MAX + 2 * RUN_SEATS + 4);
         let rounds = usize::try_from(AUDIT_ROUNDS_MAX).unwrap_or(usize::MAX);
         let audits = self.history.open_audits().len().min(rounds * MEMBERS_MAX);
-        let of_audits = audits * (2 * RUN_SEATS + 2);
+        let of_audits = audits * (2 * RUN_SEATS + 3);
         4 * trainers + attempts + EARLY_MAX + 64 + of_audits + 2 * RUN_SEATS
     }
 
@@ -328,6 +331,7 @@ impl Validator {
         self.reports.retain(|key, _| open.contains_key(key));
         self.replays.retain(|key, _| open.contains_key(key));
         self.opened_at.retain(|key, _| open.contains_key(key));
+        self.away.retain(|key, _| open.contains_key(key));
         for key in open.keys() {
             self.opened_at.entry(*key).or_insert(head.opened_at);
         }

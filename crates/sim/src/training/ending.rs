@@ -11,7 +11,7 @@ use super::world::TrainingWorld;
 use crate::invariant::{Broken, ensure};
 
 /// Seconds of an epoch, as pay counts them: so few that a run which rests is settled after a thousand epochs.
-const EPOCH_S: u64 = 600;
+pub(super) const EPOCH_S: u64 = 600;
 
 impl TrainingWorld {
     /// The recorded books, as pay reads them.
@@ -90,7 +90,8 @@ impl TrainingWorld {
         let is_settled = match credit.state {
             PayState::Vested => !is_excluded,
             PayState::Refused(AuditOutcome::Unavailable) => true,
-            PayState::Refused(_) | PayState::Forfeited => is_excluded,
+            PayState::Refused(_) => is_excluded,
+            PayState::Forfeited => is_excluded || self.ledger.withheld.contains(&credit.trainer),
             PayState::Audited | PayState::Vesting { .. } => false,
         };
         let whose = || format!("{} in round {}: {credit:?}", credit.trainer, credit.index);

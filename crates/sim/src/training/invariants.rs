@@ -39,6 +39,10 @@ pub(super) struct Ledger {
     pub(super) excluded: BTreeSet<DeviceId>,
     /// When a trainer was last admitted: rounds that were recorded before.
     admitted: BTreeMap<DeviceId, u64>,
+    /// Trainers that did not give what a replay starts from.
+    pub(super) withheld: BTreeSet<DeviceId>,
+    /// Steps that a device has computed.
+    pub(super) worked: BTreeMap<DeviceId, u64>,
     /// Audits that books have decided.
     decided: BTreeSet<(u64, DeviceId)>,
 }
@@ -230,7 +234,10 @@ impl TrainingWorld {
                     self.tally.excluded_at_end += u64::from(book.own_state().is_some());
                     self.ledger.excluded.insert(audit.trainer);
                 }
-                AuditOutcome::Unavailable => self.tally.unavailable += 1,
+                AuditOutcome::Unavailable => {
+                    self.tally.unavailable += 1;
+                    self.ledger.withheld.insert(audit.trainer);
+                }
             }
         }
         // What was drawn and is not decided by now never is.

@@ -40,10 +40,16 @@ pub(super) enum Diligence {
     Unfetchable,
     /// Its contribution has another form.
     BadBytes,
+    /// Sends a hundred times what it computed.
+    Scales,
+    /// Sends the opposite of what it computed.
+    Flips,
+    /// Sends random numbers, and gives nobody what a replay starts from.
+    Withholds,
 }
 
 impl Diligence {
-    pub(super) const BAD: [Self; 11] = [
+    pub(super) const BAD: [Self; 14] = [
         Self::Copies,
         Self::NoWork,
         Self::StaleParent,
@@ -55,6 +61,9 @@ impl Diligence {
         Self::NoReveal,
         Self::Unfetchable,
         Self::BadBytes,
+        Self::Scales,
+        Self::Flips,
+        Self::Withholds,
     ];
 }
 
@@ -63,6 +72,8 @@ impl Diligence {
 pub(super) struct TrainerSide {
     pub(super) place: Place,
     pub(super) diligence: Diligence,
+    /// Rounds in which it is admitted for honest work before it begins to cheat.
+    pub(super) honest_rounds: u64,
     pub(super) machine: Trainer,
     /// On disk: what it committed to.
     pub(super) kept: Option<Committed>,
@@ -78,10 +89,16 @@ pub(super) struct TrainerSide {
 }
 
 impl TrainerSide {
-    pub(super) fn new(place: Place, diligence: Diligence, step_ms: u64, rules: RunRules) -> Self {
+    pub(super) fn new(
+        place: Place,
+        (diligence, honest_rounds): (Diligence, u64),
+        step_ms: u64,
+        rules: RunRules,
+    ) -> Self {
         Self {
             place,
             diligence,
+            honest_rounds,
             machine: Trainer::new(id_of(place), account_of(place), rules, None),
             kept: None,
             is_paused: false,
@@ -105,6 +122,15 @@ impl TrainerSide {
         self.task = 0;
         self.order = None;
         self.shown = None;
+    }
+
+    /// How it works now.
+    fn diligence(&self) -> Diligence {
+        let standing = self.machine.history().standing(id_of(self.place));
+        match standing.admitted < self.honest_rounds {
+            true => Diligence::Honest,
+            false => self.diligence,
+        }
     }
 
     fn order(&self, head: Head, local_start: Option<ContentHash>, steps: u32) -> Order {
@@ -207,11 +233,12 @@ impl TrainingWorld {
         let steps = u32::try_from(possible).unwrap_or(u32::MAX);
         let steps = steps.clamp(self.rules.steps_min, self.rules.steps);
         side.order = Some((head, local_start, steps));
-        let takes_ms = match side.diligence {
+        let diligence = side.diligence();
+        let takes_ms = match diligence {
             Diligence::NoWork | Diligence::Copies => 10,
             _ => u64::from(steps) * side.step_ms,
         };
-        if side.diligence == Diligence::Copies {
+        if diligence == Diligence::Copies {
             self.scene.after(takes_ms, Moment::Copy(place, life, task));
             return;
         }
@@ -259,22 +286,15 @@ impl TrainingWorld {
             (work.steps, work.local_start) = (steps, local_start);
             work
         };
-        let work = match side.diligence {
-            Diligence::NoWork => {
-                let mut noise = || {
-                    let number = self.scene.random.number();
-                    ContentHash::of(&number.to_le_bytes())
-                };
-                Work {
-                    contribution: noise(),
-                    first_loss: LossBits::of(3.0),
-                    last_loss: LossBits::of(2.9),
-                    local_end: self.rules.carry.then(&mut noise),
-                    local_start,
-                    log: noise(),
-                    steps: self.rules.steps,
-                }
-            }
+        let diligence = match side.diligence() {
+            // What begins from nothing that it kept can be replayed in any case.
+            Diligence::Withholds if local_start.is_none() => Diligence::Honest,
+            diligence => diligence,
+        };
+        let worked = u64::from(steps_of(diligence, steps));
+        *self.ledger.worked.entry(id_of(place)).or_default() += worked;
+        let work = match diligence {
+            Diligence::NoWork | Diligence::Withholds => self.noise(local_start),
             Diligence::StaleParent => {
                 order.parent = side.older_state;
                 claim(&order)
@@ -291,9 +311,14 @@ impl TrainingWorld {
                 claim(&order)
             }
             Diligence::MoreSteps => {
-                order.steps = (steps / 2).max(1);
+                order.steps = steps_of(diligence, steps);
                 let mut work = claim(&order);
                 work.steps = self.rules.steps.max(order.steps + 1);
+                work
+            }
+            Diligence::Scales | Diligence::Flips => {
+                let mut work = claim(&order);
+                work.contribution = ContentHash::of(&work.contribution.0);
                 work
             }
             _ => claim(&order),
@@ -303,20 +328,40 @@ impl TrainingWorld {
             .authors
             .entry(work.contribution)
             .or_insert(author);
-        if side.diligence == Diligence::BadBytes {
+        if diligence == Diligence::BadBytes {
             self.garbage.insert(work.contribution);
         }
         work
     }
 
+    /// Random numbers in the place of work.
+    fn noise(&mut self, local_start: Option<ContentHash>) -> Work {
+        let mut noise = || {
+            let number = self.scene.random.number();
+            ContentHash::of(&number.to_le_bytes())
+        };
+        Work {
+            contribution: noise(),
+            first_loss: LossBits::of(3.0),
+            last_loss: LossBits::of(2.9),
+            local_end: self.rules.carry.then(&mut noise),
+            local_start,
+            log: noise(),
+            steps: self.rules.steps,
+        }
+    }
+
     fn serve(&mut self, place: Place, work: &Work) {
-        if self.trainers[place].diligence == Diligence::Unfetchable {
+        let diligence = self.trainers[place].diligence();
+        if diligence == Diligence::Unfetchable {
             return;
         }
-        for file in [Some(work.contribution), work.local_end]
-            .into_iter()
-            .flatten()
-        {
+        let is_withheld = diligence == Diligence::Withholds;
+        if let (true, Some(start)) = (is_withheld, work.local_start) {
+            self.files.entry(start).or_default().remove(&place);
+        }
+        let local = work.local_end.filter(|_| !is_withheld);
+        for file in [Some(work.contribution), local].into_iter().flatten() {
             self.files.entry(file).or_default().insert(place);
         }
     }
@@ -326,7 +371,7 @@ impl TrainingWorld {
         if self.devices[place].is_honest {
             self.check_said(place, &message)?;
         }
-        match (self.trainers[place].diligence, &message) {
+        match (self.trainers[place].diligence(), &message) {
             (Diligence::NoReveal, RunMessage::Reveal(_)) => {}
             (Diligence::LateReveal, RunMessage::Reveal(_)) => {
                 let late_ms = self.rules.attempt_ms;
@@ -382,5 +427,14 @@ impl TrainingWorld {
             true => self.trainer_event(place, TrainerEvent::Paused(is_paused)),
             false => Ok(()),
         }
+    }
+}
+
+/// Steps that are really taken where `steps` are ordered.
+fn steps_of(diligence: Diligence, steps: u32) -> u32 {
+    match diligence {
+        Diligence::NoWork | Diligence::Withholds | Diligence::Copies => 0,
+        Diligence::MoreSteps => (steps / 2).max(1),
+        _ => steps,
     }
 }

@@ -27,7 +27,7 @@ use crate::invariant::{Broken, ensure};
 use crate::key::Key;
 
 /// For how long a replay waits for what it starts from, in milliseconds.
-const LOCAL_WAIT_MS: u64 = 40_000;
+const LOCAL_WAIT_MS: u64 = 12_000;
 
 /// How a validator decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,10 +53,12 @@ pub(super) enum Candor {
     Forges,
     /// Says more than anybody can keep.
     Floods,
+    /// Says that the work of trainers that cheat is the same, and replays that of others.
+    Colludes,
 }
 
 impl Candor {
-    pub(super) const BAD: [Self; 10] = [
+    pub(super) const BAD: [Self; 11] = [
         Self::Lazy,
         Self::CopiesReports,
         Self::Slanders,
@@ -67,6 +69,7 @@ impl Candor {
         Self::Silent,
         Self::Forges,
         Self::Floods,
+        Self::Colludes,
     ];
 }
 
@@ -284,8 +287,18 @@ impl TrainingWorld {
             .max(self.scene.now);
         let takes_ms = u64::from(work.steps) * self.scene.random.between(200, 1_500);
         let mut done_at = busy_until.plus_ms(takes_ms);
+        let mut devices = self.devices.iter();
+        let is_friend = devices.any(|one| one.id == trainer && !one.is_honest);
+        let is_lie = match candor {
+            Candor::Lazy | Candor::Slanders => true,
+            Candor::Colludes => is_friend,
+            _ => false,
+        };
+        if !is_lie {
+            *self.ledger.worked.entry(id_of(place)).or_default() += u64::from(work.steps);
+        }
         let (outcome, losses) = match candor {
-            Candor::Lazy => {
+            Candor::Lazy | Candor::Colludes if is_lie => {
                 self.tally.lies += 1;
                 done_at = self.scene.now.plus_ms(50);
                 (AuditOutcome::Same, vec![LossBits(7); work.steps as usize])

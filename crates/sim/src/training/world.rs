@@ -128,6 +128,18 @@ pub struct TrainingWorld {
     pub(super) is_calm: bool,
 }
 
+/// Who takes part in a run.
+pub(super) struct Cast {
+    pub(super) cheats: Cheats,
+    pub(super) rules: RunRules,
+    pub(super) chain: RunsChain,
+    pub(super) trainers: Vec<TrainerSide>,
+    pub(super) validators: Vec<ValidatorSide>,
+    pub(super) devices: Vec<Device>,
+    pub(super) delay_ms_max: u64,
+    pub(super) crash_one_in: u64,
+}
+
 impl TrainingWorld {
     /// The run that follows from a seed; `keeps_lines` keeps what happened as text.
     pub fn new(seed: u64, keeps_lines: bool) -> Self {
@@ -144,22 +156,31 @@ impl TrainingWorld {
         let validators = random.between(1, 7);
         let rules = rules(&mut random, trainers);
         let sides = trainer_sides(&mut random, &rules, trainers, cheats);
-        let places = sides.len() + usize::try_from(validators).unwrap_or(0);
         let delay_ms_max = random.pick(&[40, 300, 1_500]);
         let chain = RunsChain::new(rules.run, B256::repeat_byte(0x51), START);
         let first = sides.len();
         let seats = validator_sides(&mut random, &chain, rules, validators, first, cheats);
-        let mut devices: Vec<Device> = Vec::new();
-        for place in 0..places {
-            let is_honest = match place.checked_sub(sides.len()) {
-                None => sides[place].diligence == Diligence::Honest,
-                Some(number) => seats[number].candor == Candor::Honest,
-            };
-            devices.push(device(place, is_honest));
-        }
+        let devices = devices_of(&sides, &seats);
         let crash_one_in = random.pick(&[0, 60, 200]);
+        let cast = Cast {
+            cheats,
+            rules,
+            chain,
+            trainers: sides,
+            validators: seats,
+            devices,
+            delay_ms_max,
+            crash_one_in,
+        };
+        Self::of(seed, random, cast, keeps_lines)
+    }
+
+    /// The run of these devices.
+    pub(super) fn of(seed: u64, random: Random, cast: Cast, keeps_lines: bool) -> Self {
+        let (sides, seats) = (cast.trainers, cast.validators);
+        let (rules, devices) = (cast.rules, cast.devices);
         let mut scene = Scene::new(random, Log::new(keeps_lines), START);
-        let bus = Bus::new(places, delay_ms_max);
+        let bus = Bus::new(devices.len(), cast.delay_ms_max);
         for (number, side) in sides.iter().enumerate() {
             scene.note(format_args!(
                 "trainer {number} {}: {:?}",
@@ -176,10 +197,10 @@ impl TrainingWorld {
         scene.note(format_args!("{rules:?}"));
         Self {
             seed,
-            cheats,
+            cheats: cast.cheats,
             scene,
             bus,
-            chain,
+            chain: cast.chain,
             rules,
             devices,
             trainers: sides,
@@ -190,7 +211,7 @@ impl TrainingWorld {
             ledger: Ledger::default(),
             tally: TrainingTally::default(),
             next_epoch_at: START,
-            crash_one_in,
+            crash_one_in: cast.crash_one_in,
             stalled_until: START,
             is_calm: false,
         }
@@ -476,6 +497,18 @@ fn brief(message: &RunMessage) -> String {
     }
 }
 
+/// The devices of trainers, and after them those of validators.
+pub(super) fn devices_of(trainers: &[TrainerSide], validators: &[ValidatorSide]) -> Vec<Device> {
+    let trainers = trainers
+        .iter()
+        .map(|side| side.diligence == Diligence::Honest);
+    let validators = validators.iter().map(|side| side.candor == Candor::Honest);
+    let sides = trainers.chain(validators).enumerate();
+    sides
+        .map(|(place, is_honest)| device(place, is_honest))
+        .collect()
+}
+
 fn device(place: Place, is_honest: bool) -> Device {
     let number = u64::try_from(place).unwrap_or(0);
     Device {
@@ -548,7 +581,8 @@ fn trainer_sides(
         // The slowest takes the fewest steps in a third of the time in which others take all.
         let slowest_ms = rules.attempt_ms / 8 / u64::from(rules.steps_min);
         let step_ms = random.pick(&[300, 1_000, 2_500, 8_000]).min(slowest_ms);
-        sides.push(TrainerSide::new(number, diligence, step_ms, *rules));
+        let way = (diligence, random.pick(&[0, 0, 1, 4]));
+        sides.push(TrainerSide::new(number, way, step_ms, *rules));
     }
     sides
 }

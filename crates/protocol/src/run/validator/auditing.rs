@@ -19,6 +19,8 @@ use crate::time::Timestamp;
 pub const CONFIRMATIONS: usize = 3;
 /// One in so many audits is done by two validators, so that reports without a replay are found.
 const SECOND_ONE_IN: u8 = 8;
+/// Rounds, or attempts' time, for which a trainer may be away before a replay that needs something of it cannot be made.
+const AWAY_MAX: u64 = 4;
 /// Rounds after which one more validator replays what is not decided yet.
 const ROUNDS_FOR_ANOTHER: u64 = 2;
 
@@ -102,8 +104,10 @@ impl Validator {
         };
         let me = self.identity.device;
         let reports = self.reports.get(&key);
-        let is_done =
-            self.replays.contains_key(&key) || reports.is_some_and(|all| all.contains_key(&me));
+        let is_waiting = self.away.get(&key).is_some_and(|until| now < *until);
+        let is_done = is_waiting
+            || self.replays.contains_key(&key)
+            || reports.is_some_and(|all| all.contains_key(&me));
         if is_done || self.decided(committee, key).is_some() {
             return false;
         }
@@ -137,6 +141,13 @@ impl Validator {
         if !self.history.open_audits().contains_key(&key) {
             return;
         }
+        if outcome == AuditOutcome::Unavailable && !self.has_waited(now, key) {
+            // It is tried again.
+            self.replays.remove(&key);
+            let again = now.plus_ms(self.history.rules().attempt_ms / 2);
+            self.away.insert(key, again);
+            return;
+        }
         let replayed = outcome != AuditOutcome::Unavailable;
         let seal = replayed.then(|| replay_seal(self.identity.device, &losses));
         if outcome == AuditOutcome::Same {
@@ -151,6 +162,14 @@ impl Validator {
             seal,
         };
         self.say(now, RunMessage::Report(report), effects);
+    }
+
+    /// Whether a trainer had enough time to give what its replay starts from.
+    fn has_waited(&self, now: Timestamp, key: (u64, DeviceId)) -> bool {
+        let opened_at = self.opened_at.get(&key).copied().unwrap_or(now);
+        let away_ms = AWAY_MAX.saturating_mul(self.history.rules().attempt_ms);
+        let rounds = self.history.index().saturating_sub(key.0);
+        now.ms_since(opened_at) >= away_ms || rounds > AWAY_MAX
     }
 
     /// Drops reports of validators that cannot know the losses which a replay gives.
