@@ -114,7 +114,8 @@ pub(super) fn serve_and_ask(
 
 /// What a household's channels hold, and what of it is promised and was not charged, in atomic units of Ember.
 fn held_in_channels(household: &Household) -> Result<(u128, u128)> {
-    let books = household.ask(&["channels", "list"])?;
+    // The chain is asked: what C put into its channel just before it was killed is not in B's books.
+    let books = household.ask(&["channels", "look"])?;
     let channels = books["paying"].as_array().context("B lists its channels")?;
     let sum = |name: &str| -> Result<u128> {
         let amounts = channels
