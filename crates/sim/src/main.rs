@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use hearth_sim::training::TrainingWorld;
+use hearth_sim::training::{HonestPay, TrainingWorld};
 use hearth_sim::{Failure, Log, World};
 
 const USAGE: &str =
@@ -97,9 +97,16 @@ fn play_attacks(count: Option<u64>) -> ExitCode {
     let Some(count) = count.and_then(|count| u32::try_from(count).ok()) else {
         return usage();
     };
+    let honest = match HonestPay::play(count, 0) {
+        Ok(honest) => honest,
+        Err(failure) => {
+            println!("{failure}");
+            return ExitCode::FAILURE;
+        }
+    };
     let mut code = ExitCode::SUCCESS;
     for attack in hearth_sim::training::attacks() {
-        match attack.play(count, 0) {
+        match attack.play(count, 0, honest) {
             Ok(brought) => println!("{} after {} rounds: {brought}", attack.name, attack.after()),
             Err(failure) => {
                 println!("{}: {failure}", attack.name);

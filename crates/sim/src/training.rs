@@ -20,7 +20,7 @@ mod trainer;
 mod validator;
 mod world;
 
-pub use attacks::{Attack, Brought, attacks};
+pub use attacks::{Attack, Brought, HonestPay, attacks};
 pub use world::{Cheats, TrainingSummary, TrainingTally, TrainingWorld};
 
 use crate::world::Failure;

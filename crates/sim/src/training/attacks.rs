@@ -156,6 +156,30 @@ pub fn attacks() -> Vec<Attack> {
     .collect()
 }
 
+/// What the devices that attack are paid where they do not, on average over seeds; in honest rounds.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct HonestPay {
+    of_trainer: f64,
+    of_validator: f64,
+}
+
+impl HonestPay {
+    /// Plays runs without attacks, from as many seeds as attacks are played from.
+    ///
+    /// # Errors
+    /// The first invariant that does not hold.
+    pub fn play(runs: u32, first: u64) -> Result<Self, Failure> {
+        let mut all = Self::default();
+        for seed in (first..).take(runs as usize) {
+            let mut world = HONEST.world(seed);
+            world.play()?;
+            all.of_trainer += world.paid_to(account_of(0)) / f64::from(runs.max(1));
+            all.of_validator += world.paid_to(HOUSEHOLD) / f64::from(runs.max(1));
+        }
+        Ok(all)
+    }
+}
+
 impl Attack {
     /// Honest rounds before it begins.
     #[must_use]
@@ -167,24 +191,24 @@ impl Attack {
     ///
     /// # Errors
     /// The first invariant that does not hold.
-    pub fn play(&self, runs: u32, first: u64) -> Result<Brought, Failure> {
+    pub fn play(&self, runs: u32, first: u64, honest: HonestPay) -> Result<Brought, Failure> {
         let mut all = Brought::default();
         for seed in (first..).take(runs as usize) {
             let mut world = self.world(seed);
             world.play()?;
             world.count(self, &mut all);
-            let mut twin = HONEST.world(seed);
-            twin.play()?;
-            all.honest += twin.paid_to(self.account());
         }
         all.runs = runs;
+        all.honest = match self.is_by_validator() {
+            true => honest.of_validator,
+            false => honest.of_trainer,
+        };
         let runs = f64::from(runs.max(1));
         all.rounds_to_exclusion /= f64::from(all.excluded.max(1));
         for sum in [
             &mut all.withheld,
             &mut all.admitted,
             &mut all.got,
-            &mut all.honest,
             &mut all.worked,
         ] {
             *sum /= runs;

@@ -147,6 +147,33 @@ fn slander_by_a_third_excludes_nobody() {
 }
 
 #[test]
+fn a_trainer_that_is_away_is_asked_again_before_it_forfeits() {
+    let mut validator = audited(committee(3, 1..2), &[]);
+    let unavailable = || ValidatorEvent::Replayed {
+        index: 0,
+        trainer: trainer(1),
+        outcome: AuditOutcome::Unavailable,
+        losses: Vec::new(),
+    };
+    let reports = |effects: &[ValidatorEffect]| {
+        let is_report =
+            |one: &ValidatorEffect| matches!(one, ValidatorEffect::Say(RunMessage::Report(_)));
+        effects.iter().any(is_report)
+    };
+    let replays = |effects: &[ValidatorEffect]| {
+        let is_replay = |one: &ValidatorEffect| matches!(one, ValidatorEffect::Replay { .. });
+        effects.iter().any(is_replay)
+    };
+    let attempt_ms = rules().attempt_ms;
+    let early = validator.handle(NOW.plus_ms(10), unavailable());
+    assert!(!reports(&early) && !replays(&early), "{early:?}");
+    let again = validator.handle(NOW.plus_ms(10 + attempt_ms / 2), ValidatorEvent::Tick);
+    assert!(replays(&again), "{again:?}");
+    let late = validator.handle(NOW.plus_ms(4 * attempt_ms), unavailable());
+    assert!(reports(&late), "{late:?}");
+}
+
+#[test]
 fn an_audit_by_those_who_left_office_is_not_reported() {
     let mut validator = audited(committee(3, 1..4), &[(2, AuditOutcome::Same)]);
     assert!(
