@@ -2,11 +2,15 @@
 //! gives, and what exactness costs.
 //!
 //! Both programs are up at once and compute in turn, a few steps each, so that whatever else the machine does befalls both.
+//! Threads of PyTorch that wait for each other take processor time, more of it on a busy machine; so the two are
+//! compared on one thread each as well, by processor time, where nobody waits.
 //! PyTorch is fetched from PyPI by its pinned hashes; with `--smoke` it is asked only where it is there already.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::thread;
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
@@ -18,6 +22,8 @@ use crate::{python, workspace};
 struct Case {
     name: &'static str,
     steps: u32,
+    /// Rounds that count: fewer where they take long.
+    rounds: usize,
     share: Option<f64>,
     /// Whether PyTorch has it too.
     beside: bool,
@@ -27,37 +33,40 @@ const CASES: [Case; 5] = [
     Case {
         name: "1M",
         steps: 3,
+        rounds: 7,
         share: Some(0.50),
         beside: true,
     },
     Case {
         name: "1M Muon",
         steps: 3,
+        rounds: 7,
         share: None,
         beside: false,
     },
     Case {
         name: "10M",
         steps: 1,
+        rounds: 7,
         share: Some(0.65),
         beside: true,
     },
     Case {
         name: "50M",
         steps: 1,
+        rounds: 3,
         share: Some(0.75),
         beside: true,
     },
     Case {
         name: "lora",
         steps: 1,
+        rounds: 3,
         share: None,
         beside: true,
     },
 ];
 
-/// Rounds that count.
-const ROUNDS: usize = 7;
 /// What PyTorch is pinned by.
 const REQUIREMENTS: &str = "xtask/tools/torch.txt";
 /// Its side of the benchmark.
@@ -76,9 +85,19 @@ pub(super) fn run(smoke: bool) -> Result<Vec<Figure>> {
     let mut figures = products(&program, smoke)?;
     for case in CASES {
         if !smoke || case.name == "1M" {
-            let rounds = if smoke { 1 } else { ROUNDS };
-            figures.extend(measure(&root, &program, torch.as_deref(), &case, rounds)?);
+            let rounds = if smoke { 1 } else { case.rounds };
+            let pair = Pair {
+                root: &root,
+                program: &program,
+                torch: torch.as_deref(),
+            };
+            figures.extend(pair.measure(&case, rounds)?);
         }
+    }
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    if let Some(Ok(load)) = load.split(' ').nth(2).map(str::parse) {
+        let note = "threads that computed or wanted to in the last 15 minutes, those of the bench among them";
+        figures.push(figure("load of the machine", load, "threads", note));
     }
     Ok(figures)
 }
@@ -109,103 +128,133 @@ impl Taken {
     }
 }
 
-fn measure(
-    root: &Path,
-    program: &Path,
-    torch: Option<&Path>,
-    case: &Case,
-    rounds: usize,
-) -> Result<Vec<Figure>> {
-    let mut ours = Asked::start(Command::new(program).args(["--serve", case.name]))?;
-    let mut theirs = Vec::new();
-    for mode in ["eager", "compiled"] {
-        if let Some(torch) = torch.filter(|_| case.beside) {
-            theirs.extend(Asked::torch(root, torch, case.name, mode));
-        }
-    }
-    let (mut own, mut shares, mut computed_shares) = (Taken::default(), Vec::new(), Vec::new());
-    let mut others: Vec<Taken> = theirs.iter().map(|_| Taken::default()).collect();
-    let tokens = read(&ours.hello, "step_tokens")? * f64::from(case.steps);
-    let operations = tokens * read(&ours.hello, "token_operations")?;
-    for _ in 0..rounds {
-        let said = ours.ask(case.steps)?;
-        own.add(&said)?;
-        shares.push(operations / read(&said, "clock_s")? / read(&said, "peak")?);
-        computed_shares.push(operations / read(&said, "computed_s")? / read(&said, "peak_alone")?);
-        for (other, taken) in theirs.iter_mut().zip(&mut others) {
-            taken.add(&other.ask(case.steps)?)?;
-        }
-    }
-    let what = ours.hello["what"].as_str().unwrap_or_default();
-    let note = format!("{}: {what}; median of {rounds} rounds", case.name);
-    let speed = |seconds: &[f64]| median(seconds.iter().map(|seconds| tokens / seconds));
-    let mut figures = vec![
-        figure("training", speed(&own.clock_s), "tokens/s", &note),
-        figure(
-            "training, for each processor second",
-            speed(&own.computed_s),
-            "tokens/s",
-            &note,
-        ),
-    ];
-    let wanted = case.share.map_or(note.clone(), |share| {
-        format!("{note}; target {share:.2} or more")
-    });
-    let by_clock = "share of the matrix product's peak";
-    figures.push(figure(by_clock, median(shares), "", &wanted));
-    let by_processor = "share of the peak, by processor time";
-    figures.push(figure(by_processor, median(computed_shares), "", &wanted));
-    if let Some((best, other)) = fastest(&theirs, &others) {
-        figures.extend(beside(case, best, &own, other, tokens));
-    }
-    Ok(figures)
+/// The two programs.
+struct Pair<'a> {
+    root: &'a Path,
+    program: &'a Path,
+    torch: Option<&'a Path>,
 }
 
-/// Chooses the mode in which PyTorch takes the least processor time.
-fn fastest<'a>(theirs: &'a [Asked], taken: &'a [Taken]) -> Option<(&'a Asked, &'a Taken)> {
-    let middle = |taken: &Taken| median(taken.computed_s.iter().copied());
-    theirs
-        .iter()
-        .zip(taken)
-        .min_by(|(_, a), (_, b)| middle(a).total_cmp(&middle(b)))
+impl Pair<'_> {
+    /// Measures a model with all threads, then on one.
+    fn measure(&self, case: &Case, rounds: usize) -> Result<Vec<Figure>> {
+        let cores = thread::available_parallelism()?.get();
+        let mut figures = Vec::new();
+        let race = self.race(case, rounds, cores)?;
+        figures.extend(race.own_figures(case));
+        if let Some(torch) = &race.torch {
+            figures.extend(race.beside(case, torch, true));
+            let alone = self.race(case, rounds, 1)?;
+            let torch = alone
+                .torch
+                .as_ref()
+                .context("PyTorch has no thread to run on")?;
+            figures.extend(alone.beside(case, torch, false));
+        }
+        Ok(figures)
+    }
+
+    /// Lets both take steps in turn.
+    fn race(&self, case: &Case, rounds: usize, threads: usize) -> Result<Race> {
+        let count = threads.to_string();
+        let mut command = Command::new(self.program);
+        command.args(["--serve", case.name, "--threads", &count]);
+        let mut ours = Asked::start(&mut command)?;
+        let environment = self.torch.filter(|_| case.beside);
+        let mut torch = environment.and_then(|environment| {
+            // What it compiles is faster than what it does step by step, where there is a compiler.
+            let modes = ["compiled", "eager"].into_iter();
+            let mut started = modes
+                .filter_map(|mode| Asked::torch(self.root, environment, [case.name, &count, mode]));
+            Some((started.next()?, Taken::default()))
+        });
+        let tokens = read(&ours.hello, "step_tokens")? * f64::from(case.steps);
+        let operations = tokens * read(&ours.hello, "token_operations")?;
+        let mut race = Race {
+            what: format!(
+                "{}: {}",
+                case.name,
+                ours.hello["what"].as_str().unwrap_or_default()
+            ),
+            tokens,
+            threads,
+            own: Taken::default(),
+            shares: [Vec::new(), Vec::new()],
+            torch: None,
+        };
+        for _ in 0..rounds {
+            let said = ours.ask(case.steps)?;
+            race.own.add(&said)?;
+            let [by_clock, by_processor] = &mut race.shares;
+            by_clock.push(operations / read(&said, "clock_s")? / read(&said, "peak")?);
+            by_processor.push(operations / read(&said, "computed_s")? / read(&said, "peak_alone")?);
+            if let Some((asked, taken)) = &mut torch {
+                taken.add(&asked.ask(case.steps)?)?;
+            }
+        }
+        race.torch = torch;
+        Ok(race)
+    }
 }
 
-/// The figures that compare.
-fn beside(case: &Case, asked: &Asked, own: &Taken, other: &Taken, tokens: f64) -> Vec<Figure> {
-    let version = asked.hello["version"].as_str().unwrap_or_default();
-    let threads = asked.hello["threads"].as_u64().unwrap_or_default();
-    let note = format!(
-        "{}: PyTorch {version}, {}, {threads} threads; median of {} rounds, in turn",
-        case.name,
-        asked.mode,
-        own.clock_s.len()
-    );
-    let ratio = |theirs: &[f64], ours: &[f64]| {
-        median(theirs.iter().zip(ours).map(|(theirs, ours)| theirs / ours))
-    };
-    let speed = |seconds: &[f64]| median(seconds.iter().map(|seconds| tokens / seconds));
-    let wanted = format!("{note}; target 1.0 or more, 1.5 aimed at");
-    vec![
-        figure("PyTorch", speed(&other.clock_s), "tokens/s", &note),
-        figure(
-            "PyTorch, for each processor second",
-            speed(&other.computed_s),
-            "tokens/s",
-            &note,
-        ),
-        figure(
-            "training against PyTorch",
-            ratio(&other.clock_s, &own.clock_s),
-            "ratio",
-            &wanted,
-        ),
-        figure(
-            "training against PyTorch, by processor time",
-            ratio(&other.computed_s, &own.computed_s),
-            "ratio",
-            &wanted,
-        ),
-    ]
+/// What both took.
+struct Race {
+    what: String,
+    tokens: f64,
+    threads: usize,
+    own: Taken,
+    /// Shares of the peak, by the clock and by processor time.
+    shares: [Vec<f64>; 2],
+    torch: Option<(Asked, Taken)>,
+}
+
+impl Race {
+    fn speed(&self, seconds: &[f64]) -> f64 {
+        median(seconds.iter().map(|seconds| self.tokens / seconds))
+    }
+
+    fn own_figures(&self, case: &Case) -> Vec<Figure> {
+        let rounds = self.own.clock_s.len();
+        let note = format!("{}; median of {rounds} rounds", self.what);
+        let wanted = case.share.map_or(note.clone(), |share| {
+            format!("{note}; target {share:.2} or more")
+        });
+        let share = |of: usize| median(self.shares[of].iter().copied());
+        let by_processor = "share of the peak, by processor time";
+        vec![
+            figure("training", self.speed(&self.own.clock_s), "tokens/s", &note),
+            figure("share of the matrix product's peak", share(0), "", &wanted),
+            figure(by_processor, share(1), "", &wanted),
+        ]
+    }
+
+    /// The figures that compare, by the clock or by processor time.
+    fn beside(&self, case: &Case, (asked, other): &(Asked, Taken), by_clock: bool) -> Vec<Figure> {
+        let note = format!(
+            "{}: PyTorch {}, {}, threads of each: {}; median of {} rounds, in turn",
+            case.name,
+            asked.hello["version"].as_str().unwrap_or_default(),
+            asked.mode,
+            self.threads,
+            self.own.clock_s.len()
+        );
+        let (how, ours, theirs) = match by_clock {
+            true => ("by the clock", &self.own.clock_s, &other.clock_s),
+            false => ("by processor time", &self.own.computed_s, &other.computed_s),
+        };
+        let ratio = median(theirs.iter().zip(ours).map(|(theirs, ours)| theirs / ours));
+        let wanted = format!("{note}; target 1.0 or more, 1.5 aimed at");
+        let name = format!("training against PyTorch, {how}");
+        vec![
+            figure(
+                &format!("PyTorch, {how}"),
+                self.speed(theirs),
+                "tokens/s",
+                &note,
+            ),
+            figure(&name, ratio, "ratio", &wanted),
+        ]
+    }
 }
 
 fn read(said: &Value, name: &str) -> Result<f64> {
@@ -245,10 +294,9 @@ impl Asked {
         Ok(asked)
     }
 
-    /// Starts PyTorch with one thread for each core and without anybody's settings; nothing where this mode does not run
+    /// Starts PyTorch without anybody's settings of threads; nothing where this mode does not run
     /// on this machine, which the compiled one needs a C++ compiler for.
-    fn torch(root: &Path, environment: &Path, name: &str, mode: &str) -> Option<Self> {
-        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    fn torch(root: &Path, environment: &Path, arguments: [&str; 3]) -> Option<Self> {
         let python: PathBuf = environment.join("bin/python");
         let mut command = Command::new(python);
         for (name, _) in std::env::vars_os() {
@@ -258,9 +306,8 @@ impl Asked {
                 command.env_remove(&name);
             }
         }
-        command
-            .arg(root.join(SCRIPT))
-            .args([name, &cores.to_string(), mode]);
+        command.arg(root.join(SCRIPT)).args(arguments);
+        let [_, _, mode] = arguments;
         match Self::start(&mut command) {
             Ok(mut asked) => {
                 mode.clone_into(&mut asked.mode);
