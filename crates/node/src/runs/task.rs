@@ -655,7 +655,6 @@ impl Playing {
 
     async fn do_for_validator(&mut self, effect: ValidatorEffect) -> Result<(), RunTaskError> {
         let hands = self.validating.clone();
-        let parts = Arc::clone(&self.task.parts);
         let told = self.news.0.clone();
         match effect {
             ValidatorEffect::Say(message) => {
