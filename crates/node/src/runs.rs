@@ -173,6 +173,8 @@ struct Inner {
     folder: PathBuf,
     going: Mutex<BTreeMap<B256, Going>>,
     settling: Mutex<Option<Settling>>,
+    /// Held while this device claims: of two claims at once the second finds nothing left.
+    claiming: tokio::sync::Mutex<()>,
 }
 
 struct Going {
@@ -221,6 +223,7 @@ impl Runs {
             folder,
             going: Mutex::default(),
             settling: Mutex::default(),
+            claiming: tokio::sync::Mutex::default(),
         }));
         for run in all.into_iter().take(RUNS_MAX) {
             let part = run.part()?;

@@ -56,7 +56,7 @@ struct Size {
 
 const WHOLE: Size = Size {
     trainers: 8,
-    rounds: 12,
+    rounds: 10,
     steps: 16,
     attempt_s: 40,
     epochs: Epochs {
@@ -228,16 +228,7 @@ impl World {
             });
         }
         if let Some(lines) = &mut lines {
-            for (number, name) in all.iter().enumerate() {
-                let bits_per_s = BITS_PER_S[(number + 1) % 2];
-                lines.set(
-                    name,
-                    Line {
-                        delay_ms: DELAY_MS,
-                        bits_per_s,
-                    },
-                )?;
-            }
+            worsen(lines, &all)?;
         }
         let began = Instant::now();
         let run = host.household.create_run(&size.recipe(), &data, false)?;
@@ -356,6 +347,18 @@ impl World {
         });
         each.collect()
     }
+}
+
+/// Makes the lines of households like those of homes, fast and slow ones in turn.
+fn worsen(lines: &mut Lines, households: &[&str]) -> Result<()> {
+    for (number, household) in households.iter().enumerate() {
+        let line = Line {
+            delay_ms: DELAY_MS,
+            bits_per_s: BITS_PER_S[(number + 1) % 2],
+        };
+        lines.set(household, line)?;
+    }
+    Ok(())
 }
 
 impl Trainer {

@@ -201,6 +201,7 @@ impl Runs {
     /// # Errors
     /// [`RewardsError::Nothing`] where there is nothing; otherwise when the ledger does not take it.
     pub(crate) async fn claim(&self) -> Result<RewardsClaimed, RewardsError> {
+        let _claiming = self.0.claiming.lock().await;
         let settling = self.settling()?;
         let addresses = *settling.ledger.addresses();
         let account = self.0.parts.account;
