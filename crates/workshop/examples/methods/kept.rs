@@ -66,6 +66,11 @@ impl Keep {
         })
     }
 
+    /// Whether somebody wants it to end.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.folder.join("stop").exists()
+    }
+
     /// Returns where it is.
     pub(crate) fn folder(&self) -> &Path {
         &self.folder

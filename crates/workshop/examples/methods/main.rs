@@ -5,6 +5,8 @@
 //! the link; nobody computes while he sends. Every method has the same hours, the same steps of the same inner optimizers
 //! and a learning rate that falls to its end. Work that is done is kept in a folder, so that a stopped run goes on.
 //!
+//! A file called `stop` in that folder ends it early, and what is finished is printed.
+//!
 //! Arguments: `--text FOLDER` of files to train on, `--keep FOLDER`; `--smoke` takes the smallest size, and `--print`
 //! computes nothing and prints what is there. Prints one JSON object a line: `{"name", "value", "unit", "note"}`.
 
@@ -95,7 +97,9 @@ fn main() -> Result<()> {
     let race = Race::new(&size, &text, &keep)?;
     if !has("--print") {
         for (seed, link, contender) in order(&race)? {
-            race.run(&contender, link, seed)?;
+            if !keep.is_stopped() {
+                race.run(&contender, link, seed)?;
+            }
         }
     }
     figures::print(&race)

@@ -256,7 +256,7 @@ impl<'a> Race<'a> {
             }
         }
         let block = rounds.div_ceil(self.size.looks);
-        while record.done < rounds {
+        while record.done < rounds && !(self.keep.is_stopped() && record.done % block == 0) {
             running.round(record.done)?;
             record.done += 1;
             if record.done.is_multiple_of(block) || record.done == rounds {
