@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use hearth_aggregation::{
     Cohort, Contribution, ErrorFeedback, Layout as Sections, Member, Method, OuterStep,
     TensorShape, TensorSum, TrainerId,
@@ -238,8 +238,8 @@ impl<'a> Race<'a> {
     pub(crate) fn run(&self, contender: &Contender, link: Link, seed: u64) -> Result<()> {
         let name = Self::name(contender, link, seed);
         let round_s = self.round_s(contender, link)?;
-        let rounds = (self.all_s() / round_s).floor() as u32;
-        ensure!(rounds > 0, "{name}: the hours are too short for a round");
+        // The hours of the smallest size are too short for a round of some: they have one all the same.
+        let rounds = ((self.all_s() / round_s).floor() as u32).max(1);
         let mut running = Running::start(self, contender, rounds, seed)?;
         let mut record = Record {
             settings: self.settings(contender, link),
