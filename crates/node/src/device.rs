@@ -264,13 +264,7 @@ impl Device {
         let models = building.serve(&provider, &readers, &options).await?;
         let network = building.network(&provider).await?;
         building.attach_chain(&line, &network).await;
-        let runs = building.runs(
-            &line,
-            &network,
-            &provider,
-            store,
-            Arc::clone(&options.trainer),
-        );
+        let runs = building.runs(&line, &network, &provider, store, &options);
         let payer = building.payer(&provider, &network, readers, is_household, &options)?;
         building.market(&network, &payer);
         building.offering(&network, &provider).await?;

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
-use super::Building;
+use super::{Building, UpOptions};
 use crate::home::Config;
 use crate::ledger::{self, LedgerSigner, RegistrationKeys};
 use crate::machine;
@@ -46,7 +46,7 @@ impl Building<'_> {
         network: &Network,
         provider: &Provider,
         store: Store,
-        trainer: Arc<dyn RoundTrainer>,
+        options: &UpOptions,
     ) -> RunsSlot {
         let slot = RunsSlot::default();
         let used = line.used().map(|used| used.network().id());
@@ -65,7 +65,7 @@ impl Building<'_> {
             keys: RegistrationKeys::of(self.keys, self.config.device.index),
             store,
             opened: provider.opened(),
-            trainer,
+            trainer: Arc::clone(&options.trainer),
             folder: self.home.training_folder(),
             confirmations: confirmations.map_or(0, |chain| chain.confirmations),
         };

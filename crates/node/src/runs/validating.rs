@@ -24,12 +24,8 @@ use super::depot::{Depot, Length, blocking};
 use super::replaying::{Lacking, Replaying};
 use crate::ledger::{Declaration, LedgerSigner};
 
-/// How long to wait after a replay that something was missing for.
+/// How long to wait after a replay for which something was missing here.
 const REPLAY_AGAIN: Duration = Duration::from_secs(3);
-/// How many attempts' time a trainer has to give what its work started from: one that crashed may be back by then.
-const PATIENCE_ATTEMPTS: u32 = 2;
-/// Rounds after which it has no more time: the audit has to be decided before it is dropped.
-const PATIENCE_ROUNDS: u64 = AUDIT_ROUNDS_MAX / 2;
 /// How long to wait after a contribution that nobody gave.
 const CONTRIBUTION_AGAIN: Duration = Duration::from_secs(2);
 
@@ -119,34 +115,30 @@ impl Validating {
         }
     }
 
-    /// Replays a trainer's work; the losses of its steps come with it. Nothing where this device lacks what it needs itself:
-    /// that says nothing about the trainer.
+    /// Replays a trainer's work; the losses of its steps come with it. Nothing where this device lacks what it needs itself
+    /// until the audit is dropped: that says nothing about the trainer.
     pub(crate) async fn replay(
         &self,
         index: u64,
         audit: &OpenAudit,
     ) -> Option<(AuditOutcome, Vec<LossBits>)> {
-        let attempt_s = u64::from(self.workshop.manifest().round.attempt_s);
-        let tries = u64::from(PATIENCE_ATTEMPTS) * attempt_s / REPLAY_AGAIN.as_secs();
-        for left in (0..=tries).rev() {
-            let recorded = self.recorded.load(Ordering::Relaxed);
-            let is_last = left == 0 || recorded > index.saturating_add(PATIENCE_ROUNDS);
+        loop {
             match self.replay_once(index, audit).await {
                 Ok(done) => return Some(done),
-                Err(Lacking::Local(error)) if is_last => {
+                Err(Lacking::Local(error)) => {
                     info!(error = %error.with_causes(), "a trainer did not give what its work started from");
                     return Some((AuditOutcome::Unavailable, Vec::new()));
                 }
-                Err(Lacking::Local(error) | Lacking::Own(error)) => {
+                Err(Lacking::Own(error)) => {
                     debug!(error = %error.with_causes(), "work is not replayed yet");
                 }
             }
-            if is_last {
-                break;
+            let recorded = self.recorded.load(Ordering::Relaxed);
+            if recorded.saturating_sub(index) > AUDIT_ROUNDS_MAX {
+                return None;
             }
             sleep(REPLAY_AGAIN).await;
         }
-        None
     }
 
     async fn replay_once(
