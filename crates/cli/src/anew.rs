@@ -10,6 +10,8 @@
 //!   does.)
 //! - The passphrase. A variable would be there as long as the node runs, for every program that it starts and for
 //!   whoever may look at `/proc`. It is handed over in a pipe, which holds it until it is read once.
+//! - From which size on freed memory goes back to the system at once. GNU's C library raises it by itself, and then keeps
+//!   large tensors that a trainer has freed: up to half as much again as the trainer said that it takes.
 //! - That llama.cpp does not start a debugger when it breaks.
 
 use std::io::{self, PipeReader, Write};
@@ -26,6 +28,9 @@ use crate::secrets::{PASSPHRASE_PIPE_VARIABLE, PASSPHRASE_VARIABLE};
 const WAITING: [&str; 2] = ["GOMP_SPINCOUNT", "OMP_WAIT_POLICY"];
 /// Turns of the loop in which a thread waits before it sleeps.
 const SPINS: &str = "1000";
+/// From how many bytes on freed memory goes back to the system; an owner may have set it.
+const GIVEN_BACK: &str = "MALLOC_MMAP_THRESHOLD_";
+const GIVEN_BACK_BYTES: &str = "1048576";
 /// Keeps llama.cpp from starting a debugger.
 const NO_DEBUGGER: &str = "GGML_NO_BACKTRACE";
 /// The longest passphrase that is handed over, in bytes: what a pipe holds at the very least.
@@ -36,8 +41,9 @@ pub(crate) fn settle() {
     let is_set = |name: &&str| std::env::var_os(name).is_some();
     // Elsewhere other libraries wait, which need no setting.
     let waits = !cfg!(target_os = "linux") || WAITING.iter().any(is_set);
+    let gives_back = !cfg!(target_os = "linux") || is_set(&GIVEN_BACK);
     let passphrase = std::env::var(PASSPHRASE_VARIABLE).ok().map(Zeroizing::new);
-    if waits && passphrase.is_none() && is_set(&NO_DEBUGGER) {
+    if waits && gives_back && passphrase.is_none() && is_set(&NO_DEBUGGER) {
         return;
     }
     let mut arguments = std::env::args_os();
@@ -48,6 +54,9 @@ pub(crate) fn settle() {
     command.arg0(name).args(arguments).env(NO_DEBUGGER, "1");
     if !waits {
         command.env(WAITING[0], SPINS);
+    }
+    if !gives_back {
+        command.env(GIVEN_BACK, GIVEN_BACK_BYTES);
     }
     let handed = passphrase.as_ref().map(|text| hand_over(text));
     if let Some(Ok(pipe)) = &handed {

@@ -1,7 +1,6 @@
 //! What a trainer says that a run takes of its memory is what it takes.
 
 use std::fs;
-use std::process::Stdio;
 
 use crate::program::Running;
 use crate::training::{dataset, fresh, join_run, made_run, shown, until, up, up_in_network_of};
@@ -45,12 +44,6 @@ fn a_trainer_takes_the_memory_that_it_said_before() {
     let data = dataset(&tower);
     let _host = up(&tower);
     let node = up_in_network_of(&tower, &laptop);
-    node.stop("TERM");
-    let mut command = laptop.command(&["up", "--listen", "127.0.0.1:0", "--no-model", "--json"]);
-    // Otherwise glibc keeps large tensors that were freed, for later ones: up to half as much again.
-    command.env("MALLOC_MMAP_THRESHOLD_", "1048576");
-    command.stderr(Stdio::inherit());
-    let node = Running::spawn_first(command, "ready");
     let (run, ticket) = made_run(&tower, RECIPE, &data);
     let at_rest = status(&node, "VmRSS:");
     join_run(&laptop, &ticket);
