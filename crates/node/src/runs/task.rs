@@ -593,7 +593,11 @@ impl Playing {
                 let ms_per_step = self.ms_per_step;
                 self.work.spawn(async move {
                     let _heavy = parts.heavy.lock().await;
-                    let done = training.train(order, ms_per_step, stop).await;
+                    let done = training.train(order, ms_per_step, stop.clone()).await;
+                    if done.is_none() && stop.is_stopped() {
+                        // By now the machine may have ordered the same work again.
+                        return;
+                    }
                     drop(told.send(News::Trained(head.state, done)).await);
                 });
             }
