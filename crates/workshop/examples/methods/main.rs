@@ -52,34 +52,37 @@ pub(crate) struct Size {
     pub(crate) looks: u32,
 }
 
-const FULL: fn() -> Size = || Size {
-    vocabulary: 512,
-    width: 64,
-    layers: 2,
-    hidden: 192,
-    window_tokens: 128,
-    windows: 4,
-    trainers: 4,
-    steps: 4_000,
-    seeds: vec![1, 2],
-    held_out: 128,
-    looks: 8,
-};
+fn full() -> Size {
+    Size {
+        vocabulary: 512,
+        width: 64,
+        layers: 2,
+        hidden: 192,
+        window_tokens: 128,
+        windows: 4,
+        trainers: 4,
+        steps: 4_000,
+        seeds: vec![1, 2],
+        held_out: 128,
+        looks: 8,
+    }
+}
 
-const SMOKE: fn() -> Size = || Size {
-    vocabulary: 288,
-    width: 32,
-    layers: 1,
-    hidden: 64,
-    window_tokens: 32,
-    windows: 2,
-    trainers: 2,
-    steps: 1_000,
-    seeds: vec![1],
-    held_out: 4,
-    looks: 2,
-    ..FULL()
-};
+fn smoke() -> Size {
+    Size {
+        vocabulary: 288,
+        width: 32,
+        layers: 1,
+        hidden: 64,
+        window_tokens: 32,
+        windows: 2,
+        trainers: 2,
+        steps: 1_000,
+        seeds: vec![1],
+        held_out: 4,
+        looks: 2,
+    }
+}
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().collect();
@@ -91,7 +94,7 @@ fn main() -> Result<()> {
             .with_context(|| format!("{name} FOLDER is missing"))?
             .into())
     };
-    let size = if has("--smoke") { SMOKE() } else { FULL() };
+    let size = if has("--smoke") { smoke() } else { full() };
     let keep = Keep::open(&folder("--keep")?)?;
     let text = Text::open(&folder("--text")?, keep.folder(), &size)?;
     let race = Race::new(&size, &text, &keep)?;

@@ -256,7 +256,8 @@ impl<'a> Race<'a> {
             }
         }
         let block = rounds.div_ceil(self.size.looks);
-        while record.done < rounds && !(self.keep.is_stopped() && record.done % block == 0) {
+        while record.done < rounds && !(self.keep.is_stopped() && record.done.is_multiple_of(block))
+        {
             running.round(record.done)?;
             record.done += 1;
             if record.done.is_multiple_of(block) || record.done == rounds {
