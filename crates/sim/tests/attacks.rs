@@ -1,4 +1,4 @@
-//! What attacks bring whoever tries them.
+//! What an attack brings its attacker.
 
 // Clippy knows the tests themselves, not what they share.
 #![allow(clippy::unwrap_used)]

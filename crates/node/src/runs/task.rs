@@ -482,7 +482,7 @@ impl Playing {
             let files = files.into_iter().flatten();
             self.stale.extend(files.map(|file| (book.index, file)));
         }
-        // Books of audits, after the last round, are no rounds.
+        // Books of audits, after the last round, are not rounds.
         let rounds = u64::from(self.workshop.manifest().rounds);
         let oldest = book.index.min(rounds).saturating_sub(AUDIT_ROUNDS_MAX + 1);
         let mut old = Vec::new();

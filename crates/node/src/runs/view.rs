@@ -49,7 +49,7 @@ impl Shown {
     pub(crate) fn round(&self, round: RoundView) {
         let mut seen = self.seen();
         if round.trainers.is_empty() {
-            // A book of audits is no round, and leads to no other weights.
+            // A book of audits is not a round, and does not lead to other weights.
             seen.last_audits.extend(round.audits);
             return;
         }
