@@ -140,7 +140,7 @@ fn pot() -> u128 {
 
 #[test]
 fn an_epoch_is_divided_by_work_and_vests_round_by_round() {
-    // A quarter is replayed, so that pay vests over thirteen rounds. Who has nothing at stake is replayed in any case.
+    // A quarter is replayed, so that pay vests over thirteen rounds. A trainer with nothing at stake is replayed in any case.
     let rules = rules(250, 0, 30);
     let mut rounds = vec![plain(0, &[(1, 30), (2, 10)])];
     rounds.push(Round {

@@ -1,4 +1,4 @@
-//! Who is compared, and what a round of each takes on a link.
+//! The ways of training that are compared, and what a round of each takes on a link.
 
 use anyhow::Result;
 use hearth_aggregation::{

@@ -1,4 +1,4 @@
-//! Who is lost in which round, how, and when it comes back: drawn from a seed, so that a run can be repeated.
+//! Which trainer is lost in which round, how, and when it comes back: drawn from a seed, so that a run can be repeated.
 
 /// Trainers of a hundred that are away at any time, rounded up.
 pub(super) const AWAY_PER_CENT: usize = 30;
