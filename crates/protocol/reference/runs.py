@@ -57,9 +57,14 @@ def commitment(index, trainer, account, done):
     return keyed("hearth run commitment 1", *facts)
 
 
+def loss_key(losses):
+    """Section 7."""
+    return keyed("hearth run losses 1", *[u32(loss) for loss in losses])
+
+
 def seal(validator, losses):
     """Section 7."""
-    return keyed("hearth run replay 1", validator, *[u32(loss) for loss in losses])
+    return keyed("hearth run replay 2", validator, loss_key(losses))
 
 
 def is_drawn(beacon, index, trainer, per_mille):
@@ -135,6 +140,8 @@ def seals():
         yield {
             "validator": VALIDATORS[0].hex(),
             "losses": losses,
+            "key": loss_key(losses).hex(),
+            "log": keyed("hearth run log 1", loss_key(losses)).hex(),
             "seal": seal(VALIDATORS[0], losses).hex(),
         }
 

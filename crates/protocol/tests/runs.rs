@@ -12,7 +12,7 @@ use hearth_protocol::offer::DeviceId;
 use hearth_protocol::run::book::{BookError, RoundBook};
 use hearth_protocol::run::committee::{RunCommittee, RunSeat};
 use hearth_protocol::run::history::RunRules;
-use hearth_protocol::run::message::{LossBits, RoundStart, Work, replay_seal};
+use hearth_protocol::run::message::{LossBits, LossKey, RoundStart, Work};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -45,8 +45,10 @@ fn commitments_and_seals_are_those_of_the_vectors() {
     }
     for case in good("seals") {
         let losses: Vec<LossBits> = read(&case["losses"]);
-        let seal: ContentHash = read(&case["seal"]);
-        assert_eq!(replay_seal(read(&case["validator"]), &losses), seal);
+        let key = LossKey::of(&losses);
+        assert_eq!(key, read(&case["key"]));
+        assert_eq!(key.log(), read(&case["log"]));
+        assert_eq!(key.seal(read(&case["validator"])), read(&case["seal"]));
     }
 }
 

@@ -12,7 +12,7 @@ use hearth_net::{TakePartError, TopicId};
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::run::book::{Member, RoundBook};
 use hearth_protocol::run::history::{AUDIT_ROUNDS_MAX, OpenAudit};
-use hearth_protocol::run::message::{LossBits, Work};
+use hearth_protocol::run::message::{LossBits, LossKey, Work};
 use hearth_protocol::run::pay::PaidRun;
 use hearth_workshop::{
     Claim, Difference, OpenError, OrderError, TrainError, TrainerId, Verdict, WorkOrder, Workshop,
@@ -21,7 +21,7 @@ use thiserror::Error;
 
 use super::depot::{Depot, DepotError, Length, blocking};
 use super::folder::RunFolderError;
-use super::training::{local_state, log_of};
+use super::training::local_state;
 use super::{Runs, RunsError};
 use crate::advice::Advice;
 
@@ -64,7 +64,12 @@ impl Replay {
     /// Whether `work` was done as it was recorded.
     pub(crate) fn is_same(&self, work: &Work) -> bool {
         let verdict = self.verdict.as_ref();
-        verdict.is_ok_and(Verdict::is_same) && log_of(&self.losses) == work.log
+        verdict.is_ok_and(Verdict::is_same) && self.loss_key().log() == work.log
+    }
+
+    /// What shows that this device has replayed the work.
+    pub(crate) fn loss_key(&self) -> LossKey {
+        LossKey::of(&self.losses)
     }
 
     /// What was recorded beside what came out.
@@ -76,7 +81,7 @@ impl Replay {
         };
         let hash = |hash: ContentHash| Some(hash.to_string());
         let loss = |loss: f32| Some(loss.to_string());
-        let log = found.map(|_| log_of(&self.losses));
+        let log = found.map(|_| self.loss_key().log());
         let part = |what: &str, recorded, computed, same| ReplayedPart {
             what: what.to_owned(),
             recorded,

@@ -12,7 +12,7 @@ use hearth_environment::Environment;
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::offer::DeviceId;
 use hearth_protocol::run::Head;
-use hearth_protocol::run::message::{LossBits, Work};
+use hearth_protocol::run::message::{LossBits, LossKey, Work};
 use hearth_protocol::time::Timestamp;
 use hearth_workshop::{
     LocalState, StepProgress, TrainError, TrainerId, Watch, WorkOrder, Workshop,
@@ -88,15 +88,6 @@ pub(crate) struct Training {
     pub(crate) device: DeviceId,
     pub(crate) environment: Arc<dyn Environment>,
     pub(crate) shown: Shown,
-}
-
-/// The losses of all steps, by the name under which a trainer commits to them.
-pub(crate) fn log_of(losses: &[LossBits]) -> ContentHash {
-    let bytes: Vec<u8> = losses
-        .iter()
-        .flat_map(|loss| loss.0.to_le_bytes())
-        .collect();
-    ContentHash::of(&bytes)
 }
 
 /// Reads what a trainer kept, which may be a stranger's. It blocks.
@@ -254,7 +245,7 @@ impl Training {
             last_loss: LossBits::of(claim.last_loss),
             local_end: claim.local,
             local_start,
-            log: log_of(losses),
+            log: LossKey::of(losses).log(),
             steps: u32::try_from(losses.len()).unwrap_or(u32::MAX),
         })
     }

@@ -13,7 +13,7 @@ use hearth_protocol::ledger::statement::{RoundStatement, RunTerms};
 use hearth_protocol::offer::DeviceId;
 use hearth_protocol::run::book::RoundBook;
 use hearth_protocol::run::history::{AUDIT_ROUNDS_MAX, OpenAudit};
-use hearth_protocol::run::message::{AuditOutcome, LossBits};
+use hearth_protocol::run::message::{AuditOutcome, LossKey};
 use hearth_protocol::signature::Signature;
 use hearth_workshop::Workshop;
 use tokio::sync::Mutex;
@@ -115,19 +115,19 @@ impl Validating {
         }
     }
 
-    /// Replays a trainer's work; the losses of its steps come with it. Nothing where this device lacks what it needs itself
+    /// Replays a trainer's work; what shows it comes with the outcome. Nothing where this device lacks what it needs itself
     /// until the audit is dropped: that says nothing about the trainer.
     pub(crate) async fn replay(
         &self,
         index: u64,
         audit: &OpenAudit,
-    ) -> Option<(AuditOutcome, Vec<LossBits>)> {
+    ) -> Option<(AuditOutcome, Option<LossKey>)> {
         loop {
             match self.replay_once(index, audit).await {
                 Ok(done) => return Some(done),
                 Err(Lacking::Local(error)) => {
                     info!(error = %error.with_causes(), "a trainer did not give what its work started from");
-                    return Some((AuditOutcome::Unavailable, Vec::new()));
+                    return Some((AuditOutcome::Unavailable, None));
                 }
                 Err(Lacking::Own(error)) => {
                     debug!(error = %error.with_causes(), "work is not replayed yet");
@@ -145,7 +145,7 @@ impl Validating {
         &self,
         index: u64,
         audit: &OpenAudit,
-    ) -> Result<(AuditOutcome, Vec<LossBits>), Lacking> {
+    ) -> Result<(AuditOutcome, Option<LossKey>), Lacking> {
         let replaying = Replaying {
             depot: self.depot.clone(),
             workshop: Arc::clone(&self.workshop),
@@ -161,6 +161,6 @@ impl Validating {
             true => AuditOutcome::Same,
             false => AuditOutcome::Different,
         };
-        Ok((outcome, replay.losses))
+        Ok((outcome, Some(replay.loss_key())))
     }
 }

@@ -12,8 +12,12 @@ use crate::signature::Signature;
 
 /// What separates commitments from all other hashes.
 const COMMITMENT_CONTEXT: &str = "hearth run commitment 1";
+/// What separates keys of losses from all other hashes.
+const LOSSES_CONTEXT: &str = "hearth run losses 1";
+/// What separates logs from all other hashes.
+const LOG_CONTEXT: &str = "hearth run log 1";
 /// What separates seals of a replay from all other hashes.
-const SEAL_CONTEXT: &str = "hearth run replay 1";
+const SEAL_CONTEXT: &str = "hearth run replay 2";
 
 /// A loss in nats a token, by the bits of its binary32 number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,7 +52,7 @@ pub struct Work {
     pub local_end: Option<ContentHash>,
     /// Names what it kept from the round before; nothing where it began anew.
     pub local_start: Option<ContentHash>,
-    /// Names the losses of all steps, which only those know who computed them.
+    /// Names the losses of all steps ([`LossKey::log`]).
     pub log: ContentHash,
     /// Local steps that were taken.
     pub steps: u32,
@@ -93,15 +97,39 @@ impl Work {
     }
 }
 
-/// What a validator shows of a replay: only the losses of all steps give it, and it is of this validator alone.
-#[must_use]
-pub fn replay_seal(validator: DeviceId, losses: &[LossBits]) -> ContentHash {
-    let mut hasher = blake3::Hasher::new_derive_key(SEAL_CONTEXT);
-    hasher.update(&validator.0);
-    for loss in losses {
-        hasher.update(&loss.0.to_le_bytes());
+/// What only those know who computed the losses of all steps: a trainer and who replays its work.
+///
+/// A trainer commits to its [`LossKey::log`], which gives away neither; a validator seals its report with it, and shows
+/// it when enough have reported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct LossKey(pub ContentHash);
+
+impl LossKey {
+    /// The key of the losses of all steps, in their order.
+    #[must_use]
+    pub fn of(losses: &[LossBits]) -> Self {
+        let mut hasher = blake3::Hasher::new_derive_key(LOSSES_CONTEXT);
+        for loss in losses {
+            hasher.update(&loss.0.to_le_bytes());
+        }
+        Self(ContentHash(*hasher.finalize().as_bytes()))
     }
-    ContentHash(*hasher.finalize().as_bytes())
+
+    /// What names the losses in [`Work::log`].
+    #[must_use]
+    pub fn log(&self) -> ContentHash {
+        ContentHash(blake3::derive_key(LOG_CONTEXT, &self.0.0))
+    }
+
+    /// What a validator seals its report with: it is of this validator alone.
+    #[must_use]
+    pub fn seal(&self, validator: DeviceId) -> ContentHash {
+        let mut hasher = blake3::Hasher::new_derive_key(SEAL_CONTEXT);
+        hasher.update(&validator.0);
+        hasher.update(&self.0.0);
+        ContentHash(*hasher.finalize().as_bytes())
+    }
 }
 
 /// What a replay found.
@@ -131,6 +159,8 @@ pub enum RunMessage {
     Endorsement(Endorsement),
     /// A validator has replayed a trainer's work.
     Report(Report),
+    /// A validator shows what its report was sealed with.
+    Opening(Opening),
 }
 
 /// See [`RunMessage::Commit`].
@@ -205,6 +235,17 @@ pub struct Report {
     pub trainer: DeviceId,
     /// What came of the replay.
     pub outcome: AuditOutcome,
-    /// [`replay_seal`] of the losses that the replay gave; nothing where there was no replay.
+    /// [`LossKey::seal`] of the losses that the replay gave; nothing where there was no replay.
     pub seal: Option<ContentHash>,
+}
+
+/// See [`RunMessage::Opening`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Opening {
+    /// The round in which the work was admitted: rounds that were recorded before it.
+    pub index: u64,
+    /// Who did the work.
+    pub trainer: DeviceId,
+    /// Of the losses that the replay gave.
+    pub key: LossKey,
 }

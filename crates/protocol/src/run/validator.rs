@@ -20,18 +20,20 @@ mod ending;
 mod hearing;
 mod judging;
 mod proposing;
+mod reports;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use alloy_primitives::{Address, B256};
 
 pub use self::auditing::CONFIRMATIONS;
+use self::reports::Reports;
 use super::board::{Board, COMMITMENTS_MAX, Check, Sum};
 use super::book::{MEMBERS_MAX, RoundBook};
 use super::committee::{InOffice, RunCommittee};
 use super::early::{EARLY_MAX, Early};
 use super::history::{AUDIT_ROUNDS_MAX, History, HistoryError, OpenAudit, RunRules};
-use super::message::{AuditOutcome, LossBits, Report, RoundStart, RunMessage};
+use super::message::{AuditOutcome, LossKey, RoundStart, RunMessage};
 use super::{Head, turn};
 use crate::content::ContentHash;
 use crate::ledger::draw::RUN_SEATS;
@@ -119,8 +121,8 @@ pub enum ValidatorEvent {
         trainer: DeviceId,
         /// What came of it.
         outcome: AuditOutcome,
-        /// The losses of all steps, as replayed.
-        losses: Vec<LossBits>,
+        /// Of the losses of all steps, as replayed; nothing where there was no replay.
+        losses: Option<LossKey>,
     },
     /// Time passed.
     Tick,
@@ -178,9 +180,9 @@ pub struct Validator {
     board: Board,
     early: Early,
     past: VecDeque<B256>,
-    reports: BTreeMap<(u64, DeviceId), BTreeMap<DeviceId, Report>>,
+    reports: BTreeMap<(u64, DeviceId), Reports>,
     /// Audits that this device was asked to replay, and the losses that it found.
-    replays: BTreeMap<(u64, DeviceId), Option<Vec<LossBits>>>,
+    replays: BTreeMap<(u64, DeviceId), Option<LossKey>>,
     opened_at: BTreeMap<(u64, DeviceId), Timestamp>,
     /// Audits whose trainer did not give what a replay starts from, and when that is tried again.
     away: BTreeMap<(u64, DeviceId), Timestamp>,
@@ -224,7 +226,7 @@ impl Validator {
     /// Messages and results that are kept beside the history.
     #[must_use]
     pub fn held(&self) -> usize {
-        let reports: usize = self.reports.values().map(BTreeMap::len).sum();
+        let reports: usize = self.reports.values().map(Reports::len).sum();
         let audits = reports + self.replays.len() + self.opened_at.len() + self.away.len();
         self.board.len() + self.early.len() + audits + self.liars.len()
     }
@@ -390,6 +392,7 @@ impl Validator {
         let rules = *self.history.rules();
         self.board
             .prune(|number| turn::attempt_of(&head, &rules, number, now).is_some());
+        self.open_seals(now, effects);
         if !self.is_over() {
             self.look_at_reveals(effects);
             if self.is_informed(now, head, &rules) {

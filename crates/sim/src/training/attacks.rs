@@ -217,8 +217,7 @@ impl Attack {
     }
 
     /// Whether a validator earns by it.
-    #[must_use]
-    pub fn is_by_validator(&self) -> bool {
+    fn is_by_validator(&self) -> bool {
         self.trainer == Diligence::Honest
     }
 

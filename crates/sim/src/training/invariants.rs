@@ -8,7 +8,7 @@ use hearth_protocol::ledger::statement::RoundStatement;
 use hearth_protocol::offer::DeviceId;
 use hearth_protocol::run::book::RoundBook;
 use hearth_protocol::run::history::{AUDIT_ROUNDS_MAX, HistoryError, OpenAudit};
-use hearth_protocol::run::message::{AuditOutcome, RunMessage};
+use hearth_protocol::run::message::{AuditOutcome, LossKey, RunMessage};
 use hearth_protocol::run::trainer::CLOSES_MAX;
 use hearth_protocol::run::validator::LATE_ATTEMPTS;
 
@@ -43,6 +43,8 @@ pub(super) struct Ledger {
     pub(super) withheld: BTreeSet<DeviceId>,
     /// Steps that a device has computed.
     pub(super) worked: BTreeMap<DeviceId, u64>,
+    /// What trainers that cheat tell their friends: the keys of losses, by what names them.
+    pub(super) leaked: BTreeMap<ContentHash, LossKey>,
     /// Audits that books have decided.
     decided: BTreeSet<(u64, DeviceId)>,
 }
@@ -209,7 +211,8 @@ impl TrainingWorld {
     }
 
     fn check_audits(&mut self, book: &RoundBook) -> Result<(), Broken> {
-        let honest = self.honest_accounts();
+        let honest = self.accounts_of(Candor::Honest);
+        let lazy = self.accounts_of(Candor::Lazy);
         for audit in &book.audits {
             let key = (audit.index, audit.trainer);
             let is_false = self.ledger.false_work.contains(&key);
@@ -218,6 +221,12 @@ impl TrainingWorld {
             match audit.outcome {
                 AuditOutcome::Same => {
                     self.tally.passed += 1;
+                    let by_lazy = audit.auditors.iter().any(|one| lazy.contains(one));
+                    ensure(
+                        !by_lazy || self.cheats == Cheats::Many,
+                        "who-replayed-nothing-earns-nothing",
+                        || format!("{} in round {}", audit.trainer, audit.index),
+                    )?;
                     ensure(
                         !is_false || !by_honest || self.cheats == Cheats::Many,
                         "false-work-passes-no-honest-audit",
@@ -260,16 +269,17 @@ impl TrainingWorld {
     }
 
     /// Accounts for which only honest validators report.
-    fn honest_accounts(&self) -> BTreeSet<Address> {
-        let of = |is_honest: bool| {
+    /// Households all of whose validators are of this kind.
+    fn accounts_of(&self, candor: Candor) -> BTreeSet<Address> {
+        let of = |is_alike: bool| {
             let sides = self.validators.iter();
             sides
-                .filter(move |side| (side.candor == Candor::Honest) == is_honest)
+                .filter(move |side| (side.candor == candor) == is_alike)
                 .map(|side| side.seat.seat.household)
         };
-        let lying: BTreeSet<Address> = of(false).collect();
+        let others: BTreeSet<Address> = of(false).collect();
         of(true)
-            .filter(|account| !lying.contains(account))
+            .filter(|account| !others.contains(account))
             .collect()
     }
 

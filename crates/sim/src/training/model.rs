@@ -4,7 +4,7 @@ use alloy_primitives::B256;
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::offer::DeviceId;
 use hearth_protocol::run::book::RoundBook;
-use hearth_protocol::run::message::{LossBits, Work};
+use hearth_protocol::run::message::{LossBits, LossKey, Work};
 
 /// What a trainer computes from.
 #[derive(Debug, Clone, Copy)]
@@ -19,8 +19,8 @@ pub(super) struct Order {
     pub(super) carry: bool,
 }
 
-/// What an order gives: the work, and the losses of all its steps.
-pub(super) fn train(order: &Order) -> (Work, Vec<LossBits>) {
+/// What an order gives: the work, and the key of the losses of all its steps.
+pub(super) fn train(order: &Order) -> (Work, LossKey) {
     let mut hasher = blake3::Hasher::new();
     hasher.update(order.run.as_slice());
     hasher.update(&order.index.to_le_bytes());
@@ -36,6 +36,7 @@ pub(super) fn train(order: &Order) -> (Work, Vec<LossBits>) {
             LossBits(u32::from_le_bytes([hash.0[0], hash.0[1], hash.0[2], 0x40]))
         })
         .collect();
+    let key = LossKey::of(&losses);
     let steps = u64::from(order.steps);
     let work = Work {
         contribution: derive(b"contribution", &base, steps),
@@ -43,10 +44,10 @@ pub(super) fn train(order: &Order) -> (Work, Vec<LossBits>) {
         last_loss: losses.last().copied().unwrap_or(LossBits(0)),
         local_end: order.carry.then(|| derive(b"local", &base, steps)),
         local_start: order.local_start,
-        log: log_of(&losses),
+        log: key.log(),
         steps: order.steps,
     };
-    (work, losses)
+    (work, key)
 }
 
 fn derive(what: &[u8], base: &[u8; 32], number: u64) -> ContentHash {
@@ -54,14 +55,6 @@ fn derive(what: &[u8], base: &[u8; 32], number: u64) -> ContentHash {
     hasher.update(what);
     hasher.update(&number.to_le_bytes());
     ContentHash(*hasher.finalize().as_bytes())
-}
-
-fn log_of(losses: &[LossBits]) -> ContentHash {
-    let bytes: Vec<u8> = losses
-        .iter()
-        .flat_map(|loss| loss.0.to_le_bytes())
-        .collect();
-    ContentHash::of(&bytes)
 }
 
 /// The state after a book.

@@ -5,7 +5,9 @@ use hearth_protocol::content::ContentHash;
 use hearth_protocol::offer::DeviceId;
 use hearth_protocol::run::Head;
 use hearth_protocol::run::history::RunRules;
-use hearth_protocol::run::message::{Commit, LossBits, Reveal, RoundStart, RunMessage, Work};
+use hearth_protocol::run::message::{
+    Commit, LossBits, LossKey, Reveal, RoundStart, RunMessage, Work,
+};
 use hearth_protocol::run::trainer::{Committed, Trainer, TrainerEffect, TrainerEvent};
 use hearth_protocol::time::Timestamp;
 
@@ -282,9 +284,9 @@ impl TrainingWorld {
         };
         let mut order = side.order(head, local_start, steps);
         let claim = |order: &Order| {
-            let mut work = train(order).0;
+            let (mut work, losses) = train(order);
             (work.steps, work.local_start) = (steps, local_start);
-            work
+            (work, losses)
         };
         let diligence = match side.diligence() {
             // What begins from nothing that it kept can be replayed in any case.
@@ -293,7 +295,7 @@ impl TrainingWorld {
         };
         let worked = u64::from(steps_of(diligence, steps));
         *self.ledger.worked.entry(id_of(place)).or_default() += worked;
-        let work = match diligence {
+        let (work, losses) = match diligence {
             Diligence::NoWork | Diligence::Withholds => self.noise(local_start),
             Diligence::StaleParent => {
                 order.parent = side.older_state;
@@ -312,14 +314,14 @@ impl TrainingWorld {
             }
             Diligence::MoreSteps => {
                 order.steps = steps_of(diligence, steps);
-                let mut work = claim(&order);
+                let (mut work, losses) = claim(&order);
                 work.steps = self.rules.steps.max(order.steps + 1);
-                work
+                (work, losses)
             }
             Diligence::Scales | Diligence::Flips => {
-                let mut work = claim(&order);
+                let (mut work, losses) = claim(&order);
                 work.contribution = ContentHash::of(&work.contribution.0);
-                work
+                (work, losses)
             }
             _ => claim(&order),
         };
@@ -328,6 +330,9 @@ impl TrainingWorld {
             .authors
             .entry(work.contribution)
             .or_insert(author);
+        if diligence != Diligence::Honest {
+            self.ledger.leaked.insert(work.log, losses);
+        }
         if diligence == Diligence::BadBytes {
             self.garbage.insert(work.contribution);
         }
@@ -335,20 +340,22 @@ impl TrainingWorld {
     }
 
     /// Random numbers in the place of work.
-    fn noise(&mut self, local_start: Option<ContentHash>) -> Work {
+    fn noise(&mut self, local_start: Option<ContentHash>) -> (Work, LossKey) {
         let mut noise = || {
             let number = self.scene.random.number();
             ContentHash::of(&number.to_le_bytes())
         };
-        Work {
+        let losses = LossKey(noise());
+        let work = Work {
             contribution: noise(),
             first_loss: LossBits::of(3.0),
             last_loss: LossBits::of(2.9),
             local_end: self.rules.carry.then(&mut noise),
             local_start,
-            log: noise(),
+            log: losses.log(),
             steps: self.rules.steps,
-        }
+        };
+        (work, losses)
     }
 
     fn serve(&mut self, place: Place, work: &Work) {

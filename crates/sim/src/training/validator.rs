@@ -11,7 +11,7 @@ use hearth_protocol::run::book::{Audit, Member};
 use hearth_protocol::run::committee::RunSeat;
 use hearth_protocol::run::history::{OpenAudit, RunRules};
 use hearth_protocol::run::message::{
-    AuditOutcome, Endorsement, LossBits, Proposal, Report, RunMessage,
+    AuditOutcome, Endorsement, LossBits, LossKey, Proposal, Report, RunMessage,
 };
 use hearth_protocol::run::validator::{
     Validator, ValidatorEffect, ValidatorEvent, ValidatorIdentity,
@@ -297,27 +297,28 @@ impl TrainingWorld {
         if !is_lie {
             *self.ledger.worked.entry(id_of(place)).or_default() += u64::from(work.steps);
         }
+        let made_up = LossKey::of(&[LossBits(7)]);
+        // A trainer that cheats may tell its friends what opens a seal.
+        let told = self.ledger.leaked.get(&work.log).copied();
         let (outcome, losses) = match candor {
             Candor::Lazy | Candor::Colludes if is_lie => {
                 self.tally.lies += 1;
                 done_at = self.scene.now.plus_ms(50);
-                (AuditOutcome::Same, vec![LossBits(7); work.steps as usize])
+                let told = told.filter(|_| candor == Candor::Colludes);
+                (AuditOutcome::Same, told.or(Some(made_up)))
             }
             Candor::Slanders => {
                 self.tally.lies += 1;
                 done_at = self.scene.now.plus_ms(50);
-                (
-                    AuditOutcome::Different,
-                    vec![LossBits(7); work.steps as usize],
-                )
+                (AuditOutcome::Different, Some(made_up))
             }
             _ => match work.local_start {
                 Some(file) if !self.can_fetch(place, file) => {
                     done_at = done_at.plus_ms(LOCAL_WAIT_MS);
-                    (AuditOutcome::Unavailable, Vec::new())
+                    (AuditOutcome::Unavailable, None)
                 }
-                _ if honest.0 == *work => (AuditOutcome::Same, honest.1),
-                _ => (AuditOutcome::Different, honest.1),
+                _ if honest.0 == *work => (AuditOutcome::Same, Some(honest.1)),
+                _ => (AuditOutcome::Different, Some(honest.1)),
             },
         };
         self.validators[number].replays_busy_until = done_at;
@@ -336,7 +337,7 @@ impl TrainingWorld {
         &self,
         index: u64,
         audit: &OpenAudit,
-    ) -> (hearth_protocol::run::message::Work, Vec<LossBits>) {
+    ) -> (hearth_protocol::run::message::Work, LossKey) {
         train(&Order {
             run: self.rules.run,
             index,
@@ -453,7 +454,10 @@ impl TrainingWorld {
         let number = place - self.trainers.len();
         let candor = self.validators[number].candor;
         // Those that lie do not answer each other's lies without end.
-        let is_answer = matches!(message, RunMessage::Report(_) | RunMessage::Endorsement(_));
+        let is_answer = matches!(
+            message,
+            RunMessage::Report(_) | RunMessage::Opening(_) | RunMessage::Endorsement(_)
+        );
         let by_liar = self
             .devices
             .iter()
@@ -466,6 +470,19 @@ impl TrainingWorld {
             (Candor::CopiesReports, RunMessage::Report(report)) => {
                 self.tally.lies += 1;
                 self.say(place, RunMessage::Report(*report));
+            }
+            (Candor::CopiesReports, RunMessage::Opening(opening)) => {
+                self.tally.lies += 1;
+                self.say(
+                    place,
+                    RunMessage::Report(Report {
+                        index: opening.index,
+                        trainer: opening.trainer,
+                        outcome: AuditOutcome::Same,
+                        seal: Some(opening.key.seal(id_of(place))),
+                    }),
+                );
+                self.say(place, RunMessage::Opening(*opening));
             }
             (Candor::Slanders, RunMessage::Report(report)) => {
                 self.tally.lies += 1;

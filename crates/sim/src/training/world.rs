@@ -494,6 +494,7 @@ fn brief(message: &RunMessage) -> String {
         }
         RunMessage::Endorsement(one) => format!("endorse {}", one.number),
         RunMessage::Report(report) => format!("report {} {:?}", report.index, report.outcome),
+        RunMessage::Opening(opening) => format!("open the report {}", opening.index),
     }
 }
 

@@ -1,7 +1,7 @@
 //! A trainer that strangers flood, that crashes, and that shows nothing too early.
 
 use super::super::committee::tests::committee;
-use super::super::message::LossBits;
+use super::super::message::{LossBits, LossKey};
 use super::*;
 
 const ME: DeviceId = DeviceId([200; 32]);
@@ -33,6 +33,11 @@ pub(crate) fn head() -> Head {
     }
 }
 
+/// The losses of all steps of [`work`].
+pub(crate) fn losses(name: u8) -> LossKey {
+    LossKey::of(&[LossBits(u32::from(name))])
+}
+
 pub(crate) fn work(name: u8) -> Work {
     Work {
         contribution: ContentHash([name; 32]),
@@ -40,7 +45,7 @@ pub(crate) fn work(name: u8) -> Work {
         last_loss: LossBits::of(2.0),
         local_end: None,
         local_start: None,
-        log: ContentHash([name ^ 1; 32]),
+        log: losses(name).log(),
         steps: 5,
     }
 }

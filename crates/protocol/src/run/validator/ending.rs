@@ -15,7 +15,7 @@ impl Validator {
     /// The book of audits to propose: of all that are open, or of those that are decided when others would train.
     pub(super) fn draft_of_audits(&self, now: Timestamp, head: Head) -> Draft {
         let rules = self.history.rules();
-        let audits = self.decided_audits();
+        let audits = self.decided_audits(now);
         let is_all = audits.len() == self.history.open_audits().len();
         let waited = turn::gone_ms(&head, rules, now) >= turn::train_ms(rules);
         if audits.is_empty() || !(is_all || waited) {

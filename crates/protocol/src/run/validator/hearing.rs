@@ -2,11 +2,10 @@
 
 use super::super::board::{Attempt, Ballot, COMMITMENTS_MAX, Judgment};
 use super::super::early::Weight;
-use super::super::message::{
-    AuditOutcome, Close, Endorsement, Proposal, Report, RunMessage, Work, replay_seal,
-};
+use super::super::message::{Close, Endorsement, Opening, Proposal, Report, RunMessage, Work};
 use super::super::{Head, turn};
 use super::Validator;
+use super::reports::Reports;
 use crate::ledger::statement::RoundStatement;
 use crate::offer::DeviceId;
 use crate::time::Timestamp;
@@ -30,7 +29,8 @@ impl Validator {
             RunMessage::Reveal(reveal) => self.hear_reveal(head, from, reveal.work),
             RunMessage::Proposal(proposal) => self.hear_proposal(now, head, from, *proposal),
             RunMessage::Endorsement(endorsement) => self.hear_endorsement(now, head, &endorsement),
-            RunMessage::Report(report) => self.hear_report(from, report),
+            RunMessage::Report(report) => self.hear_report(now, from, report),
+            RunMessage::Opening(opening) => self.hear_opening(now, from, opening),
         }
     }
 
@@ -43,6 +43,7 @@ impl Validator {
             RunMessage::Proposal(proposal) => proposal.book.parent == head.state,
             RunMessage::Endorsement(endorsement) => endorsement.parent == head.state,
             RunMessage::Report(report) => report.index < self.history.index(),
+            RunMessage::Opening(opening) => opening.index < self.history.index(),
         }
     }
 
@@ -54,14 +55,17 @@ impl Validator {
             RunMessage::Reveal(reveal) => Some(reveal.parent),
             RunMessage::Proposal(proposal) => Some(proposal.book.parent),
             RunMessage::Endorsement(endorsement) => Some(endorsement.parent),
-            RunMessage::Report(_) => None,
+            RunMessage::Report(_) | RunMessage::Opening(_) => None,
         };
         let is_past = parent.is_some_and(|parent| self.past.contains(&parent));
         let is_seated = self.committees.has_seat(from);
         // Only validators say these; who validates may not be known yet.
         let needs_seat = matches!(
             message,
-            RunMessage::Close(_) | RunMessage::Proposal(_) | RunMessage::Report(_)
+            RunMessage::Close(_)
+                | RunMessage::Proposal(_)
+                | RunMessage::Report(_)
+                | RunMessage::Opening(_)
         );
         if is_past || (needs_seat && !is_seated && !self.committees.is_empty()) {
             return;
@@ -154,24 +158,29 @@ impl Validator {
         }
     }
 
-    fn hear_report(&mut self, from: DeviceId, report: Report) {
+    fn hear_report(&mut self, now: Timestamp, from: DeviceId, report: Report) {
         let key = (report.index, report.trainer);
-        let is_open = self.history.open_audits().contains_key(&key);
-        if !is_open || self.liars.contains(&from) || !self.committees.has_seat(from) {
-            return;
+        if let Some(reports) = self.reports_by(from, key) {
+            reports.report(now, from, report);
+            self.drop_lies(key);
         }
-        if let Some(Some(losses)) = self.replays.get(&key)
-            && report.outcome == AuditOutcome::Same
-            && report.seal != Some(replay_seal(from, losses))
-        {
-            self.liars.insert(from);
-            return;
+    }
+
+    fn hear_opening(&mut self, now: Timestamp, from: DeviceId, opening: Opening) {
+        let key = (opening.index, opening.trainer);
+        if let Some(reports) = self.reports_by(from, key) {
+            reports.open(now, from, opening.key);
+            self.drop_lies(key);
         }
-        let reports = self.reports.entry(key).or_default();
-        let known = reports.entry(from).or_insert(report);
-        // What could not be had may be had later.
-        if known.outcome == AuditOutcome::Unavailable {
-            *known = report;
+    }
+
+    /// The reports on work, if this device may add to them.
+    fn reports_by(&mut self, from: DeviceId, key: (u64, DeviceId)) -> Option<&mut Reports> {
+        let open = self.history.open_audits().get(&key)?;
+        if self.liars.contains(&from) || !self.committees.has_seat(from) {
+            return None;
         }
+        let log = open.member.work.log;
+        Some(self.reports.entry(key).or_insert_with(|| Reports::new(log)))
     }
 }

@@ -16,6 +16,9 @@ use crate::offer::DeviceId;
 use crate::signature::Signature;
 use crate::time::Timestamp;
 
+/// The part of an attempt by which messages may reach devices in another order.
+const DOUBT_PART: u64 = 16;
+
 impl Validator {
     /// Has every contribution checked that a closing names and its trainer has shown.
     pub(super) fn look_at_reveals(&mut self, effects: &mut Vec<ValidatorEffect>) {
@@ -118,7 +121,7 @@ impl Validator {
             .collect();
         for (attempt, proposal, close) in waiting {
             let number = proposal.number;
-            let judgment = self.judge(head, attempt, &proposal, close.as_ref(), effects);
+            let judgment = self.judge(now, head, attempt, &proposal, close.as_ref(), effects);
             self.board.attempts.entry(number).or_default().judgment = judgment;
             if judgment == Judgment::Agree {
                 effects.push(ValidatorEffect::Sign(RoundStatement {
@@ -134,6 +137,7 @@ impl Validator {
 
     fn judge(
         &mut self,
+        now: Timestamp,
         head: Head,
         attempt: u64,
         proposal: &Proposal,
@@ -152,7 +156,7 @@ impl Validator {
         {
             return Judgment::Refuse;
         }
-        let audits = self.judge_audits(committee, book);
+        let audits = self.judge_audits(now, committee, book);
         let members = match close {
             Some(close) => self.judge_members(head, attempt, book, close, effects),
             None => Judgment::Agree,
@@ -242,9 +246,11 @@ impl Validator {
     }
 
     /// Whether the reports that this device has heard say what the book says.
-    fn judge_audits(&self, committee: &RunCommittee, book: &RoundBook) -> Judgment {
+    fn judge_audits(&self, now: Timestamp, committee: &RunCommittee, book: &RoundBook) -> Judgment {
+        let doubt_ms = self.history.rules().attempt_ms / DOUBT_PART;
         let is_known = book.audits.iter().all(|audit| {
-            let decided = self.decided(committee, (audit.index, audit.trainer));
+            let key = (audit.index, audit.trainer);
+            let decided = self.decided_within(now, committee, key, doubt_ms);
             decided.is_some_and(|(outcome, auditors)| {
                 outcome == audit.outcome && audit.auditors.iter().all(|a| auditors.contains(a))
             })

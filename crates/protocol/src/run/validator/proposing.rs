@@ -150,10 +150,10 @@ impl Validator {
     }
 
     /// Trainers whose commitments may be named in this attempt.
-    fn eligible(&self, attempt: u64) -> Vec<(DeviceId, &Commit)> {
+    fn eligible(&self, now: Timestamp, attempt: u64) -> Vec<(DeviceId, &Commit)> {
         let board = &self.board;
         // No round has to be recorded first for a conviction to count.
-        let convicted = convicted(&self.decided_audits());
+        let convicted = convicted(&self.decided_audits(now));
         let is_eligible = |(trainer, commit): &(&DeviceId, &Commit)| {
             let is_out =
                 self.history.standing(**trainer).is_excluded || convicted.contains(trainer);
@@ -196,7 +196,7 @@ impl Validator {
         let quorum = rules.quorum.max(1) as usize;
         let history = &self.history;
         let admitted = |trainer: &DeviceId| history.standing(*trainer).admitted;
-        let mut taken = self.eligible(attempt);
+        let mut taken = self.eligible(now, attempt);
         let with_record = taken.iter().filter(|(trainer, _)| admitted(trainer) > 0);
         let has_record_quorum = with_record.count() >= quorum;
         let quorum_at = match (self.board.quorum_at, has_record_quorum) {
@@ -244,7 +244,7 @@ impl Validator {
         if is_waiting && !is_late {
             return Draft::Open;
         }
-        let decided = self.decided_audits();
+        let decided = self.decided_audits(now);
         let convicted = convicted(&decided);
         members.retain(|member| {
             self.is_own(member.trainer, member.work.contribution, attempt)
@@ -295,13 +295,13 @@ impl Validator {
         (members, is_waiting)
     }
 
-    pub(super) fn decided_audits(&self) -> Vec<Audit> {
+    pub(super) fn decided_audits(&self, now: Timestamp) -> Vec<Audit> {
         let open = self.history.open_audits().keys();
         let Some(committee) = self.committees.newest() else {
             return Vec::new();
         };
         let decided = open.filter_map(|key| {
-            let (outcome, auditors) = self.decided(committee, *key)?;
+            let (outcome, auditors) = self.decided(now, committee, *key)?;
             Some(Audit {
                 auditors,
                 index: key.0,

@@ -4,8 +4,10 @@ use alloy_primitives::keccak256;
 
 use super::super::book::{BookForm, Member};
 use super::super::committee::tests::{committee, seat};
-use super::super::message::{Close, Commit, Endorsement, Proposal, Reveal, Work};
-use super::super::trainer::tests::{head, rules, work};
+use super::super::message::{
+    Close, Commit, Endorsement, LossBits, Opening, Proposal, Report, Reveal, Work,
+};
+use super::super::trainer::tests::{head, losses, rules, work};
 use super::*;
 use crate::id::ChainId;
 
@@ -100,7 +102,17 @@ fn audited(all: RunCommittee, reports: &[(u8, AuditOutcome)]) -> Validator {
 
 /// The same, in a run with other rules.
 fn audited_in(rules: RunRules, all: RunCommittee, reports: &[(u8, AuditOutcome)]) -> Validator {
-    let mut validator = Validator::new(identity(DeviceId([1; 32])), rules);
+    audited_by(device(1), rules, all, reports)
+}
+
+/// The same, of another device.
+fn audited_by(
+    me: DeviceId,
+    rules: RunRules,
+    all: RunCommittee,
+    reports: &[(u8, AuditOutcome)],
+) -> Validator {
+    let mut validator = Validator::new(identity(me), rules);
     validator.handle(NOW, ValidatorEvent::Committee(all));
     let next = Head {
         index: 1,
@@ -111,21 +123,63 @@ fn audited_in(rules: RunRules, all: RunCommittee, reports: &[(u8, AuditOutcome)]
     let book = Some(Box::new(book()));
     validator.handle(NOW, ValidatorEvent::Head { head: next, book });
     for (device, outcome) in reports {
-        let report = Report {
-            index: 0,
-            trainer: trainer(1),
-            outcome: *outcome,
-            seal: None,
-        };
-        let from = DeviceId([*device; 32]);
-        validator.handle(NOW, heard(from, RunMessage::Report(report)));
+        tells(&mut validator, NOW, *device, *outcome, found(*outcome));
     }
     validator
 }
 
+/// What a replay finds, by its outcome.
+fn found(outcome: AuditOutcome) -> Option<LossKey> {
+    match outcome {
+        AuditOutcome::Same => Some(losses(1)),
+        AuditOutcome::Different => Some(LossKey::of(&[LossBits(99)])),
+        AuditOutcome::Unavailable => None,
+    }
+}
+
+fn device(number: u8) -> DeviceId {
+    DeviceId([number; 32])
+}
+
+/// A report on the work of the first trainer.
+fn reports(number: u8, outcome: AuditOutcome, key: Option<LossKey>) -> ValidatorEvent {
+    let report = Report {
+        index: 0,
+        trainer: trainer(1),
+        outcome,
+        seal: key.map(|key| key.seal(device(number))),
+    };
+    heard(device(number), RunMessage::Report(report))
+}
+
+/// What opens the seal of a report.
+fn opens(number: u8, key: LossKey) -> ValidatorEvent {
+    let opening = Opening {
+        index: 0,
+        trainer: trainer(1),
+        key,
+    };
+    heard(device(number), RunMessage::Opening(opening))
+}
+
+/// A device reports, and opens its seal.
+fn tells(
+    validator: &mut Validator,
+    at: Timestamp,
+    number: u8,
+    outcome: AuditOutcome,
+    key: Option<LossKey>,
+) -> Vec<ValidatorEffect> {
+    let mut effects = validator.handle(at, reports(number, outcome, key));
+    if let Some(key) = key {
+        effects.extend(validator.handle(at, opens(number, key)));
+    }
+    effects
+}
+
 fn outcome(validator: &Validator) -> Option<AuditOutcome> {
     let all = validator.committees.newest().unwrap();
-    let decided = validator.decided(all, (0, trainer(1)));
+    let decided = validator.decided(NOW, all, (0, trainer(1)));
     decided.map(|(outcome, _)| outcome)
 }
 
@@ -153,7 +207,7 @@ fn a_trainer_that_is_away_is_asked_again_before_it_forfeits() {
         index: 0,
         trainer: trainer(1),
         outcome: AuditOutcome::Unavailable,
-        losses: Vec::new(),
+        losses: None,
     };
     let reports = |effects: &[ValidatorEffect]| {
         let is_report =
@@ -173,12 +227,120 @@ fn a_trainer_that_is_away_is_asked_again_before_it_forfeits() {
     assert!(reports(&late), "{late:?}");
 }
 
+/// The validators of an audit that one replay decides, in the order in which they are asked, and a machine of the last.
+fn last_of_five() -> (Validator, Vec<u8>) {
+    let all = committee(3, 1..6);
+    let order = |validator: &Validator| -> Vec<u8> {
+        let devices = validator.auditors(&all, (0, trainer(1)));
+        devices.iter().map(|one| one.0[0]).collect()
+    };
+    let last = *order(&audited(all.clone(), &[])).last().unwrap();
+    let validator = audited_by(device(last), rules(), all.clone(), &[]);
+    let key = (0, trainer(1));
+    let open = &validator.history.open_audits()[&key];
+    assert_eq!(validator.asked(NOW, key, open), 1, "one is asked at first");
+    let order = order(&validator);
+    (validator, order)
+}
+
+fn auditors(validator: &Validator, at: Timestamp) -> Option<Vec<Address>> {
+    let all = validator.committees.newest().unwrap();
+    let decided = validator.decided(at, all, (0, trainer(1)));
+    decided.map(|(_, accounts)| accounts)
+}
+
+fn household(number: u8) -> Address {
+    seat(number, 1).seat.household
+}
+
+#[test]
+fn who_replayed_nothing_decides_nothing_and_is_found_by_all() {
+    let (mut validator, order) = last_of_five();
+    let made_up = LossKey::of(&[LossBits(7)]);
+    tells(
+        &mut validator,
+        NOW,
+        order[0],
+        AuditOutcome::Same,
+        Some(made_up),
+    );
+    assert_eq!(auditors(&validator, NOW), None);
+    // The next one is asked when an attempt has passed, and shows what it found.
+    let later = NOW.plus_ms(rules().attempt_ms);
+    let same = AuditOutcome::Same;
+    tells(&mut validator, later, order[1], same, found(same));
+    assert_eq!(auditors(&validator, later), Some(vec![household(order[1])]));
+    assert!(validator.liars().contains(&device(order[0])));
+}
+
+#[test]
+fn who_reports_what_another_has_shown_earns_nothing() {
+    let (mut validator, order) = last_of_five();
+    let same = AuditOutcome::Same;
+    let later = NOW.plus_ms(rules().attempt_ms);
+    tells(&mut validator, later, order[1], same, found(same));
+    let after = later.plus_ms(1);
+    tells(&mut validator, after, order[0], same, found(same));
+    assert_eq!(auditors(&validator, after), Some(vec![household(order[1])]));
+    // Both earn who reported before either showed anything.
+    let (mut validator, order) = last_of_five();
+    for number in [order[0], order[1]] {
+        validator.handle(later, reports(number, same, found(same)));
+    }
+    for number in [order[1], order[0]] {
+        validator.handle(after, opens(number, losses(1)));
+    }
+    assert_eq!(auditors(&validator, after).unwrap().len(), 2);
+}
+
+#[test]
+fn nobody_earns_by_being_quicker_than_who_was_asked() {
+    let (mut validator, order) = last_of_five();
+    let same = AuditOutcome::Same;
+    tells(&mut validator, NOW, order[3], same, found(same));
+    assert_eq!(auditors(&validator, NOW), None);
+    tells(&mut validator, NOW, order[0], same, found(same));
+    assert_eq!(auditors(&validator, NOW), Some(vec![household(order[0])]));
+}
+
+#[test]
+fn a_seal_is_opened_when_enough_have_reported() {
+    let all = committee(3, 1..6);
+    let replayed = |outcome| ValidatorEvent::Replayed {
+        index: 0,
+        trainer: trainer(1),
+        outcome,
+        losses: found(outcome),
+    };
+    let is_open = |effects: &[ValidatorEffect]| {
+        let is_opening =
+            |one: &ValidatorEffect| matches!(one, ValidatorEffect::Say(RunMessage::Opening(_)));
+        effects.iter().any(is_opening)
+    };
+    let (_, order) = last_of_five();
+    let mut first = audited_by(device(order[0]), rules(), all.clone(), &[]);
+    assert!(is_open(&first.handle(NOW, replayed(AuditOutcome::Same))));
+    // More than a third of the weight has to find the same where work differs.
+    let different = AuditOutcome::Different;
+    let mut first = audited_by(device(order[0]), rules(), all, &[]);
+    assert!(!is_open(&first.handle(NOW, replayed(different))));
+    let second = reports(order[1], different, found(different));
+    assert!(is_open(&first.handle(NOW, second)));
+    assert_eq!(
+        outcome(&first),
+        None,
+        "the second one has not opened its own"
+    );
+    first.handle(NOW, opens(order[1], found(different).unwrap()));
+    assert_eq!(outcome(&first), Some(different));
+}
+
 #[test]
 fn an_audit_by_those_who_left_office_is_not_reported() {
     let mut validator = audited(committee(3, 1..4), &[(2, AuditOutcome::Same)]);
     assert!(
         validator
-            .decided(validator.committees.newest().unwrap(), (0, trainer(1)))
+            .decided(NOW, validator.committees.newest().unwrap(), (0, trainer(1)))
             .is_none_or(|(_, accounts)| !accounts.is_empty())
     );
     validator.handle(NOW, ValidatorEvent::Committee(committee(4, 5..9)));
@@ -212,14 +374,8 @@ fn after_the_last_round_what_is_found_is_recorded_without_members() {
     };
     let mut validator = audited_in(rules, committee(3, 1..2), &[]);
     assert!(!validator.is_over());
-    let report = Report {
-        index: 0,
-        trainer: trainer(1),
-        outcome: AuditOutcome::Same,
-        seal: None,
-    };
-    let report = heard(DeviceId([1; 32]), RunMessage::Report(report));
-    let asked = validator.handle(NOW.plus_ms(10), report);
+    let same = AuditOutcome::Same;
+    let asked = tells(&mut validator, NOW.plus_ms(10), 1, same, found(same));
     let [ValidatorEffect::Aggregate(book)] = &asked[..] else {
         panic!("{asked:?}");
     };
@@ -265,7 +421,7 @@ fn a_book_of_audits_that_leads_to_other_weights_is_not_signed() {
         .find(|(_, device)| *device != DeviceId([1; 32]))
         .unwrap();
     let audits = vec![super::super::book::Audit {
-        auditors: vec![Address::repeat_byte(0x81)],
+        auditors: auditors(&validator, NOW).unwrap(),
         index: 0,
         outcome: AuditOutcome::Same,
         trainer: trainer(1),
