@@ -55,7 +55,7 @@ pub use notices::notices;
 pub use paths::paths;
 pub use quotes::quotes;
 pub use tickets::tickets;
-pub use training::{bases, contributions, datasets, models, updates};
+pub use training::{bases, books, contributions, datasets, models, runs, updates};
 mod bodies;
 
 pub use bodies::{chat, completions, embeddings, messages, responses};
@@ -67,6 +67,7 @@ pub type Target = fn(&[u8]) -> bool;
 pub const TARGETS: &[(&str, Target)] = &[
     ("amounts", amounts),
     ("bases", bases),
+    ("books", books),
     ("calls", readers::calls),
     ("catalogue", readers::catalogue),
     ("chat", chat),
@@ -93,6 +94,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("replies", readers::replies),
     ("responses", responses),
     ("rpc", rpc),
+    ("runs", runs),
     ("template", readers::template),
     ("tickets", tickets),
     ("updates", updates),

@@ -1,4 +1,5 @@
-//! What trainers send, what they read, and what comes of it (spec: aggregation, datasets, outcome).
+//! What trainers send, what they read, and what comes of it (spec: aggregation, datasets, runs,
+//! outcome).
 
 use std::io::Cursor;
 
@@ -9,6 +10,8 @@ use hearth_datasets::manifest::Manifest;
 use hearth_outcome::gguf::{Precision, read_model, write_model};
 use hearth_outcome::manifest::ModelManifest;
 use hearth_outcome::{Base, Label, TrainedModel};
+use hearth_protocol::run::book::RoundBook;
+use hearth_protocol::run::manifest::RunManifest;
 
 /// Every form, over shapes with ragged edges: full and partial tiles and groups.
 fn layouts() -> Vec<Layout> {
@@ -142,6 +145,28 @@ pub fn models(input: &[u8]) -> bool {
         .to_bytes()
         .expect("what was read is within its bounds");
     assert_eq!(written, input, "another form");
+    true
+}
+
+/// The manifest of a run: what is taken is the only form of what it says, and its numbers are within their bounds.
+pub fn runs(input: &[u8]) -> bool {
+    let Ok(manifest) = RunManifest::read(input) else {
+        return false;
+    };
+    let written = manifest
+        .to_bytes()
+        .expect("what was read is within its bounds");
+    assert_eq!(written, input, "another form");
+    assert!(manifest.model.parameters() <= 1 << 34, "too large a model");
+    true
+}
+
+/// The book of a round: what is taken is the only form of what it says.
+pub fn books(input: &[u8]) -> bool {
+    let Ok(book) = RoundBook::read(input) else {
+        return false;
+    };
+    assert_eq!(book.to_bytes(), input, "another form");
     true
 }
 

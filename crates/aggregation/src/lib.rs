@@ -38,9 +38,9 @@ pub use layout::{DOMAIN, HEADER_BYTES, Layout, LayoutError, TENSORS_MAX, VALUES_
 pub use outer::{OuterError, OuterStep};
 pub use overlap::Overlap;
 pub use plan::{
-    COMPUTE_PER_TRANSFER, Decider, Devices, MUON_SHARE_MAX, Method, ModelTensor, Plan, PlanError,
-    PlanRequest, Reason, SHORT_RUN_K_MIN, SHORT_RUN_ROUNDS, STEPS_GOAL, STEPS_MAX, Spread,
-    TensorRole, Trust, plan,
+    COMPUTE_PER_SETTLING, Decider, Devices, MUON_SHARE_MAX, Method, ModelTensor, Plan, PlanError,
+    PlanRequest, REST_PER_TRANSFER, Reason, SHORT_RUN_K_MIN, SHORT_RUN_ROUNDS, STEPS_GOAL,
+    STEPS_MAX, Spread, TensorRole, Trust, plan,
 };
 pub use section::Section;
 pub use shape::{CHUNK_VALUES, TILE_SIDE, TensorShape};

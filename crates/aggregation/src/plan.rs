@@ -1,9 +1,10 @@
 //! What `hearth run create` puts into a manifest where its author says nothing: the inner optimizer, the local steps of
 //! a round, the compression and the outer rate, each with its reason.
 //!
-//! The link decides how many steps a round has: the fewest at which what a round sends takes less than a fifteenth of
-//! the time that it computes. Of the forms of compression the mildest is taken that keeps a round short; so small models
-//! on home links are sent in 8 bits, and large ones as the largest values.
+//! Links and settling decide how many steps a round has: the fewest at which what a round sends takes less than a
+//! fifteenth of its other time, and settling less than a quarter of its computing. Of the forms of compression the mildest
+//! is taken that keeps a round short; so small models on home links are sent in 8 bits, and large ones as the largest
+//! values.
 
 use thiserror::Error;
 
@@ -16,8 +17,10 @@ mod reason;
 
 pub use reason::{Decider, Reason};
 
-/// A round computes at least this many times as long as it sends.
-pub const COMPUTE_PER_TRANSFER: f64 = 15.0;
+/// What a round does beside sending takes at least this many times as long.
+pub const REST_PER_TRANSFER: f64 = 15.0;
+/// A round computes at least this many times as long as it is settled, up to [`STEPS_MAX`].
+pub const COMPUTE_PER_SETTLING: f64 = 4.0;
 /// A milder compression is not worth rounds of more local steps than this (MuLoCo, arXiv 2505.23725, has 30).
 pub const STEPS_GOAL: u32 = 30;
 /// The most local steps of a round: beyond them, trainers have drifted apart (DiLoCo, arXiv 2311.08105, has 500).
@@ -108,6 +111,8 @@ pub struct PlanRequest {
     pub settle_s: f64,
     /// The rounds that the run is to have.
     pub rounds: u32,
+    /// The local steps of a round, where the run's maker has chosen them.
+    pub steps: Option<u32>,
 }
 
 /// The inner optimizer of hidden matrices.
@@ -196,7 +201,7 @@ pub fn plan(request: &PlanRequest) -> Result<Plan, PlanError> {
             fit,
             Reason::Steps {
                 steps,
-                decider: form.decider(request.settle_s),
+                decider: form.decider,
                 upload_s: form.upload_s,
                 download_s: form.download_s,
                 settle_s: request.settle_s,
@@ -227,6 +232,7 @@ fn check(request: &PlanRequest) -> Result<(), PlanError> {
         ("the tokens of a step", request.tokens_per_step > 0),
         ("the number of parameters", request.parameters > 0),
         ("the number of rounds", request.rounds > 0),
+        ("the number of steps", request.steps != Some(0)),
         (
             "the time in which a round is settled",
             request.settle_s.is_finite() && request.settle_s >= 0.0,
@@ -289,8 +295,11 @@ struct Form {
     bytes: u64,
     upload_s: f64,
     download_s: f64,
-    /// The fewest steps of a round, rounded down to 2^32 - 1.
+    /// The fewest steps beside which sending takes little time, rounded down to 2^32 - 1.
+    sending_steps: u32,
+    /// The steps of a round.
     steps: u32,
+    decider: Decider,
 }
 
 impl Form {
@@ -306,35 +315,42 @@ impl Form {
         let bits = float(bytes) * 8.0;
         let upload_s = bits * sent / devices.up_bits_per_s;
         let download_s = bits * others / devices.down_bits_per_s;
-        let busy_s = upload_s.max(download_s) + request.settle_s;
-        // A number that is too large becomes the largest that fits.
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "it saturates"
-        )]
-        let steps = (COMPUTE_PER_TRANSFER * busy_s / step_s).ceil() as u32;
+        // Files travel while a round is settled, too.
+        let least_s = REST_PER_TRANSFER * upload_s.max(download_s) - request.settle_s;
+        let sending_steps = steps_of(least_s, step_s);
+        let settling = settling_steps(request, step_s);
+        let (steps, decider) = match request.steps {
+            Some(steps) => (steps, Decider::Maker),
+            None if sending_steps.max(settling) <= 1 => (1, Decider::Nothing),
+            None if settling >= sending_steps => (settling, Decider::Settling),
+            None if upload_s >= download_s => (sending_steps, Decider::Upload),
+            None => (sending_steps, Decider::Download),
+        };
         Ok(Self {
             compression,
             bytes,
             upload_s,
             download_s,
-            steps: steps.max(1),
+            sending_steps,
+            steps,
+            decider,
         })
     }
+}
 
-    fn decider(&self, settle_s: f64) -> Decider {
-        let transfer_s = self.upload_s.max(self.download_s);
-        if self.steps == 1 {
-            Decider::Nothing
-        } else if settle_s > transfer_s {
-            Decider::Settling
-        } else if self.upload_s >= self.download_s {
-            Decider::Upload
-        } else {
-            Decider::Download
-        }
-    }
+/// Returns the steps that take so many seconds, at least.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a number that is too large becomes the largest that fits, and one below nothing becomes nothing"
+)]
+fn steps_of(seconds: f64, step_s: f64) -> u32 {
+    (seconds / step_s).ceil() as u32
+}
+
+/// Returns the steps beside which settling takes little time; no more than keep trainers together.
+fn settling_steps(request: &PlanRequest, step_s: f64) -> u32 {
+    steps_of(COMPUTE_PER_SETTLING * request.settle_s, step_s).min(STEPS_MAX)
 }
 
 /// Returns the mildest form that keeps rounds short, or else the smallest that the run may have; and why.
@@ -344,11 +360,15 @@ fn choose_form(request: &PlanRequest, step_s: f64) -> Result<(Form, Reason), Pla
         Compression::TopK { k } => !is_short || *k >= SHORT_RUN_K_MIN,
         Compression::Dense8 | Compression::Dense4 => true,
     };
+    let goal = match request.steps {
+        Some(steps) => steps,
+        None => settling_steps(request, step_s).max(STEPS_GOAL),
+    };
     let mut milder = None;
     for compression in FORMS.into_iter().filter(may_have) {
         let form = Form::of(request, compression, step_s)?;
-        if form.steps <= STEPS_GOAL {
-            let reason = form.mildest(request, milder);
+        if form.sending_steps <= goal {
+            let reason = form.mildest(request, goal, milder);
             return Ok((form, reason));
         }
         milder = Some(form);
@@ -367,7 +387,8 @@ fn choose_form(request: &PlanRequest, step_s: f64) -> Result<(Form, Reason), Pla
         compression: smallest.compression,
         bytes: smallest.bytes,
         bits_per_value: smallest.bits_per_value(request),
-        steps: smallest.steps,
+        steps: smallest.sending_steps,
+        steps_max: goal,
         short_run_rounds: is_short.then_some(request.rounds),
     };
     Ok((smallest, reason))
@@ -379,12 +400,13 @@ impl Form {
         float(self.bytes) * 8.0 / float(values.sum())
     }
 
-    fn mildest(&self, request: &PlanRequest, milder: Option<Form>) -> Reason {
+    fn mildest(&self, request: &PlanRequest, goal: u32, milder: Option<Form>) -> Reason {
         Reason::MildestForm {
             compression: self.compression,
             bytes: self.bytes,
             bits_per_value: self.bits_per_value(request),
-            milder: milder.map(|milder| (milder.compression, milder.steps)),
+            steps_max: goal,
+            milder: milder.map(|milder| (milder.compression, milder.sending_steps)),
         }
     }
 }

@@ -25,7 +25,7 @@ use crate::client::{BlockAt, ChainClient, ChainError, TxRequest};
 use crate::deployment::LedgerAddresses;
 use crate::sender::{IntentId, Receipt, SendError, Sender, TxIntent};
 
-pub use call::{Again, BondPlace, EpochFault, Equivocation, LedgerCall};
+pub use call::{Again, BondPlace, EpochFault, LedgerCall};
 pub use clock::EpochClock;
 pub use committee::{EpochSeats, RunCommittee, SeatHolder, SignatureSet};
 pub use error::LedgerError;

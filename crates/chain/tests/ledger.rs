@@ -15,14 +15,12 @@ use hearth_chain::client::ChainClient;
 use hearth_chain::embedded::{
     Embedded, EmbeddedConfig, Genesis, LEDGER_ADDRESSES, TEST_DOLLAR_ADDRESS,
 };
-use hearth_chain::ledger::{
-    BondPlace, Equivocation, Ledger, LedgerError, LedgerRefusal, SignatureSet,
-};
+use hearth_chain::ledger::{BondPlace, Ledger, LedgerError, LedgerRefusal, SignatureSet};
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::id::ChainId;
 use hearth_protocol::ledger::emission::ember_cap;
 use hearth_protocol::ledger::statement::{
-    EpochStatement, LedgerStatement, RoundStatement, RunTerms, VerdictStatement,
+    EpochStatement, Equivocation, LedgerStatement, RoundStatement, RunTerms, VerdictStatement,
 };
 use hearth_protocol::ledger::sum_tree::{ShownLeaf, SumTree};
 use hearth_protocol::money::Amount;

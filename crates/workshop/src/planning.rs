@@ -20,7 +20,7 @@ pub enum PlanningError {
     Plan(#[from] PlanError),
 }
 
-/// Plans a run that trains all weights of a model.
+/// Plans a run that trains all weights of a model, in rounds of `steps` local steps where its maker has chosen them.
 ///
 /// # Errors
 /// When the model is out of bounds, or nothing fits the links.
@@ -30,6 +30,7 @@ pub fn plan(
     devices: Devices,
     settle_s: f64,
     rounds: u32,
+    steps: Option<u32>,
 ) -> Result<Plan, PlanningError> {
     let layout = Layout::new(architecture(model))?;
     let tensors = layout.tensors().list().iter().map(|tensor| ModelTensor {
@@ -46,6 +47,7 @@ pub fn plan(
         devices,
         settle_s,
         rounds,
+        steps,
     };
     Ok(hearth_aggregation::plan(&request)?)
 }

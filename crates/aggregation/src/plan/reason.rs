@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use super::{COMPUTE_PER_TRANSFER, MUON_SHARE_MAX, SHORT_RUN_ROUNDS, STEPS_GOAL, Trust};
+use super::{
+    COMPUTE_PER_SETTLING, MUON_SHARE_MAX, REST_PER_TRANSFER, SHORT_RUN_ROUNDS, STEPS_MAX, Trust,
+};
 use crate::compression::Compression;
 
 /// What decides how many local steps a round has.
@@ -14,6 +16,8 @@ pub enum Decider {
     Download,
     /// Commit, reveal, check and record.
     Settling,
+    /// The run's maker.
+    Maker,
     /// One step takes long enough for all of these.
     Nothing,
 }
@@ -46,6 +50,8 @@ pub enum Reason {
         bytes: u64,
         /// Bits that a value takes, everything included.
         bits_per_value: f64,
+        /// The most steps that sending may ask for.
+        steps_max: u32,
         /// The next milder form and the steps that it would need; nothing where there is none.
         milder: Option<(Compression, u32)>,
     },
@@ -57,8 +63,10 @@ pub enum Reason {
         bytes: u64,
         /// Bits that a value takes, everything included.
         bits_per_value: f64,
-        /// The steps of a round.
+        /// The steps that sending asks for.
         steps: u32,
+        /// The most that it may ask for, if a form could be chosen freely.
+        steps_max: u32,
         /// The run's rounds, where they are too few for a stronger form.
         short_run_rounds: Option<u32>,
     },
@@ -152,6 +160,7 @@ impl Reason {
                 compression,
                 bytes,
                 bits_per_value,
+                steps_max,
                 milder,
             } => {
                 write!(
@@ -162,11 +171,11 @@ impl Reason {
                 match milder {
                     None => write!(
                         f,
-                        "rounds of at most {STEPS_GOAL} steps need no stronger compression."
+                        "rounds of at most {steps_max} steps need no stronger compression."
                     ),
                     Some((milder, steps)) => write!(
                         f,
-                        "with {} a round would need {steps} steps, more than {STEPS_GOAL}.",
+                        "with {} a round would need {steps} steps, more than {steps_max}.",
                         Name(milder)
                     ),
                 }
@@ -176,12 +185,13 @@ impl Reason {
                 bytes,
                 bits_per_value,
                 steps,
+                steps_max,
                 short_run_rounds,
             } => {
                 write!(
                     f,
-                    "A contribution has {}, {bytes} bytes or {bits_per_value:.3} bits a value, and a round {steps} steps, \
-                     more than {STEPS_GOAL}: ",
+                    "A contribution has {}, {bytes} bytes or {bits_per_value:.3} bits a value, and sending asks for {steps} \
+                     steps a round, more than {steps_max}: ",
                     Name(compression)
                 )?;
                 match short_run_rounds {
@@ -213,12 +223,19 @@ impl Reason {
             Decider::Download => "the download decides",
             Decider::Settling => "settling decides",
             Decider::Nothing => "one step is enough",
+            Decider::Maker => {
+                return write!(
+                    f,
+                    "A round has {steps} local steps, as was asked: they take {compute_s:.1} s on the slower devices, \
+                     sending {upload_s:.2} s, fetching {download_s:.2} s, and settling {settle_s:.1} s."
+                );
+            }
         };
         write!(
             f,
             "A round has {steps} local steps: they take {compute_s:.1} s on the slower devices, at least \
-             {COMPUTE_PER_TRANSFER} times the {upload_s:.2} s of sending or the {download_s:.2} s of fetching, with the \
-             {settle_s:.1} s of settling; {decides}."
+             {COMPUTE_PER_SETTLING} times the {settle_s:.1} s of settling where {STEPS_MAX} steps are enough for it, and with \
+             it {REST_PER_TRANSFER} times the {upload_s:.2} s of sending or the {download_s:.2} s of fetching; {decides}."
         )
     }
 }

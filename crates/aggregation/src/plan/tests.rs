@@ -40,6 +40,7 @@ fn homes() -> PlanRequest {
         },
         settle_s: 0.0,
         rounds: 200,
+        steps: None,
     }
 }
 
@@ -146,6 +147,40 @@ fn fetching_and_handing_on_count_too() {
 }
 
 #[test]
+fn what_travels_while_a_round_is_settled_is_compressed_less() {
+    let mut request = small();
+    request.devices.tokens_per_s = 100_000.0;
+    request.devices.spread = Spread::Swarm;
+    let strong = plan(&request).unwrap();
+    assert!(matches!(strong.compression, Compression::TopK { .. }));
+    request.settle_s = 5.0;
+    let settled = plan(&request).unwrap();
+    assert_eq!(settled.compression, Compression::Dense4);
+    // Four times as long as it is settled.
+    let step_s = settled.compute_s / f64::from(settled.steps);
+    assert!(
+        (20.0..20.0 + step_s).contains(&settled.compute_s),
+        "{settled:?}"
+    );
+    // Steps so short that no number of them is enough.
+    request.tokens_per_step = 32;
+    assert_eq!(plan(&request).unwrap().steps, STEPS_MAX);
+}
+
+#[test]
+fn steps_that_the_maker_chose_decide_how_much_is_sent() {
+    let mut request = small();
+    for (steps, compression) in [
+        (1, Compression::TopK { k: 64 }),
+        (1_000, Compression::Dense8),
+    ] {
+        request.steps = Some(steps);
+        let chosen = plan(&request).unwrap();
+        assert_eq!((chosen.steps, chosen.compression), (steps, compression));
+    }
+}
+
+#[test]
 fn the_outer_rate_is_half_the_strangers_or_all_the_trusted() {
     let rate = |trainers, trust, compression| {
         let devices = Devices {
@@ -196,7 +231,7 @@ fn every_choice_is_explained_with_numbers() {
 
 #[test]
 fn a_request_that_makes_no_sense_is_refused() {
-    let breaks: [fn(&mut PlanRequest); 9] = [
+    let breaks: [fn(&mut PlanRequest); 10] = [
         |request| request.devices.trainers = 0,
         |request| request.devices.trainers = 5_000,
         |request| request.devices.tokens_per_s = f64::NAN,
@@ -205,6 +240,7 @@ fn a_request_that_makes_no_sense_is_refused() {
         |request| request.tokens_per_step = 0,
         |request| request.parameters = 0,
         |request| request.rounds = 0,
+        |request| request.steps = Some(0),
         |request| request.settle_s = -1.0,
     ];
     for change in breaks {

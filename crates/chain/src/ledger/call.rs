@@ -4,7 +4,8 @@ use alloy_primitives::{Address, B256, Bytes, U256};
 use alloy_sol_types::SolCall;
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::ledger::statement::{
-    EpochStatement, LedgerStatement, Registration, RoundStatement, RunTerms, VerdictStatement,
+    EpochStatement, Equivocation, LedgerStatement, Registration, RoundStatement, RunTerms,
+    VerdictStatement,
 };
 use hearth_protocol::ledger::sum_tree::{ShownLeaf, SumNode, SumProof};
 use hearth_protocol::money::Amount;
@@ -48,19 +49,6 @@ pub struct BondPlace {
     pub court: Address,
     /// ERC-20.
     pub token: Address,
-}
-
-/// A device said two things under one subject and sequence.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Equivocation {
-    /// Session key of the device.
-    pub device: Address,
-    /// One of the two statements.
-    pub first: LedgerStatement,
-    /// What it says instead in the other one.
-    pub other: B256,
-    /// The device's signatures of both.
-    pub signatures: [Signature; 2],
 }
 
 /// What is wrong with the record of an epoch.

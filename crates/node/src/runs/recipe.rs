@@ -306,8 +306,8 @@ impl Recipe {
         let training = &self.training;
         let step_tokens = u64::from(training.window_tokens) * u64::from(training.windows);
         let plan = self.planned(&model, step_tokens)?;
-        let steps = self.round.steps.unwrap_or(plan.steps);
-        let compute_s = f64::from(steps) * plan.compute_s / f64::from(plan.steps.max(1));
+        let steps = plan.steps;
+        let compute_s = plan.compute_s;
         let method = match training.optimizer {
             Some(OptimizerRecipe::AdamW) => Method::AdamW,
             Some(OptimizerRecipe::Muon) => Method::Muon,
@@ -368,12 +368,8 @@ impl Recipe {
                 false => Trust::Strangers,
             },
         };
-        // Steps that a person chose need not be worth the time in which a round is settled.
-        let settle_s = match self.round.steps {
-            Some(_) => 0.0,
-            None => SETTLE_S,
-        };
-        let plan = hearth_workshop::plan(model, step_tokens, devices, settle_s, self.rounds)?;
+        let (rounds, steps) = (self.rounds, self.round.steps);
+        let plan = hearth_workshop::plan(model, step_tokens, devices, SETTLE_S, rounds, steps)?;
         Ok(plan)
     }
 

@@ -703,6 +703,9 @@ impl Playing {
             } => self.answer(async move {
                 hands.record(statement, epoch, mask, signatures).await;
             }),
+            ValidatorEffect::Accuse(proof) => self.answer(async move {
+                hands.accuse(&proof).await;
+            }),
             ValidatorEffect::Replay { index, audit } => self.answer(async move {
                 let Some((outcome, losses)) = hands.replay(index, &audit).await else {
                     return;

@@ -9,7 +9,7 @@ use hearth_causes::WithCauses;
 use hearth_chain::ledger::{Ledger, LedgerError, SignatureSet};
 use hearth_chain::sender::Sender;
 use hearth_protocol::content::ContentHash;
-use hearth_protocol::ledger::statement::{RoundStatement, RunTerms};
+use hearth_protocol::ledger::statement::{Equivocation, RoundStatement, RunTerms};
 use hearth_protocol::offer::DeviceId;
 use hearth_protocol::run::book::RoundBook;
 use hearth_protocol::run::history::{AUDIT_ROUNDS_MAX, OpenAudit};
@@ -112,6 +112,18 @@ impl Validating {
             // Somebody else was first, or the set has changed.
             Err(LedgerError::Refused(refusal)) => debug!(%refusal, "a round was not taken"),
             Err(error) => warn!(error = %error.with_causes(), "a round was not sent"),
+        }
+    }
+
+    /// Has a validator expelled that signed two rounds under one number.
+    pub(crate) async fn accuse(&self, proof: &Equivocation) {
+        let device = proof.device;
+        let call = self.ledger.addresses().expel(proof);
+        match self.ledger.send(&self.sender, &call).await {
+            Ok(_) => info!(%device, "a validator that signed two records of a round is expelled"),
+            // Somebody else was first.
+            Err(LedgerError::Refused(refusal)) => debug!(%refusal, "an accusation was not taken"),
+            Err(error) => warn!(error = %error.with_causes(), "an accusation was not sent"),
         }
     }
 

@@ -11,6 +11,7 @@ use crate::content::ContentHash;
 use crate::eip712::signing_digest;
 use crate::id::{ChainId, DeviceId};
 use crate::money::Amount;
+use crate::signature::Signature;
 
 /// The EIP-712 name of the contract that registers devices.
 pub const LEDGER_DOMAIN_NAME: &str = "Hearth Devices";
@@ -74,6 +75,19 @@ pub struct LedgerStatement {
     pub sequence: u64,
     /// Hash of what is stated.
     pub content: B256,
+}
+
+/// A device said two things under one subject and sequence, which expels it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Equivocation {
+    /// Session key of the device.
+    pub device: Address,
+    /// One of the two statements.
+    pub first: LedgerStatement,
+    /// What it says instead in the other one.
+    pub other: B256,
+    /// The device's signatures of both.
+    pub signatures: [Signature; 2],
 }
 
 /// That a device belongs to a household: both sign it.

@@ -68,7 +68,7 @@ pub(super) struct Attempt {
     pub(super) draft: Draft,
     pub(super) proposal: Option<Proposal>,
     pub(super) judgment: Judgment,
-    /// The first ballot of each seat: another one proves its lie, and counts for nothing.
+    /// The first ballot of each seat: another one proves that it signed two, and counts for nothing.
     pub(super) ballots: BTreeMap<Address, Ballot>,
     pub(super) is_sent: bool,
 }

@@ -37,7 +37,7 @@ use super::message::{AuditOutcome, LossKey, RoundStart, RunMessage};
 use super::{Head, turn};
 use crate::content::ContentHash;
 use crate::ledger::draw::RUN_SEATS;
-use crate::ledger::statement::{LedgerDomain, RoundStatement};
+use crate::ledger::statement::{Equivocation, LedgerDomain, RoundStatement};
 use crate::offer::DeviceId;
 use crate::signature::Signature;
 use crate::time::Timestamp;
@@ -164,6 +164,8 @@ pub enum ValidatorEffect {
         /// What to replay.
         audit: Box<OpenAudit>,
     },
+    /// Show the chain that a validator signed two rounds under one number; another device may have done so.
+    Accuse(Equivocation),
     /// The chain recorded what cannot be: two thirds of the validators lied.
     Broken(HistoryError),
 }
@@ -188,6 +190,8 @@ pub struct Validator {
     away: BTreeMap<(u64, DeviceId), Timestamp>,
     /// Validators that reported a replay which they cannot have made.
     liars: BTreeSet<DeviceId>,
+    /// Session keys that signed two rounds under one number, and what proves it until it is sent.
+    equivocations: BTreeMap<Address, Option<Equivocation>>,
 }
 
 impl Validator {
@@ -208,6 +212,7 @@ impl Validator {
             opened_at: BTreeMap::new(),
             away: BTreeMap::new(),
             liars: BTreeSet::new(),
+            equivocations: BTreeMap::new(),
         }
     }
 
@@ -228,7 +233,8 @@ impl Validator {
     pub fn held(&self) -> usize {
         let reports: usize = self.reports.values().map(Reports::len).sum();
         let audits = reports + self.replays.len() + self.opened_at.len() + self.away.len();
-        self.board.len() + self.early.len() + audits + self.liars.len()
+        let accused = self.liars.len() + self.equivocations.len();
+        self.board.len() + self.early.len() + audits + accused
     }
 
     /// The most that [`Validator::held`] can be, whatever others send.
@@ -240,7 +246,7 @@ impl Validator {
         let rounds = usize::try_from(AUDIT_ROUNDS_MAX).unwrap_or(usize::MAX);
         let audits = self.history.open_audits().len().min(rounds * MEMBERS_MAX);
         let of_audits = audits * (2 * RUN_SEATS + 3);
-        4 * trainers + attempts + EARLY_MAX + 64 + of_audits + 2 * RUN_SEATS
+        4 * trainers + attempts + EARLY_MAX + 64 + of_audits + 4 * RUN_SEATS
     }
 
     /// Takes an event, and says what is to be done.
@@ -351,6 +357,7 @@ impl Validator {
         self.committees.install(committee);
         let committees = &self.committees;
         self.liars.retain(|device| committees.has_seat(*device));
+        self.equivocations.retain(|key, _| committees.has_key(*key));
     }
 
     fn say(&mut self, now: Timestamp, message: RunMessage, effects: &mut Vec<ValidatorEffect>) {
@@ -402,6 +409,8 @@ impl Validator {
             self.record(now, head, effects);
         }
         self.audit(now, effects);
+        let proofs = self.equivocations.values_mut().filter_map(Option::take);
+        effects.extend(proofs.map(ValidatorEffect::Accuse));
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use alloy_primitives::{Address, B256};
 use hearth_protocol::content::ContentHash;
-use hearth_protocol::ledger::statement::RoundStatement;
+use hearth_protocol::ledger::statement::{Equivocation, RoundStatement};
 use hearth_protocol::offer::DeviceId;
 use hearth_protocol::run::book::RoundBook;
 use hearth_protocol::run::history::{AUDIT_ROUNDS_MAX, HistoryError, OpenAudit};
@@ -54,6 +54,16 @@ impl TrainingWorld {
     pub(super) fn broken_history(&self, place: Place, error: HistoryError) -> Result<(), Broken> {
         ensure(false, "no-recorded-book-is-refused", || {
             format!("{place}: {error}")
+        })
+    }
+
+    /// Whom a device shows to the chain for two records that it signed under one number.
+    pub(super) fn check_accused(&self, place: Place, proof: &Equivocation) -> Result<(), Broken> {
+        let mut sides = self.validators.iter();
+        let accused = sides.find(|side| side.seat.seat.device == proof.device);
+        let is_liar = accused.is_some_and(|side| side.candor != Candor::Honest);
+        ensure(is_liar, "no-honest-validator-is-accused", || {
+            format!("{place} accuses {}", proof.device)
         })
     }
 

@@ -217,6 +217,7 @@ impl TrainingWorld {
                     .within(50, 1_500, Moment::Send(place, life, transaction));
             }
             ValidatorEffect::Replay { index, audit } => self.replay(place, number, index, &audit),
+            ValidatorEffect::Accuse(proof) => self.check_accused(place, &proof)?,
             ValidatorEffect::Broken(error) => self.broken_history(place, error)?,
         }
         Ok(())

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use hearth_aggregation::{
-    COMPUTE_PER_TRANSFER, Compression, Devices, Layout, Method, ModelTensor, Plan, PlanRequest,
+    Compression, Devices, Layout, Method, ModelTensor, Plan, PlanRequest, REST_PER_TRANSFER,
     STEPS_MAX, Spread, TensorRole, TensorShape, Trust, plan,
 };
 
@@ -159,6 +159,7 @@ fn planned(race: &Race<'_>, link: Link) -> Result<Plan> {
         },
         settle_s: 0.0,
         rounds: 200,
+        steps: None,
     })?;
     Ok(plan)
 }
@@ -188,6 +189,6 @@ impl Link {
 
 /// Returns the fewest steps whose computing takes as many times longer than sending as a plan asks for.
 pub(crate) fn steps_for(transfer_s: f64, step_s: f64) -> u32 {
-    let steps = (COMPUTE_PER_TRANSFER * transfer_s / step_s).ceil();
+    let steps = (REST_PER_TRANSFER * transfer_s / step_s).ceil();
     (steps as u32).clamp(1, STEPS_MAX)
 }

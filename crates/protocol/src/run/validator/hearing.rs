@@ -6,7 +6,7 @@ use super::super::message::{Close, Endorsement, Opening, Proposal, Report, RunMe
 use super::super::{Head, turn};
 use super::Validator;
 use super::reports::Reports;
-use crate::ledger::statement::RoundStatement;
+use crate::ledger::statement::{Equivocation, RoundStatement};
 use crate::offer::DeviceId;
 use crate::time::Timestamp;
 
@@ -148,13 +148,29 @@ impl Validator {
         let Ok(signer) = endorsement.signature.signer(digest) else {
             return;
         };
-        if self.committees.has_key(signer) {
-            let ballots = &mut self.attempt_at(endorsement.number).ballots;
-            ballots.entry(signer).or_insert(Ballot {
-                contributions: endorsement.contributions,
-                next: endorsement.next,
-                signature: endorsement.signature,
-            });
+        if !self.committees.has_key(signer) {
+            return;
+        }
+        let ballot = Ballot {
+            contributions: endorsement.contributions,
+            next: endorsement.next,
+            signature: endorsement.signature,
+        };
+        let ballots = &mut self.attempt_at(endorsement.number).ballots;
+        let first = *ballots.entry(signer).or_insert(ballot);
+        if (first.contributions, first.next) != (ballot.contributions, ballot.next) {
+            let first_statement = RoundStatement {
+                contributions: first.contributions.0.into(),
+                next: first.next,
+                ..statement
+            };
+            let proof = Equivocation {
+                device: signer,
+                first: first_statement.for_runs(self.identity.runs),
+                other: ledger.content,
+                signatures: [first.signature, ballot.signature],
+            };
+            self.equivocations.entry(signer).or_insert(Some(proof));
         }
     }
 

@@ -10,6 +10,7 @@ use super::super::message::{
 use super::super::trainer::tests::{head, losses, rules, work};
 use super::*;
 use crate::id::ChainId;
+use crate::ledger::statement::LedgerStatement;
 
 const NOW: Timestamp = Timestamp(10_000_000);
 
@@ -528,6 +529,7 @@ fn a_seat_that_signs_without_end_fills_nothing() {
             book: None,
         },
     );
+    let mut accused = Vec::new();
     for number in 0..60_u64 {
         let statement = RoundStatement {
             run: rules().run,
@@ -553,9 +555,28 @@ fn a_seat_that_signs_without_end_fills_nothing() {
             signature: Signature::from_bytes(&bytes).unwrap(),
         };
         let from = one.device;
-        validator.handle(NOW, heard(from, RunMessage::Endorsement(endorsement)));
+        let effects = validator.handle(NOW, heard(from, RunMessage::Endorsement(endorsement)));
+        accused.extend(effects.into_iter().filter_map(|effect| match effect {
+            ValidatorEffect::Accuse(proof) => Some(proof),
+            _ => None,
+        }));
     }
-    // Two numbers are near, and a seat has one ballot under each.
-    assert_eq!(validator.held(), 2 + 2);
+    // Two numbers are near, and a seat has one ballot under each. It is accused once.
+    assert_eq!(validator.held(), 2 + 2 + 1);
+    let [proof] = &accused[..] else {
+        panic!("{accused:?}");
+    };
+    assert_ne!(proof.first.content, proof.other);
+    for (content, signature) in [proof.first.content, proof.other]
+        .into_iter()
+        .zip(proof.signatures)
+    {
+        let said = LedgerStatement {
+            content,
+            ..proof.first
+        };
+        let digest = identity.domain.statement_digest(&said);
+        assert_eq!(signature.signer(digest), Ok(one.seat.device));
+    }
     assert!(validator.held() <= validator.held_max());
 }
