@@ -56,7 +56,7 @@ struct Size {
 
 const WHOLE: Size = Size {
     trainers: 8,
-    rounds: 10,
+    rounds: 24,
     steps: 16,
     attempt_s: 40,
     epochs: Epochs {

@@ -4,8 +4,7 @@ use alloy_primitives::{Address, B256, Bytes, U256};
 use alloy_sol_types::SolCall;
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::ledger::statement::{
-    EpochStatement, Equivocation, LedgerStatement, Registration, RoundStatement, RunTerms,
-    VerdictStatement,
+    EpochStatement, Equivocation, Registration, RoundStatement, RunTerms, VerdictStatement,
 };
 use hearth_protocol::ledger::sum_tree::{ShownLeaf, SumNode, SumProof};
 use hearth_protocol::money::Amount;

@@ -32,6 +32,7 @@ mod secrecy;
 mod seller;
 mod selling;
 mod service;
+mod side_by_side;
 mod trade;
 mod training;
 mod wallet;

@@ -14,7 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(400);
 /// Rounds of the run.
 const ROUNDS: u64 = 3;
 
-const RECIPE: &str = r#"
+pub(crate) const RECIPE: &str = r#"
 name = "verses"
 license = "CC0-1.0"
 rounds = 3
@@ -161,7 +161,7 @@ pub(crate) fn join_run(home: &Home, ticket: &str) {
 }
 
 /// The rounds of a run, once all are recorded.
-fn all_rounds(home: &Home, run: &str) -> Vec<Value> {
+pub(crate) fn all_rounds(home: &Home, run: &str) -> Vec<Value> {
     let detail = until("all rounds", || {
         let detail = shown(home, run);
         (detail["state"]["rounds_done"].as_u64()? >= ROUNDS).then_some(detail)

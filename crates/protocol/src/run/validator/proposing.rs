@@ -19,6 +19,8 @@ use crate::time::Timestamp;
 
 /// One in so many rounds waits for everybody until training has to end.
 const OPEN_ROUND_EVERY: u64 = 4;
+/// One in so many places of such a round is for trainers without a record.
+const NEWCOMERS_PART: usize = 8;
 
 impl Validator {
     pub(super) fn propose(
@@ -218,11 +220,20 @@ impl Validator {
             self.board.quorum_at = quorum_at;
             return None;
         }
-        // Those with a record first; among equals the commitment decides.
+        // Those with a record first; among equals the commitment decides. Some places of rounds that wait for all are for
+        // those without one, who could never begin otherwise.
         taken.sort_by_key(|(trainer, commit)| {
             (std::cmp::Reverse(admitted(trainer)), commit.commitment)
         });
-        taken.truncate(rules.trainers_max as usize);
+        let most = rules.trainers_max as usize;
+        let first_new = taken.partition_point(|(trainer, _)| admitted(trainer) > 0);
+        let kept_for_new = match is_open {
+            true => (most / NEWCOMERS_PART).min(taken.len() - first_new),
+            false => 0,
+        };
+        let surplus = first_new.saturating_sub(most - kept_for_new);
+        taken.drain(first_new - surplus..first_new);
+        taken.truncate(most);
         taken.sort_by_key(|(trainer, _)| *trainer);
         let named = taken.iter();
         let named = named.map(|(trainer, commit)| (*trainer, commit.commitment));

@@ -473,6 +473,61 @@ fn strangers_who_commit_at_once_close_no_round() {
 }
 
 #[test]
+fn a_newcomer_has_a_place_where_all_are_taken() {
+    let rules = rules();
+    let all = committee(3, 1..2);
+    let mut validator = Validator::new(identity(device(1)), rules);
+    validator.handle(NOW, ValidatorEvent::Committee(all));
+    let member = |number: u8| Member {
+        trainer: trainer(number),
+        work: work(number),
+        account: Address::ZERO,
+    };
+    let mut previous = None;
+    for index in 0..4_u64 {
+        let book = RoundBook {
+            index,
+            members: (1..=8).map(member).collect(),
+            parent: B256::repeat_byte(index as u8),
+            previous,
+            ..book()
+        };
+        previous = Some(book.name());
+        let past = ValidatorEvent::Past {
+            book: Box::new(book),
+            beacon: head().beacon,
+        };
+        assert_eq!(validator.handle(NOW, past), []);
+    }
+    let next = Head {
+        index: 4,
+        next_number: 5,
+        ..head()
+    };
+    validator.handle(
+        NOW,
+        ValidatorEvent::Head {
+            head: next,
+            book: None,
+        },
+    );
+    for number in 1..=10 {
+        let commit = Commit {
+            index: 4,
+            parent: next.state,
+            account: Address::ZERO,
+            commitment: ContentHash([number; 32]),
+        };
+        validator.handle(NOW, heard(trainer(number), RunMessage::Commit(commit)));
+    }
+    let effects = validator.handle(NOW.plus_ms(32_000), ValidatorEvent::Tick);
+    let named = &closing(&effects).unwrap().commitments;
+    let is_new = |(device, _): &&(DeviceId, _)| *device > trainer(8);
+    assert_eq!(named.len(), rules.trainers_max as usize);
+    assert_eq!(named.iter().filter(is_new).count(), 1);
+}
+
+#[test]
 fn who_is_named_and_gives_nothing_is_not_named_again() {
     let mut validator = proposer(1);
     for number in 1..4 {
