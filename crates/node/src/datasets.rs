@@ -143,7 +143,7 @@ fn tokenizer_step(error: &TokenizerError) -> String {
             "Name a tokenizer.json of Hugging Face's tokenizers, or leave --tokenizer out to train one"
         }
         TokenizerError::Text(_) | TokenizerError::EndInside | TokenizerError::Lossy => {
-            "Leave --tokenizer out to train one on the text"
+            "Take what the tokenizer has no tokens for out of the text, such as control characters, or leave --tokenizer out to train one on it"
         }
         TokenizerError::Training(_) => "Try again with less text, or with --tokenizer",
         _ => {
