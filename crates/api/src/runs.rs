@@ -39,6 +39,9 @@ pub struct RunView {
     pub trains: bool,
     /// Whether this device validates in it.
     pub validates: bool,
+    /// What it starts from; nothing where the weights are fresh, and before its manifest is here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<RunBase>,
     /// Parameters of the model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parameters: Option<u64>,
@@ -53,6 +56,32 @@ pub struct RunView {
     pub memory_bytes: Option<u64>,
     /// What the device does.
     pub state: RunState,
+}
+
+/// The model that a run starts from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunBase {
+    /// What the household calls it, or else what its file does; nothing before the file is here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The BLAKE3 hash of its file.
+    pub file: String,
+    /// `gguf` or `safetensors`.
+    pub form: String,
+    /// What is trained over it; nothing where all of its weights are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<RunAdapter>,
+}
+
+/// A low-rank adapter that a run trains.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunAdapter {
+    /// Its rank.
+    pub rank: u32,
+    /// Numerator of its factor.
+    pub alpha: f32,
+    /// The matrices of each layer that it changes, as `peft` names them.
+    pub targets: Vec<String>,
 }
 
 /// All runs on this device.
@@ -143,6 +172,9 @@ pub struct MakeRun {
     pub manifest: String,
     /// Folders of its datasets.
     pub datasets: Vec<String>,
+    /// The file of the model that it starts from, where it starts from one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<String>,
     /// Whether to train.
     pub trains: bool,
     /// Whether to validate.
@@ -158,6 +190,9 @@ pub struct ExportRun {
     pub folder: String,
     /// How numbers are written in the GGUF file: `f32`, `f16` or `q8_0`.
     pub precision: String,
+    /// Whether an adapter is worked into the weights under it, and the whole model written.
+    #[serde(default)]
+    pub merged: bool,
 }
 
 /// A model that was written.
@@ -173,6 +208,9 @@ pub struct RunExported {
     pub model: String,
     /// What it is called.
     pub name: String,
+    /// The model that an adapter belongs over; nothing where a whole model was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub over: Option<RunBase>,
     /// Rounds that it was trained for.
     pub rounds: u64,
     /// Mean loss on text that nobody trained on, in nats a token.

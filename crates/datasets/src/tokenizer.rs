@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::error::Error as StdError;
+use std::ops::RangeInclusive;
 
 use serde_json::Value;
 use thiserror::Error;
@@ -33,6 +34,15 @@ const HARMLESS: &[&str] = &["ByteLevel", "Digits", "Split", "Sequence"];
 const NEVER_IN_UTF8: [char; 13] = [
     '\u{c0}', '\u{c1}', '\u{f5}', '\u{f6}', '\u{f7}', '\u{f8}', '\u{f9}', '\u{fa}', '\u{fb}',
     '\u{fc}', '\u{fd}', '\u{fe}', '\u{ff}',
+];
+/// The characters that stand for bytes which texts of people hardly have, so that a tokenizer may lack them too: control
+/// characters but NUL and those that lay text out, and what begins the characters of planes that have none. SmolLM2's lacks some
+/// of them. A document that has one is refused then, since it does not come back.
+const HARDLY_IN_TEXT: [RangeInclusive<char>; 4] = [
+    '\u{101}'..='\u{108}',
+    '\u{10e}'..='\u{11f}',
+    '\u{121}'..='\u{121}',
+    '\u{f1}'..='\u{f2}',
 ];
 /// How deep sequences of steps may nest.
 const NESTING_MAX: usize = 8;
@@ -239,7 +249,9 @@ fn check(stated: &Value) -> Result<(), TokenizerError> {
         return refuse("it has no vocabulary");
     };
     let bytes = ByteLevel::alphabet();
-    let mut needed = bytes.iter().filter(|byte| !NEVER_IN_UTF8.contains(byte));
+    let is_rare = |byte: &char| HARDLY_IN_TEXT.iter().any(|range| range.contains(byte));
+    let may_lack = |byte: &char| NEVER_IN_UTF8.contains(byte) || is_rare(byte);
+    let mut needed = bytes.iter().filter(|byte| !may_lack(byte));
     if !needed.all(|byte| pieces.contains_key(&byte.to_string())) {
         return refuse("its vocabulary lacks some bytes");
     }

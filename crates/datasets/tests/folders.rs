@@ -416,6 +416,29 @@ fn a_long_text_is_cut_at_blank_lines_so_that_some_of_it_can_be_held_out() {
 }
 
 #[test]
+fn a_tokenizer_may_lack_bytes_that_hardly_any_text_has_and_refuses_those_that_do() {
+    let made = made();
+    let mut json = fs::read_to_string(made.root().join(TOKENIZER_FILE)).unwrap();
+    // 0x04, 0x1D, 0x7F and 0xF1, which begins characters of planes without any.
+    for byte in ['\u{104}', '\u{11d}', '\u{121}', '\u{f1}'] {
+        let (is, instead) = (format!("\"{byte}\":"), format!("\"{byte}{byte}{byte}\":"));
+        assert!(json.contains(&is), "{byte}");
+        json = json.replacen(&is, &instead, 1);
+    }
+    let file = made.place.path().join("lines.jsonl");
+    let out = made.place.path().join("other");
+    let choice = || TokenizerChoice::Load(json.clone().into_bytes());
+    run(&[file], &out, choice()).unwrap();
+    for text in ["a sign\u{4}", "\u{1d}", "one\u{7f} more", "\u{40000}"] {
+        let file = made.place.path().join("rare.txt");
+        fs::write(&file, text).unwrap();
+        let error = run(&[file], &made.place.path().join("none"), choice()).unwrap_err();
+        let lossy = matches!(error, ImportError::Tokenizer(TokenizerError::Lossy));
+        assert!(lossy, "{text:?}: {error:?}");
+    }
+}
+
+#[test]
 fn a_tokenizer_that_loses_text_or_is_none_is_refused() {
     let made = made();
     let whole = fs::read_to_string(made.root().join(TOKENIZER_FILE)).unwrap();

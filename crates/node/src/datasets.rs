@@ -12,6 +12,7 @@ use hearth_datasets::hash::Hash32;
 use hearth_datasets::import::{self, ImportError};
 use hearth_datasets::manifest::{Manifest, ManifestError};
 use hearth_datasets::tokenizer::{TOKENIZER_BYTES_MAX, TokenizerError};
+use hearth_outcome::gguf::{self, read_model_head};
 use thiserror::Error;
 
 use crate::advice::Advice;
@@ -38,13 +39,28 @@ pub enum DatasetError {
         #[source]
         source: io::Error,
     },
+    /// The model that should have a tokenizer cannot be read.
+    #[error("{} is no model whose tokenizer can be taken", .path.display())]
+    TokenizerModel {
+        /// Its file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: gguf::ImportError,
+    },
+    /// The model's tokenizer is of another kind.
+    #[error("the tokenizer of {} is missing, or is not plain byte-level BPE with words that are known", .0.display())]
+    NoTokenizer(PathBuf),
 }
 
 impl Advice for DatasetError {
     fn code(&self) -> &str {
         match self {
             Self::Import(ImportError::Document(error)) => document_code(error),
-            Self::Import(ImportError::Tokenizer(_)) | Self::TokenizerFile { .. } => "bad_tokenizer",
+            Self::Import(ImportError::Tokenizer(_))
+            | Self::TokenizerFile { .. }
+            | Self::TokenizerModel { .. }
+            | Self::NoTokenizer(_) => "bad_tokenizer",
             Self::Import(ImportError::Manifest(_)) => "bad_label",
             Self::Import(ImportError::Exists(_)) => "exists",
             Self::Import(ImportError::Write { .. }) => "not_written",
@@ -60,7 +76,12 @@ impl Advice for DatasetError {
         match self {
             Self::Import(ImportError::Document(error)) => document_step(error),
             Self::Import(ImportError::Tokenizer(error)) => tokenizer_step(error),
-            Self::TokenizerFile { .. } => "Name a tokenizer.json that you may read".to_owned(),
+            Self::TokenizerFile { .. } => {
+                "Name a tokenizer.json or a GGUF file that you may read, or a model that `hearth models` shows as here".to_owned()
+            }
+            Self::TokenizerModel { .. } | Self::NoTokenizer(_) => {
+                "Name the tokenizer.json of that model, or a model of the family Llama with byte-level BPE, such as SmolLM2".to_owned()
+            }
             Self::Import(ImportError::Manifest(error)) => label_step(error),
             Self::Import(ImportError::Exists(_)) => {
                 "Name another folder with --out, or remove that one".to_owned()
@@ -122,7 +143,7 @@ fn tokenizer_step(error: &TokenizerError) -> String {
             "Name a tokenizer.json of Hugging Face's tokenizers, or leave --tokenizer out to train one"
         }
         TokenizerError::Text(_) | TokenizerError::EndInside | TokenizerError::Lossy => {
-            "Leave --tokenizer out to train one on the text"
+            "Take what the tokenizer has no tokens for out of the text, such as control characters, or leave --tokenizer out to train one on it"
         }
         TokenizerError::Training(_) => "Try again with less text, or with --tokenizer",
         _ => {
@@ -168,11 +189,27 @@ pub fn make(
     })
 }
 
-/// Reads the file of a tokenizer.
+/// Whether a file is a GGUF file by its first bytes.
+fn is_gguf(path: &Path) -> io::Result<bool> {
+    let mut magic = Vec::new();
+    File::open(path)?.take(4).read_to_end(&mut magic)?;
+    Ok(magic == b"GGUF")
+}
+
+/// Reads the tokenizer of a `tokenizer.json`, or of a model's GGUF file.
 ///
 /// # Errors
-/// When it cannot be read.
+/// When it cannot be read, or is one that datasets do not take.
 pub fn tokenizer_file(path: &Path) -> Result<TokenizerChoice, DatasetError> {
+    if is_gguf(path).unwrap_or(false) {
+        let head = read_model_head(path).map_err(|source| DatasetError::TokenizerModel {
+            path: path.to_owned(),
+            source,
+        })?;
+        let vocabulary = head.vocabulary;
+        let vocabulary = vocabulary.ok_or_else(|| DatasetError::NoTokenizer(path.to_owned()))?;
+        return Ok(TokenizerChoice::Load(vocabulary.to_tokenizer_json()));
+    }
     let mut json = Vec::new();
     let read =
         File::open(path).and_then(|file| file.take(TOKENIZER_BYTES_MAX + 1).read_to_end(&mut json));

@@ -125,6 +125,18 @@ impl Advice for ModelError {
     }
 }
 
+/// The file of a model that is here; nothing where there is none of that name.
+///
+/// # Errors
+/// When the folder of models cannot be used, or the model is damaged.
+pub fn file_of(home: &Home, name: &str) -> Result<Option<PathBuf>, ModelError> {
+    match Library::open(home.models_folder())?.resolve(name) {
+        Ok(entry) => Ok(Some(entry.path)),
+        Err(LibraryError::Unknown(_) | LibraryError::Name(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Whom a model answers, and for what.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Terms {

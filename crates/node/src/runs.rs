@@ -6,6 +6,7 @@
 //!
 //! Deliberately absent: anything that decides who is admitted, what a round comes to, or who earns.
 
+pub mod base;
 mod data;
 mod depot;
 mod folder;
@@ -34,7 +35,7 @@ use hearth_outcome::gguf::Precision;
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::ledger::statement::RunTerms;
 use hearth_protocol::money::Amount;
-use hearth_protocol::run::manifest::{RunManifest, RunManifestError};
+use hearth_protocol::run::manifest::{RunManifest, RunManifestError, RunStart};
 use hearth_protocol::run::pay::PaidRun;
 use hearth_workshop::{OpenError, Workshop};
 use thiserror::Error;
@@ -44,14 +45,16 @@ use tracing::warn;
 
 use crate::advice::Advice;
 use crate::ledger::RegistrationKeys;
+use base::BaseError;
 use data::DataError;
 use folder::{RunFolder, RunFolderError, RunPart};
 use outcome::{Outcome, OutcomeError};
 use settling::{EpochTask, PaidRuns, Settling};
-use task::{RunBooks, RunParts, RunTask};
+use task::{RunBooks, RunParts, RunTask, WorkSlot};
 use ticket::{RunTicket, RunTicketError};
 use view::Shown;
 
+pub(crate) use base::{BasePlaces, KeptWeights};
 pub(crate) use task::RunParts as Parts;
 pub use training::{LocalTrainer, RoundTrainer};
 
@@ -78,6 +81,12 @@ pub(crate) enum RunsError {
     /// The data.
     #[error("the data of the run cannot be used")]
     Data(#[from] DataError),
+    /// The model that it starts from.
+    #[error("the run cannot start from that model")]
+    Base(#[from] BaseError),
+    /// The manifest names a model, and no file was given.
+    #[error("the run starts from the model {0}, and no file of it was named")]
+    NoBase(ContentHash),
     /// It cannot be computed here.
     #[error("this device cannot compute for the run")]
     Open(#[from] OpenError),
@@ -119,6 +128,7 @@ impl Advice for RunsError {
             Self::Ticket(_) => "bad_run_ticket",
             Self::Manifest(_) => "bad_manifest",
             Self::Data(_) => "bad_dataset",
+            Self::Base(_) | Self::NoBase(_) => "bad_base",
             Self::Open(OpenError::Memory { .. }) => "too_little_memory",
             Self::Open(_) => "run_not_opened",
             Self::OtherChain { .. } => "other_chain",
@@ -140,6 +150,12 @@ impl Advice for RunsError {
             Self::Ticket(_) => "Copy the whole ticket that `hearth run create` printed",
             Self::Manifest(_) => "Correct the run's file as the error says, and try again",
             Self::Data(_) => "Check the folder with `hearth data verify FOLDER`",
+            Self::Base(_) => {
+                "Fetch the model again with `hearth models get`, or name its file under [base] in the run's file"
+            }
+            Self::NoBase(_) => {
+                "Name its file, as `hearth run create` does with [base] in the run's file"
+            }
             Self::Open(OpenError::Memory { .. }) => {
                 "Choose a smaller model or fewer windows a step, or take part with a device that has more memory"
             }
@@ -181,6 +197,7 @@ struct Going {
     folder: RunFolder,
     shown: Shown,
     books: RunBooks,
+    work: WorkSlot,
     task: AbortHandle,
 }
 
@@ -213,7 +230,7 @@ impl Runs {
     /// # Errors
     /// When the folder cannot be read.
     pub(crate) fn open(parts: RunParts, folder: PathBuf) -> Result<Self, RunFolderError> {
-        for part in ["runs", "datasets", "rewards"] {
+        for part in ["runs", "datasets", "bases", "rewards"] {
             let path = folder.join(part);
             std::fs::create_dir_all(&path).map_err(|source| RunFolderError::Io { path, source })?;
         }
@@ -241,19 +258,22 @@ impl Runs {
     }
 
     fn start(&self, folder: RunFolder, part: RunPart) {
-        let (shown, books) = (Shown::default(), RunBooks::default());
+        let (shown, books, work) = (Shown::default(), RunBooks::default(), WorkSlot::default());
         let (parts, run) = (Arc::clone(&self.0.parts), folder.run());
         let (kept, seen, read) = (folder.clone(), shown.clone(), books.clone());
+        let opened = work.clone();
         let task = tokio::spawn(async move {
             loop {
                 let (parts, folder) = (Arc::clone(&parts), folder.clone());
-                let task = RunTask::new(parts, folder, part, shown.clone(), books.clone());
+                let (shown, books) = (shown.clone(), books.clone());
+                let seen = shown.clone();
+                let task = RunTask::new(parts, folder, part, shown, books, work.clone());
                 match task.run().await {
                     Ok(()) => return,
                     Err(error) => {
                         let why = error.with_causes().to_string();
                         warn!(%run, error = why, "a run does not go on; it is tried again");
-                        shown.failed(&why);
+                        seen.failed(&why);
                     }
                 }
                 sleep(AGAIN).await;
@@ -263,6 +283,7 @@ impl Runs {
             folder: kept,
             shown: seen,
             books: read,
+            work: opened,
             task: task.abort_handle(),
         };
         self.0.locked().insert(run, going);
@@ -315,8 +336,17 @@ impl Runs {
         let bytes = asked.manifest.into_bytes();
         let manifest = RunManifest::read(&bytes)?;
         let (datasets, limits) = (self.datasets().to_owned(), self.0.parts.limits);
+        let bases = self.0.parts.bases.clone();
         let opened = tokio::task::spawn_blocking(move || {
-            Workshop::memory_of(&manifest, &limits)?;
+            Workshop::check_memory(&manifest, &limits)?;
+            let base = match (manifest.start, &asked.base) {
+                (RunStart::Fresh { .. }, _) => None,
+                (RunStart::Base { base, .. }, None) => return Err(RunsError::NoBase(base)),
+                (RunStart::Base { base, .. }, Some(file)) => {
+                    let path = bases.bring(Path::new(file), base)?;
+                    base::load(&path, &manifest)?.map(|loaded| loaded.base)
+                }
+            };
             for folder in &asked.datasets {
                 data::bring(Path::new(folder), &datasets)?;
             }
@@ -325,7 +355,7 @@ impl Runs {
                 .map(|dataset| datasets.join(dataset.id.to_string()))
                 .collect();
             let rounds = manifest.rounds;
-            let workshop = Workshop::open(&manifest, &folders, None, limits)?;
+            let workshop = Workshop::open(&manifest, &folders, base, limits)?;
             Ok::<_, RunsError>((workshop.first_state()?.hash(), rounds))
         });
         let (state, rounds) = opened.await.map_err(|_| RunsError::Broken)??;
@@ -420,6 +450,10 @@ impl Runs {
             ticket: going.folder.ticket()?.to_string(),
             trains: part.trains,
             validates: part.validates,
+            base: manifest.as_ref().and_then(|manifest| {
+                let opened = going.work.opened().and_then(|opened| opened.base);
+                base::shown(manifest, &self.0.parts.bases, opened.as_deref())
+            }),
             parameters: manifest.as_ref().map(parameters),
             contribution_bytes: manifest
                 .as_ref()
@@ -487,14 +521,17 @@ impl Runs {
                 folder: going.folder.clone(),
                 paid,
                 state: state.ok_or(OutcomeError::NoState)?,
+                work: going.work.opened().ok_or(OutcomeError::NoState)?,
                 datasets: parts.datasets.clone(),
-                limits: parts.limits,
+                bases: parts.bases.clone(),
                 epoch_s: parts.ledger.clock().epoch_s(),
             }
         };
-        let written =
-            tokio::task::spawn_blocking(move || outcome.write(Path::new(&asked.folder), precision));
-        Ok(written.await.map_err(|_| RunsError::Broken)??)
+        let form = outcome.form(asked.merged)?;
+        let _heavy = parts.heavy.lock().await;
+        let writing = move || outcome.write(Path::new(&asked.folder), form, precision);
+        let written = tokio::task::spawn_blocking(writing).await;
+        Ok(written.map_err(|_| RunsError::Broken)??)
     }
 }
 

@@ -9,6 +9,17 @@ use crate::blocks::Storage;
 use crate::rotary::half_row;
 use crate::vocabulary::Vocabulary;
 
+/// What a model's files say before its numbers are read.
+#[derive(Debug, Clone)]
+pub struct BaseHead {
+    /// Its shape.
+    pub layout: Arc<Layout>,
+    /// Its tokens; nothing where they are not byte-level BPE with a pattern of words that is known.
+    pub vocabulary: Option<Vocabulary>,
+    /// What its file calls it, where it does in one plain line.
+    pub name: Option<String>,
+}
+
 /// A model that was read from files.
 #[derive(Debug, Clone)]
 pub struct Base {
@@ -18,6 +29,8 @@ pub struct Base {
     pub weights: Weights,
     /// Its tokens; nothing where they are not byte-level BPE with a pattern of words that is known.
     pub vocabulary: Option<Vocabulary>,
+    /// What its file calls it, where it does in one plain line.
+    pub name: Option<String>,
 }
 
 /// Where a tensor stands in a file.

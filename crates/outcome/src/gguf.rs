@@ -11,5 +11,5 @@ mod reading;
 mod writing;
 
 pub use head::HeadError;
-pub use reading::{ImportError, read_model, read_model_file};
+pub use reading::{ImportError, read_model, read_model_file, read_model_head};
 pub use writing::{Precision, WriteError, write_adapter, write_model};

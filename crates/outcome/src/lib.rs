@@ -14,14 +14,16 @@ mod blocks;
 pub mod gguf;
 mod label;
 pub mod manifest;
+mod merging;
 mod rotary;
 mod seal;
 mod trained;
 pub mod transformers;
 mod vocabulary;
 
-pub use base::Base;
+pub use base::{Base, BaseHead};
 pub use label::{Label, LabelError};
+pub use merging::{MergeError, merge};
 pub use seal::seal_file;
 pub use trained::{TrainedAdapter, TrainedModel};
 pub use vocabulary::{PLAIN_TEMPLATE, Split, Token, TokenKind, Vocabulary, VocabularyError};

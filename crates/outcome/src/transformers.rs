@@ -9,7 +9,9 @@ mod stored;
 mod writing;
 
 pub use config::ConfigError;
-pub use reading::{FolderError, read_folder};
+pub use reading::{
+    FolderError, check_weights, read_adapter_weights, read_folder, read_folder_head, read_weights,
+};
 pub use writing::{FolderWriteError, write_adapter_folder, write_folder};
 
 /// The file of the shape.
@@ -18,6 +20,10 @@ pub const CONFIG_FILE: &str = "config.json";
 pub const WEIGHTS_FILE: &str = "model.safetensors";
 /// The file that says which of several files has which weights.
 pub const INDEX_FILE: &str = "model.safetensors.index.json";
+/// The file of an adapter's weights.
+pub const ADAPTER_WEIGHTS_FILE: &str = "adapter_model.safetensors";
+/// The file of an adapter's shape.
+pub const ADAPTER_CONFIG_FILE: &str = "adapter_config.json";
 /// The file of the tokenizer.
 pub const TOKENIZER_FILE: &str = "tokenizer.json";
 /// The file of the tokenizer's settings.

@@ -218,6 +218,13 @@ impl Vocabulary {
         Ok(self)
     }
 
+    /// Whether every text becomes the same tokens with both. Which tokens begin and end a text, and the template, do not count.
+    #[must_use]
+    pub fn has_tokens_of(&self, other: &Self) -> bool {
+        let alike = self.split == other.split && self.merges == other.merges;
+        alike && self.tokens == other.tokens
+    }
+
     /// Returns the tokens, by their ids.
     #[must_use]
     pub fn tokens(&self) -> &[Token] {

@@ -9,6 +9,8 @@ use hearth_datasets::tokenizer::ByteTokenizer;
 use hearth_outcome::{Label, TrainedModel, Vocabulary};
 use hearth_training::{Architecture, Layout, Tensors, Weights};
 
+#[path = "outcome/adapters.rs"]
+mod adapters;
 #[path = "outcome/engine.rs"]
 mod engine;
 #[path = "outcome/files.rs"]

@@ -32,6 +32,7 @@ pub use checkpoint::{CHECKPOINT_FORM, Checkpoint, CheckpointError};
 pub use hearth_aggregation::{
     Compression, Devices, Method, Overlap, Plan, Spread, TrainerId, Trust,
 };
+pub use hearth_training::Weights;
 pub use local_state::{LOCAL_STATE_DOMAIN, LocalState, LocalStateError};
 pub use measure::{MeasureError, Measured};
 pub use memory::{Limits, RunMemory};
@@ -40,6 +41,6 @@ pub use planning::{PlanningError, plan};
 pub use progress::{StepProgress, Watch};
 pub use reading::ReadingError;
 pub use replay::{Difference, Verdict};
-pub use settings::{SettingsError, round_rate};
+pub use settings::{SettingsError, round_rate, shape_of, target_names};
 pub use train::{Claim, OrderError, TrainError, Work, WorkOrder};
 pub use workshop::{Base, OpenError, Workshop};

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use hearth_protocol::run::manifest::RunStart;
 use hearth_training::{Memory, StartError, Trainer, Training};
 
 use crate::settings::Settings;
@@ -18,7 +19,7 @@ pub struct Limits {
 /// Bytes of the work of a run, by what they are for. [`fmt::Display`] writes them as people read them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RunMemory {
-    /// The frozen weights under an adapter, which are there as long as the workshop is.
+    /// The weights of the model that the run starts from, which are there as long as the workshop is.
     pub base_bytes: u64,
     /// The shared state that a round begins from, its outer velocity included.
     pub shared_bytes: u64,
@@ -69,9 +70,9 @@ impl RunMemory {
             Some(_) => trained,
             None => 0,
         };
-        let base_bytes = match adapter {
-            Some(_) => floats(settings.model.tensors().len()),
-            None => 0,
+        let base_bytes = match (adapter, settings.manifest.start) {
+            (None, RunStart::Fresh { .. }) => 0,
+            _ => floats(settings.model.tensors().len()),
         };
         Ok(Self {
             base_bytes,
@@ -89,7 +90,7 @@ impl fmt::Display for RunMemory {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
         let lines = [
-            ("frozen weights", self.base_bytes),
+            ("weights that it starts from", self.base_bytes),
             ("shared weights", self.shared_bytes),
             ("weights in training", self.training.weights_bytes),
             ("gradients", self.training.gradients_bytes),

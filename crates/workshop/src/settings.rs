@@ -7,8 +7,8 @@ use hearth_aggregation::{
 };
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::run::manifest::{
-    AdamWSettings, AdapterShape, AdapterTarget, CompressionSettings, ModelShape, OptimizerSettings,
-    RateSettings, RunManifest, RunManifestError, RunStart,
+    AdamWSettings, AdapterShape, AdapterTarget, CompressionSettings, Fraction, FractionError,
+    ModelShape, OptimizerSettings, RateSettings, RunManifest, RunManifestError, RunStart,
 };
 use hearth_training::{
     AdamW, Adapter, AdapterError, AdapterLayout, Architecture, ArchitectureError, Layout, Muon,
@@ -58,7 +58,7 @@ impl Settings {
         let name = manifest.hash()?;
         let model = Arc::new(Layout::new(architecture(&manifest.model))?);
         let adapter = match &manifest.adapter {
-            Some(shape) => Some(Arc::new(AdapterLayout::new(&model, adapter(shape))?)),
+            Some(shape) => Some(Arc::new(AdapterLayout::new(&model, adapter_of(shape))?)),
             None => None,
         };
         let trained = adapter.as_ref().map_or(model.tensors(), |a| a.tensors());
@@ -173,6 +173,28 @@ fn adamw(settings: &AdamWSettings, rate: RateSchedule) -> AdamW {
     }
 }
 
+/// Returns the shape that a manifest states of a model that was read.
+///
+/// # Errors
+/// When one of its numbers has a sign, or is none.
+pub fn shape_of(model: &Layout) -> Result<ModelShape, FractionError> {
+    let a = model.architecture();
+    let size = |size: usize| u32::try_from(size).expect("a checked model's sizes are small");
+    Ok(ModelShape {
+        vocabulary: size(a.vocabulary),
+        width: size(a.width),
+        layers: size(a.layers),
+        query_heads: size(a.query_heads),
+        key_value_heads: size(a.key_value_heads),
+        head: size(a.head),
+        hidden: size(a.hidden),
+        context: size(a.context),
+        rope_theta: Fraction::new(a.rope_theta)?,
+        norm_epsilon: Fraction::new(a.norm_epsilon)?,
+        tied_head: a.tied_head,
+    })
+}
+
 pub(crate) fn architecture(shape: &ModelShape) -> Architecture {
     let size = |value: u32| value as usize;
     Architecture {
@@ -190,8 +212,13 @@ pub(crate) fn architecture(shape: &ModelShape) -> Architecture {
     }
 }
 
-fn adapter(shape: &AdapterShape) -> Adapter {
-    let target = |target: &AdapterTarget| match target {
+/// Returns what `peft` calls the matrices that an adapter changes.
+pub fn target_names(shape: &AdapterShape) -> impl Iterator<Item = &'static str> {
+    shape.targets.iter().map(|target| target_of(target).name())
+}
+
+fn target_of(target: &AdapterTarget) -> Target {
+    match target {
         AdapterTarget::Query => Target::Query,
         AdapterTarget::Key => Target::Key,
         AdapterTarget::Value => Target::Value,
@@ -199,11 +226,14 @@ fn adapter(shape: &AdapterShape) -> Adapter {
         AdapterTarget::Gate => Target::Gate,
         AdapterTarget::Up => Target::Up,
         AdapterTarget::Down => Target::Down,
-    };
+    }
+}
+
+pub(crate) fn adapter_of(shape: &AdapterShape) -> Adapter {
     Adapter {
         rank: shape.rank as usize,
         alpha: shape.alpha.get(),
-        targets: shape.targets.iter().map(target).collect(),
+        targets: shape.targets.iter().map(target_of).collect(),
     }
 }
 

@@ -116,12 +116,29 @@ impl Workshop {
         Ok(RunMemory::of(&Settings::new(manifest)?, limits)?)
     }
 
+    /// Returns what a run takes of the memory, if that is not more than there is: before its data and the model that it starts
+    /// from are fetched.
+    ///
+    /// # Errors
+    /// [`OpenError::Memory`] where it is more, or when this program cannot compute for the run.
+    pub fn check_memory(manifest: &RunManifest, limits: &Limits) -> Result<RunMemory, OpenError> {
+        fitting(&Settings::new(manifest)?, limits)
+    }
+
     /// Returns the bytes of every contribution to a run, before anything of it is there but its manifest.
     ///
     /// # Errors
     /// When this program cannot compute for the run.
     pub fn contribution_bytes_of(manifest: &RunManifest) -> Result<u64, OpenError> {
         Ok(Settings::new(manifest)?.sections.bytes() as u64)
+    }
+
+    /// Returns the shape of a run's model, before anything of the run is there but its manifest.
+    ///
+    /// # Errors
+    /// When this program cannot compute for the run.
+    pub fn layout_of(manifest: &RunManifest) -> Result<Arc<Layout>, OpenError> {
+        Ok(Settings::new(manifest)?.model)
     }
 
     /// Opens a run. `folders` are those of its datasets, in any order; others are not looked into beyond their manifest.
@@ -136,14 +153,7 @@ impl Workshop {
         limits: Limits,
     ) -> Result<Self, OpenError> {
         let settings = Settings::new(manifest)?;
-        let memory = RunMemory::of(&settings, &limits)?;
-        if memory.total_bytes() > limits.memory_bytes {
-            return Err(OpenError::Memory {
-                needed_bytes: memory.total_bytes(),
-                given_bytes: limits.memory_bytes,
-                memory: Box::new(memory),
-            });
-        }
+        let memory = fitting(&settings, &limits)?;
         let sources = sources(&settings, folders)?;
         let base = check_base(&settings, base)?;
         let (frozen, start) = match (&settings.adapter, manifest.start) {
@@ -296,6 +306,18 @@ impl Workshop {
         }
         Ok(trainer)
     }
+}
+
+fn fitting(settings: &Settings, limits: &Limits) -> Result<RunMemory, OpenError> {
+    let memory = RunMemory::of(settings, limits)?;
+    if memory.total_bytes() > limits.memory_bytes {
+        return Err(OpenError::Memory {
+            needed_bytes: memory.total_bytes(),
+            given_bytes: limits.memory_bytes,
+            memory: Box::new(memory),
+        });
+    }
+    Ok(memory)
 }
 
 /// Checks that a base model is the one that the manifest names.

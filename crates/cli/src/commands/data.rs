@@ -1,12 +1,13 @@
 //! `hearth data`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use hearth_node::datasets::{
     self, Dataset, FIELD, Import, ImportProgress, ImportStage, Label, TokenizerChoice,
 };
+use hearth_node::models;
 use serde::Serialize;
 
 use super::models::size;
@@ -24,6 +25,7 @@ A folder stands for the files directly in it that end in .txt, .md, .jsonl or .n
 
 Examples:
   hearth data import plays/ --name plays --license CC0-1.0 --out plays-data
+  hearth data import letters/ --name letters --license CC0-1.0 --tokenizer smollm2-135m-instruct --out letters-data
   hearth data import a.jsonl b.jsonl --jsonl-field body --name mails --license CC0-1.0 --tokenizer tokenizer.json --out mails-data")]
     Import(Box<ImportArguments>),
 
@@ -76,8 +78,8 @@ pub(crate) struct ImportArguments {
     )]
     vocabulary: u32,
 
-    /// Use the tokenizer of this tokenizer.json
-    #[arg(long, value_name = "FILE")]
+    /// Use the tokenizer of this tokenizer.json, of this GGUF file, or of a model that is here, by its name
+    #[arg(long, value_name = "FILE|MODEL")]
     tokenizer: Option<PathBuf>,
 
     /// The field of JSON lines that has the text
@@ -112,7 +114,7 @@ pub(crate) fn run(global: &Global, command: DataCommand) -> Result<ExitCode, Fai
 
 fn import(global: &Global, arguments: ImportArguments) -> Result<(), Failure> {
     let tokenizer = match &arguments.tokenizer {
-        Some(file) => datasets::tokenizer_file(file)?,
+        Some(file) => datasets::tokenizer_file(&tokenizer_path(global, file)?)?,
         None => TokenizerChoice::Train(arguments.vocabulary),
     };
     let description = || {
@@ -145,6 +147,18 @@ fn import(global: &Global, arguments: ImportArguments) -> Result<(), Failure> {
         &DatasetShown::of(&dataset, arguments.out, true),
         global.json,
     )
+}
+
+/// The file that has the tokenizer: what was named, or else the model that is called so.
+fn tokenizer_path(global: &Global, named: &Path) -> Result<PathBuf, Failure> {
+    if named.exists() {
+        return Ok(named.to_owned());
+    }
+    let of_model = match named.to_str() {
+        Some(name) if global.home_path()?.is_dir() => models::file_of(&global.open_home()?, name)?,
+        _ => None,
+    };
+    Ok(of_model.unwrap_or_else(|| named.to_owned()))
 }
 
 /// A dataset, as it is shown.

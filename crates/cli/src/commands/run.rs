@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use hearth_api::runs::{
-    ExportRun, JoinRun, MakeRun, ReplayWork, RoundView, RunDetail, RunExported, RunView, RunViews,
-    WhichRun, WorkReplayed,
+    ExportRun, JoinRun, MakeRun, ReplayWork, RoundView, RunBase, RunDetail, RunExported, RunView,
+    RunViews, WhichRun, WorkReplayed,
 };
 use hearth_node::owner::client::Client;
+use hearth_node::runs::base::ChosenBase;
 use hearth_node::runs::recipe::{Recipe, RecipeError};
 use serde::Serialize;
 
@@ -44,6 +45,16 @@ The file says what matters to people; the rest follows from the model and the li
   trainers = 4
   up_mbit = 10
 
+In the place of [model], [base] names a model that is here, over which an adapter is trained. The data have to have been
+imported with its tokenizer. Everything under [adapter] may be left out:
+
+  [base]
+  model = \"smollm2-135m-instruct\"
+  [adapter]
+  rank = 8
+  alpha = 16
+  targets = [\"q_proj\", \"v_proj\"]
+
 Examples:
   hearth run create plays.toml --data plays-data
   hearth run create plays.toml --data plays-data --validate --dry-run")]
@@ -73,6 +84,9 @@ Examples:
 
     /// Write the model of a run: a GGUF file, a folder for Python's transformers, and who made it
     #[command(after_help = "\
+Of a run that trains an adapter, the adapter is written: a GGUF file that llama.cpp puts over the base, and a folder for
+Python's peft. With --merged the base is written with the adapter worked in, as one model.
+
 Examples:
   hearth run export 3f2a --out plays-model
   hearth models import plays-model/model.gguf --name plays")]
@@ -84,9 +98,13 @@ Examples:
         #[arg(long, value_name = "FOLDER")]
         out: PathBuf,
 
-        /// How the GGUF file writes numbers: f32, f16 or q8_0
+        /// How the GGUF file of a model writes numbers: f32, f16 or q8_0; an adapter's has f32
         #[arg(long, default_value = "f16")]
         precision: String,
+
+        /// Work an adapter into the weights under it, and write the whole model
+        #[arg(long)]
+        merged: bool,
     },
 
     /// Do a trainer's recorded work again, and compare it with the record to the bit
@@ -190,6 +208,7 @@ pub(crate) async fn run(global: &Global, command: RunCommand) -> Result<ExitCode
             run,
             out,
             precision,
+            merged,
         } => {
             let whole = std::path::absolute(&out).map_err(|error| {
                 let message = format!("{} cannot be a folder: {error}", out.display());
@@ -199,6 +218,7 @@ pub(crate) async fn run(global: &Global, command: RunCommand) -> Result<ExitCode
                 run,
                 folder: whole.display().to_string(),
                 precision,
+                merged,
             };
             let waiting = wait::spinner(global.json, "writing the model");
             let exported: RunExported = client(global)?.post("/hearth/runs/export", &asked).await?;
@@ -266,7 +286,15 @@ async fn create(global: &Global, arguments: CreateArguments) -> Result<(), Failu
         ));
     }
     let text = std::fs::read_to_string(&arguments.file).map_err(unreadable)?;
-    let planned = Recipe::read(&text)?.plan(&arguments.data)?;
+    let recipe = Recipe::read(&text)?;
+    let base = match recipe.base()? {
+        Some(named) => {
+            let beside = arguments.file.parent().unwrap_or(Path::new("."));
+            Some(ChosenBase::find(&global.open_home()?, named, beside)?)
+        }
+        None => None,
+    };
+    let planned = recipe.plan(&arguments.data, base.as_ref())?;
     let manifest =
         String::from_utf8_lossy(&planned.manifest.to_bytes().map_err(RecipeError::from)?)
             .into_owned();
@@ -275,20 +303,23 @@ async fn create(global: &Global, arguments: CreateArguments) -> Result<(), Failu
         rounds: planned.manifest.rounds,
         steps: planned.manifest.round.steps,
         contribution_bytes: planned.contribution_bytes,
+        base: planned.base,
         reasons: planned.reasons,
         manifest: manifest.clone(),
     };
     if arguments.dry_run {
         return print(&plan, global.json);
     }
+    let whole = |path: &PathBuf| std::path::absolute(path).map_err(unreadable);
     let mut datasets = Vec::new();
     for folder in &arguments.data {
-        let whole = std::path::absolute(folder).map_err(unreadable)?;
-        datasets.push(whole.display().to_string());
+        datasets.push(whole(folder)?.display().to_string());
     }
+    let file = base.map(|base| whole(&base.path)).transpose()?;
     let asked = MakeRun {
         manifest,
         datasets,
+        base: file.map(|file| file.display().to_string()),
         trains: !arguments.part.no_train,
         validates: arguments.part.validate,
     };
@@ -355,6 +386,8 @@ struct Planned {
     rounds: u32,
     steps: u32,
     contribution_bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    base: Option<RunBase>,
     reasons: Vec<String>,
     manifest: String,
 }
@@ -363,11 +396,13 @@ impl Show for Planned {
     fn show(&self, page: &mut Page) {
         let title = page.styled(Style::Strong, &self.name);
         page.line(&title);
-        page.pairs(&[
+        let mut pairs = vec![
             ("rounds", self.rounds.to_string()),
             ("steps of a round", self.steps.to_string()),
             ("sent in a round", size(self.contribution_bytes)),
-        ]);
+        ];
+        pairs.extend(self.base.iter().flat_map(base_pairs));
+        page.pairs(&pairs);
         for reason in &self.reasons {
             page.line(&format!("  {reason}"));
         }
@@ -425,6 +460,18 @@ fn part(view: &RunView) -> &'static str {
     }
 }
 
+/// What a run starts from, and what is trained over it.
+fn base_pairs(base: &RunBase) -> Vec<(&'static str, String)> {
+    let name = base.name.as_deref().unwrap_or("not known yet");
+    let mut pairs = vec![("base", format!("{name}, {} {}", base.form, base.file))];
+    if let Some(adapter) = &base.adapter {
+        let (rank, alpha) = (adapter.rank, adapter.alpha);
+        let targets = adapter.targets.join(", ");
+        pairs.push(("adapter", format!("rank {rank}, alpha {alpha}: {targets}")));
+    }
+    pairs
+}
+
 fn progress(view: &RunView) -> String {
     match view.rounds {
         Some(rounds) => format!("{}/{rounds}", view.state.rounds_done),
@@ -446,6 +493,7 @@ impl Show for RunView {
             ("rounds", progress(self)),
             ("now", self.state.doing.clone()),
         ];
+        pairs.extend(self.base.iter().flat_map(base_pairs));
         if let Some(parameters) = self.parameters {
             pairs.push(("parameters", parameters.to_string()));
         }
@@ -472,10 +520,18 @@ impl Show for RunExported {
             ("held-out loss", format!("{:.4}", self.held_out_loss)),
             ("folder", self.folder.clone()),
         ]);
+        let (gguf, name) = (&self.gguf, self.name.replace(' ', "-"));
+        let Some(base) = &self.over else {
+            page.line(&format!(
+                "`hearth models import {gguf} --name {name}` takes it in, to answer with it."
+            ));
+            return;
+        };
+        let base = base.name.as_ref().unwrap_or(&base.file);
+        page.line(&format!("llama.cpp puts {gguf} over {base}."));
         page.line(&format!(
-            "`hearth models import {} --name {}` takes it in, to answer with it.",
-            self.gguf,
-            self.name.replace(' ', "-")
+            "`hearth run export {} --merged --out {name}-merged` writes both as one model, to answer with it.",
+            short(&self.run)
         ));
     }
 }

@@ -5,6 +5,7 @@
     reason = "what a test helper cannot unwrap, the test cannot go on without"
 )]
 
+mod adapters;
 mod answers;
 mod asking;
 mod budgets;

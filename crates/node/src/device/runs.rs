@@ -18,7 +18,7 @@ use crate::home::Config;
 use crate::ledger::{self, LedgerSigner, RegistrationKeys};
 use crate::machine;
 use crate::roles::provider::Provider;
-use crate::runs::{Parts, RoundTrainer, Runs, RunsSlot};
+use crate::runs::{BasePlaces, KeptWeights, Parts, RoundTrainer, Runs, RunsSlot};
 use crate::shared_chain::line::ChainLine;
 
 /// How long to wait before the ledger is looked for again.
@@ -35,6 +35,7 @@ struct Beginning {
     opened: watch::Receiver<Openness>,
     trainer: Arc<dyn RoundTrainer>,
     folder: std::path::PathBuf,
+    models: std::path::PathBuf,
     confirmations: u64,
 }
 
@@ -67,6 +68,7 @@ impl Building<'_> {
             opened: provider.opened(),
             trainer: Arc::clone(&options.trainer),
             folder: self.home.training_folder(),
+            models: self.home.models_folder(),
             confirmations: confirmations.map_or(0, |chain| chain.confirmations),
         };
         self.tasks.spawn(async move {
@@ -108,6 +110,11 @@ impl Beginning {
             },
             trainer: Arc::clone(&self.trainer),
             datasets: self.folder.join("datasets"),
+            bases: BasePlaces {
+                bases: self.folder.join("bases"),
+                models: self.models.clone(),
+            },
+            kept_weights: KeptWeights::default(),
             confirmations: self.confirmations,
             paused,
             heavy: Arc::default(),

@@ -139,7 +139,7 @@ impl Depot {
 
     /// Gives a file to others if it is here. One that is not what its name says is of no use to anybody, and in the way of
     /// the one that is: it is removed.
-    async fn is_shared(&self, name: ContentHash, at: &Path) -> Result<bool, DepotError> {
+    pub(crate) async fn is_shared(&self, name: ContentHash, at: &Path) -> Result<bool, DepotError> {
         if !at.is_file() {
             return Ok(false);
         }

@@ -1,5 +1,6 @@
 //! What comes out of a run: model files that other programs run, and a manifest that says who made them.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Write};
@@ -10,26 +11,30 @@ use alloy_primitives::{Address, B256, hex};
 use hearth_api::runs::RunExported;
 use hearth_datasets::folder::{Folder, FolderError};
 use hearth_datasets::hash::Hash32;
-use hearth_outcome::gguf::{Precision, WriteError, write_model};
+use hearth_outcome::gguf::{Precision, WriteError, write_adapter, write_model};
 use hearth_outcome::manifest::{
-    Account, Decimal, Evaluation, HolderRecord, ManifestError, ModelFile, ModelManifest, RunRecord,
-    SHARES, TrainerRecord, apportion,
+    Account, BaseModel, Decimal, Evaluation, HolderRecord, ManifestError, ModelFile, ModelManifest,
+    RunRecord, SHARES, TrainerRecord, apportion,
 };
-use hearth_outcome::transformers::{FolderWriteError, write_folder};
-use hearth_outcome::{Label, TrainedModel, Vocabulary, VocabularyError, seal_file};
+use hearth_outcome::transformers::{FolderWriteError, write_adapter_folder, write_folder};
+use hearth_outcome::{
+    Label, MergeError, TrainedAdapter, TrainedModel, Vocabulary, VocabularyError, merge, seal_file,
+};
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::run::manifest::RunManifest;
 use hearth_protocol::run::pay::{self, Credit, PaidRun, PayState};
-use hearth_workshop::{
-    Checkpoint, CheckpointError, Limits, MeasureError, Measured, OpenError, Workshop,
-};
+use hearth_workshop::{Checkpoint, CheckpointError, MeasureError, Measured, Weights};
 use thiserror::Error;
 
+use super::base::{self, BaseFacts, BasePlaces};
 use super::folder::{RunFolder, RunFolderError};
+use super::task::OpenedWork;
 use crate::advice::Advice;
 
 /// The file that llama.cpp runs.
 pub(super) const GGUF_FILE: &str = "model.gguf";
+/// The file that llama.cpp puts over the base.
+pub(super) const ADAPTER_GGUF_FILE: &str = "adapter.gguf";
 /// What is measured.
 pub(super) const HELD_OUT_LOSS: &str = "held-out loss";
 /// The manifest.
@@ -48,12 +53,12 @@ pub(crate) enum OutcomeError {
     /// What was recorded does not fit together.
     #[error("the books of the run do not follow each other")]
     Books(#[from] hearth_protocol::run::history::HistoryError),
-    /// Adapters are not written yet.
-    #[error("this version writes whole models, and the run trains an adapter")]
-    Adapter,
-    /// The run cannot be opened.
-    #[error("the run cannot be opened on this device")]
-    Open(#[from] OpenError),
+    /// There is nothing to work in.
+    #[error("the run trains all weights of its model: there is no adapter to be worked into them")]
+    NoAdapter,
+    /// The adapter.
+    #[error("the adapter cannot be worked into the weights under it")]
+    Merge(#[from] MergeError),
     /// The weights.
     #[error("the weights of the run cannot be read")]
     Checkpoint(#[from] CheckpointError),
@@ -95,7 +100,7 @@ impl Advice for OutcomeError {
             Self::Folder(error) => error.code(),
             Self::NoState => "no_state",
             Self::Exists(_) => "exists",
-            Self::Adapter => "adapter",
+            Self::NoAdapter => "no_adapter",
             _ => "not_exported",
         }
     }
@@ -107,7 +112,7 @@ impl Advice for OutcomeError {
                 "Wait until a round is recorded; `hearth run show` says when".to_owned()
             }
             Self::Exists(_) => "Name another folder with --out".to_owned(),
-            Self::Adapter => "Wait for a later version".to_owned(),
+            Self::NoAdapter => "Leave --merged out".to_owned(),
             _ => "Check that the disk has room, and that the run's data are whole".to_owned(),
         }
     }
@@ -120,17 +125,52 @@ fn failed(path: &Path) -> impl Fn(io::Error) -> OutcomeError {
     }
 }
 
+/// What is written of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OutcomeForm {
+    /// The model, all of whose weights were trained.
+    Whole,
+    /// The adapter.
+    Adapter,
+    /// The model under an adapter, with the adapter worked in.
+    Merged,
+}
+
+impl OutcomeForm {
+    /// The file for llama.cpp.
+    pub(super) fn gguf(self) -> &'static str {
+        match self {
+            Self::Adapter => ADAPTER_GGUF_FILE,
+            Self::Whole | Self::Merged => GGUF_FILE,
+        }
+    }
+}
+
 /// What a model is made of.
 pub(crate) struct Outcome {
     pub(crate) folder: RunFolder,
     pub(crate) paid: PaidRun,
     pub(crate) state: B256,
+    pub(crate) work: OpenedWork,
     pub(crate) datasets: PathBuf,
-    pub(crate) limits: Limits,
+    pub(crate) bases: BasePlaces,
     pub(crate) epoch_s: u64,
 }
 
 impl Outcome {
+    /// What is written.
+    ///
+    /// # Errors
+    /// When an adapter is asked to be worked in, and there is none.
+    pub(crate) fn form(&self, merged: bool) -> Result<OutcomeForm, OutcomeError> {
+        match (self.work.workshop.adapter(), merged) {
+            (None, false) => Ok(OutcomeForm::Whole),
+            (None, true) => Err(OutcomeError::NoAdapter),
+            (Some(_), false) => Ok(OutcomeForm::Adapter),
+            (Some(_), true) => Ok(OutcomeForm::Merged),
+        }
+    }
+
     /// Writes the model of the last recorded round into `out`, a folder that is made. It blocks.
     ///
     /// # Errors
@@ -138,21 +178,14 @@ impl Outcome {
     pub(crate) fn write(
         &self,
         out: &Path,
+        form: OutcomeForm,
         precision: Precision,
     ) -> Result<RunExported, OutcomeError> {
         if out.exists() {
             return Err(OutcomeError::Exists(out.to_owned()));
         }
-        let manifest = self.folder.manifest()?.ok_or(OutcomeError::NoState)?;
-        if manifest.adapter.is_some() {
-            return Err(OutcomeError::Adapter);
-        }
-        let folders: Vec<_> = manifest
-            .datasets
-            .iter()
-            .map(|dataset| self.datasets.join(dataset.id.to_string()))
-            .collect();
-        let workshop = Workshop::open(&manifest, &folders, None, self.limits)?;
+        let workshop = &*self.work.workshop;
+        let manifest = workshop.manifest();
         let path = self.folder.file(ContentHash(self.state.0));
         let file = File::open(&path).map_err(|_| OutcomeError::NoState)?;
         let checkpoint = workshop.read_checkpoint(&mut BufReader::new(file))?;
@@ -160,17 +193,29 @@ impl Outcome {
             return Err(RunFolderError::OtherFile { path }.into());
         }
         let measured = workshop.held_out_loss(&checkpoint, &mut |_| ControlFlow::Continue(()))?;
-        let data = folders.first().ok_or(OutcomeError::NoState)?;
-        let names = write_files(&workshop, &checkpoint, data, out, precision)?;
-        let label = label_of(&manifest);
-        let stated = self.stated(&workshop, label, sealed(out, names)?, &measured)?;
+        let data = manifest.datasets.first().ok_or(OutcomeError::NoState)?;
+        let data = self.datasets.join(data.id.to_string());
+        let written = Written {
+            work: &self.work,
+            checkpoint: &checkpoint,
+            data: &data,
+            form,
+        };
+        let names = written.files(out, precision)?;
+        let stated = self.stated(form, sealed(out, names)?, &measured)?;
         let bytes = stated.to_bytes()?;
         let path = out.join(MANIFEST_FILE);
         std::fs::write(&path, &bytes).map_err(failed(&path))?;
         Ok(RunExported {
             run: hex::encode(self.folder.run()),
             folder: out.display().to_string(),
-            gguf: out.join(GGUF_FILE).display().to_string(),
+            gguf: out.join(form.gguf()).display().to_string(),
+            over: match form {
+                OutcomeForm::Adapter => {
+                    base::shown(manifest, &self.bases, self.work.base.as_deref())
+                }
+                OutcomeForm::Whole | OutcomeForm::Merged => None,
+            },
             model: ModelManifest::id(&bytes).to_string(),
             name: stated.label.name,
             rounds: stated.run.map_or(0, |run| run.last_round + 1),
@@ -181,21 +226,24 @@ impl Outcome {
     /// What the model's manifest says.
     fn stated(
         &self,
-        workshop: &Workshop,
-        label: Label,
+        form: OutcomeForm,
         files: Vec<ModelFile>,
         measured: &Measured,
     ) -> Result<ModelManifest, OutcomeError> {
+        let workshop = &*self.work.workshop;
         let manifest = workshop.manifest();
         let last = self.paid.last_round().ok_or(OutcomeError::NoState)?;
         let (trainers, validators) = holders(&self.paid, manifest, self.epoch_s)?;
         let datasets = datasets_of(manifest);
         Ok(ModelManifest {
-            label,
+            label: label_of(manifest),
             architecture: *workshop.model().architecture(),
-            adapter: None,
+            adapter: match (form, workshop.adapter()) {
+                (OutcomeForm::Adapter, Some(layout)) => Some(layout.adapter().clone()),
+                _ => None,
+            },
             files,
-            base: None,
+            base: base_of(self.work.base.as_deref()),
             run: Some(RunRecord {
                 id: Hash32(self.folder.run().0),
                 manifest: Hash32(workshop.manifest_hash().0),
@@ -224,34 +272,107 @@ pub(super) fn label_of(manifest: &RunManifest) -> Label {
     }
 }
 
-/// Writes the files of a model, all but its manifest, into a folder, which is made, and returns their names. `data` is the
-/// folder of the run's first dataset, whose tokenizer the model has.
-///
-/// # Errors
-/// When the tokenizer cannot be read, or a file cannot be written.
-pub(super) fn write_files(
-    workshop: &Workshop,
-    checkpoint: &Checkpoint,
-    data: &Path,
-    out: &Path,
-    precision: Precision,
-) -> Result<Vec<&'static str>, OutcomeError> {
-    let tokenizer = Folder::open(data)?.tokenizer()?;
-    let model = TrainedModel {
-        layout: workshop.model(),
-        weights: checkpoint.trained(),
-        vocabulary: &Vocabulary::of(&tokenizer)?,
-        label: &label_of(workshop.manifest()),
-    };
-    std::fs::create_dir_all(out).map_err(failed(out))?;
-    let mut names = write_folder(&model, Some(tokenizer.json()), out)?;
-    let path = out.join(GGUF_FILE);
-    let file = File::create(&path).map_err(failed(&path))?;
+/// What a model's manifest says of the one that its run started from.
+pub(super) fn base_of(facts: Option<&BaseFacts>) -> Option<BaseModel> {
+    facts.map(|facts| BaseModel {
+        name: facts.name.clone(),
+        hash: Hash32(facts.file.0),
+    })
+}
+
+/// A state of a run that is written as files.
+pub(super) struct Written<'a> {
+    pub(super) work: &'a OpenedWork,
+    pub(super) checkpoint: &'a Checkpoint,
+    /// The folder of the run's first dataset, whose tokenizer the model has.
+    pub(super) data: &'a Path,
+    pub(super) form: OutcomeForm,
+}
+
+impl Written<'_> {
+    /// Writes all files but the manifest into a folder, which is made, and returns their names.
+    ///
+    /// # Errors
+    /// When the tokenizer cannot be read, or a file cannot be written.
+    pub(super) fn files(
+        &self,
+        out: &Path,
+        precision: Precision,
+    ) -> Result<Vec<&'static str>, OutcomeError> {
+        match self.form {
+            OutcomeForm::Adapter => self.adapter_files(out),
+            OutcomeForm::Whole | OutcomeForm::Merged => self.model_files(out, precision),
+        }
+    }
+
+    /// The weights of the whole model.
+    ///
+    /// # Errors
+    /// When an adapter makes numbers that are none.
+    pub(super) fn weights(&self) -> Result<Cow<'_, Weights>, OutcomeError> {
+        let (workshop, trained) = (&self.work.workshop, self.checkpoint.trained());
+        match (workshop.adapter(), workshop.frozen()) {
+            (Some(adapter), Some(frozen)) => Ok(Cow::Owned(merge(frozen, adapter, trained)?)),
+            _ => Ok(Cow::Borrowed(trained)),
+        }
+    }
+
+    fn model_files(
+        &self,
+        out: &Path,
+        precision: Precision,
+    ) -> Result<Vec<&'static str>, OutcomeError> {
+        let tokenizer = Folder::open(self.data)?.tokenizer()?;
+        // The file of a base also says how its model converses.
+        let of_base = self.work.base.as_ref();
+        let of_base = of_base.and_then(|facts| facts.vocabulary.clone());
+        let vocabulary = match of_base {
+            Some(vocabulary) => vocabulary,
+            None => Vocabulary::of(&tokenizer)?,
+        };
+        let model = TrainedModel {
+            layout: self.work.workshop.model(),
+            weights: &*self.weights()?,
+            vocabulary: &vocabulary,
+            label: &label_of(self.work.workshop.manifest()),
+        };
+        std::fs::create_dir_all(out).map_err(failed(out))?;
+        let mut names = write_folder(&model, Some(tokenizer.json()), out)?;
+        write_gguf(&out.join(GGUF_FILE), |to| {
+            write_model(&model, precision, to)
+        })?;
+        names.push(GGUF_FILE);
+        Ok(names)
+    }
+
+    fn adapter_files(&self, out: &Path) -> Result<Vec<&'static str>, OutcomeError> {
+        let workshop = &self.work.workshop;
+        let adapter = TrainedAdapter {
+            base: workshop.model(),
+            layout: workshop.adapter().ok_or(OutcomeError::NoAdapter)?,
+            weights: self.checkpoint.trained(),
+            label: &label_of(workshop.manifest()),
+        };
+        let base = self.work.base.as_ref();
+        let base = base.map_or_else(String::new, |facts| facts.name.clone());
+        std::fs::create_dir_all(out).map_err(failed(out))?;
+        let mut names = write_adapter_folder(&adapter, &base, out)?;
+        write_gguf(&out.join(ADAPTER_GGUF_FILE), |to| {
+            write_adapter(&adapter, to)
+        })?;
+        names.push(ADAPTER_GGUF_FILE);
+        Ok(names)
+    }
+}
+
+fn write_gguf(
+    path: &Path,
+    write: impl FnOnce(&mut BufWriter<File>) -> Result<u64, WriteError>,
+) -> Result<(), OutcomeError> {
+    let file = File::create(path).map_err(failed(path))?;
     let mut to = BufWriter::new(file);
-    write_model(&model, precision, &mut to)?;
-    to.flush().map_err(failed(&path))?;
-    names.push(GGUF_FILE);
-    Ok(names)
+    write(&mut to)?;
+    to.flush().map_err(failed(path))
 }
 
 /// What held-out text says of a model.

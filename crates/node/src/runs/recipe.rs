@@ -3,24 +3,32 @@
 //! Method, steps, compression and outer rate follow from the model and the links (spec: 13 aggregation), unless the file
 //! says otherwise.
 
+use hearth_api::runs::RunBase;
 use hearth_datasets::folder::{Folder, FolderError, WhichPart};
+use hearth_outcome::{Vocabulary, VocabularyError};
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::run::manifest::{
-    AdamWSettings, AuditSettings, CompressionSettings, DatasetShare, EvaluationSettings, Fraction,
-    FractionError, InnerSettings, ModelShape, MuonSettings, OptimizerSettings, OuterSettings,
-    RateSettings, RoundSettings, RunManifest, RunManifestError, RunShares, RunStart,
+    AdamWSettings, AdapterShape, AdapterTarget, AuditSettings, CompressionSettings, DatasetShare,
+    EvaluationSettings, Fraction, FractionError, InnerSettings, ModelShape, MuonSettings,
+    OptimizerSettings, OuterSettings, RateSettings, RoundSettings, RunManifest, RunManifestError,
+    RunShares, RunStart,
 };
 use hearth_workshop::{Compression, Devices, Method, Plan, PlanningError, Spread, Trust};
 use serde::Deserialize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use thiserror::Error;
 
+use super::base::{self, ChosenBase};
 use crate::advice::Advice;
 
 /// Operations in a second that a home's processor gives to training, for a first guess at its speed.
 const OPERATIONS_PER_S: f64 = 4e10;
 /// Held-out windows that are measured, where there are so many.
 const MEASURED_WINDOWS: u64 = 16;
+/// The highest learning rate of AdamW for fresh weights.
+const RATE: f32 = 0.003;
+/// The highest learning rate of AdamW for an adapter.
+const ADAPTER_RATE: f32 = 0.0005;
 /// Seconds that a round takes beside computing and sending.
 const SETTLE_S: f64 = 5.0;
 
@@ -39,11 +47,13 @@ pub struct Recipe {
     #[serde(default = "rounds")]
     pub rounds: u32,
     /// What the first weights are drawn from.
-    #[serde(default)]
-    pub seed: u64,
-    /// Its shape.
-    #[serde(default)]
-    pub model: ModelRecipe,
+    pub seed: Option<u64>,
+    /// Its shape, where its weights are fresh.
+    pub model: Option<ModelRecipe>,
+    /// The model that it starts from, over which an adapter is trained.
+    pub base: Option<BaseRecipe>,
+    /// The adapter.
+    pub adapter: Option<AdapterRecipe>,
     /// How it is trained.
     #[serde(default)]
     pub training: TrainingRecipe,
@@ -96,6 +106,58 @@ impl Default for ModelRecipe {
     }
 }
 
+/// The model that a run starts from.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BaseRecipe {
+    /// The name of a model of the household, or the path of a file that ends in `.gguf` or `.safetensors`.
+    pub model: String,
+}
+
+/// A low-rank adapter.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AdapterRecipe {
+    /// Its rank.
+    pub rank: u32,
+    /// Numerator of its factor; twice the rank where nothing is said.
+    pub alpha: Option<f32>,
+    /// The matrices that it changes in each layer, as `peft` names them; all seven where nothing is said.
+    pub targets: Vec<AdapterTarget>,
+}
+
+impl Default for AdapterRecipe {
+    fn default() -> Self {
+        Self {
+            rank: 8,
+            alpha: None,
+            targets: vec![
+                AdapterTarget::Query,
+                AdapterTarget::Key,
+                AdapterTarget::Value,
+                AdapterTarget::Output,
+                AdapterTarget::Gate,
+                AdapterTarget::Up,
+                AdapterTarget::Down,
+            ],
+        }
+    }
+}
+
+impl AdapterRecipe {
+    fn shape(&self) -> Result<AdapterShape, RecipeError> {
+        let mut targets = self.targets.clone();
+        // A manifest has them in one order.
+        targets.sort_unstable();
+        let alpha = self.alpha.unwrap_or(2.0 * self.rank as f32);
+        Ok(AdapterShape {
+            rank: self.rank,
+            alpha: fraction("adapter.alpha", alpha)?,
+            targets,
+        })
+    }
+}
+
 /// How a model is trained.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -106,8 +168,8 @@ pub struct TrainingRecipe {
     pub windows: u32,
     /// `adamw` or `muon`; what fits where nothing is said.
     pub optimizer: Option<OptimizerRecipe>,
-    /// The highest learning rate of AdamW.
-    pub rate: f32,
+    /// The highest learning rate of AdamW; what suits the weights that are trained where nothing is said.
+    pub rate: Option<f32>,
     /// The highest learning rate of Muon.
     pub muon_rate: f32,
 }
@@ -128,7 +190,7 @@ impl Default for TrainingRecipe {
             window_tokens: 128,
             windows: 16,
             optimizer: None,
-            rate: 0.003,
+            rate: None,
             muon_rate: 0.02,
         }
     }
@@ -231,6 +293,34 @@ pub enum RecipeError {
     /// No data, or with different tokenizers.
     #[error("{0}")]
     Datasets(&'static str),
+    /// Parts of the file that cannot be together, or not alone.
+    #[error("{0}")]
+    Together(&'static str),
+    /// The dataset was made with another tokenizer than the base has.
+    #[error(
+        "{} was made with a tokenizer of {found} tokens, and the model {base}, of {wanted} tokens, has another one", path.display()
+    )]
+    OtherTokenizer {
+        /// The folder of the dataset.
+        path: PathBuf,
+        /// Tokens of its tokenizer.
+        found: u32,
+        /// The model that the run starts from.
+        base: String,
+        /// The tokens of that one.
+        wanted: usize,
+    },
+    /// The tokenizer of a dataset is none that a model's file can state, so that it is not the base's.
+    #[error("the tokenizer of {} is not that of the model {base}", path.display())]
+    NoVocabulary {
+        /// The folder of the dataset.
+        path: PathBuf,
+        /// The model that the run starts from.
+        base: String,
+        /// Why.
+        #[source]
+        source: VocabularyError,
+    },
     /// A number that cannot stand in a manifest.
     #[error("{field} is {value}, which cannot stand in a manifest")]
     Number {
@@ -255,6 +345,8 @@ impl Advice for RecipeError {
         match self {
             Self::Toml(_) => "bad_run_file",
             Self::Data { .. } | Self::Datasets(_) => "bad_dataset",
+            Self::Together(_) => "bad_run_file",
+            Self::OtherTokenizer { .. } | Self::NoVocabulary { .. } => "other_tokenizer",
             Self::Number { .. } | Self::Planning(_) | Self::Manifest(_) => "bad_run",
         }
     }
@@ -264,7 +356,16 @@ impl Advice for RecipeError {
             Self::Toml(_) => "Correct that line; `hearth run create --help` has an example",
             Self::Data { .. } => "Make one with `hearth data import`, or name another with --data",
             Self::Datasets(_) => "Import all texts with the same --tokenizer",
+            Self::Together(_) => {
+                "Correct the run's file; `hearth run create --help` has an example of each kind"
+            }
+            Self::OtherTokenizer { .. } | Self::NoVocabulary { .. } => {
+                "Import the text again with `hearth data import --tokenizer`, and name the model's file there"
+            }
             Self::Number { .. } | Self::Manifest(_) => "Correct that value in the run's file",
+            Self::Planning(PlanningError::Adapter(_)) => {
+                "Correct that value under [adapter] in the run's file"
+            }
             Self::Planning(PlanningError::Model(_)) => {
                 "Correct that value under [model] in the run's file"
             }
@@ -285,6 +386,15 @@ pub struct PlannedRun {
     pub reasons: Vec<String>,
     /// Bytes of a contribution.
     pub contribution_bytes: u64,
+    /// The model that it starts from, and what is trained over it.
+    pub base: Option<RunBase>,
+}
+
+/// The model of a run, what of it is trained, and where its weights come from.
+struct Beginning {
+    model: ModelShape,
+    adapter: Option<AdapterShape>,
+    start: RunStart,
 }
 
 impl Recipe {
@@ -296,16 +406,44 @@ impl Recipe {
         toml::from_str(text).map_err(|error| RecipeError::Toml(Box::new(error)))
     }
 
-    /// Plans the run over the datasets in `folders`.
+    /// Returns the model that the run starts from, as the file names it.
+    ///
+    /// # Errors
+    /// When the file says something that cannot be with it, or only with it.
+    pub fn base(&self) -> Result<Option<&str>, RecipeError> {
+        let why = match (&self.base, &self.model, &self.adapter, self.seed) {
+            (Some(_), Some(_), _, _) => {
+                "[base] and [model] are both there: a model that the run starts from has its own shape"
+            }
+            (Some(_), None, _, Some(_)) => {
+                "[base] and seed are both there: weights that the run starts from are not drawn"
+            }
+            (None, _, Some(_), _) => {
+                "[adapter] is there without [base]: an adapter is trained over a model that the run starts from"
+            }
+            _ => return Ok(self.base.as_ref().map(|base| base.model.as_str())),
+        };
+        Err(RecipeError::Together(why))
+    }
+
+    /// Plans the run over the datasets in `folders`, and over `base`, where [`Self::base`] names one.
     ///
     /// # Errors
     /// When the data cannot be read, or values make no run.
-    pub fn plan(&self, folders: &[PathBuf]) -> Result<PlannedRun, RecipeError> {
+    pub fn plan(
+        &self,
+        folders: &[PathBuf],
+        base: Option<&ChosenBase>,
+    ) -> Result<PlannedRun, RecipeError> {
         let (datasets, vocabulary, held_out) = datasets(folders, self.training.window_tokens)?;
-        let model = self.shape(vocabulary)?;
+        if let (Some(base), Some(folder)) = (base, folders.first()) {
+            // The others have the same.
+            same_tokens(folder, base)?;
+        }
+        let beginning = self.beginning(vocabulary, base)?;
         let training = &self.training;
         let step_tokens = u64::from(training.window_tokens) * u64::from(training.windows);
-        let plan = self.planned(&model, step_tokens)?;
+        let plan = self.planned(&beginning, step_tokens)?;
         let steps = plan.steps;
         let compute_s = plan.compute_s;
         let method = match training.optimizer {
@@ -317,14 +455,14 @@ impl Recipe {
             name: self.name.clone(),
             description: self.description.clone(),
             license: self.license.clone(),
-            model,
-            start: RunStart::Fresh { seed: self.seed },
-            adapter: None,
+            model: beginning.model,
+            start: beginning.start,
+            adapter: beginning.adapter,
             datasets,
             inner: InnerSettings {
                 window_tokens: training.window_tokens,
                 windows: training.windows,
-                optimizer: self.optimizer(method, steps)?,
+                optimizer: self.optimizer(method, steps, base.is_some())?,
                 clip_norm: fraction("clip norm", 1.0)?,
             },
             round: self.rounds_of(steps, compute_s),
@@ -349,14 +487,43 @@ impl Recipe {
         };
         manifest.check()?;
         Ok(PlannedRun {
+            base: base.and_then(|base| base::described(&manifest, Some(base.name.clone()))),
             manifest,
             reasons: plan.reasons.iter().map(ToString::to_string).collect(),
             contribution_bytes: plan.contribution_bytes,
         })
     }
 
-    fn planned(&self, model: &ModelShape, step_tokens: u64) -> Result<Plan, RecipeError> {
-        let guess = OPERATIONS_PER_S / (6.0 * model.parameters().max(1) as f64);
+    fn beginning(
+        &self,
+        vocabulary: u32,
+        base: Option<&ChosenBase>,
+    ) -> Result<Beginning, RecipeError> {
+        let Some(base) = base else {
+            return Ok(Beginning {
+                model: self.shape(vocabulary)?,
+                adapter: None,
+                start: RunStart::Fresh {
+                    seed: self.seed.unwrap_or_default(),
+                },
+            });
+        };
+        let adapter = self.adapter.clone().unwrap_or_default();
+        Ok(Beginning {
+            model: base.shape,
+            adapter: Some(adapter.shape()?),
+            start: RunStart::Base {
+                base: base.file,
+                form: base.form,
+            },
+        })
+    }
+
+    fn planned(&self, beginning: &Beginning, step_tokens: u64) -> Result<Plan, RecipeError> {
+        let (model, adapter) = (&beginning.model, beginning.adapter.as_ref());
+        // A token takes two operations forward and four back for each weight; two back where the weight is frozen.
+        let operations = if adapter.is_some() { 4.0 } else { 6.0 };
+        let guess = OPERATIONS_PER_S / (operations * model.parameters().max(1) as f64);
         let devices = Devices {
             trainers: self.devices.trainers,
             tokens_per_s: self.devices.tokens_per_s.unwrap_or(guess),
@@ -369,12 +536,20 @@ impl Recipe {
             },
         };
         let (rounds, steps) = (self.rounds, self.round.steps);
-        let plan = hearth_workshop::plan(model, step_tokens, devices, SETTLE_S, rounds, steps)?;
+        let plan = hearth_workshop::plan(
+            model,
+            adapter,
+            step_tokens,
+            devices,
+            SETTLE_S,
+            rounds,
+            steps,
+        )?;
         Ok(plan)
     }
 
     fn shape(&self, vocabulary: u32) -> Result<ModelShape, RecipeError> {
-        let model = &self.model;
+        let model = self.model.clone().unwrap_or_default();
         let hidden = (model.width.saturating_mul(8) / 3)
             .div_ceil(32)
             .saturating_mul(32);
@@ -410,20 +585,31 @@ impl Recipe {
         })
     }
 
-    fn optimizer(&self, method: Method, steps: u32) -> Result<OptimizerSettings, RecipeError> {
+    fn optimizer(
+        &self,
+        method: Method,
+        steps: u32,
+        is_adapter: bool,
+    ) -> Result<OptimizerSettings, RecipeError> {
+        // What an adapter learns is small beside the weights under it, and decays to none of them.
+        let (usual, decay) = match is_adapter {
+            true => (ADAPTER_RATE, 0.0),
+            false => (RATE, 0.1),
+        };
+        let rate = self.training.rate.unwrap_or(usual);
         let adamw = AdamWSettings {
-            rate: self.rate("training.rate", self.training.rate, steps)?,
+            rate: self.rate("training.rate", rate, steps)?,
             beta1: fraction("beta1", 0.9)?,
             beta2: fraction("beta2", 0.95)?,
             epsilon: fraction("epsilon", 1e-8)?,
-            decay: fraction("weight decay", 0.1)?,
+            decay: fraction("weight decay", decay)?,
         };
         Ok(match method {
             Method::AdamW => OptimizerSettings::AdamW(adamw),
             Method::Muon => OptimizerSettings::Muon(MuonSettings {
                 rate: self.rate("training.muon_rate", self.training.muon_rate, steps)?,
                 momentum: fraction("momentum", 0.95)?,
-                decay: fraction("weight decay", 0.1)?,
+                decay: fraction("weight decay", decay)?,
                 rest: adamw,
             }),
         })
@@ -478,6 +664,29 @@ fn datasets(
             "a run needs a dataset: name its folder with --data",
         )),
         false => Ok((shares, vocabulary, held_out)),
+    }
+}
+
+/// Checks that a dataset was made with the tokenizer of the model that the run starts from.
+fn same_tokens(path: &Path, base: &ChosenBase) -> Result<(), RecipeError> {
+    let tokenizer = Folder::open(path).and_then(|folder| folder.tokenizer());
+    let tokenizer = tokenizer.map_err(|source| RecipeError::Data {
+        path: path.to_owned(),
+        source: Box::new(source),
+    })?;
+    let tokens = Vocabulary::of(&tokenizer).map_err(|source| RecipeError::NoVocabulary {
+        path: path.to_owned(),
+        base: base.name.clone(),
+        source,
+    })?;
+    match tokens.has_tokens_of(&base.vocabulary) {
+        true => Ok(()),
+        false => Err(RecipeError::OtherTokenizer {
+            path: path.to_owned(),
+            found: tokenizer.vocabulary(),
+            base: base.name.clone(),
+            wanted: base.vocabulary.tokens().len(),
+        }),
     }
 }
 

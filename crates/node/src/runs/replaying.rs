@@ -1,7 +1,6 @@
 //! Doing a trainer's recorded work again: for a validator that was drawn for it, and for everyone who wants to see it.
 
 use std::ops::ControlFlow;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,12 +14,12 @@ use hearth_protocol::run::history::{AUDIT_ROUNDS_MAX, OpenAudit};
 use hearth_protocol::run::message::{LossBits, LossKey, Work};
 use hearth_protocol::run::pay::PaidRun;
 use hearth_workshop::{
-    Claim, Difference, OpenError, OrderError, TrainError, TrainerId, Verdict, WorkOrder, Workshop,
+    Claim, Difference, OrderError, TrainError, TrainerId, Verdict, WorkOrder, Workshop,
 };
 use thiserror::Error;
 
+use super::base::BaseFacts;
 use super::depot::{Depot, DepotError, Length, blocking};
-use super::folder::RunFolderError;
 use super::training::local_state;
 use super::{Runs, RunsError};
 use crate::advice::Advice;
@@ -200,18 +199,15 @@ pub(crate) enum RunReplayError {
     /// Which run.
     #[error(transparent)]
     Runs(Box<RunsError>),
-    /// The run's folder.
-    #[error(transparent)]
-    Folder(#[from] RunFolderError),
     /// What is needed before anything can be computed.
     #[error("the manifest of the run is not on this device yet")]
     NoManifest,
     /// The run's topic.
     #[error("the device cannot take part in the run's topic")]
     TakePart(#[from] TakePartError),
-    /// The run cannot be opened.
-    #[error("the run cannot be opened on this device")]
-    Open(#[source] OpenError),
+    /// Its data, or the model that it starts from, are not here.
+    #[error("the run is not open on this device yet")]
+    NotOpen,
     /// There is no such round.
     #[error("round {round} is not recorded: this device knows {known} rounds, counted from 0")]
     NoRound {
@@ -270,10 +266,9 @@ impl Advice for RunReplayError {
     fn code(&self) -> &str {
         match self {
             Self::Runs(error) => error.code(),
-            Self::Folder(error) => error.code(),
             Self::NoManifest => "no_manifest",
             Self::TakePart(_) => "no_topic",
-            Self::Open(_) => "run_not_opened",
+            Self::NotOpen => "run_not_opened",
             Self::NoRound { .. } => "no_round",
             Self::NoTrainer { .. } => "no_trainer",
             Self::Ambiguous { .. } => "ambiguous_trainer",
@@ -286,12 +281,11 @@ impl Advice for RunReplayError {
     fn next_step(&self) -> String {
         let step = match self {
             Self::Runs(error) => return error.next_step(),
-            Self::Folder(error) => return error.next_step(),
             Self::NoManifest | Self::TakePart(_) => {
                 "Wait until `hearth run show` names the run, then try again"
             }
-            Self::Open(_) => {
-                "Wait until `hearth run show` says that the run's data are here, then try again"
+            Self::NotOpen => {
+                "Wait until `hearth run show` says that it waits or trains, then try again"
             }
             Self::NoRound { .. } => "See `hearth run show` for the rounds that are recorded",
             Self::NoTrainer { .. } => {
@@ -313,6 +307,8 @@ impl Advice for RunReplayError {
 /// A run that is opened to look at what others did in it.
 pub(crate) struct OpenedRun {
     pub(crate) replaying: Replaying,
+    /// The model that the run starts from, where there is one.
+    pub(crate) base: Option<Arc<BaseFacts>>,
     pub(crate) paid: PaidRun,
     /// Rounds that this device knew to be recorded when it was opened.
     pub(crate) known: u64,
@@ -400,30 +396,24 @@ impl Runs {
     /// # Errors
     /// When the run is not known, or its manifest or data are not here yet.
     pub(crate) async fn opened(&self, run: B256) -> Result<OpenedRun, RunReplayError> {
-        let (folder, paid) = {
+        let (folder, paid, work) = {
             let going = self.0.locked();
             let going = going.get(&run);
             let going = going.ok_or_else(|| RunsError::Unknown(hex::encode(run)))?;
-            (going.folder.clone(), going.books.paid())
+            let folder = going.folder.clone();
+            (folder, going.books.paid(), going.work.opened())
         };
         let paid = paid.ok_or(RunReplayError::NoManifest)?;
-        let manifest = folder.manifest()?.ok_or(RunReplayError::NoManifest)?;
+        let work = work.ok_or(RunReplayError::NotOpen)?;
         let network = self.0.parts.network.clone();
         let topic = Arc::new(network.take_part(TopicId(run.0))?);
-        let datasets = manifest.datasets.iter();
-        let datasets: Vec<PathBuf> = datasets
-            .map(|dataset| self.datasets().join(dataset.id.to_string()))
-            .collect();
-        let limits = self.0.parts.limits;
-        let opening = move || Workshop::open(&manifest, &datasets, None, limits);
-        let workshop = tokio::task::spawn_blocking(opening).await;
-        let workshop = workshop.map_err(|_| RunsError::Broken)?;
         let replaying = Replaying {
             depot: Depot::new(folder, network, topic),
-            workshop: Arc::new(workshop.map_err(RunReplayError::Open)?),
+            workshop: work.workshop,
         };
         Ok(OpenedRun {
             replaying,
+            base: work.base,
             known: paid.rules.rounds_of(paid.rounds.len() as u64),
             paid,
         })

@@ -17,7 +17,7 @@ use hearth_protocol::content::ContentHash;
 use hearth_protocol::run::Head;
 use hearth_protocol::run::book::RoundBook;
 use hearth_protocol::run::history::{AUDIT_ROUNDS_MAX, RunRules};
-use hearth_protocol::run::manifest::{RUN_MANIFEST_BYTES_MAX, RunManifest};
+use hearth_protocol::run::manifest::{RUN_MANIFEST_BYTES_MAX, RunManifest, RunStart};
 use hearth_protocol::run::message::{AuditOutcome, RunMessage, Work};
 use hearth_protocol::run::pay::{PaidRound, PaidRun};
 use hearth_protocol::run::trainer::{Trainer, TrainerEffect, TrainerEvent};
@@ -25,15 +25,16 @@ use hearth_protocol::run::validator::{
     Validator, ValidatorEffect, ValidatorEvent, ValidatorIdentity,
 };
 use hearth_protocol::time::Timestamp;
-use hearth_workshop::{Limits, Workshop};
+use hearth_workshop::{Limits, OpenError, Workshop};
 use thiserror::Error;
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{interval, sleep};
 use tracing::{debug, info, warn};
 
+use super::base::{self, BaseError, BaseFacts, BasePlaces, KeptWeights, LoadedBase};
 use super::data::{self, DataError};
-use super::depot::{Depot, DepotError, Length, blocking};
+use super::depot::{Depot, DepotError, Length};
 use super::folder::{RunFolder, RunFolderError, RunPart};
 use super::follow::{LedgerNews, follow};
 use super::training::{RoundTrainer, StopFlag, Training, TrainingOrder};
@@ -63,6 +64,10 @@ pub(crate) struct RunParts {
     pub(crate) trainer: Arc<dyn RoundTrainer>,
     /// Where datasets are.
     pub(crate) datasets: PathBuf,
+    /// Where models are that runs start from.
+    pub(crate) bases: BasePlaces,
+    /// What open runs keep of them in the memory.
+    pub(crate) kept_weights: KeptWeights,
     pub(crate) confirmations: u64,
     /// Whether the owner needs the machine.
     pub(crate) paused: watch::Receiver<bool>,
@@ -89,6 +94,15 @@ pub(crate) enum RunTaskError {
     /// The data.
     #[error("the run's data are not here")]
     Data(#[from] DataError),
+    /// The model that the run starts from.
+    #[error("the model that the run starts from is not here")]
+    Base(#[from] BaseError),
+    /// It cannot be computed here.
+    #[error("this device cannot compute for the run")]
+    Open(#[from] OpenError),
+    /// A blocking task did not end.
+    #[error("the work on the run was broken off")]
+    BrokenOff,
     /// A message that cannot be written.
     #[error("a message cannot be written")]
     Encode(#[from] postcard::Error),
@@ -153,6 +167,36 @@ impl RunBooks {
     }
 }
 
+/// A run that is open on this device.
+#[derive(Debug, Clone)]
+pub(crate) struct OpenedWork {
+    /// What is computed with. It has the weights under an adapter, which are in the memory once.
+    pub(crate) workshop: Arc<Workshop>,
+    /// The model that the run starts from, where there is one.
+    pub(crate) base: Option<Arc<BaseFacts>>,
+}
+
+/// Where others find a run that is open.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct WorkSlot(Arc<std::sync::Mutex<Option<OpenedWork>>>);
+
+impl WorkSlot {
+    fn set(&self, work: Option<OpenedWork>) {
+        // Plain data; a panic elsewhere leaves it usable.
+        *self
+            .0
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner) = work;
+    }
+
+    /// The run, once its data are here.
+    pub(crate) fn opened(&self) -> Option<OpenedWork> {
+        let work = self.0.lock();
+        work.unwrap_or_else(std::sync::PoisonError::into_inner)
+            .clone()
+    }
+}
+
 /// One run on this device.
 pub(crate) struct RunTask {
     parts: Arc<RunParts>,
@@ -160,6 +204,7 @@ pub(crate) struct RunTask {
     part: RunPart,
     shown: Shown,
     books: RunBooks,
+    work: WorkSlot,
 }
 
 impl RunTask {
@@ -169,6 +214,7 @@ impl RunTask {
         part: RunPart,
         shown: Shown,
         books: RunBooks,
+        work: WorkSlot,
     ) -> Self {
         Self {
             parts,
@@ -176,12 +222,15 @@ impl RunTask {
             part,
             shown,
             books,
+            work,
         }
     }
 
     /// Takes part until it is dropped, or something makes that impossible.
     pub(crate) async fn run(self) -> Result<(), RunTaskError> {
         let run = self.folder.run();
+        // Of a try before: the weights that it holds are not to be in the memory twice.
+        self.work.set(None);
         let topic = Arc::new(self.parts.network.take_part(TopicId(run.0))?);
         let depot = Depot::new(self.folder.clone(), self.parts.network.clone(), topic);
         let manifest = self.manifest(&depot).await?;
@@ -194,10 +243,12 @@ impl RunTask {
             step_cost: parameters.saturating_mul(step_tokens),
             rounds: Vec::new(),
         });
+        // Before anything large is fetched.
+        let kept = &self.parts.kept_weights;
+        let (limits, _counted) = kept.count(run, &manifest, self.parts.limits)?;
         let folders = self.data(&depot, &manifest).await?;
-        let limits = self.parts.limits;
-        let workshop = blocking(move || Ok(Workshop::open(&manifest, &folders, None, limits)?));
-        let workshop = Arc::new(workshop.await?);
+        let base = self.base(&depot, &manifest).await?;
+        let workshop = self.open((manifest, limits), folders, base).await?;
         let wanted = self.folder.ticket()?.terms.state;
         let found = depot.first_state(&workshop).await?;
         if found != wanted {
@@ -205,6 +256,52 @@ impl RunTask {
         }
         self.shown.say("waiting for the ledger");
         Playing::new(self, depot, workshop, rules)?.play().await
+    }
+
+    /// Opens the run, for this task and whoever looks at it.
+    async fn open(
+        &self,
+        (manifest, limits): (RunManifest, Limits),
+        folders: Vec<PathBuf>,
+        base: Option<LoadedBase>,
+    ) -> Result<Arc<Workshop>, RunTaskError> {
+        let (base, facts) = base.map_or((None, None), |loaded| {
+            (Some(loaded.base), Some(Arc::new(loaded.facts)))
+        });
+        let opening = move || Workshop::open(&manifest, &folders, base, limits);
+        let opened = tokio::task::spawn_blocking(opening).await;
+        let workshop = Arc::new(opened.map_err(|_| RunTaskError::BrokenOff)??);
+        self.work.set(Some(OpenedWork {
+            workshop: Arc::clone(&workshop),
+            base: facts,
+        }));
+        Ok(workshop)
+    }
+
+    /// The model that the run starts from: here, or from those who take part.
+    async fn base(
+        &self,
+        depot: &Depot,
+        manifest: &RunManifest,
+    ) -> Result<Option<LoadedBase>, RunTaskError> {
+        let RunStart::Base { base: wanted, .. } = manifest.start else {
+            return Ok(None);
+        };
+        self.shown
+            .say("fetching the model that the run starts from");
+        loop {
+            match base::base(depot, &self.parts.bases, manifest).await {
+                Ok(loaded) => return Ok(loaded),
+                Err(error) if error.is_retryable() => {
+                    debug!(error = %error.with_causes(), "the model that a run starts from is still missing");
+                    self.shown.say(&format!(
+                        "waiting for a device that has the model {wanted}, which the run starts from"
+                    ));
+                }
+                Err(error) => return Err(error.into()),
+            }
+            sleep(AGAIN).await;
+        }
     }
 
     /// The manifest: here, or from those who take part.

@@ -4,6 +4,7 @@
 //! The first needs the folder alone. The second is asked of a node that takes part in the run: it reads the records, fetches
 //! their books and the state, and computes again what export computed. Nothing that the folder says is taken for true.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -16,20 +17,23 @@ use hearth_chain::ledger::RecordedRound;
 use hearth_outcome::gguf::Precision;
 use hearth_outcome::manifest::{MANIFEST_BYTES_MAX, ModelFile, ModelManifest, RunRecord};
 use hearth_outcome::seal_file;
-use hearth_outcome::transformers::{WEIGHTS_FILE, read_folder};
+use hearth_outcome::transformers::{
+    ADAPTER_WEIGHTS_FILE, WEIGHTS_FILE, read_adapter_weights, read_folder,
+};
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::run::book::RoundBook;
 use hearth_protocol::run::history::{AUDIT_ROUNDS_MAX, History};
 use hearth_protocol::run::pay::{PaidRound, PaidRun};
-use hearth_workshop::{Checkpoint, Workshop};
+use hearth_workshop::{Checkpoint, Weights, Workshop};
 use thiserror::Error;
 
 use super::depot::DepotError;
 use super::outcome::{
-    GGUF_FILE, HELD_OUT_LOSS, MANIFEST_FILE, OutcomeError, datasets_of, evaluation, holders,
-    write_files,
+    HELD_OUT_LOSS, MANIFEST_FILE, OutcomeError, OutcomeForm, Written, base_of, datasets_of,
+    evaluation, holders,
 };
 use super::replaying::{OpenedRun, RunReplayError};
+use super::task::OpenedWork;
 use super::{Runs, RunsError};
 use crate::advice::Advice;
 
@@ -461,6 +465,7 @@ impl Verifying {
     fn terms(&self) -> Result<String, Stop> {
         let workshop = &self.opened.replaying.workshop;
         let (run, model) = (workshop.manifest(), &self.manifest);
+        let trained = workshop.adapter().map(|layout| layout.adapter());
         let compared = [
             (
                 "manifest",
@@ -472,7 +477,11 @@ impl Verifying {
             ),
             ("license", model.label.license == run.license),
             ("list of datasets", model.datasets == datasets_of(run)),
-            ("base", model.base.is_none() && model.adapter.is_none()),
+            ("base", model.base == base_of(self.opened.base.as_deref())),
+            (
+                "adapter",
+                model.adapter.is_none() || model.adapter.as_ref() == trained,
+            ),
         ];
         let mut other = compared.iter().filter(|(_, is_same)| !is_same);
         match other.next() {
@@ -480,7 +489,11 @@ impl Verifying {
                 "its {what} is not what the model's manifest says"
             ))),
             None => Ok(
-                "its manifest, the shape, the license and the datasets are as stated".to_owned(),
+                match &model.base {
+                    Some(_) => "its manifest, the model that it starts from, the shape, the license and the datasets are as stated",
+                    None => "its manifest, the shape, the license and the datasets are as stated",
+                }
+                .to_owned(),
             ),
         }
     }
@@ -562,57 +575,112 @@ impl Verifying {
                 return;
             }
         };
-        let weights = self.weights(&workshop, &checkpoint);
-        let files = self.files(&workshop, &checkpoint);
+        let Some(data) = workshop.manifest().datasets.first() else {
+            self.skip(&[WEIGHTS, FILES, EVALUATIONS]);
+            return;
+        };
+        let data = self.datasets.join(data.id.to_string());
+        let work = OpenedWork {
+            workshop: Arc::clone(&workshop),
+            base: self.opened.base.clone(),
+        };
+        let written = Written {
+            work: &work,
+            checkpoint: &checkpoint,
+            data: &data,
+            form: self.form(),
+        };
+        let weights = self.weights(&written);
+        let files = self.files(&written);
         let evaluations = self.evaluations(&workshop, &checkpoint);
         self.checks.push(check(WEIGHTS, weights));
         self.checks.push(check(FILES, files));
         self.checks.push(check(EVALUATIONS, evaluations));
     }
 
-    fn weights(&self, workshop: &Workshop, checkpoint: &Checkpoint) -> Result<String, Stop> {
-        let read = read_folder(&self.folder);
-        let read = read.map_err(|error| bad(error.with_causes().to_string()))?;
-        if read.layout.architecture() != workshop.model().architecture() {
-            return Err(bad("the files have another shape than the run's model"));
+    /// What the folder is said to have.
+    fn form(&self) -> OutcomeForm {
+        let has_adapter = self.opened.replaying.workshop.adapter().is_some();
+        match (has_adapter, &self.manifest.adapter) {
+            (false, _) => OutcomeForm::Whole,
+            (true, Some(_)) => OutcomeForm::Adapter,
+            (true, None) => OutcomeForm::Merged,
         }
-        let (found, wanted) = (read.weights.values(), checkpoint.trained().values());
-        let tensors = read.weights.tensors();
+    }
+
+    fn weights(&self, written: &Written<'_>) -> Result<String, Stop> {
+        let workshop = &written.work.workshop;
+        let (file, read) = match (written.form, workshop.adapter()) {
+            (OutcomeForm::Adapter, Some(adapter)) => {
+                let read = read_adapter_weights(&self.folder, adapter);
+                let read = read.map_err(|error| bad(error.with_causes().to_string()));
+                (ADAPTER_WEIGHTS_FILE, read?)
+            }
+            _ => (WEIGHTS_FILE, self.whole_weights(workshop)?),
+        };
+        let wanted = match written.form {
+            OutcomeForm::Adapter => Ok(Cow::Borrowed(written.checkpoint.trained())),
+            OutcomeForm::Whole | OutcomeForm::Merged => written.weights(),
+        };
+        let wanted = wanted.map_err(|error| unchecked(error.with_causes().to_string()))?;
+        let (found, wanted) = (read.values(), wanted.values());
+        let tensors = read.tensors();
         let bits = |numbers: &[f32]| numbers.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
         for tensor in tensors.list() {
             let range = tensor.range();
             if bits(&found[range.clone()]) != bits(&wanted[range]) {
                 let name = &tensor.name;
-                return Err(bad(format!("{name} in {WEIGHTS_FILE} is not the state's")));
+                return Err(bad(format!("{name} in {file} is not the state's")));
             }
         }
         let count = tensors.list().len();
-        Ok(format!(
-            "the {count} tensors of {WEIGHTS_FILE} are the state's, to the bit"
-        ))
+        Ok(match written.form {
+            OutcomeForm::Merged => format!(
+                "the {count} tensors of {file} are those of the base with the state worked in, to the bit"
+            ),
+            OutcomeForm::Whole | OutcomeForm::Adapter => {
+                format!("the {count} tensors of {file} are the state's, to the bit")
+            }
+        })
+    }
+
+    /// The weights of a whole model, if it has the run's shape.
+    fn whole_weights(&self, workshop: &Workshop) -> Result<Weights, Stop> {
+        let read = read_folder(&self.folder);
+        let read = read.map_err(|error| bad(error.with_causes().to_string()))?;
+        match read.layout.architecture() == workshop.model().architecture() {
+            true => Ok(read.weights),
+            false => Err(bad("the files have another shape than the run's model")),
+        }
     }
 
     /// Writes the files again, and compares what the manifest says of them.
-    fn files(&self, workshop: &Workshop, checkpoint: &Checkpoint) -> Result<String, Stop> {
+    fn files(&self, written: &Written<'_>) -> Result<String, Stop> {
         let stated = &self.manifest.files;
-        let gguf = stated.iter().find(|file| file.path == GGUF_FILE);
-        let mut written = Err(unchecked("no file could be written to compare with"));
-        for precision in [Precision::F16, Precision::F32, Precision::Q8_0] {
-            let files = self.written(workshop, checkpoint, precision);
+        let name = written.form.gguf();
+        let gguf = stated.iter().find(|file| file.path == name);
+        let mut found = Err(unchecked("no file could be written to compare with"));
+        // An adapter's file is in single precision, whatever is asked for.
+        let precisions = match written.form {
+            OutcomeForm::Adapter => &[Precision::F32][..],
+            _ => &[Precision::F16, Precision::F32, Precision::Q8_0],
+        };
+        for precision in precisions {
+            let files = self.written(written, *precision);
             let is_it = files
                 .as_ref()
                 .is_ok_and(|files| files.iter().any(|f| Some(f) == gguf));
-            if is_it || written.is_err() {
-                written = files;
+            if is_it || found.is_err() {
+                found = files;
             }
             if is_it || gguf.is_none() {
                 break;
             }
         }
-        let written = written?;
+        let found = found?;
         let others: Vec<_> = stated
             .iter()
-            .filter(|file| !written.contains(file))
+            .filter(|file| !found.contains(file))
             .map(|file| file.path.as_str())
             .collect();
         match others.is_empty() {
@@ -627,25 +695,17 @@ impl Verifying {
         }
     }
 
-    fn written(
-        &self,
-        workshop: &Workshop,
-        checkpoint: &Checkpoint,
-        precision: Precision,
-    ) -> Result<Vec<ModelFile>, Stop> {
-        let data = workshop.manifest().datasets.first();
-        let data = data.ok_or_else(|| unchecked("the run has no dataset"))?;
-        let data = self.datasets.join(data.id.to_string());
-        let written = || -> Result<Vec<ModelFile>, OutcomeError> {
+    fn written(&self, written: &Written<'_>, precision: Precision) -> Result<Vec<ModelFile>, Stop> {
+        let again = || -> Result<Vec<ModelFile>, OutcomeError> {
             let out =
                 tempfile::tempdir_in(&self.scratch).map_err(|source| OutcomeError::Write {
                     path: self.scratch.clone(),
                     source,
                 })?;
-            let names = write_files(workshop, checkpoint, &data, out.path(), precision)?;
+            let names = written.files(out.path(), precision)?;
             super::outcome::sealed(out.path(), names)
         };
-        written().map_err(|error| unchecked(error.with_causes().to_string()))
+        again().map_err(|error| unchecked(error.with_causes().to_string()))
     }
 
     /// Measures again what can be measured here.

@@ -10,8 +10,9 @@ use thiserror::Error;
 
 use super::head::{self, Entry, Head, HeadError, Kept};
 use super::names;
-use crate::base::{Base, Stored, read_rows};
+use crate::base::{Base, BaseHead, Stored, read_rows};
 use crate::blocks::Storage;
+use crate::label::check_text;
 use crate::vocabulary::{
     MERGES_MAX, PLAIN_TEMPLATE, Split, TEMPLATE_BYTES_MAX, Token, TokenKind, Vocabulary, is_merge,
 };
@@ -65,21 +66,51 @@ pub fn read_model_file(path: &Path) -> Result<Base, ImportError> {
 /// # Errors
 /// When reading fails, or the bytes are no model of the family that is sound to the last number.
 pub fn read_model(mut source: impl Read + Seek, file_bytes: u64) -> Result<Base, ImportError> {
-    let head = head::read(&mut source, file_bytes)?;
-    let architecture = architecture(&head)?;
-    let layout = Arc::new(Layout::new(architecture).map_err(ImportError::Architecture)?);
-    let places = places(&head, &layout, file_bytes)?;
-    let tensors = layout.tensors();
+    let (head, places) = head_of(&mut source, file_bytes)?;
+    let tensors = head.layout.tensors();
     let mut values = vec![0.0; tensors.len()];
     for (tensor, place) in tensors.list().iter().zip(places) {
         read_rows(&mut source, place, tensor, &mut values[tensor.range()])?;
     }
     let weights = Weights::new(tensors, values).map_err(ImportError::Numbers)?;
     Ok(Base {
+        layout: head.layout,
+        weights,
+        vocabulary: head.vocabulary,
+        name: head.name,
+    })
+}
+
+/// Reads what the model in the file at `path` is, without its numbers; they are looked for, and found to be within the file.
+///
+/// # Errors
+/// When the file cannot be read, or is no model of the family.
+pub fn read_model_head(path: &Path) -> Result<BaseHead, ImportError> {
+    let file = File::open(path)?;
+    let bytes = file.metadata()?.len();
+    let (head, _) = head_of(&mut BufReader::with_capacity(1 << 16, file), bytes)?;
+    Ok(head)
+}
+
+/// What a file says, and where the numbers of each tensor stand in it.
+fn head_of(
+    source: &mut impl Read,
+    file_bytes: u64,
+) -> Result<(BaseHead, Vec<Stored>), ImportError> {
+    let head = head::read(source, file_bytes)?;
+    let architecture = architecture(&head)?;
+    let layout = Arc::new(Layout::new(architecture).map_err(ImportError::Architecture)?);
+    let places = places(&head, &layout, file_bytes)?;
+    let name = match head.keys.get("general.name") {
+        Some(Kept::Text(name)) if check_text("name", name).is_ok() => Some(name.clone()),
+        _ => None,
+    };
+    let stated = BaseHead {
         vocabulary: vocabulary(&head),
         layout,
-        weights,
-    })
+        name,
+    };
+    Ok((stated, places))
 }
 
 fn architecture(head: &Head) -> Result<Architecture, ImportError> {

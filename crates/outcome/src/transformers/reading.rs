@@ -7,14 +7,19 @@ use std::path::{Component, Path};
 use std::sync::Arc;
 
 use hearth_datasets::tokenizer::TOKENIZER_BYTES_MAX;
-use hearth_training::{ArchitectureError, Layout, Tensor, Weights, WeightsError};
+use hearth_training::{
+    AdapterLayout, ArchitectureError, Layout, Tensor, Tensors, Weights, WeightsError,
+};
 use serde_json::Value;
 use thiserror::Error;
 
 use super::config::{self, CONFIG_BYTES_MAX, ConfigError};
 use super::stored::{self, StoredError, StoredFile};
-use super::{CONFIG_FILE, INDEX_FILE, TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE};
-use crate::base::{Base, Stored, read_rows};
+use super::{
+    ADAPTER_WEIGHTS_FILE, CONFIG_FILE, INDEX_FILE, TOKENIZER_CONFIG_FILE, TOKENIZER_FILE,
+    WEIGHTS_FILE,
+};
+use crate::base::{Base, BaseHead, Stored, read_rows};
 use crate::vocabulary::{TEMPLATE_BYTES_MAX, Vocabulary};
 
 /// A file that has the chat template alone, where there is one.
@@ -79,12 +84,85 @@ pub enum FolderError {
 /// # Errors
 /// When a file cannot be read, or the folder is no model of the family that is sound to the last number.
 pub fn read_folder(folder: &Path) -> Result<Base, FolderError> {
+    let head = read_folder_head(folder)?;
+    let weights = numbers(
+        &mut open(folder)?,
+        head.layout.tensors(),
+        head.layout.architecture().tied_head,
+    )?;
+    Ok(Base {
+        layout: head.layout,
+        weights,
+        vocabulary: head.vocabulary,
+        name: head.name,
+    })
+}
+
+/// Reads what the model in a folder is, without its numbers.
+///
+/// # Errors
+/// When a file cannot be read, or the folder is no model of the family.
+pub fn read_folder_head(folder: &Path) -> Result<BaseHead, FolderError> {
     let config = read_file(folder, CONFIG_FILE, CONFIG_BYTES_MAX)?;
     let (architecture, ends) = config::read(&config)?;
     let layout = Arc::new(Layout::new(architecture).map_err(FolderError::Architecture)?);
-    let tensors = layout.tensors();
-    let mut files = open(folder)?;
-    let places = places(&files, &layout)?;
+    Ok(BaseHead {
+        layout,
+        vocabulary: vocabulary(folder, ends),
+        name: None,
+    })
+}
+
+/// Reads the weights of a model of that shape from one safetensors file, which has all of them.
+///
+/// # Errors
+/// When the file cannot be read, or has not the tensors of the shape and no others, sound to the last number.
+pub fn read_weights(path: &Path, layout: &Layout) -> Result<Weights, FolderError> {
+    numbers(
+        &mut open_one(path)?,
+        layout.tensors(),
+        layout.architecture().tied_head,
+    )
+}
+
+/// Sees that one safetensors file has all tensors of a model of that shape and no others, without reading their numbers.
+///
+/// # Errors
+/// As [`read_weights`], but for the numbers.
+pub fn check_weights(path: &Path, layout: &Layout) -> Result<(), FolderError> {
+    places(
+        &open_one(path)?,
+        layout.tensors(),
+        layout.architecture().tied_head,
+    )
+    .map(drop)
+}
+
+/// Reads the weights of an adapter from the folder that [`write_adapter_folder`](super::write_adapter_folder) made.
+///
+/// # Errors
+/// When its file cannot be read, or has not the tensors of the adapter and no others, sound to the last number.
+pub fn read_adapter_weights(
+    folder: &Path,
+    adapter: &AdapterLayout,
+) -> Result<Weights, FolderError> {
+    let mut files = open_one(&folder.join(ADAPTER_WEIGHTS_FILE))?;
+    numbers(&mut files, adapter.tensors(), false)
+}
+
+fn open_one(path: &Path) -> Result<Vec<(String, StoredFile)>, FolderError> {
+    let name = path.file_name().unwrap_or_default();
+    let name = name.to_string_lossy().into_owned();
+    Ok(vec![open_file(name, path)?])
+}
+
+/// Reads the numbers of all tensors.
+fn numbers(
+    files: &mut [(String, StoredFile)],
+    tensors: &Arc<Tensors>,
+    head_is_tied: bool,
+) -> Result<Weights, FolderError> {
+    let places = places(files, tensors, head_is_tied)?;
     let mut values = vec![0.0; tensors.len()];
     for (tensor, (file, stored)) in tensors.list().iter().zip(places) {
         let (name, stored_file) = &mut files[file];
@@ -99,12 +177,7 @@ pub fn read_folder(folder: &Path) -> Result<Base, FolderError> {
             source,
         })?;
     }
-    let weights = Weights::new(tensors, values).map_err(FolderError::Numbers)?;
-    Ok(Base {
-        vocabulary: vocabulary(folder, ends),
-        layout,
-        weights,
-    })
+    Weights::new(tensors, values).map_err(FolderError::Numbers)
 }
 
 fn vocabulary(folder: &Path, [beginning, end]: [Option<u32>; 2]) -> Option<Vocabulary> {
@@ -154,16 +227,21 @@ fn open(folder: &Path) -> Result<Vec<(String, StoredFile)>, FolderError> {
         BTreeSet::from([WEIGHTS_FILE.to_owned()])
     };
     let open = |name: String| {
-        let file = File::open(folder.join(&name)).map_err(|source| FolderError::Io {
-            file: name.clone(),
-            source,
-        })?;
-        match StoredFile::open(file) {
-            Ok(file) => Ok((name, file)),
-            Err(source) => Err(FolderError::Stored { file: name, source }),
-        }
+        let path = folder.join(&name);
+        open_file(name, &path)
     };
     names.into_iter().map(open).collect()
+}
+
+fn open_file(name: String, path: &Path) -> Result<(String, StoredFile), FolderError> {
+    let file = File::open(path).map_err(|source| FolderError::Io {
+        file: name.clone(),
+        source,
+    })?;
+    match StoredFile::open(file) {
+        Ok(file) => Ok((name, file)),
+        Err(source) => Err(FolderError::Stored { file: name, source }),
+    }
 }
 
 /// The files that an index names, each a plain name.
@@ -188,10 +266,11 @@ fn is_plain(name: &str) -> bool {
     plain && parts.next().is_none() && name.ends_with(".safetensors")
 }
 
-/// Finds every tensor of the layout, and nothing else, in the files.
+/// Finds every tensor, and nothing else, in the files.
 fn places(
     files: &[(String, StoredFile)],
-    layout: &Layout,
+    tensors: &Tensors,
+    head_is_tied: bool,
 ) -> Result<Vec<(usize, Stored)>, FolderError> {
     let mut by_name: BTreeMap<String, usize> = BTreeMap::new();
     let shown = |name: &str| name.chars().take(SHOWN_CHARACTERS).collect::<String>();
@@ -204,7 +283,7 @@ fn places(
         }
     }
     let mut places = Vec::new();
-    for tensor in layout.tensors().list() {
+    for tensor in tensors.list() {
         let file = by_name.remove(&tensor.name);
         let file = file.ok_or_else(|| FolderError::Missing(tensor.name.clone()))?;
         let place = place(&files[file].1, tensor);
@@ -215,7 +294,7 @@ fn places(
     }
     // A tied head is written a second time by some programs, and tables of positions were by others.
     let spare = |name: &str| {
-        let tied = layout.architecture().tied_head && name == "lm_head.weight";
+        let tied = head_is_tied && name == "lm_head.weight";
         tied || name.ends_with(".rotary_emb.inv_freq")
     };
     match by_name.keys().find(|name| !spare(name)) {

@@ -12,13 +12,12 @@ use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 use thiserror::Error;
 
-use super::{CONFIG_FILE, TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE, config};
+use super::{
+    ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE, CONFIG_FILE, TOKENIZER_CONFIG_FILE, TOKENIZER_FILE,
+    WEIGHTS_FILE, config,
+};
 use crate::trained::{TrainedAdapter, TrainedModel};
 use crate::vocabulary::Vocabulary;
-
-/// The files of an adapter.
-const ADAPTER_WEIGHTS_FILE: &str = "adapter_model.safetensors";
-const ADAPTER_CONFIG_FILE: &str = "adapter_config.json";
 
 /// A folder was not written.
 #[derive(Debug, Error)]

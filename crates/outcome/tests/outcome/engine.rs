@@ -12,7 +12,7 @@ use hearth_models::prompt::PromptInput;
 use hearth_models::reader::{self, Launcher};
 use hearth_models::template::{ChatTemplate, Conversation, Message};
 use hearth_outcome::gguf::{Precision, read_model_file, write_adapter, write_model};
-use hearth_outcome::{PLAIN_TEMPLATE, TrainedAdapter};
+use hearth_outcome::{PLAIN_TEMPLATE, TrainedAdapter, merge};
 use hearth_training::{
     AdamW, Adapter, AdapterLayout, Architecture, Layout, Optimizer, Path as Instructions,
     RateSchedule, Target, Trainer, Training, Weights,
@@ -171,27 +171,6 @@ async fn a_model_whose_heads_are_wider_than_itself_runs_as_it_was_trained() {
     assert_runs_alike(architecture, 3).await;
 }
 
-/// The weights of a model with an adapter worked into them.
-fn merged(whole: &Whole, adapter: &Adapter, weights: &Weights) -> Weights {
-    let mut values = whole.weights.values().to_vec();
-    let factor = adapter.alpha / adapter.rank as f32;
-    for tensor in whole.layout.tensors().list() {
-        let matrix = tensor.name.strip_suffix(".weight").unwrap();
-        let side =
-            |side: &str| weights.tensor(&format!("base_model.model.{matrix}.lora_{side}.weight"));
-        let (Some(a), Some(b)) = (side("A"), side("B")) else {
-            continue;
-        };
-        for (place, value) in values[tensor.range()].iter_mut().enumerate() {
-            let (row, column) = (place / tensor.columns, place % tensor.columns);
-            let products = (0..adapter.rank)
-                .map(|k| b[row * adapter.rank + k] * a[k * tensor.columns + column]);
-            *value += factor * products.sum::<f32>();
-        }
-    }
-    Weights::new(whole.weights.tensors(), values).unwrap()
-}
-
 #[tokio::test]
 async fn an_adapter_over_its_base_runs_as_it_was_trained() {
     let folder = tempfile::tempdir().unwrap();
@@ -204,7 +183,7 @@ async fn an_adapter_over_its_base_runs_as_it_was_trained() {
             alpha,
             targets: Target::ALL.to_vec(),
         };
-        let layout = Arc::new(AdapterLayout::new(&whole.layout, adapter.clone()).unwrap());
+        let layout = Arc::new(AdapterLayout::new(&whole.layout, adapter).unwrap());
         let weights = lively(layout.tensors(), 5);
         let under = (&layout, weights.clone());
         let training = training(tokens.len());
@@ -228,7 +207,7 @@ async fn an_adapter_over_its_base_runs_as_it_was_trained() {
         // llama.cpp keeps keys and values in half precision, which costs more where they are larger: as much with the
         // adapter worked into the weights.
         let one = Whole {
-            weights: merged(&whole, &adapter, &weights),
+            weights: merge(&whole.weights, &layout, &weights).unwrap(),
             ..Whole::new(architecture(), 4)
         };
         let path = write_file(folder.path(), "merged.gguf", &one, Precision::F32);

@@ -125,6 +125,19 @@ fn an_adapter_learns_over_a_base_that_stays() {
         };
         Workshop::open(&manifest, &library.folders, Some(base), LIMITS).unwrap()
     };
+    // The weights under it are counted, twice where they are trained over, and a run that does not fit is refused before
+    // any of them is there.
+    let memory = Workshop::check_memory(&manifest, &LIMITS).unwrap();
+    let frozen_bytes = 4 * weights.values().len() as u64;
+    assert_eq!(memory.base_bytes, frozen_bytes);
+    assert!(memory.training.weights_bytes > frozen_bytes);
+    let tight = Limits {
+        memory_bytes: frozen_bytes,
+        ..LIMITS
+    };
+    let error = Workshop::check_memory(&manifest, &tight).unwrap_err();
+    let numbers = format!("{frozen_bytes} are given to it");
+    assert!(error.to_string().contains(&numbers), "{error}");
     let workshop = open();
     let first = workshop.first_state().unwrap();
     let adapter = workshop.adapter().unwrap().tensors();
