@@ -16,6 +16,7 @@ mod data;
 mod doctor;
 mod exact;
 mod first_run;
+mod funding;
 mod from_peers;
 mod help;
 mod household;

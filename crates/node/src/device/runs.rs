@@ -108,6 +108,7 @@ impl Beginning {
             },
             trainer: Arc::clone(&self.trainer),
             datasets: self.folder.join("datasets"),
+            assets: self.config.assets.clone(),
             confirmations: self.confirmations,
             paused,
             heavy: Arc::default(),

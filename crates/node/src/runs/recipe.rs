@@ -3,6 +3,7 @@
 //! Method, steps, compression and outer rate follow from the model and the links (spec: 13 aggregation), unless the file
 //! says otherwise.
 
+use hearth_api::runs::MakeFunding;
 use hearth_datasets::folder::{Folder, FolderError, WhichPart};
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::run::manifest::{
@@ -15,6 +16,7 @@ use serde::Deserialize;
 use std::path::PathBuf;
 use thiserror::Error;
 
+use super::funding::{FundingRecipe, FundingTermsError};
 use crate::advice::Advice;
 
 /// Operations in a second that a home's processor gives to training, for a first guess at its speed.
@@ -56,6 +58,8 @@ pub struct Recipe {
     /// How work is checked.
     #[serde(default)]
     pub audit: AuditRecipe,
+    /// Who may fund it; nobody where nothing is said.
+    pub funding: Option<FundingRecipe>,
 }
 
 fn rounds() -> u32 {
@@ -245,6 +249,9 @@ pub enum RecipeError {
     /// Nothing fits.
     #[error("no run can be planned")]
     Planning(#[from] PlanningError),
+    /// It cannot be funded so.
+    #[error("the run cannot be funded so")]
+    Funding(#[from] FundingTermsError),
     /// A value is out of range.
     #[error("no run can be made of the file")]
     Manifest(#[from] RunManifestError),
@@ -255,6 +262,7 @@ impl Advice for RecipeError {
         match self {
             Self::Toml(_) => "bad_run_file",
             Self::Data { .. } | Self::Datasets(_) => "bad_dataset",
+            Self::Funding(_) => "bad_funding",
             Self::Number { .. } | Self::Planning(_) | Self::Manifest(_) => "bad_run",
         }
     }
@@ -263,6 +271,7 @@ impl Advice for RecipeError {
         match self {
             Self::Toml(_) => "Correct that line; `hearth run create --help` has an example",
             Self::Data { .. } => "Make one with `hearth data import`, or name another with --data",
+            Self::Funding(_) => "Correct that value under [funding] in the run's file",
             Self::Datasets(_) => "Import all texts with the same --tokenizer",
             Self::Number { .. } | Self::Manifest(_) => "Correct that value in the run's file",
             Self::Planning(PlanningError::Model(_)) => {
@@ -285,6 +294,8 @@ pub struct PlannedRun {
     pub reasons: Vec<String>,
     /// Bytes of a contribution.
     pub contribution_bytes: u64,
+    /// What it promises to funders; nothing where it takes no pledges.
+    pub funding: Option<MakeFunding>,
 }
 
 impl Recipe {
@@ -348,10 +359,15 @@ impl Recipe {
             rounds: self.rounds,
         };
         manifest.check()?;
+        let funding = self.funding.as_ref();
+        let funding = funding
+            .map(|funding| funding.plan(self.rounds))
+            .transpose()?;
         Ok(PlannedRun {
             manifest,
             reasons: plan.reasons.iter().map(ToString::to_string).collect(),
             contribution_bytes: plan.contribution_bytes,
+            funding,
         })
     }
 

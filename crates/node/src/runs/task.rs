@@ -19,7 +19,7 @@ use hearth_protocol::run::book::RoundBook;
 use hearth_protocol::run::history::{AUDIT_ROUNDS_MAX, RunRules};
 use hearth_protocol::run::manifest::{RUN_MANIFEST_BYTES_MAX, RunManifest};
 use hearth_protocol::run::message::{AuditOutcome, RunMessage, Work};
-use hearth_protocol::run::pay::{PaidRound, PaidRun};
+use hearth_protocol::run::pay::{PaidRound, PaidRun, RunFunding};
 use hearth_protocol::run::trainer::{Trainer, TrainerEffect, TrainerEvent};
 use hearth_protocol::run::validator::{
     Validator, ValidatorEffect, ValidatorEvent, ValidatorIdentity,
@@ -35,10 +35,11 @@ use tracing::{debug, info, warn};
 use super::data::{self, DataError};
 use super::depot::{Depot, DepotError, Length, blocking};
 use super::folder::{RunFolder, RunFolderError, RunPart};
-use super::follow::{LedgerNews, follow};
+use super::follow::{FollowedRun, LedgerNews, follow};
 use super::training::{RoundTrainer, StopFlag, Training, TrainingOrder};
 use super::validating::Validating;
 use super::view::Shown;
+use crate::home::AssetConfig;
 use crate::ledger::LedgerSigner;
 
 /// How often the machines are told that time passed.
@@ -63,6 +64,8 @@ pub(crate) struct RunParts {
     pub(crate) trainer: Arc<dyn RoundTrainer>,
     /// Where datasets are.
     pub(crate) datasets: PathBuf,
+    /// The assets in use, by their names.
+    pub(crate) assets: BTreeMap<String, AssetConfig>,
     pub(crate) confirmations: u64,
     /// Whether the owner needs the machine.
     pub(crate) paused: watch::Receiver<bool>,
@@ -189,16 +192,22 @@ impl RunTask {
         let rules = rules_of(run, &manifest);
         let step_tokens =
             u64::from(manifest.inner.windows) * u64::from(manifest.inner.window_tokens);
+        let terms = self.folder.ticket()?.terms;
         *self.books.locked() = Some(PaidRun {
             rules,
             step_cost: parameters.saturating_mul(step_tokens),
             rounds: Vec::new(),
+            funding: (!terms.token.is_zero()).then(|| RunFunding {
+                token: terms.token,
+                rounds_per_checkpoint: terms.rounds_per_checkpoint,
+                releases: Vec::new(),
+            }),
         });
         let folders = self.data(&depot, &manifest).await?;
         let limits = self.parts.limits;
         let workshop = blocking(move || Ok(Workshop::open(&manifest, &folders, None, limits)?));
         let workshop = Arc::new(workshop.await?);
-        let wanted = self.folder.ticket()?.terms.state;
+        let wanted = terms.state;
         let found = depot.first_state(&workshop).await?;
         if found != wanted {
             return Err(RunTaskError::OtherStart { found, wanted });
@@ -342,7 +351,13 @@ impl Playing {
         let run = self.task.folder.run();
         let (told, mut ledger_news) = mpsc::channel(NEWS_MAX);
         let depot = self.depot.clone();
-        let following = follow(parts.ledger.clone(), run, depot, parts.confirmations, told);
+        let token = self.validating.terms.token;
+        let followed = FollowedRun {
+            run,
+            token: (!token.is_zero()).then_some(token),
+            confirmations: parts.confirmations,
+        };
+        let following = follow(parts.ledger.clone(), followed, depot, told);
         self.work.spawn(following);
         let mut topic = parts.network.take_part(TopicId(run.0))?;
         let mut ticks = interval(TICK_EVERY);
@@ -425,6 +440,13 @@ impl Playing {
                     .await?;
                 self.tell_validator(ValidatorEvent::Committee(committee))
                     .await
+            }
+            LedgerNews::Released(release) => {
+                let mut books = self.task.books.locked();
+                if let Some(funding) = books.as_mut().and_then(|paid| paid.funding.as_mut()) {
+                    funding.releases.push(release);
+                }
+                Ok(())
             }
             LedgerNews::Round {
                 head,
