@@ -114,16 +114,20 @@ fn orders_that_make_no_sense_move_nothing(home: &Home, run: &str) {
     let unasked = home.run(&["run", "fund", run, "3", "--json"]);
     assert_eq!(unasked.error_code(2), "not_confirmed");
     assert!(unasked.stderr.contains("Pledge 3 TESTUSD"), "{unasked:?}");
-    assert!(unasked.stderr.contains("you can withdraw it"), "{unasked:?}");
+    assert!(
+        unasked.stderr.contains("you can withdraw it"),
+        "{unasked:?}"
+    );
 }
 
 #[test]
 fn a_run_that_was_funded_pays_those_who_trained() {
     let (tower, laptop, phone) = (fresh(true), fresh(false), fresh(false));
+    tower.edit_config("epoch_s = 16", "epoch_s = 10");
     let data = dataset(&tower);
     let _host = up(&tower);
     let _nodes = [&laptop, &phone].map(|home| up_in_network_of(&tower, home));
-    let (run, ticket) = funded_run(&tower, &recipe(10, 30, 600), &data);
+    let (run, ticket) = funded_run(&tower, &recipe(10, 25, 600), &data);
     join_run(&laptop, &ticket);
     join_run(&phone, &ticket);
 
@@ -137,7 +141,10 @@ fn a_run_that_was_funded_pays_those_who_trained() {
     let before = DOLLARS * DOLLAR;
     assert_eq!(dollars(&tower), before - 12 * DOLLAR);
     let view = &shown(&tower, &run)["funding"];
-    assert_eq!((units(&view["mine"]), units(&view["pledged"])), (12 * DOLLAR, 15 * DOLLAR));
+    assert_eq!(
+        (units(&view["mine"]), units(&view["pledged"])),
+        (12 * DOLLAR, 15 * DOLLAR)
+    );
 
     until("all rounds", || {
         let done = shown(&laptop, &run)["state"]["rounds_done"].as_u64()?;
@@ -145,29 +152,31 @@ fn a_run_that_was_funded_pays_those_who_trained() {
     });
     let view = until_state(&tower, &run, "bound");
     assert_eq!(fund(&tower, &[&run, "1"]).error_code(1), "pledges_closed");
-    assert_eq!(fund(&tower, &[&run, "--refund"]).error_code(1), "pledges_bound");
+    assert_eq!(
+        fund(&tower, &[&run, "--refund"]).error_code(1),
+        "pledges_bound"
+    );
     assert_eq!(view["checkpoints_reached"], ROUNDS);
     // Anyone may release.
     let released = fund(&phone, &[&run, "--release"]).json();
     assert_eq!(units(&released["moved"]), 15 * DOLLAR);
-    assert_eq!(fund(&tower, &[&run, "--release"]).error_code(1), "nothing_to_release");
+    assert_eq!(
+        fund(&tower, &[&run, "--release"]).error_code(1),
+        "nothing_to_release"
+    );
 
+    let half = 15 * DOLLAR / 2;
     for home in [&laptop, &phone] {
-        let claimed = until("dollars to claim", || {
+        // A little of it vests while the run goes on, and the rest with the epoch after it: claimed one after the other.
+        let rewards = until("all that was earned", || {
+            home.run(&["rewards", "claim", "--json"]);
             let rewards = home.run(&["rewards", "--json"]).json();
-            if dollars_of(&rewards["claimable"]) == 0 {
-                return None;
-            }
-            let claimed = home.run(&["rewards", "claim", "--json"]).json();
-            Some(dollars_of(&claimed["claimed"]))
+            (dollars_of(&rewards["claimed"]) >= half).then_some(rewards)
         });
-        let rewards = home.run(&["rewards", "--json"]).json();
-        assert_eq!(dollars_of(&rewards["claimed"]), claimed);
         let kinds = rewards["credits"].as_array().unwrap().iter();
         assert_eq!(kinds.filter(|credit| credit["kind"] == "pledge").count(), 2);
     }
     // Both did the same work, and nobody else has any of it: all of it is where it belongs.
-    let half = 15 * DOLLAR / 2;
     assert_eq!(dollars(&laptop), before - 3 * DOLLAR + half);
     assert_eq!(dollars(&phone), before + half);
     assert_eq!(dollars(&tower), before - 12 * DOLLAR);
@@ -196,7 +205,7 @@ fn under_the_soft_cap_everything_goes_back_and_nothing_is_sent_twice() {
     let _host = up(&tower);
     let mut node = Some(up_in_network_of(&tower, &laptop));
     // Nobody trains.
-    let (run, ticket) = funded_run(&tower, &recipe(90, 45, 600), &data);
+    let (run, ticket) = funded_run(&tower, &recipe(90, 30, 600), &data);
     let funds = until("the ledger", || {
         let seen = laptop.run(&["run", "fund", &ticket, "--json"]);
         serde_json::from_str::<Value>(&seen.stdout).ok()
@@ -233,10 +242,19 @@ fn under_the_soft_cap_everything_goes_back_and_nothing_is_sent_twice() {
     assert_eq!(dollars(&laptop), before - mine);
 
     until_state(&laptop, &ticket, "missed");
-    assert_eq!(fund(&laptop, &[&ticket, "1"]).error_code(1), "pledges_closed");
-    assert_eq!(fund(&tower, &[&run, "--release"]).error_code(1), "soft_cap_missed");
+    assert_eq!(
+        fund(&laptop, &[&ticket, "1"]).error_code(1),
+        "pledges_closed"
+    );
+    assert_eq!(
+        fund(&tower, &[&run, "--release"]).error_code(1),
+        "soft_cap_missed"
+    );
     let refunded = fund(&laptop, &[&ticket, "--refund"]).json();
     assert_eq!(units(&refunded["moved"]), mine);
     assert_eq!(dollars(&laptop), before);
-    assert_eq!(fund(&laptop, &[&ticket, "--refund"]).error_code(1), "nothing_pledged");
+    assert_eq!(
+        fund(&laptop, &[&ticket, "--refund"]).error_code(1),
+        "nothing_pledged"
+    );
 }

@@ -173,6 +173,7 @@ impl Show for FundingView {
         let title = page.styled(Style::Strong, "Pledges");
         page.line(&title);
         page.pairs(&[
+            ("run", self.run.clone()),
             ("state", stand(self)),
             (
                 "pledged",
@@ -197,18 +198,15 @@ impl Show for FundingView {
             ),
             ("released", said(&self.released)),
         ]);
-        let run = self.run.get(..12).unwrap_or(&self.run);
         if self.releasable.units != "0" {
             let waits = said(&self.releasable);
             page.line(&format!(
-                "{waits} wait for `hearth run fund {run} --release`, which anyone may run."
+                "{waits} wait for `--release`, which anyone may say."
             ));
         }
         if self.refundable.units != "0" {
             let back = said(&self.refundable);
-            page.line(&format!(
-                "`hearth run fund {run} --refund` gives you {back} back."
-            ));
+            page.line(&format!("`--refund` gives you {back} back."));
         }
     }
 }
