@@ -327,7 +327,7 @@ fn what_funders_sent_is_earned_by_others_and_no_more() {
 /// Work vests epochs after the money for it came: a record that uses little of it leaves the rest to be earned.
 #[test]
 fn what_arrived_is_earned_part_by_part() {
-    let mut town = seated();
+    let mut town = Town::new(3);
     let (asset, rewards) = (town.create(test_dollar_init()), town.at.rewards);
     town.mint(asset, rewards, 100);
     fund(&mut town, asset).succeeded();
@@ -343,7 +343,8 @@ fn what_arrived_is_earned_part_by_part() {
     town.record(4, Some(2), &excessive, &ALL)
         .reverted_with::<Rewards::InvalidTotal>();
     let last = tree(asset, &[(account(5), 30), (account(6), 80)]);
-    settled(&mut town, 4, Some(2), &last);
+    town.record(4, Some(2), &last, &ALL).succeeded();
+    town.chain.advance(WINDOW_S);
     for number in [5, 6] {
         town.claim(4, &last, account(number)).succeeded();
     }
@@ -400,7 +401,7 @@ fn pledged_ember_is_used_only_beyond_the_emission() {
             (account(6), cap(2) + 400 + next + 600),
         ],
     );
-    settled(&mut town, 6, Some(4), &all);
+    town.record(6, Some(4), &all, &ALL).succeeded();
     assert_eq!(used(&mut town, 6), 1_000);
 }
 
