@@ -282,6 +282,8 @@ struct Playing {
     /// Contributions to this round that are fetched and looked at.
     checks: JoinSet<()>,
     stale: VecDeque<(u64, ContentHash)>,
+    /// The run has not begun: it takes pledges.
+    waits: bool,
 }
 
 impl Playing {
@@ -339,6 +341,7 @@ impl Playing {
             work: JoinSet::new(),
             checks: JoinSet::new(),
             stale: VecDeque::new(),
+            waits: false,
         })
     }
 
@@ -387,6 +390,9 @@ impl Playing {
                     self.tell_trainer(TrainerEvent::Paused(is_paused)).await?;
                 }
                 _ = ticks.tick(), if is_present => {
+                    if self.waits {
+                        self.begin().await?;
+                    }
                     self.tell_trainer(TrainerEvent::Tick).await?;
                     self.tell_validator(ValidatorEvent::Tick).await?;
                 }
@@ -399,15 +405,22 @@ impl Playing {
         }
     }
 
-    /// The beginning of the run.
+    /// The beginning of the run, once its pledges are final: what devices say before would be gone by then.
     async fn begin(&mut self) -> Result<(), RunTaskError> {
         let terms = self.validating.terms;
+        let opened_at = Timestamp::from_secs(terms.deadline_s);
+        self.waits = self.now() < opened_at;
+        if self.waits {
+            let doing = "waiting for the run's deadline: until then it takes pledges";
+            self.task.shown.say(doing);
+            return Ok(());
+        }
         let head = Head {
             index: 0,
             next_number: 0,
             state: terms.state,
             beacon: self.task.folder.run(),
-            opened_at: Timestamp::from_secs(terms.deadline_s),
+            opened_at,
         };
         self.head(head, None).await
     }
@@ -427,13 +440,13 @@ impl Playing {
     async fn ledger(&mut self, news: LedgerNews) -> Result<(), RunTaskError> {
         match news {
             LedgerNews::Present => {
-                if self.books.is_empty() {
-                    self.begin().await?;
-                }
                 if !*self.task.parts.paused.borrow() {
                     self.task.shown.say("waiting for others");
                 }
-                Ok(())
+                match self.books.is_empty() {
+                    true => self.begin().await,
+                    false => Ok(()),
+                }
             }
             LedgerNews::Committee(committee) => {
                 self.tell_trainer(TrainerEvent::Committee(committee.clone()))
@@ -454,6 +467,7 @@ impl Playing {
                 book,
                 is_newest,
             } => {
+                self.waits = false;
                 self.task.shown.round(round_view(&head, &book));
                 if let Some(paid) = self.task.books.locked().as_mut() {
                     paid.rounds.push(PaidRound {
