@@ -61,12 +61,11 @@ contract Rewards is IRewards, ReentrancyGuardTransient {
         if (validators.epochAt(block.timestamp) <= epoch) revert EpochNotOver(epoch);
         EpochRecord storage found = _records[asset][epoch];
         if (found.recordedAt != 0) revert RecordExists(epoch);
-        uint128 funded = _accounts[asset].funded;
-        _checkTotal(asset, epoch, base, total, funded);
+        uint256 used = _checkTotal(asset, epoch, base, total);
 
         found.root = root;
         found.total = SafeCast.toUint128(total);
-        found.funded = funded;
+        found.used = SafeCast.toUint128(used);
         (found.recordedAt, found.base) = (uint64(block.timestamp), base);
         emit Recorded(asset, epoch, root, total, data, mask);
         bytes32 content = contentOf(asset, epoch, root, total, data);
@@ -220,22 +219,23 @@ contract Rewards is IRewards, ReentrancyGuardTransient {
         return keccak256(abi.encode(Statements.EPOCH_TYPEHASH, epoch, asset, root, total, data));
     }
 
-    /// @dev By induction over bases, no total passes the emission of all epochs so far and all that arrived.
-    function _checkTotal(address asset, uint64 epoch, uint64 base, uint256 total, uint128 funded) private view {
+    /// @dev By induction over bases, no total passes the emission of all epochs so far and all that arrived. What arrived is
+    /// used up only by totals that the emission alone does not cover, so that it may be earned part by part, epochs later.
+    function _checkTotal(address asset, uint64 epoch, uint64 base, uint256 total) private view returns (uint256 used) {
         uint256 least;
-        uint256 arrived = funded;
         uint256 epochs = uint256(epoch) + 1;
         if (base != NO_BASE) {
             if (base >= epoch) revert InvalidBase(base);
             EpochRecord storage earlier = _final(asset, base);
-            least = earlier.total;
-            arrived -= earlier.funded;
+            (least, used) = (earlier.total, earlier.used);
             epochs = epoch - base;
         }
         if (epochs > CARRIED_EPOCHS) epochs = CARRIED_EPOCHS;
         // Each carried epoch counts with the cap of this one. That of Ember never grows, so no emission is counted twice.
-        uint256 most = least + arrived + epochs * capOf(asset, epoch);
+        uint256 emitted = epochs * capOf(asset, epoch);
+        uint256 most = least + emitted + (_accounts[asset].funded - used);
         if (total < least || total > most) revert InvalidTotal(total, least, most);
+        if (total - least > emitted) used += total - least - emitted;
     }
 
     /// @dev What is here is paid first; Ember and Voice are minted for the rest.

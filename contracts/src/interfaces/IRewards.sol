@@ -6,14 +6,15 @@ import {Leaf, Node, Path} from "../libraries/SumTree.sol";
 /// @notice What the validators of an epoch stated about one asset.
 /// @param root Root of the sum tree of (account, asset, cumulative), sorted by account; zero where nothing was stated.
 /// @param total Sum of the tree: all that was ever earned in this asset.
-/// @param funded All that had arrived in this asset when it was stated.
+/// @param used What of all that arrived in this asset was needed for this total and those it builds upon: by how much they grew
+/// beyond the emission.
 /// @param recordedAt Unix seconds.
 /// @param base Epoch of the final record that it builds upon, or `NO_BASE`.
 /// @param isRevoked It was proved false.
 struct EpochRecord {
     bytes32 root;
     uint128 total;
-    uint128 funded;
+    uint128 used;
     uint64 recordedAt;
     uint64 base;
     bool isRevoked;
@@ -33,7 +34,7 @@ struct Account {
 
 /// @title Rewards for checked work
 /// @notice Once an epoch and asset, two thirds of the validators state a Merkle-sum tree of what every account has earned
-/// in all. The total may grow by the emission of the epochs since a final record and by what arrived since, never by more.
+/// in all. The total may grow by the emission of the epochs since a final record and by what arrived and no record used.
 /// During the challenge window anyone may prove a record false, at no cost but gas: a proof is checked at once and puts
 /// nothing at stake. After it, anyone may send a claim, which pays what is new to the account.
 /// @dev The assets are Ember, which only this contract mints; Voice, which it mints beside Ember; and any ERC-20 that

@@ -145,6 +145,141 @@ pub struct RunDetail {
     /// What replays of the last rounds found, once the run has all of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub last_audits: Vec<AuditView>,
+    /// What is pledged to it, where it takes pledges and the chain answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub funding: Option<FundingView>,
+}
+
+/// Where the pledges to a run stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FundingState {
+    /// Before the deadline: they are made and withdrawn.
+    Open,
+    /// The soft cap was reached: checkpoints release them.
+    Bound,
+    /// The soft cap was missed: all go back.
+    Missed,
+    /// After the end: what no checkpoint released goes back.
+    Ended,
+}
+
+/// What is pledged to a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FundingView {
+    /// The run.
+    pub run: String,
+    /// Where the pledges stand.
+    pub state: FundingState,
+    /// The account of this household.
+    pub account: String,
+    /// By everybody.
+    pub pledged: Money,
+    /// By this household, less what went back.
+    pub mine: Money,
+    /// What everything goes back under.
+    pub soft_cap: Money,
+    /// Unix seconds until which pledges are made and withdrawn.
+    pub deadline_s: u64,
+    /// Unix seconds after which what is left goes back.
+    pub end_s: u64,
+    /// Unix seconds of this view.
+    pub now_s: u64,
+    /// Equal parts that the pledges are released in.
+    pub checkpoints: u32,
+    /// Rounds that each of them takes.
+    pub rounds_per_checkpoint: u32,
+    /// Checkpoints that were reached.
+    pub checkpoints_reached: u32,
+    /// Checkpoints whose part was released.
+    pub checkpoints_released: u32,
+    /// What was released, to be earned.
+    pub released: Money,
+    /// What can be released now.
+    pub releasable: Money,
+    /// What this household can have back now, after the deadline.
+    pub refundable: Money,
+}
+
+/// What can be done about the pledges to a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FundingAct {
+    /// Make one.
+    Pledge,
+    /// Take one back before the deadline.
+    Withdraw,
+    /// Take back what goes back after it.
+    Refund,
+    /// Send the parts of the reached checkpoints to those who earned them.
+    Release,
+}
+
+/// What a person wants done about the pledges to a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FundingOrder {
+    /// The run's id, or the beginning of it, or its ticket.
+    pub run: String,
+    /// What.
+    pub act: FundingAct,
+    /// Whole tokens; nothing stands for all, and is no pledge.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub amount: Option<String>,
+    /// The asset, which must be the run's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asset: Option<String>,
+}
+
+/// What an order would do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FundingPlan {
+    /// What.
+    pub act: FundingAct,
+    /// How much would move.
+    pub amount: Money,
+    /// The account that would get it.
+    pub to: String,
+    /// What is pledged before.
+    pub funding: FundingView,
+}
+
+/// To carry out an order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FundRun {
+    /// What.
+    pub order: FundingOrder,
+    /// Atomic units that this household had pledged when the order was shown. With any other pledge nothing is done.
+    pub seen: String,
+}
+
+/// An order that was carried out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FundingDone {
+    /// What.
+    pub act: FundingAct,
+    /// What was ordered.
+    pub ordered: Money,
+    /// What counts: less where the token takes a fee.
+    pub moved: Money,
+    /// The transaction.
+    pub transaction: String,
+    /// What is pledged now.
+    pub funding: FundingView,
+}
+
+/// What a run that is made promises to its funders.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MakeFunding {
+    /// The asset, by its name in the configuration or its CAIP-19 id.
+    pub asset: String,
+    /// Whole tokens under which everything goes back.
+    pub soft_cap: String,
+    /// Seconds from now in which pledges are made and withdrawn.
+    pub open_s: u64,
+    /// Seconds after that in which rounds release them.
+    pub lasts_s: u64,
+    /// Equal parts that they are released in; a divisor of the run's rounds.
+    pub checkpoints: u32,
 }
 
 /// To take part in a run.
@@ -179,6 +314,9 @@ pub struct MakeRun {
     pub trains: bool,
     /// Whether to validate.
     pub validates: bool,
+    /// What it promises to funders; nothing where it takes no pledges.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub funding: Option<MakeFunding>,
 }
 
 /// To write the model of a run.
@@ -323,6 +461,9 @@ pub struct RewardsView {
     pub claimed: Vec<Money>,
     /// What this device knows to be coming, by run and round.
     pub credits: Vec<CreditView>,
+    /// Assets of which it is not known what was earned, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<ClaimProblem>,
 }
 
 /// Pay for one contribution or one replay.
@@ -332,7 +473,7 @@ pub struct CreditView {
     pub run: String,
     /// The round.
     pub index: u64,
-    /// `contribution` or `replay`.
+    /// `contribution`, `replay` or `pledge`: what was pledged, for a contribution.
     pub kind: String,
     /// Whose work it was.
     pub trainer: String,
@@ -367,4 +508,16 @@ pub enum CreditState {
 pub struct RewardsClaimed {
     /// By asset.
     pub claimed: Vec<Money>,
+    /// What could not be claimed now, and why: one asset does not stand in the way of the others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<ClaimProblem>,
+}
+
+/// Why an asset was not looked at or claimed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ClaimProblem {
+    /// The asset's CAIP-19 id.
+    pub asset: String,
+    /// Why.
+    pub problem: String,
 }

@@ -29,7 +29,9 @@ pub use call::{Again, BondPlace, EpochFault, LedgerCall};
 pub use clock::EpochClock;
 pub use committee::{EpochSeats, RunCommittee, SeatHolder, SignatureSet};
 pub use error::LedgerError;
-pub use history::{HISTORY_PAGE_BLOCKS, HistoryPage, RecordedEpoch, RecordedRound};
+pub use history::{
+    HISTORY_PAGE_BLOCKS, HistoryPage, RecordedEpoch, RecordedRound, ReleasedPledges,
+};
 pub use reading::{AssetBooks, EpochRecord, RegisteredDevice, RunProgress, StakeHeld};
 pub use refusal::LedgerRefusal;
 

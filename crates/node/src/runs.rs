@@ -11,6 +11,7 @@ mod data;
 mod depot;
 mod folder;
 mod follow;
+pub mod funding;
 mod outcome;
 pub mod recipe;
 mod replaying;
@@ -29,8 +30,11 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use alloy_primitives::B256;
-use hearth_api::runs::{ExportRun, JoinRun, MakeRun, RunDetail, RunExported, RunView, RunViews};
+use hearth_api::runs::{
+    ExportRun, JoinRun, MakeFunding, MakeRun, RunDetail, RunExported, RunView, RunViews,
+};
 use hearth_causes::WithCauses;
+use hearth_chain::ledger::LedgerError;
 use hearth_outcome::gguf::Precision;
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::ledger::statement::RunTerms;
@@ -48,6 +52,7 @@ use crate::ledger::RegistrationKeys;
 use base::BaseError;
 use data::DataError;
 use folder::{RunFolder, RunFolderError, RunPart};
+use funding::{FundingTermsError, RunBeginning};
 use outcome::{Outcome, OutcomeError};
 use settling::{EpochTask, PaidRuns, Settling};
 use task::{RunBooks, RunParts, RunTask, WorkSlot};
@@ -62,8 +67,6 @@ pub use training::{LocalTrainer, RoundTrainer};
 const AGAIN: Duration = Duration::from_secs(10);
 /// The most runs of a device.
 const RUNS_MAX: usize = 64;
-/// How long a run's terms stand at least, in seconds: ten years.
-const TERMS_S: u64 = 10 * 365 * 86_400;
 
 /// Why a run cannot be made, joined or shown.
 #[derive(Debug, Error)]
@@ -113,6 +116,12 @@ pub(crate) enum RunsError {
     /// Numbers are written otherwise.
     #[error("numbers are written as f32, f16 or q8_0, not as {0:?}")]
     Precision(String),
+    /// Nobody can fund it.
+    #[error("the run cannot be funded so")]
+    Funding(#[from] FundingTermsError),
+    /// The asset of its pledges is not known.
+    #[error("the token of the pledges cannot be asked for its decimals")]
+    Token(#[source] Box<LedgerError>),
     /// Neither of the two parts was asked for.
     #[error("to take part in a run is to train, to validate, or both")]
     NoPart,
@@ -137,6 +146,8 @@ impl Advice for RunsError {
             Self::Unknown(_) => "no_run",
             Self::Outcome(error) => error.code(),
             Self::Precision(_) => "bad_precision",
+            Self::Funding(_) => "bad_funding",
+            Self::Token(_) => "chain_unavailable",
             Self::NoPart => "no_part",
             Self::Broken => "broken_off",
         }
@@ -165,6 +176,13 @@ impl Advice for RunsError {
             }
             Self::TooMany => "Leave one with `hearth run leave`",
             Self::Ambiguous(_) | Self::Unknown(_) => "See `hearth run list` for whole ids",
+            Self::Funding(FundingTermsError::Asset { .. }) => {
+                "Name one of those under [funding] in the run's file, or add the asset to config.toml"
+            }
+            Self::Funding(_) => "Correct that value under [funding] in the run's file",
+            Self::Token(_) => {
+                "Check that the asset's id in config.toml is that of an ERC-20 on the ledger's chain, and try again"
+            }
             Self::NoPart => "Leave out --no-train, or add --validate",
             Self::Broken => "Try again",
         };
@@ -191,6 +209,8 @@ struct Inner {
     settling: Mutex<Option<Settling>>,
     /// Held while this device claims: of two claims at once the second finds nothing left.
     claiming: tokio::sync::Mutex<()>,
+    /// Held while an order about pledges is carried out: the next one sees what it did.
+    funding: tokio::sync::Mutex<()>,
 }
 
 struct Going {
@@ -241,6 +261,7 @@ impl Runs {
             going: Mutex::default(),
             settling: Mutex::default(),
             claiming: tokio::sync::Mutex::default(),
+            funding: tokio::sync::Mutex::default(),
         }));
         for run in all.into_iter().take(RUNS_MAX) {
             let part = run.part()?;
@@ -335,6 +356,7 @@ impl Runs {
         let part = part(asked.trains, asked.validates)?;
         let bytes = asked.manifest.into_bytes();
         let manifest = RunManifest::read(&bytes)?;
+        let funding = asked.funding.clone();
         let (datasets, limits) = (self.datasets().to_owned(), self.0.parts.limits);
         let bases = self.0.parts.bases.clone();
         let opened = tokio::task::spawn_blocking(move || {
@@ -360,17 +382,17 @@ impl Runs {
         });
         let (state, rounds) = opened.await.map_err(|_| RunsError::Broken)??;
         let now_s = self.0.parts.environment.now_ms() / 1_000;
+        let beginning = RunBeginning {
+            manifest: ContentHash::of(&bytes),
+            state: state.0.into(),
+            rounds,
+            now_s,
+        };
         let ticket = RunTicket {
             chain: self.0.parts.ledger.chain(),
-            terms: RunTerms {
-                manifest: ContentHash::of(&bytes),
-                state: state.0.into(),
-                token: alloy_primitives::Address::ZERO,
-                soft_cap: Amount::ZERO,
-                deadline_s: now_s,
-                end_s: now_s + TERMS_S,
-                checkpoints: 1,
-                rounds_per_checkpoint: rounds,
+            terms: match &funding {
+                Some(funding) => self.funded_terms(beginning, funding).await?,
+                None => beginning.without_pledges(),
             },
         };
         let folder = RunFolder::create(&self.below(), &ticket, part)?;
@@ -378,6 +400,18 @@ impl Runs {
         let run = folder.run();
         self.start(folder, part);
         self.view(run)
+    }
+
+    /// The terms of a run that takes pledges in an asset of the ledger's chain.
+    async fn funded_terms(
+        &self,
+        beginning: RunBeginning,
+        funding: &MakeFunding,
+    ) -> Result<RunTerms, RunsError> {
+        let token = self.token_named(&funding.asset)?;
+        let asset = self.asset(token).await;
+        let asset = asset.map_err(|error| RunsError::Token(Box::new(error)))?;
+        Ok(beginning.with_pledges(funding, token, asset.decimals)?)
     }
 
     /// Takes part in a run, or changes the part that is taken.
@@ -490,6 +524,7 @@ impl Runs {
             run: view,
             recorded: shown.map(Shown::rounds).unwrap_or_default(),
             last_audits: shown.map(Shown::last_audits).unwrap_or_default(),
+            funding: None,
         })
     }
 }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use alloy_primitives::B256;
+use alloy_primitives::{Address, B256};
 use alloy_rpc_types_eth::{Filter, Log};
 use alloy_sol_types::SolEvent;
 use hearth_protocol::content::ContentHash;
@@ -45,6 +45,33 @@ pub struct RecordedEpoch {
     pub mask: u32,
     /// The block that it is in.
     pub block: BlockHeader,
+}
+
+/// Parts of a run's pledges that were released, to be earned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReleasedPledges {
+    /// How many checkpoints have been released with it.
+    pub checkpoints: u32,
+    /// What left `Runs`.
+    pub amount: Amount,
+    /// What of it was counted by `Rewards`: less where the token takes a fee.
+    pub arrived: Amount,
+    /// The block that it is in.
+    pub block: BlockHeader,
+}
+
+/// An event about money on its way from `Runs` to `Rewards`.
+#[derive(Debug, Clone, Copy)]
+enum Moved {
+    Released {
+        run: B256,
+        checkpoints: u32,
+        amount: Amount,
+    },
+    Counted {
+        asset: Address,
+        amount: Amount,
+    },
 }
 
 /// What a ledger recorded in some blocks, in the order of the chain.
@@ -130,6 +157,51 @@ impl Ledger {
             })
         };
         self.page(filter, from_block, read).await
+    }
+
+    /// What was released of the pledges in `token` to a run, in the blocks from `from_block` on: the first page of it.
+    ///
+    /// # Errors
+    /// [`LedgerError::Chain`].
+    pub async fn releases(
+        &self,
+        run: B256,
+        token: Address,
+        from_block: u64,
+    ) -> Result<HistoryPage<ReleasedPledges>, LedgerError> {
+        let addresses = self.addresses;
+        let filter = Filter::new()
+            .address(vec![addresses.runs, addresses.rewards])
+            .event_signature(vec![
+                Runs::Released::SIGNATURE_HASH,
+                Rewards::Funded::SIGNATURE_HASH,
+            ]);
+        let read = |log: &Log, block| {
+            let moved = if log.address() == addresses.runs {
+                let event = Runs::Released::decode_log(&log.inner).map_err(unreadable)?;
+                Moved::Released {
+                    run: event.run,
+                    checkpoints: event.checkpoint,
+                    amount: Amount::new(event.amount.saturating_to()),
+                }
+            } else if log.address() == addresses.rewards {
+                let event = Rewards::Funded::decode_log(&log.inner).map_err(unreadable)?;
+                Moved::Counted {
+                    asset: event.asset,
+                    amount: Amount::new(event.amount.saturating_to()),
+                }
+            } else {
+                return Err(unasked());
+            };
+            let transaction = log.transaction_hash.ok_or_else(unasked)?;
+            Ok((transaction, moved, block))
+        };
+        let page = self.page(filter, from_block, read).await?;
+        Ok(HistoryPage {
+            items: releases_of(&page.items, run, token),
+            next_block: page.next_block,
+            head: page.head,
+        })
     }
 
     async fn page<T>(
@@ -230,10 +302,101 @@ impl Ledger {
     }
 }
 
+/// The releases of a run, each with what was counted of its token later in the same transaction.
+fn releases_of(
+    moved: &[(B256, Moved, BlockHeader)],
+    run: B256,
+    token: Address,
+) -> Vec<ReleasedPledges> {
+    let mut releases = Vec::new();
+    for (place, (transaction, what, block)) in moved.iter().enumerate() {
+        let Moved::Released {
+            run: of,
+            checkpoints,
+            amount,
+        } = *what
+        else {
+            continue;
+        };
+        if of != run {
+            continue;
+        }
+        let after = moved[place..].iter();
+        let after = after.take_while(|(hash, ..)| hash == transaction);
+        let mut counted = after.filter_map(|(_, what, _)| match what {
+            Moved::Counted { asset, amount } if *asset == token => Some(*amount),
+            _ => None,
+        });
+        releases.push(ReleasedPledges {
+            checkpoints,
+            amount,
+            // What others sent there before is counted with it.
+            arrived: counted.next().unwrap_or_default().min(amount),
+            block: *block,
+        });
+    }
+    releases
+}
+
 fn unreadable(error: alloy_sol_types::Error) -> ChainError {
     ChainError::malformed("eth_getLogs", error.to_string())
 }
 
 fn unasked() -> ChainError {
     ChainError::malformed("eth_getLogs", "an event is not one that was asked for")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn block() -> BlockHeader {
+        BlockHeader {
+            number: 1,
+            hash: B256::ZERO,
+            parent_hash: B256::ZERO,
+            timestamp_s: 1,
+            base_fee_per_gas: None,
+        }
+    }
+
+    #[test]
+    fn a_release_has_what_was_counted_of_its_token_in_the_same_transaction() {
+        let (run, other) = (B256::repeat_byte(1), B256::repeat_byte(2));
+        let (token, strange) = (Address::repeat_byte(3), Address::repeat_byte(4));
+        let (first, second) = (B256::repeat_byte(5), B256::repeat_byte(6));
+        let released = |transaction, run, checkpoints, units| {
+            let amount = Amount::new(units);
+            let moved = Moved::Released {
+                run,
+                checkpoints,
+                amount,
+            };
+            (transaction, moved, block())
+        };
+        let counted = |transaction, asset, units| {
+            let amount = Amount::new(units);
+            (transaction, Moved::Counted { asset, amount }, block())
+        };
+        let moved = [
+            counted(first, token, 7),
+            released(first, run, 1, 100),
+            // A token may have anything counted while it moves.
+            counted(first, strange, 1_000),
+            counted(first, token, 99),
+            released(second, other, 9, 50),
+            counted(second, token, 50),
+            released(second, run, 2, 10),
+            counted(second, token, 30),
+        ];
+        let found = releases_of(&moved, run, token);
+        let found: Vec<_> = found
+            .iter()
+            .map(|one| (one.checkpoints, one.amount.units(), one.arrived.units()))
+            .collect();
+        assert_eq!(found, [(1, 100, 99), (2, 10, 10)]);
+        // What was not counted cannot be earned.
+        let lost = releases_of(&moved[4..5], other, token);
+        assert_eq!(lost[0].arrived, Amount::ZERO);
+    }
 }

@@ -9,7 +9,7 @@ use super::call::BondPlace;
 use super::committee::{EpochSeats, RunCommittee, SeatHolder};
 use super::refusal::LedgerRefusal;
 use super::{Ledger, LedgerError};
-use crate::bindings::{Devices, Rewards, Runs, Validators, Voice};
+use crate::bindings::{Devices, IERC20, Rewards, Runs, Validators, Voice};
 use crate::client::BlockAt;
 
 /// What `Rewards` has for no base.
@@ -63,8 +63,8 @@ pub struct EpochRecord {
     pub root: B256,
     /// Its sum.
     pub total: Amount,
-    /// All that had arrived in this asset by then.
-    pub funded: Amount,
+    /// What of all that arrived in this asset was needed for it and those it counts from.
+    pub used: Amount,
     /// Unix seconds of the block that it is in.
     pub recorded_at_s: u64,
     /// Epoch of the record that it counts from.
@@ -274,6 +274,24 @@ impl Ledger {
         Ok(amount(self.ask(self.addresses.runs, &call).await?))
     }
 
+    /// What `Runs` may take of an account's tokens.
+    ///
+    /// # Errors
+    /// [`LedgerError::Chain`].
+    pub async fn allowance(&self, token: Address, owner: Address) -> Result<Amount, LedgerError> {
+        let spender = self.addresses.runs;
+        let call = IERC20::allowanceCall { owner, spender };
+        Ok(amount(self.ask(token, &call).await?))
+    }
+
+    /// The decimals of a token, as it says.
+    ///
+    /// # Errors
+    /// [`LedgerError::Chain`], also where there is no token.
+    pub async fn decimals(&self, token: Address) -> Result<u8, LedgerError> {
+        self.ask(token, &IERC20::decimalsCall {}).await
+    }
+
     /// What was stated about an epoch in an asset, if anything was.
     ///
     /// # Errors
@@ -288,7 +306,7 @@ impl Ledger {
         Ok((found.recordedAt != 0).then_some(EpochRecord {
             root: found.root,
             total: Amount::new(found.total),
-            funded: Amount::new(found.funded),
+            used: Amount::new(found.used),
             recorded_at_s: found.recordedAt,
             base: (found.base != NO_BASE).then_some(found.base),
             is_revoked: found.isRevoked,

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 use hearth_api::money::Money;
-use hearth_api::runs::{RewardsClaimed, RewardsView};
+use hearth_api::runs::{ClaimProblem, RewardsClaimed, RewardsView};
 use hearth_node::owner::client::Client;
 use serde_json::json;
 
@@ -57,6 +57,14 @@ fn sum(money: &[Money]) -> String {
     }
 }
 
+fn show_problems(page: &mut Page, problems: &[ClaimProblem]) {
+    for one in problems {
+        let line = format!("Not of {}: {}", one.asset, one.problem);
+        let line = page.styled(Style::Warning, &line);
+        page.line(&line);
+    }
+}
+
 impl Show for RewardsView {
     fn show(&self, page: &mut Page) {
         let title = page.styled(Style::Strong, "Earned by training and validating");
@@ -72,6 +80,7 @@ impl Show for RewardsView {
             ("claimable", sum(&self.claimable)),
             ("claimed", sum(&self.claimed)),
         ]);
+        show_problems(page, &self.problems);
         if self.credits.is_empty() {
             page.line("No work of this household is recorded yet.");
             return;
@@ -84,13 +93,13 @@ impl Show for RewardsView {
                     credit.run.get(..12).unwrap_or(&credit.run).to_owned(),
                     credit.index.to_string(),
                     credit.kind.clone(),
-                    credit.whole.amount.clone(),
+                    format!("{} {}", credit.whole.amount, credit.whole.symbol),
                     credit.vested.amount.clone(),
                     credit.why.clone(),
                 ]
             })
             .collect();
-        let headings = ["run", "round", "for", "EMBER", "vested", "why"];
+        let headings = ["run", "round", "for", "pay", "vested", "why"];
         page.table(&headings, &[false, true, false, true, true, false], &rows);
     }
 }
@@ -100,5 +109,6 @@ impl Show for RewardsClaimed {
         let line = format!("Claimed {}.", sum(&self.claimed));
         let line = page.styled(Style::Good, &line);
         page.line(&line);
+        show_problems(page, &self.problems);
     }
 }

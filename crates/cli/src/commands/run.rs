@@ -1,13 +1,15 @@
 //! `hearth run`: training runs.
 
+mod fund;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use hearth_api::runs::{
-    ExportRun, JoinRun, MakeRun, ReplayWork, RoundView, RunBase, RunDetail, RunExported, RunView,
-    RunViews, WhichRun, WorkReplayed,
+    ExportRun, JoinRun, MakeFunding, MakeRun, ReplayWork, RoundView, RunBase, RunDetail,
+    RunExported, RunView, RunViews, WhichRun, WorkReplayed,
 };
 use hearth_node::owner::client::Client;
 use hearth_node::runs::base::ChosenBase;
@@ -81,6 +83,18 @@ Examples:
         #[arg(long, value_name = "FILE")]
         svg: Option<PathBuf>,
     },
+
+    /// Show what is pledged to a run, pledge to it, or take a pledge back
+    #[command(after_help = "\
+Until the deadline a pledge can be withdrawn. After it, all pledges go back where they are below the soft cap;
+otherwise each checkpoint of the run releases its part to those who trained, and what is left goes back at the end.
+
+Examples:
+  hearth run fund 3f2a
+  hearth run fund 3f2a 25
+  hearth run fund 3f2a --withdraw
+  hearth run fund 3f2a --release")]
+    Fund(fund::FundArguments),
 
     /// Write the model of a run: a GGUF file, a folder for Python's transformers, and who made it
     #[command(after_help = "\
@@ -240,6 +254,7 @@ pub(crate) async fn run(global: &Global, command: RunCommand) -> Result<ExitCode
             )
             .await;
         }
+        RunCommand::Fund(arguments) => fund::run(global, arguments).await?,
         RunCommand::Watch { run } => watch(global, &run).await?,
     }
     Ok(ExitCode::SUCCESS)
@@ -305,6 +320,7 @@ async fn create(global: &Global, arguments: CreateArguments) -> Result<(), Failu
         contribution_bytes: planned.contribution_bytes,
         base: planned.base,
         reasons: planned.reasons,
+        funding: planned.funding.clone(),
         manifest: manifest.clone(),
     };
     if arguments.dry_run {
@@ -322,6 +338,7 @@ async fn create(global: &Global, arguments: CreateArguments) -> Result<(), Failu
         base: file.map(|file| file.display().to_string()),
         trains: !arguments.part.no_train,
         validates: arguments.part.validate,
+        funding: planned.funding,
     };
     let client = client(global)?;
     let waiting = wait::spinner(global.json, "making the run");
@@ -389,6 +406,8 @@ struct Planned {
     #[serde(skip_serializing_if = "Option::is_none")]
     base: Option<RunBase>,
     reasons: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    funding: Option<MakeFunding>,
     manifest: String,
 }
 
@@ -406,6 +425,9 @@ impl Show for Planned {
         for reason in &self.reasons {
             page.line(&format!("  {reason}"));
         }
+        if let Some(funding) = &self.funding {
+            fund::show_promise(page, funding, self.rounds);
+        }
     }
 }
 
@@ -421,6 +443,10 @@ impl Show for Made {
         self.run.show(page);
         page.line("Others take part with:");
         page.line(&format!("  hearth run join {}", self.run.ticket));
+        if self.plan.funding.is_some() {
+            page.line("Anyone may fund it, by the same ticket:");
+            page.line(&format!("  hearth run fund {} AMOUNT", self.run.ticket));
+        }
     }
 }
 
@@ -616,6 +642,10 @@ impl Show for RoundView {
 impl Show for RunDetail {
     fn show(&self, page: &mut Page) {
         self.run.show(page);
+        if let Some(funding) = &self.funding {
+            page.line("");
+            funding.show(page);
+        }
         if self.recorded.is_empty() {
             page.line("No round is recorded yet.");
             return;

@@ -18,6 +18,7 @@ mod doctor;
 mod exact;
 mod first_run;
 mod from_peers;
+mod funding;
 mod help;
 mod household;
 mod importing;

@@ -115,6 +115,7 @@ impl Beginning {
                 models: self.models.clone(),
             },
             kept_weights: KeptWeights::default(),
+            assets: self.config.assets.clone(),
             confirmations: self.confirmations,
             paused,
             heavy: Arc::default(),

@@ -6,7 +6,9 @@ use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use hearth_api::runs::{ExportRun, JoinRun, MakeRun, ReplayWork, VerifyModel, WhichRun};
+use hearth_api::runs::{
+    ExportRun, FundRun, FundingOrder, JoinRun, MakeRun, ReplayWork, VerifyModel, WhichRun,
+};
 use http::StatusCode;
 
 use super::admin::{Admin, not_done, refused};
@@ -20,6 +22,9 @@ pub(super) fn routes() -> Router<Arc<Admin>> {
         .route("/hearth/runs/join", post(join))
         .route("/hearth/runs/leave", post(leave))
         .route("/hearth/runs/show", get(show))
+        .route("/hearth/runs/funding", post(funding))
+        .route("/hearth/runs/fund/plan", post(plan_funding))
+        .route("/hearth/runs/fund", post(fund))
         .route("/hearth/runs/export", post(export))
         .route("/hearth/runs/replay", post(replay))
         .route("/hearth/runs/verify", post(verify))
@@ -72,10 +77,53 @@ async fn leave(State(admin): State<Arc<Admin>>, Json(which): Json<WhichRun>) -> 
 }
 
 async fn show(State(admin): State<Arc<Admin>>, Query(which): Query<WhichRun>) -> Response {
-    match runs(&admin).map(|runs| runs.show(&which.run)) {
-        Ok(Ok(detail)) => Json(detail).into_response(),
-        Ok(Err(error)) => not_done(StatusCode::NOT_FOUND, &error),
-        Err(response) => *response,
+    let runs = match runs(&admin) {
+        Ok(runs) => runs,
+        Err(response) => return *response,
+    };
+    match runs.show(&which.run) {
+        Ok(mut detail) => {
+            // A run is shown without them where it takes no pledges, and where the chain is away.
+            detail.funding = runs.funding(&detail.run.run).await.ok();
+            Json(detail).into_response()
+        }
+        Err(error) => not_done(StatusCode::NOT_FOUND, &error),
+    }
+}
+
+async fn funding(State(admin): State<Arc<Admin>>, Json(which): Json<WhichRun>) -> Response {
+    let runs = match runs(&admin) {
+        Ok(runs) => runs,
+        Err(response) => return *response,
+    };
+    match runs.funding(&which.run).await {
+        Ok(view) => Json(view).into_response(),
+        Err(error) => not_done(StatusCode::NOT_FOUND, &error),
+    }
+}
+
+async fn plan_funding(
+    State(admin): State<Arc<Admin>>,
+    Json(asked): Json<FundingOrder>,
+) -> Response {
+    let runs = match runs(&admin) {
+        Ok(runs) => runs,
+        Err(response) => return *response,
+    };
+    match runs.plan_funding(&asked).await {
+        Ok(plan) => Json(plan).into_response(),
+        Err(error) => not_done(StatusCode::CONFLICT, &error),
+    }
+}
+
+async fn fund(State(admin): State<Arc<Admin>>, Json(asked): Json<FundRun>) -> Response {
+    let runs = match runs(&admin) {
+        Ok(runs) => runs,
+        Err(response) => return *response,
+    };
+    match runs.fund(&asked).await {
+        Ok(done) => Json(done).into_response(),
+        Err(error) => not_done(StatusCode::CONFLICT, &error),
     }
 }
 

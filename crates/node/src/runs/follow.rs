@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use alloy_primitives::B256;
+use alloy_primitives::{Address, B256};
 use hearth_causes::WithCauses;
 use hearth_chain::ledger::{Ledger, LedgerError, RecordedRound};
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::run::Head;
 use hearth_protocol::run::book::RoundBook;
 use hearth_protocol::run::committee::{RunCommittee, RunSeat};
+use hearth_protocol::run::pay::PledgeRelease;
 use hearth_protocol::time::Timestamp;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
@@ -35,6 +36,8 @@ pub(crate) enum LedgerNews {
         /// Whether no later round was recorded when the chain was looked at.
         is_newest: bool,
     },
+    /// Parts of the pledges were released.
+    Released(PledgeRelease),
     /// These validate from now on.
     Committee(RunCommittee),
     /// Everything that was recorded so far was told.
@@ -51,24 +54,33 @@ pub(crate) fn committee_of(drawn: &hearth_chain::ledger::RunCommittee) -> RunCom
     RunCommittee::draw(drawn.epoch(), seats.beacon, drawn.run(), holders.collect())
 }
 
-/// Tells what the ledger says about `run` until nobody listens.
+/// What is followed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FollowedRun {
+    pub(crate) run: B256,
+    /// The token of its pledges; nothing where it takes none.
+    pub(crate) token: Option<Address>,
+    pub(crate) confirmations: u64,
+}
+
+/// Tells what the ledger says about a run until nobody listens.
 pub(crate) async fn follow(
     ledger: Ledger,
-    run: B256,
+    followed: FollowedRun,
     depot: Depot,
-    confirmations: u64,
     news: mpsc::Sender<LedgerNews>,
 ) {
     let mut place = Place {
-        confirmations,
+        followed,
         from_block: 0,
+        releases_from_block: 0,
         index: 0,
         epoch: None,
         is_present: false,
         held: None,
     };
     while !news.is_closed() {
-        if let Err(error) = place.look(&ledger, run, &depot, &news).await {
+        if let Err(error) = place.look(&ledger, &depot, &news).await {
             debug!(error = %error.with_causes(), "the ledger was not read");
         }
         sleep(LOOK_EVERY).await;
@@ -76,8 +88,9 @@ pub(crate) async fn follow(
 }
 
 struct Place {
-    confirmations: u64,
+    followed: FollowedRun,
     from_block: u64,
+    releases_from_block: u64,
     index: u64,
     epoch: Option<u64>,
     is_present: bool,
@@ -89,15 +102,14 @@ impl Place {
     async fn look(
         &mut self,
         ledger: &Ledger,
-        run: B256,
         depot: &Depot,
         news: &mpsc::Sender<LedgerNews>,
     ) -> Result<(), LedgerError> {
+        let run = self.followed.run;
         'pages: loop {
             let page = ledger.rounds(run, self.from_block).await?;
             for round in &page.items {
-                let confirmed_at = round.block.number.saturating_add(self.confirmations);
-                if confirmed_at > page.head.number.saturating_add(1) {
+                if !self.is_confirmed(round.block.number, page.head.number) {
                     self.from_block = round.block.number;
                     break 'pages;
                 }
@@ -110,6 +122,9 @@ impl Place {
             }
         }
         self.tell_held(ledger, depot, news, true).await;
+        if let Some(token) = self.followed.token {
+            self.tell_releases(ledger, token, news).await?;
+        }
         self.look_at_validators(ledger, run, news).await?;
         if !self.is_present {
             self.is_present = true;
@@ -117,6 +132,42 @@ impl Place {
             drop(news.send(LedgerNews::Present).await);
         }
         Ok(())
+    }
+
+    fn is_confirmed(&self, block: u64, head: u64) -> bool {
+        let confirmed_at = block.saturating_add(self.followed.confirmations);
+        confirmed_at <= head.saturating_add(1)
+    }
+
+    /// Tells of the parts of pledges that were released since.
+    async fn tell_releases(
+        &mut self,
+        ledger: &Ledger,
+        token: Address,
+        news: &mpsc::Sender<LedgerNews>,
+    ) -> Result<(), LedgerError> {
+        loop {
+            let from = self.releases_from_block;
+            let page = ledger.releases(self.followed.run, token, from).await?;
+            for release in &page.items {
+                if !self.is_confirmed(release.block.number, page.head.number) {
+                    self.releases_from_block = release.block.number;
+                    return Ok(());
+                }
+                let epoch = ledger.clock().epoch_at(release.block.timestamp_s);
+                let told = LedgerNews::Released(PledgeRelease {
+                    epoch: epoch.unwrap_or_default(),
+                    checkpoints: release.checkpoints,
+                    arrived: release.arrived,
+                });
+                // Nobody listens any more: the caller sees it.
+                drop(news.send(told).await);
+            }
+            self.releases_from_block = page.next_block;
+            if page.is_last() {
+                return Ok(());
+            }
+        }
     }
 
     /// Tells of the round that was read last, if it was not told yet.

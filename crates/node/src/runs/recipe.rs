@@ -3,7 +3,7 @@
 //! Method, steps, compression and outer rate follow from the model and the links (spec: 13 aggregation), unless the file
 //! says otherwise.
 
-use hearth_api::runs::RunBase;
+use hearth_api::runs::{MakeFunding, RunBase};
 use hearth_datasets::folder::{Folder, FolderError, WhichPart};
 use hearth_outcome::{Vocabulary, VocabularyError};
 use hearth_protocol::content::ContentHash;
@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use super::base::{self, ChosenBase};
+use super::funding::{FundingRecipe, FundingTermsError};
 use crate::advice::Advice;
 
 /// Operations in a second that a home's processor gives to training, for a first guess at its speed.
@@ -66,6 +67,8 @@ pub struct Recipe {
     /// How work is checked.
     #[serde(default)]
     pub audit: AuditRecipe,
+    /// Who may fund it; nobody where nothing is said.
+    pub funding: Option<FundingRecipe>,
 }
 
 fn rounds() -> u32 {
@@ -335,6 +338,9 @@ pub enum RecipeError {
     /// Nothing fits.
     #[error("no run can be planned")]
     Planning(#[from] PlanningError),
+    /// It cannot be funded so.
+    #[error("the run cannot be funded so")]
+    Funding(#[from] FundingTermsError),
     /// A value is out of range.
     #[error("no run can be made of the file")]
     Manifest(#[from] RunManifestError),
@@ -347,6 +353,7 @@ impl Advice for RecipeError {
             Self::Data { .. } | Self::Datasets(_) => "bad_dataset",
             Self::Together(_) => "bad_run_file",
             Self::OtherTokenizer { .. } | Self::NoVocabulary { .. } => "other_tokenizer",
+            Self::Funding(_) => "bad_funding",
             Self::Number { .. } | Self::Planning(_) | Self::Manifest(_) => "bad_run",
         }
     }
@@ -355,6 +362,7 @@ impl Advice for RecipeError {
         match self {
             Self::Toml(_) => "Correct that line; `hearth run create --help` has an example",
             Self::Data { .. } => "Make one with `hearth data import`, or name another with --data",
+            Self::Funding(_) => "Correct that value under [funding] in the run's file",
             Self::Datasets(_) => "Import all texts with the same --tokenizer",
             Self::Together(_) => {
                 "Correct the run's file; `hearth run create --help` has an example of each kind"
@@ -388,6 +396,8 @@ pub struct PlannedRun {
     pub contribution_bytes: u64,
     /// The model that it starts from, and what is trained over it.
     pub base: Option<RunBase>,
+    /// What it promises to funders; nothing where it takes no pledges.
+    pub funding: Option<MakeFunding>,
 }
 
 /// The model of a run, what of it is trained, and where its weights come from.
@@ -486,11 +496,16 @@ impl Recipe {
             rounds: self.rounds,
         };
         manifest.check()?;
+        let funding = self.funding.as_ref();
+        let funding = funding
+            .map(|funding| funding.plan(self.rounds))
+            .transpose()?;
         Ok(PlannedRun {
             base: base.and_then(|base| base::described(&manifest, Some(base.name.clone()))),
             manifest,
             reasons: plan.reasons.iter().map(ToString::to_string).collect(),
             contribution_bytes: plan.contribution_bytes,
+            funding,
         })
     }
 

@@ -2,7 +2,8 @@
 
 use alloy_primitives::{Address, hex};
 use hearth_api::money::Money;
-use hearth_api::runs::{CreditState, CreditView, RewardsClaimed, RewardsView};
+use hearth_api::runs::{ClaimProblem, CreditState, CreditView, RewardsClaimed, RewardsView};
+use hearth_causes::WithCauses;
 use hearth_chain::ledger::LedgerError;
 use hearth_protocol::id::AssetId;
 use hearth_protocol::ledger::sum_tree::ShownLeaf;
@@ -14,13 +15,9 @@ use thiserror::Error;
 use std::sync::PoisonError;
 
 use super::Runs;
+use super::funding::ShownAsset;
 use super::settling::{FinalTree, PaidRuns, Settling, SettlingError, ledger_topic};
 use crate::advice::Advice;
-
-/// Decimals of Ember.
-const EMBER_DECIMALS: u8 = 18;
-/// Decimals of Voice.
-const VOICE_DECIMALS: u8 = 9;
 
 /// Why rewards cannot be shown or claimed.
 #[derive(Debug, Error)]
@@ -70,9 +67,14 @@ impl Advice for RewardsError {
 /// A tree of what is final, and how much of it an account has claimed.
 struct Due {
     tree: FinalTree,
-    asset: Address,
     claimed: Amount,
     claimable: Amount,
+}
+
+impl Due {
+    fn is_nothing(&self) -> bool {
+        self.claimed.is_zero() && self.claimable.is_zero()
+    }
 }
 
 fn state(state: &PayState) -> CreditState {
@@ -127,7 +129,6 @@ impl Runs {
         let earned = tree.tree.cumulative(account).unwrap_or_default();
         Ok(Some(Due {
             tree,
-            asset,
             claimed,
             claimable: Amount::new(earned.units().saturating_sub(claimed.units())),
         }))
@@ -139,95 +140,148 @@ impl Runs {
     /// When the ledger or the data of its records cannot be read.
     pub(crate) async fn rewards(&self) -> Result<RewardsView, RewardsError> {
         let settling = self.settling()?;
-        let addresses = *settling.ledger.addresses();
         let clock = *settling.ledger.clock();
         let now_s = settling.environment.now_ms() / 1_000;
         let epoch = clock.epoch_at(now_s).unwrap_or_default();
         let account = self.0.parts.account;
-        let credits = pay::credits(&self.0.paid_runs(), epoch, clock.epoch_s());
-        let credits = credits.map_err(SettlingError::from)?;
-        let mine = credits.iter().filter(|credit| credit.account == account);
         let mut view = RewardsView {
             account: account.to_checksum(None),
             epoch,
             final_epoch: None,
             claimable: Vec::new(),
             claimed: Vec::new(),
-            credits: mine.map(|credit| self.credit_view(credit)).collect(),
+            credits: self.credits(epoch, clock.epoch_s()).await?,
+            problems: Vec::new(),
         };
-        for asset in [addresses.ember, addresses.voice] {
-            if let Some(due) = self.due(&settling, asset).await? {
-                view.final_epoch = Some(due.tree.epoch);
-                view.claimable.push(self.money(asset, due.claimable));
-                view.claimed.push(self.money(asset, due.claimed));
+        let addresses = *settling.ledger.addresses();
+        for asset in settling.recorded_assets().await? {
+            let due = match self.due(&settling, asset).await {
+                Ok(due) => due,
+                Err(error) if ![addresses.ember, addresses.voice].contains(&asset) => {
+                    view.problems.push(problem(&settling, asset, &error));
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            if let Some(due) = due {
+                view.final_epoch = view.final_epoch.max(Some(due.tree.epoch));
+                if due.is_nothing() {
+                    continue;
+                }
+                let shown = self.asset(asset).await?;
+                view.claimable.push(shown.money(due.claimable));
+                view.claimed.push(shown.money(due.claimed));
             }
         }
         Ok(view)
     }
 
-    fn credit_view(&self, credit: &Credit) -> CreditView {
-        let ember = self.0.parts.ledger.addresses().ember;
-        CreditView {
-            run: hex::encode(credit.run),
-            index: credit.index,
-            kind: match credit.is_replay {
-                true => "replay",
-                false => "contribution",
-            }
-            .to_owned(),
-            trainer: credit.trainer.to_string(),
-            whole: self.money(ember, credit.whole),
-            vested: self.money(ember, credit.vested),
-            state: state(&credit.state),
-            why: why(&credit.state),
+    /// What this household's work is paid, by the emission and by pledges.
+    async fn credits(&self, epoch: u64, epoch_s: u64) -> Result<Vec<CreditView>, RewardsError> {
+        let account = self.0.parts.account;
+        let paid = self.0.paid_runs();
+        let ember = self.asset(self.0.parts.ledger.addresses().ember).await?;
+        let mine = |credits: Vec<Credit>| {
+            let mine = move |credit: &Credit| credit.account == account;
+            credits.into_iter().filter(mine)
+        };
+        let credits = pay::credits(&paid, epoch, epoch_s).map_err(SettlingError::from)?;
+        let mut views: Vec<_> = mine(credits)
+            .map(|credit| credit_view(&credit, &ember, kind(&credit)))
+            .collect();
+        for token in pay::released_tokens(&paid, epoch) {
+            let shown = self.asset(token).await?;
+            let credits = pay::pledge_credits(&paid, token, epoch, epoch_s);
+            let credits = mine(credits.map_err(SettlingError::from)?);
+            views.extend(credits.map(|credit| credit_view(&credit, &shown, "pledge")));
         }
+        Ok(views)
     }
 
-    fn money(&self, asset: Address, amount: Amount) -> Money {
-        let ledger = &self.0.parts.ledger;
-        let (symbol, decimals) = match asset == ledger.addresses().voice {
-            true => ("VOICE", VOICE_DECIMALS),
-            false => ("EMBER", EMBER_DECIMALS),
-        };
-        let id = AssetId {
-            chain: ledger.chain(),
-            token: asset,
-        };
-        Money::of_units(symbol, id.to_string(), decimals, amount.units())
-    }
-
-    /// Claims what is final, for this household.
+    /// Claims what is final, for this household. One asset that cannot be claimed does not stand in the way of others.
     ///
     /// # Errors
-    /// [`RewardsError::Nothing`] where there is nothing; otherwise when the ledger does not take it.
+    /// [`RewardsError::Nothing`] where there is nothing; otherwise when the ledger takes none of it.
     pub(crate) async fn claim(&self) -> Result<RewardsClaimed, RewardsError> {
         let _claiming = self.0.claiming.lock().await;
         let settling = self.settling()?;
-        let addresses = *settling.ledger.addresses();
+        let mut done = RewardsClaimed {
+            claimed: Vec::new(),
+            problems: Vec::new(),
+        };
+        let mut failed = None;
+        for asset in settling.recorded_assets().await? {
+            match self.claim_in(&settling, asset).await {
+                Ok(claimed) => done.claimed.extend(claimed),
+                Err(error) => {
+                    done.problems.push(problem(&settling, asset, &error));
+                    failed = Some(error);
+                }
+            }
+        }
+        match failed {
+            Some(error) if done.claimed.is_empty() => Err(error),
+            None if done.claimed.is_empty() => Err(RewardsError::Nothing),
+            _ => Ok(done),
+        }
+    }
+
+    /// Claims what is final in one asset; nothing where nothing is.
+    async fn claim_in(
+        &self,
+        settling: &Settling,
+        asset: Address,
+    ) -> Result<Option<Money>, RewardsError> {
         let account = self.0.parts.account;
-        let mut claimed = Vec::new();
-        for asset in [addresses.ember, addresses.voice] {
-            let due = self.due(&settling, asset).await?;
-            let Some(due) = due.filter(|due| due.claimable.units() > 0) else {
-                continue;
-            };
-            let tree = &due.tree.tree;
-            let leaf = tree.cumulative(account).zip(tree.proof(account));
-            let Some((cumulative, proof)) = leaf else {
-                continue;
-            };
-            let leaf = ShownLeaf {
-                account,
-                cumulative,
-                proof,
-            };
-            let call = addresses.claim(due.asset, due.tree.epoch, &leaf);
-            settling.ledger.send(&settling.sender, &call).await?;
-            claimed.push(self.money(asset, due.claimable));
-        }
-        match claimed.is_empty() {
-            true => Err(RewardsError::Nothing),
-            false => Ok(RewardsClaimed { claimed }),
-        }
+        let due = self.due(settling, asset).await?;
+        let Some(due) = due.filter(|due| due.claimable.units() > 0) else {
+            return Ok(None);
+        };
+        let tree = &due.tree.tree;
+        let leaf = tree.cumulative(account).zip(tree.proof(account));
+        let Some((cumulative, proof)) = leaf else {
+            return Ok(None);
+        };
+        let leaf = ShownLeaf {
+            account,
+            cumulative,
+            proof,
+        };
+        let shown = self.asset(asset).await?;
+        let addresses = settling.ledger.addresses();
+        let call = addresses.claim(asset, due.tree.epoch, &leaf);
+        settling.ledger.send(&settling.sender, &call).await?;
+        Ok(Some(shown.money(due.claimable)))
+    }
+}
+
+fn problem(settling: &Settling, asset: Address, error: &RewardsError) -> ClaimProblem {
+    let id = AssetId {
+        chain: settling.ledger.chain(),
+        token: asset,
+    };
+    ClaimProblem {
+        asset: id.to_string(),
+        problem: error.with_causes().to_string(),
+    }
+}
+
+fn kind(credit: &Credit) -> &'static str {
+    match credit.is_replay {
+        true => "replay",
+        false => "contribution",
+    }
+}
+
+fn credit_view(credit: &Credit, asset: &ShownAsset, kind: &str) -> CreditView {
+    CreditView {
+        run: hex::encode(credit.run),
+        index: credit.index,
+        kind: kind.to_owned(),
+        trainer: credit.trainer.to_string(),
+        whole: asset.money(credit.whole),
+        vested: asset.money(credit.vested),
+        state: state(&credit.state),
+        why: why(&credit.state),
     }
 }

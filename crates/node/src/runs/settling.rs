@@ -18,7 +18,7 @@ use hearth_protocol::run::epochs::{
     DueEpoch, EpochEffect, EpochEvent, EpochMessage, EpochValidator, TreeFacts,
 };
 use hearth_protocol::run::history::HistoryError;
-use hearth_protocol::run::pay::{self, Earned, PaidRun};
+use hearth_protocol::run::pay::{self, Earned, PaidRun, PledgesEarned};
 use hearth_protocol::time::Timestamp;
 use thiserror::Error;
 use tokio::sync::Mutex;
@@ -79,6 +79,9 @@ pub(crate) struct Settling {
     pub(crate) folder: PathBuf,
     pub(crate) index: Arc<Mutex<RecordIndex>>,
 }
+
+/// The most assets of which rewards are shown and claimed, beside Ember and Voice.
+const ASSETS_MAX: usize = 256;
 
 /// What the ledger has recorded of epochs, as far as it was read.
 #[derive(Debug, Default)]
@@ -154,6 +157,18 @@ impl Settling {
         Ok(None)
     }
 
+    /// All assets that have a record: Ember, Voice, and what runs were funded in.
+    pub(crate) async fn recorded_assets(&self) -> Result<Vec<Address>, LedgerError> {
+        let addresses = self.ledger.addresses();
+        let first = [addresses.ember, addresses.voice];
+        let mut index = self.index.lock().await;
+        index.read_on(&self.ledger).await?;
+        let others = index.records.keys().map(|(asset, _)| *asset);
+        let others: BTreeSet<Address> = others.filter(|asset| !first.contains(asset)).collect();
+        let others = others.into_iter().take(ASSETS_MAX);
+        Ok(first.into_iter().chain(others).collect())
+    }
+
     /// Whether an epoch's record of an asset stands for good.
     async fn is_final(&self, asset: Address, epoch: u64) -> Result<bool, LedgerError> {
         let record = self.ledger.epoch_record(asset, epoch).await?;
@@ -209,6 +224,20 @@ impl Settling {
         Ok(None)
     }
 
+    /// The newest epoch before `before` with a final record in each of these assets.
+    async fn pledge_bases(
+        &self,
+        assets: &BTreeSet<Address>,
+        before: u64,
+    ) -> Result<BTreeMap<Address, Option<u64>>, LedgerError> {
+        let mut bases = BTreeMap::new();
+        for asset in assets {
+            let newest = self.newest_final(*asset, before).await?;
+            bases.insert(*asset, newest.map(|(epoch, _)| epoch));
+        }
+        Ok(bases)
+    }
+
     /// Computes the trees of an epoch, keeps their data and gives them to others.
     async fn compute(
         &self,
@@ -222,30 +251,91 @@ impl Settling {
         if paid.len() != runs.len() {
             return Ok(None);
         }
-        let epoch_s = self.ledger.clock().epoch_s();
-        let credits = pay::credits(&paid, epoch, epoch_s)?;
         let before = self.base(topic, epoch).await?;
         if before.as_ref().map(|(ember, _)| ember.epoch) != base {
             return Ok(None);
         }
-        let before = before.map(|(ember, voice)| (ember.epoch, ember.earned(), voice.earned()));
-        let ember_base = before.as_ref().map(|(epoch, ember, _)| (*epoch, ember));
-        let ember = pay::ember_tree(&pay::earned(&credits), ember_base, epoch, epoch_s);
-        let both = before.as_ref().map(|(_, ember, voice)| (ember, voice));
-        let voice = pay::voice_tree(&ember, both, epoch, epoch_s);
-        let had = before.as_ref().map(|(_, ember, _)| ember);
-        if had.map_or(ember.is_empty(), |had| *had == ember) {
-            return Ok(Some(Vec::new()));
-        }
-        let addresses = self.ledger.addresses();
-        let mut facts = Vec::new();
-        for (asset, earned) in [(addresses.ember, ember), (addresses.voice, voice)] {
-            facts.push(self.keep(&SumTree::new(asset, &earned)?).await?);
+        let mut facts = self.emitted_trees(&paid, epoch, before.as_ref()).await?;
+        for asset in self.pledged_assets(&paid, epoch) {
+            match self.pledge_tree(topic, &paid, asset, epoch).await {
+                Ok(tree) => facts.extend(tree),
+                // A token that others chose is in nobody's way.
+                Err(error) => {
+                    warn!(error = %error.with_causes(), %asset, epoch, "what was earned of pledges is not recorded");
+                }
+            }
         }
         Ok(Some(facts))
     }
 
-    async fn keep(&self, tree: &SumTree) -> Result<TreeFacts, SettlingError> {
+    /// The trees of Ember and of Voice; none where nothing is due.
+    async fn emitted_trees(
+        &self,
+        paid: &[PaidRun],
+        epoch: u64,
+        before: Option<&(FinalTree, FinalTree)>,
+    ) -> Result<Vec<TreeFacts>, SettlingError> {
+        let epoch_s = self.ledger.clock().epoch_s();
+        let addresses = self.ledger.addresses();
+        let credits = pay::credits(paid, epoch, epoch_s)?;
+        let pledged = |through| {
+            let credits = pay::pledge_credits(paid, addresses.ember, through, epoch_s)?;
+            Ok::<_, HistoryError>(pay::earned(&credits))
+        };
+        let base = before.map(|(ember, _)| ember.epoch);
+        let (now, at_base) = (pledged(epoch)?, base.map(pledged).transpose()?);
+        let at_base = at_base.unwrap_or_default();
+        let pledges = PledgesEarned {
+            now: &now,
+            at_base: &at_base,
+        };
+        let had = before.map(|(ember, voice)| (ember.earned(), voice.earned()));
+        let ember_base = base.zip(had.as_ref().map(|(ember, _)| ember));
+        let ember = pay::ember_tree(&pay::earned(&credits), pledges, ember_base, epoch, epoch_s);
+        let voice_base = had.as_ref().map(|(_, voice)| voice);
+        let voice = pay::voice_tree(&ember.emitted, voice_base, epoch, epoch_s);
+        if ember_base.map_or(ember.sums.is_empty(), |(_, had)| *had == ember.sums) {
+            return Ok(Vec::new());
+        }
+        let mut facts = Vec::new();
+        for (asset, earned) in [(addresses.ember, ember.sums), (addresses.voice, voice)] {
+            facts.push(self.keep(&SumTree::new(asset, &earned)?, base).await?);
+        }
+        Ok(facts)
+    }
+
+    /// The assets other than Ember in which something was released by `epoch`.
+    fn pledged_assets(&self, paid: &[PaidRun], epoch: u64) -> BTreeSet<Address> {
+        let addresses = self.ledger.addresses();
+        let mut assets = pay::released_tokens(paid, epoch);
+        assets.retain(|asset| ![addresses.ember, addresses.voice].contains(asset));
+        assets
+    }
+
+    /// The tree of what was earned of pledges in an asset; nothing where nothing is due.
+    async fn pledge_tree(
+        &self,
+        topic: &Topic,
+        paid: &[PaidRun],
+        asset: Address,
+        epoch: u64,
+    ) -> Result<Option<TreeFacts>, SettlingError> {
+        let epoch_s = self.ledger.clock().epoch_s();
+        let earned = pay::earned(&pay::pledge_credits(paid, asset, epoch, epoch_s)?);
+        let before = match self.newest_final(asset, epoch).await? {
+            Some((base, data)) => Some(self.tree(topic, asset, base, data).await?),
+            None => None,
+        };
+        let had = before.as_ref().map(FinalTree::earned).unwrap_or_default();
+        let tree = pay::pledge_tree(&earned, Some(&had));
+        if tree == had {
+            return Ok(None);
+        }
+        let base = before.map(|before| before.epoch);
+        Ok(Some(self.keep(&SumTree::new(asset, &tree)?, base).await?))
+    }
+
+    async fn keep(&self, tree: &SumTree, base: Option<u64>) -> Result<TreeFacts, SettlingError> {
         let (data, name) = (tree.data(), tree.data_hash());
         std::fs::create_dir_all(&self.folder).map_err(SettlingError::Disk)?;
         let path = self.folder.join(name.to_string());
@@ -260,6 +350,7 @@ impl Settling {
         let root = tree.root();
         Ok(TreeFacts {
             asset: tree.asset(),
+            base,
             root: root.hash,
             total: root.sum,
             data: name,
@@ -351,24 +442,9 @@ impl EpochTask {
         let Some(over) = in_office.checked_sub(1) else {
             return Ok(());
         };
-        let addresses = *ledger.addresses();
-        for asset in [addresses.ember, addresses.voice] {
-            let known = self.recorded.get(&over);
-            if known.is_some_and(|known| known.contains(&asset)) {
-                continue;
-            }
-            if ledger.epoch_record(asset, over).await?.is_some() {
-                self.recorded.entry(over).or_default().insert(asset);
-                let epoch = over;
-                self.tell(EpochEvent::Recorded { epoch, asset }).await;
-            }
-        }
-        self.recorded.retain(|epoch, _| *epoch >= over);
-        if self
-            .recorded
-            .get(&over)
-            .is_some_and(|known| known.len() == 2)
-        {
+        let paid = self.settling.runs.paid_runs();
+        let pledged = self.settling.pledged_assets(&paid, over);
+        if self.are_recorded(over, &pledged).await? {
             return Ok(());
         }
         let committee = ledger.committee(in_office, B256::ZERO).await?;
@@ -376,18 +452,39 @@ impl EpochTask {
         let due = DueEpoch {
             epoch: over,
             base: base.map(|(ember, _)| ember.epoch),
+            pledge_bases: self.settling.pledge_bases(&pledged, over).await?,
             committee: committee_of(&committee),
             opened_at: Timestamp::from_secs(ledger.clock().enrollment_s(in_office).end),
-            runs: self
-                .settling
-                .runs
-                .paid_runs()
-                .iter()
-                .map(|run| run.rules.run)
-                .collect(),
+            runs: paid.iter().map(|run| run.rules.run).collect(),
         };
         self.tell(EpochEvent::Due(due)).await;
         Ok(())
+    }
+
+    /// Whether the epoch has its records, in all assets in which it may have one.
+    async fn are_recorded(
+        &mut self,
+        over: u64,
+        pledged: &BTreeSet<Address>,
+    ) -> Result<bool, SettlingError> {
+        let ledger = self.settling.ledger.clone();
+        let addresses = ledger.addresses();
+        let assets = [addresses.ember, addresses.voice];
+        let assets: BTreeSet<Address> = assets.into_iter().chain(pledged.iter().copied()).collect();
+        for asset in &assets {
+            let known = self.recorded.get(&over);
+            if known.is_some_and(|known| known.contains(asset)) {
+                continue;
+            }
+            if ledger.epoch_record(*asset, over).await?.is_some() {
+                self.recorded.entry(over).or_default().insert(*asset);
+                let (epoch, asset) = (over, *asset);
+                self.tell(EpochEvent::Recorded { epoch, asset }).await;
+            }
+        }
+        self.recorded.retain(|epoch, _| *epoch >= over);
+        let known = self.recorded.get(&over);
+        Ok(known.is_some_and(|known| assets.is_subset(known)))
     }
 
     async fn enroll(&mut self, epoch: u64) -> Result<(), SettlingError> {

@@ -19,7 +19,7 @@ use hearth_protocol::run::book::RoundBook;
 use hearth_protocol::run::history::{AUDIT_ROUNDS_MAX, RunRules};
 use hearth_protocol::run::manifest::{RUN_MANIFEST_BYTES_MAX, RunManifest, RunStart};
 use hearth_protocol::run::message::{AuditOutcome, RunMessage, Work};
-use hearth_protocol::run::pay::{PaidRound, PaidRun};
+use hearth_protocol::run::pay::{PaidRound, PaidRun, RunFunding};
 use hearth_protocol::run::trainer::{Trainer, TrainerEffect, TrainerEvent};
 use hearth_protocol::run::validator::{
     Validator, ValidatorEffect, ValidatorEvent, ValidatorIdentity,
@@ -36,10 +36,11 @@ use super::base::{self, BaseError, BaseFacts, BasePlaces, KeptWeights, LoadedBas
 use super::data::{self, DataError};
 use super::depot::{Depot, DepotError, Length};
 use super::folder::{RunFolder, RunFolderError, RunPart};
-use super::follow::{LedgerNews, follow};
+use super::follow::{FollowedRun, LedgerNews, follow};
 use super::training::{RoundTrainer, StopFlag, Training, TrainingOrder};
 use super::validating::Validating;
 use super::view::Shown;
+use crate::home::AssetConfig;
 use crate::ledger::LedgerSigner;
 
 /// How often the machines are told that time passed.
@@ -68,6 +69,8 @@ pub(crate) struct RunParts {
     pub(crate) bases: BasePlaces,
     /// What open runs keep of them in the memory.
     pub(crate) kept_weights: KeptWeights,
+    /// The assets in use, by their names.
+    pub(crate) assets: BTreeMap<String, AssetConfig>,
     pub(crate) confirmations: u64,
     /// Whether the owner needs the machine.
     pub(crate) paused: watch::Receiver<bool>,
@@ -238,10 +241,16 @@ impl RunTask {
         let rules = rules_of(run, &manifest);
         let step_tokens =
             u64::from(manifest.inner.windows) * u64::from(manifest.inner.window_tokens);
+        let terms = self.folder.ticket()?.terms;
         *self.books.locked() = Some(PaidRun {
             rules,
             step_cost: parameters.saturating_mul(step_tokens),
             rounds: Vec::new(),
+            funding: (!terms.token.is_zero()).then(|| RunFunding {
+                token: terms.token,
+                rounds_per_checkpoint: terms.rounds_per_checkpoint,
+                releases: Vec::new(),
+            }),
         });
         // Before anything large is fetched.
         let kept = &self.parts.kept_weights;
@@ -249,7 +258,7 @@ impl RunTask {
         let folders = self.data(&depot, &manifest).await?;
         let base = self.base(&depot, &manifest).await?;
         let workshop = self.open((manifest, limits), folders, base).await?;
-        let wanted = self.folder.ticket()?.terms.state;
+        let wanted = terms.state;
         let found = depot.first_state(&workshop).await?;
         if found != wanted {
             return Err(RunTaskError::OtherStart { found, wanted });
@@ -370,6 +379,8 @@ struct Playing {
     /// Contributions to this round that are fetched and looked at.
     checks: JoinSet<()>,
     stale: VecDeque<(u64, ContentHash)>,
+    /// The run has not begun: it takes pledges.
+    waits: bool,
 }
 
 impl Playing {
@@ -427,6 +438,7 @@ impl Playing {
             work: JoinSet::new(),
             checks: JoinSet::new(),
             stale: VecDeque::new(),
+            waits: false,
         })
     }
 
@@ -439,7 +451,13 @@ impl Playing {
         let run = self.task.folder.run();
         let (told, mut ledger_news) = mpsc::channel(NEWS_MAX);
         let depot = self.depot.clone();
-        let following = follow(parts.ledger.clone(), run, depot, parts.confirmations, told);
+        let token = self.validating.terms.token;
+        let followed = FollowedRun {
+            run,
+            token: (!token.is_zero()).then_some(token),
+            confirmations: parts.confirmations,
+        };
+        let following = follow(parts.ledger.clone(), followed, depot, told);
         self.work.spawn(following);
         let mut topic = parts.network.take_part(TopicId(run.0))?;
         let mut ticks = interval(TICK_EVERY);
@@ -469,6 +487,9 @@ impl Playing {
                     self.tell_trainer(TrainerEvent::Paused(is_paused)).await?;
                 }
                 _ = ticks.tick(), if is_present => {
+                    if self.waits {
+                        self.begin().await?;
+                    }
                     self.tell_trainer(TrainerEvent::Tick).await?;
                     self.tell_validator(ValidatorEvent::Tick).await?;
                 }
@@ -481,15 +502,22 @@ impl Playing {
         }
     }
 
-    /// The beginning of the run.
+    /// The beginning of the run, once its pledges are final: what devices say before would be gone by then.
     async fn begin(&mut self) -> Result<(), RunTaskError> {
         let terms = self.validating.terms;
+        let opened_at = Timestamp::from_secs(terms.deadline_s);
+        self.waits = self.now() < opened_at;
+        if self.waits {
+            let doing = "waiting for the run's deadline: until then it takes pledges";
+            self.task.shown.say(doing);
+            return Ok(());
+        }
         let head = Head {
             index: 0,
             next_number: 0,
             state: terms.state,
             beacon: self.task.folder.run(),
-            opened_at: Timestamp::from_secs(terms.deadline_s),
+            opened_at,
         };
         self.head(head, None).await
     }
@@ -509,13 +537,13 @@ impl Playing {
     async fn ledger(&mut self, news: LedgerNews) -> Result<(), RunTaskError> {
         match news {
             LedgerNews::Present => {
-                if self.books.is_empty() {
-                    self.begin().await?;
-                }
                 if !*self.task.parts.paused.borrow() {
                     self.task.shown.say("waiting for others");
                 }
-                Ok(())
+                match self.books.is_empty() {
+                    true => self.begin().await,
+                    false => Ok(()),
+                }
             }
             LedgerNews::Committee(committee) => {
                 self.tell_trainer(TrainerEvent::Committee(committee.clone()))
@@ -523,12 +551,20 @@ impl Playing {
                 self.tell_validator(ValidatorEvent::Committee(committee))
                     .await
             }
+            LedgerNews::Released(release) => {
+                let mut books = self.task.books.locked();
+                if let Some(funding) = books.as_mut().and_then(|paid| paid.funding.as_mut()) {
+                    funding.releases.push(release);
+                }
+                Ok(())
+            }
             LedgerNews::Round {
                 head,
                 epoch,
                 book,
                 is_newest,
             } => {
+                self.waits = false;
                 self.task.shown.round(round_view(&head, &book));
                 if let Some(paid) = self.task.books.locked().as_mut() {
                     paid.rounds.push(PaidRound {

@@ -23,8 +23,10 @@ pub const RUNS_MAX: usize = 256;
 /// A tree of what was earned, by its root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct TreeFacts {
-    /// Ember or Voice.
+    /// Ember, Voice, or what a run was funded in.
     pub asset: Address,
+    /// The epoch whose final record of this asset it follows; nothing where it follows none.
+    pub base: Option<u64>,
     /// Root of the sum tree.
     pub root: B256,
     /// Its sum.
@@ -47,7 +49,7 @@ pub enum EpochMessage {
 pub struct EpochProposal {
     /// The epoch that is over.
     pub epoch: u64,
-    /// The epoch whose final record it follows; nothing where it follows none.
+    /// The newest epoch with final records of Ember and of Voice; nothing before the first.
     pub base: Option<u64>,
     /// The runs that are counted, in ascending order.
     pub runs: Vec<B256>,
@@ -60,7 +62,7 @@ pub struct EpochProposal {
 pub struct EpochEndorsement {
     /// The epoch that is over.
     pub epoch: u64,
-    /// The epoch whose final record it follows; nothing where it follows none.
+    /// The newest epoch with final records of Ember and of Voice; nothing before the first.
     pub base: Option<u64>,
     /// The tree.
     pub tree: TreeFacts,
@@ -73,8 +75,10 @@ pub struct EpochEndorsement {
 pub struct DueEpoch {
     /// The epoch.
     pub epoch: u64,
-    /// The newest epoch with a final record in every asset.
+    /// The newest epoch with final records of Ember and of Voice.
     pub base: Option<u64>,
+    /// For each other asset that was released to be earned, the newest epoch with a final record.
+    pub pledge_bases: BTreeMap<Address, Option<u64>>,
     /// Those who decide: the set of the epoch after it.
     pub committee: RunCommittee,
     /// When they could begin.
@@ -131,7 +135,7 @@ pub enum EpochEffect {
     Compute {
         /// The epoch.
         epoch: u64,
-        /// The epoch that they follow.
+        /// The epoch that the trees of Ember and of Voice follow.
         base: Option<u64>,
         /// The runs to count.
         runs: Vec<B256>,
@@ -223,10 +227,10 @@ impl EpochValidator {
     }
 
     fn begin(&mut self, due: DueEpoch) {
-        let is_same = self
-            .due
-            .as_ref()
-            .is_some_and(|known| known.epoch == due.epoch && known.base == due.base);
+        let is_same = self.due.as_ref().is_some_and(|known| {
+            let bases = known.pledge_bases == due.pledge_bases;
+            known.epoch == due.epoch && known.base == due.base && bases
+        });
         if !is_same {
             self.computed.clear();
             self.proposals.clear();
@@ -344,18 +348,15 @@ impl EpochValidator {
         effects: &mut Vec<EpochEffect>,
     ) {
         let due = self.due.as_ref().filter(|due| due.epoch == statement.epoch);
-        let (Some(due), Some(signature)) = (due, signature) else {
+        let mut trees = self.proposals.iter().flat_map(|(_, said)| &said.trees);
+        let tree = trees.find(|tree| self::statement(statement.epoch, tree) == *statement);
+        let (Some(due), Some(tree), Some(signature)) = (due, tree, signature) else {
             return;
         };
         let endorsement = EpochEndorsement {
             epoch: statement.epoch,
             base: due.base,
-            tree: TreeFacts {
-                asset: statement.asset,
-                root: statement.root,
-                total: statement.total,
-                data: statement.data,
-            },
+            tree: *tree,
             signature,
         };
         let message = EpochMessage::Endorsement(endorsement);
@@ -378,7 +379,7 @@ impl EpochValidator {
             self.sent.insert(tree.asset, attempt);
             effects.push(EpochEffect::Record {
                 statement: statement(due.epoch, tree),
-                base: due.base,
+                base: tree.base,
                 mask,
                 signatures: due.committee.in_order(mask, |key| endorsements.get(&key)),
             });

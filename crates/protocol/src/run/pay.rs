@@ -7,8 +7,11 @@
 //! one tenth among replays. Pay for a contribution vests over so many rounds that a trainer has more at stake than it can
 //! gain by false work until that is replayed. Work that was drawn for an audit vests nothing before the audit is decided.
 //! What a cheat has not been paid by then is never paid to anyone.
+//!
+//! What was pledged to a run, and released by its checkpoints, is divided in the same way: the part of a checkpoint among
+//! the contributions to its rounds. It gives no votes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use alloy_primitives::{Address, B256, U256};
 
@@ -48,6 +51,30 @@ pub struct PaidRun {
     pub step_cost: u64,
     /// Its rounds, from the first, and the books of audits after the last.
     pub rounds: Vec<PaidRound>,
+    /// What was pledged to it; nothing where it takes no pledges.
+    pub funding: Option<RunFunding>,
+}
+
+/// What was released of the pledges to a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunFunding {
+    /// The ERC-20 of the pledges.
+    pub token: Address,
+    /// Recorded rounds of a checkpoint, one at least.
+    pub rounds_per_checkpoint: u32,
+    /// What was released, in the order of the chain.
+    pub releases: Vec<PledgeRelease>,
+}
+
+/// A release of the parts of some checkpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PledgeRelease {
+    /// The epoch of the release's block.
+    pub epoch: u64,
+    /// How many checkpoints have been released with it.
+    pub checkpoints: u32,
+    /// What of it arrived to be earned.
+    pub arrived: Amount,
 }
 
 impl PaidRun {
@@ -85,7 +112,7 @@ pub struct Credit {
     pub run: B256,
     /// The round: of the contribution, or of the book that reports the replay.
     pub index: u64,
-    /// The epoch whose Ember it is of.
+    /// The epoch of the round's record, whose Ember it is of.
     pub epoch: u64,
     /// Whose work it was.
     pub trainer: DeviceId,
@@ -127,21 +154,106 @@ pub fn credits(runs: &[PaidRun], through: u64, epoch_s: u64) -> Result<Vec<Credi
         *all = all.saturating_add(claim.work);
     }
     let credits = claims.into_iter().map(|claim| {
-        let mut credit = claim.credit;
-        let all = work[&(credit.epoch, credit.is_replay)];
-        let pot = pot(credit.epoch, epoch_s, credit.is_replay);
-        credit.whole = part(pot, claim.work, all);
+        let all = work[&(claim.credit.epoch, claim.credit.is_replay)];
+        let pot = pot(claim.credit.epoch, epoch_s, claim.credit.is_replay);
+        claim.divide(pot, all)
+    });
+    Ok(credits.collect())
+}
+
+/// What contributions to the runs that are paid in `token` earned of the pledges that were released in epochs up to
+/// `through`, one for each contribution.
+///
+/// The part of each checkpoint is divided among the contributions to its rounds by their work, and vests as their Ember
+/// does. What a cheat is not paid stays where it is: nobody gains by a verdict.
+///
+/// # Errors
+/// Where the books of a run do not follow each other.
+pub fn pledge_credits(
+    runs: &[PaidRun],
+    token: Address,
+    through: u64,
+    epoch_s: u64,
+) -> Result<Vec<Credit>, HistoryError> {
+    let mut credits = Vec::new();
+    for run in runs {
+        let Some(funding) = (run.funding.as_ref()).filter(|funding| funding.token == token) else {
+            continue;
+        };
+        let mut claims = Vec::new();
+        claim_of_run(run, through, epoch_s, &mut claims)?;
+        claims.retain(|claim| !claim.credit.is_replay);
+        let checkpoint_of = |claim: &Claim| {
+            let rounds = u64::from(funding.rounds_per_checkpoint);
+            claim.credit.index.checked_div(rounds)
+        };
+        let mut work: BTreeMap<u64, u128> = BTreeMap::new();
+        for claim in &claims {
+            if let Some(checkpoint) = checkpoint_of(claim) {
+                let all = work.entry(checkpoint).or_default();
+                *all = all.saturating_add(claim.work);
+            }
+        }
+        let pots: BTreeMap<u64, (Amount, u128)> = (work.into_iter())
+            .filter_map(|(checkpoint, all)| {
+                let pot = funding.released_for(checkpoint, through)?;
+                Some((checkpoint, (pot, all)))
+            })
+            .collect();
+        let divided = claims.into_iter().filter_map(|claim| {
+            let (pot, all) = *pots.get(&checkpoint_of(&claim)?)?;
+            Some(claim.divide(pot, all))
+        });
+        credits.extend(divided);
+    }
+    Ok(credits)
+}
+
+/// The tokens that the runs are funded in, as far as something was released in an epoch up to `through`.
+#[must_use]
+pub fn released_tokens(runs: &[PaidRun], through: u64) -> BTreeSet<Address> {
+    let fundings = runs.iter().filter_map(|run| run.funding.as_ref());
+    let released = fundings.filter(|funding| {
+        let mut releases = funding.releases.iter();
+        releases.any(|release| release.epoch <= through)
+    });
+    released.map(|funding| funding.token).collect()
+}
+
+impl RunFunding {
+    /// What a checkpoint has to be earned, of the releases in epochs up to `through`; nothing where it was not released. A
+    /// release of several checkpoints gives each of them the same.
+    fn released_for(&self, checkpoint: u64, through: u64) -> Option<Amount> {
+        let mut first = 0;
+        for release in &self.releases {
+            let until = u64::from(release.checkpoints);
+            if (first..until).contains(&checkpoint) && release.epoch <= through {
+                let (place, count) = (u128::from(checkpoint - first), u128::from(until - first));
+                let before = part(release.arrived, place, count).units();
+                let with = part(release.arrived, place + 1, count).units();
+                return Some(Amount::new(with.saturating_sub(before)));
+            }
+            first = first.max(until);
+        }
+        None
+    }
+}
+
+impl Claim {
+    /// The credit for this share of `all` the work that is paid out of `pot`.
+    fn divide(self, pot: Amount, all: u128) -> Credit {
+        let mut credit = self.credit;
+        credit.whole = part(pot, self.work, all);
         credit.vested = match credit.state {
             PayState::Vested => credit.whole,
             PayState::Audited | PayState::Refused(_) => Amount::ZERO,
-            // The vested parts of a thousand were left here by `claim_of_run`.
+            // The vested parts were left here by `claim_of_run`.
             PayState::Vesting { .. } | PayState::Forfeited => {
                 part(credit.whole, credit.vested.units(), VESTING_PARTS)
             }
         };
         credit
-    });
-    Ok(credits.collect())
+    }
 }
 
 /// Vested shares are kept in so many parts until the whole is known.
@@ -344,82 +456,116 @@ pub type Earned = BTreeMap<Address, Amount>;
 pub fn earned(credits: &[Credit]) -> Earned {
     let mut earned = Earned::new();
     for credit in credits {
-        if credit.vested.units() > 0 {
-            let sum = earned.entry(credit.account).or_default();
-            *sum = Amount::new(sum.units().saturating_add(credit.vested.units()));
-        }
+        add(&mut earned, credit.account, credit.vested.units());
     }
     earned
 }
 
+/// What each account earned of pledges in one asset: up to an epoch, and up to the epoch of the record that it follows.
+#[derive(Debug, Clone, Copy)]
+pub struct PledgesEarned<'a> {
+    /// Up to the epoch.
+    pub now: &'a Earned,
+    /// Up to the base.
+    pub at_base: &'a Earned,
+}
+
+/// The tree of Ember for an epoch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EmberTree {
+    /// What each account was given in all.
+    pub sums: Earned,
+    /// By how much it grew through the emission: what votes are given for.
+    pub emitted: Earned,
+}
+
 /// The tree of Ember for an epoch that follows `base`, the final record of an earlier one: what was earned, or what the
-/// emission allows of it, in proportion to what is due. What is left over is due in the next epoch.
+/// emission allows of it, in proportion to what is due. What is left over is due in the next epoch. What was earned of
+/// pledges in Ember comes on top.
 #[must_use]
 pub fn ember_tree(
     earned: &Earned,
+    pledges: PledgesEarned<'_>,
     base: Option<(u64, &Earned)>,
     epoch: u64,
     epoch_s: u64,
-) -> Earned {
+) -> EmberTree {
     let epochs = match base {
         Some((before, _)) => epoch.saturating_sub(before),
         None => epoch.saturating_add(1),
     };
     let cap = emission::ember_cap(epoch, epoch_s).units();
     let allowed = cap.saturating_mul(u128::from(epochs.min(CARRIED_EPOCHS)));
-    let mut tree = base.map(|(_, tree)| tree.clone()).unwrap_or_default();
-    let due = |account: &Address, sum: &Amount| {
-        let before = tree.get(account).copied().unwrap_or_default();
-        sum.units().saturating_sub(before.units())
+    let mut sums = base.map(|(_, sums)| sums.clone()).unwrap_or_default();
+    // What the base has is what it gave of pledges, all that was earned of them by then, and of the emission.
+    let before = sums.clone();
+    let pledged_before =
+        |account: &Address| sum_of(pledges.at_base, account).min(sum_of(&before, account));
+    let due = |(account, sum): (&Address, &Amount)| {
+        let emitted = sum_of(&before, account).saturating_sub(pledged_before(account));
+        (*account, sum.units().saturating_sub(emitted))
     };
-    let dues: BTreeMap<Address, u128> = earned
-        .iter()
-        .map(|(account, sum)| (*account, due(account, sum)))
+    let dues: BTreeMap<Address, u128> = (earned.iter().map(due))
         .filter(|(_, due)| *due > 0)
         .collect();
     let all = dues
         .values()
         .fold(0, |all: u128, due| all.saturating_add(*due));
+    let mut emitted = Earned::new();
     for (account, due) in dues {
         let now = if all <= allowed {
             due
         } else {
             part(Amount::new(allowed), due, all).units()
         };
-        let sum = tree.entry(account).or_default();
-        *sum = Amount::new(sum.units().saturating_add(now));
+        add(&mut sums, account, now);
+        add(&mut emitted, account, now);
     }
-    tree.retain(|_, sum| sum.units() > 0);
+    for account in pledges.now.keys() {
+        let now = sum_of(pledges.now, account).saturating_sub(pledged_before(account));
+        add(&mut sums, *account, now);
+    }
+    EmberTree { sums, emitted }
+}
+
+/// The tree of what was earned of pledges in another asset than Ember, which follows `base`, the tree of the final record
+/// of an earlier epoch.
+#[must_use]
+pub fn pledge_tree(earned: &Earned, base: Option<&Earned>) -> Earned {
+    let mut tree = base.cloned().unwrap_or_default();
+    for account in earned.keys() {
+        let now = sum_of(earned, account).saturating_sub(sum_of(&tree, account));
+        add(&mut tree, *account, now);
+    }
     tree
 }
 
-/// The tree of Voice beside a tree of Ember: what was earned since the base, at the end of the epoch.
+fn sum_of(earned: &Earned, account: &Address) -> u128 {
+    earned.get(account).map_or(0, |sum| sum.units())
+}
+
+fn add(earned: &mut Earned, account: Address, more: u128) {
+    if more > 0 {
+        let sum = earned.entry(account).or_default();
+        *sum = Amount::new(sum.units().saturating_add(more));
+    }
+}
+
+/// The tree of Voice beside a tree of Ember: votes for what the emission gave since the base, at the end of the epoch.
 #[must_use]
-pub fn voice_tree(
-    ember: &Earned,
-    base: Option<(&Earned, &Earned)>,
-    epoch: u64,
-    epoch_s: u64,
-) -> Earned {
+pub fn voice_tree(emitted: &Earned, base: Option<&Earned>, epoch: u64, epoch_s: u64) -> Earned {
     // In parts of the epoch's cap: however they are rounded, all together are not more than the contract takes.
     let most = emission::voice_cap(epoch, epoch_s);
     let cap = emission::ember_cap(epoch, epoch_s).units();
-    let (ember_before, mut tree) = match base {
-        Some((ember, voice)) => (Some(ember), voice.clone()),
-        None => (None, Earned::new()),
-    };
-    for (account, sum) in ember {
-        let before = ember_before.and_then(|before| before.get(account));
-        let since = sum
-            .units()
-            .saturating_sub(before.copied().unwrap_or_default().units());
-        let votes = (most * U256::from(since)).checked_div(U256::from(cap));
+    let mut tree = base.cloned().unwrap_or_default();
+    for (account, since) in emitted {
+        let votes = (most * U256::from(since.units())).checked_div(U256::from(cap));
         let votes = votes.unwrap_or_default();
-        let votes = u128::try_from(votes).unwrap_or(u128::MAX);
-        if votes > 0 {
-            let sum = tree.entry(*account).or_default();
-            *sum = Amount::new(sum.units().saturating_add(votes));
-        }
+        add(
+            &mut tree,
+            *account,
+            u128::try_from(votes).unwrap_or(u128::MAX),
+        );
     }
     tree
 }

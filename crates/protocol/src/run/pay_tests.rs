@@ -87,6 +87,7 @@ fn run(rules: RunRules, rounds: &[Round]) -> PaidRun {
         rules,
         step_cost: 10,
         rounds: paid,
+        funding: None,
     }
 }
 
@@ -430,9 +431,10 @@ proptest! {
             }
             let earned = earned(&credits(&run, through, EPOCH_S).unwrap());
             let before = base.as_ref().map(|(epoch, tree)| (*epoch, tree));
-            let tree = ember_tree(&earned, before, through, EPOCH_S);
-            let both = base.as_ref().map(|(_, tree)| (tree, &voice));
-            let votes = voice_tree(&tree, both, through, EPOCH_S);
+            let none = Earned::new();
+            let pledges = PledgesEarned { now: &none, at_base: &none };
+            let EmberTree { sums: tree, emitted } = ember_tree(&earned, pledges, before, through, EPOCH_S);
+            let votes = voice_tree(&emitted, Some(&voice), through, EPOCH_S);
             let sum = |tree: &Earned| tree.values().map(|sum| sum.units()).sum::<u128>();
             let (had, at) = base.as_ref().map_or((0, None), |(at, tree)| (sum(tree), Some(*at)));
             let epochs = at.map_or(through + 1, |at| through - at).min(CARRIED_EPOCHS);
@@ -447,4 +449,148 @@ proptest! {
             (base, voice) = (Some((through, tree)), votes);
         }
     }
+}
+
+/// A token that a run is funded in.
+const TOKEN: Address = Address::repeat_byte(90);
+
+fn funded(rounds_per_checkpoint: u32, releases: &[(u64, u32, u128)], run: PaidRun) -> PaidRun {
+    let releases = releases
+        .iter()
+        .map(|(epoch, checkpoints, arrived)| PledgeRelease {
+            epoch: *epoch,
+            checkpoints: *checkpoints,
+            arrived: Amount::new(*arrived),
+        });
+    PaidRun {
+        funding: Some(RunFunding {
+            token: TOKEN,
+            rounds_per_checkpoint,
+            releases: releases.collect(),
+        }),
+        ..run
+    }
+}
+
+fn pledged(runs: &[PaidRun], through: u64) -> Vec<Credit> {
+    pledge_credits(runs, TOKEN, through, EPOCH_S).unwrap()
+}
+
+/// No work of these is replayed, but that of the first rounds is drawn by chance: rules under which none is, in this run.
+fn four_rounds() -> PaidRun {
+    let rounds = [
+        plain(0, &[(1, 30), (2, 10)]),
+        plain(0, &[(1, 10), (2, 50)]),
+        plain(1, &[(2, 100)]),
+        plain(1, &[(1, 100)]),
+    ];
+    run(rules(10, 0, 4), &rounds)
+}
+
+#[test]
+fn the_part_of_a_checkpoint_is_divided_among_the_work_of_its_rounds() {
+    let run = funded(2, &[(1, 1, 1_000), (2, 2, 501)], four_rounds());
+    assert!(pledged(std::slice::from_ref(&run), 0).is_empty());
+    let first = pledged(std::slice::from_ref(&run), 1);
+    let wholes: Vec<_> = first.iter().map(|c| (c.account, c.whole.units())).collect();
+    assert_eq!(
+        wholes,
+        [(1, 300), (2, 100), (1, 100), (2, 500)].map(|(number, units)| (account(number), units))
+    );
+    // All of it has vested when the run is over.
+    let all = pledged(std::slice::from_ref(&run), 2);
+    assert!(
+        all.iter().all(|credit| credit.state == PayState::Vested),
+        "{all:?}"
+    );
+    let earned = earned(&all);
+    assert_eq!(earned[&account(1)].units(), 400 + 250);
+    assert_eq!(earned[&account(2)].units(), 600 + 250);
+    // Pledges in one token are nothing in another.
+    let other = pledge_credits(&[run], account(91), 2, EPOCH_S).unwrap();
+    assert!(other.is_empty());
+}
+
+#[test]
+fn a_release_of_several_checkpoints_gives_each_the_same() {
+    let run = funded(1, &[(1, 3, 100)], four_rounds());
+    let credits = pledged(&[run], 2);
+    let of_round = |index: u64| {
+        let credits = credits.iter().filter(|credit| credit.index == index);
+        credits.map(|credit| credit.whole.units()).sum::<u128>()
+    };
+    // Rounding within a round leaves less than a unit for each contribution.
+    assert_eq!([0, 1, 2, 3].map(of_round), [32, 32, 34, 0]);
+    // Terms that no honest run has: no work is counted twice, and nothing is divided by nothing.
+    for (rounds, releases) in [(0, [(1, 1, 100)]), (u32::MAX, [(1, u32::MAX, u128::MAX)])] {
+        let odd = funded(rounds, &releases, four_rounds());
+        let sum: u128 = pledged(&[odd], 9).iter().map(|c| c.whole.units()).sum();
+        assert!(sum <= u128::MAX / 2);
+    }
+}
+
+#[test]
+fn a_cheat_is_not_paid_of_pledges_and_nobody_gains_by_it() {
+    let rules = rules(1_000, 0, 100);
+    let rounds = caught(rules, 3, AuditOutcome::Different);
+    let run = funded(1, &[(0, 3, 300)], run(rules, &rounds));
+    let credits = pledged(&[run], 0);
+    assert_eq!(
+        of(&credits, 1, 2).state,
+        PayState::Refused(AuditOutcome::Different)
+    );
+    assert_eq!(of(&credits, 1, 2).vested, Amount::ZERO);
+    is_forfeited_after(&of(&credits, 1, 0), 1, rules);
+    assert!(credits.iter().all(|credit| credit.account == account(1)));
+}
+
+#[test]
+fn pledges_in_ember_come_on_top_of_the_emission_and_give_no_votes() {
+    let run = funded(2, &[(1, 1, 1_000)], four_rounds());
+    let runs = [run];
+    let none = Earned::new();
+    let earned_by = |epoch| earned(&credits(&runs, epoch, EPOCH_S).unwrap());
+    let pledged_by = |epoch| earned(&pledged(&runs, epoch));
+    let plain = PledgesEarned {
+        now: &none,
+        at_base: &none,
+    };
+    let first = ember_tree(&earned_by(0), plain, None, 0, EPOCH_S);
+    let base = Some((0, &first.sums));
+    let (now, at_base) = (pledged_by(2), pledged_by(0));
+    assert_eq!((earned(&pledged(&runs, 2)).len(), at_base.len()), (2, 0));
+    let pledges = PledgesEarned {
+        now: &now,
+        at_base: &at_base,
+    };
+    let with = ember_tree(&earned_by(2), pledges, base, 2, EPOCH_S);
+    let without = ember_tree(&earned_by(2), plain, base, 2, EPOCH_S);
+    assert_eq!(with.emitted, without.emitted);
+    for (number, pledged) in [(1, 400), (2, 600)] {
+        let account = account(number);
+        assert_eq!(
+            with.sums[&account].units(),
+            without.sums[&account].units() + pledged
+        );
+    }
+    // What the next record has of pledges was given before: nothing comes twice.
+    let pledges = PledgesEarned {
+        now: &now,
+        at_base: &now,
+    };
+    let next = ember_tree(&earned_by(9), pledges, Some((2, &with.sums)), 9, EPOCH_S);
+    let plainly = ember_tree(&earned_by(9), plain, Some((2, &without.sums)), 9, EPOCH_S);
+    assert_eq!(next.emitted, plainly.emitted);
+    let sum = |tree: &Earned| tree.values().map(|sum| sum.units()).sum::<u128>();
+    assert_eq!(sum(&next.sums), sum(&plainly.sums) + 1_000);
+}
+
+#[test]
+fn a_tree_of_pledges_never_has_less_than_the_one_before() {
+    let base = Earned::from([(account(1), Amount::new(5)), (account(2), Amount::new(9))]);
+    let earned = Earned::from([(account(1), Amount::new(7)), (account(2), Amount::new(3))]);
+    let tree = pledge_tree(&earned, Some(&base));
+    assert_eq!(tree[&account(1)], Amount::new(7));
+    assert_eq!(tree[&account(2)], Amount::new(9));
+    assert_eq!(pledge_tree(&earned, None), earned);
 }

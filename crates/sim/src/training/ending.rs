@@ -29,6 +29,7 @@ impl TrainingWorld {
             rules: self.rules,
             step_cost: 1,
             rounds: rounds.collect(),
+            funding: None,
         }
     }
 

@@ -324,6 +324,87 @@ fn what_funders_sent_is_earned_by_others_and_no_more() {
     town.record(2, Some(0), &more, &ALL).succeeded();
 }
 
+/// Work vests epochs after the money for it came: a record that uses little of it leaves the rest to be earned.
+#[test]
+fn what_arrived_is_earned_part_by_part() {
+    let mut town = Town::new(3);
+    let (asset, rewards) = (town.create(test_dollar_init()), town.at.rewards);
+    town.mint(asset, rewards, 100);
+    fund(&mut town, asset).succeeded();
+    let first = tree(asset, &[(account(5), 30)]);
+    settled(&mut town, 0, None, &first);
+    // What arrives before a record is made, and after what it is about, is not lost either.
+    town.mint(asset, rewards, 10);
+    fund(&mut town, asset).succeeded();
+    let same = tree(asset, &[(account(5), 30)]);
+    settled(&mut town, 2, Some(0), &same);
+    town.seat(5, ALL);
+    let excessive = tree(asset, &[(account(5), 31), (account(6), 80)]);
+    town.record(4, Some(2), &excessive, &ALL)
+        .reverted_with::<Rewards::InvalidTotal>();
+    let last = tree(asset, &[(account(5), 30), (account(6), 80)]);
+    town.record(4, Some(2), &last, &ALL).succeeded();
+    town.chain.advance(WINDOW_S);
+    for number in [5, 6] {
+        town.claim(4, &last, account(number)).succeeded();
+    }
+    assert_eq!(town.balance(asset, account(6)), 80);
+    assert_eq!(town.balance(asset, rewards), 0);
+}
+
+/// The same in Ember, where what the emission covers uses nothing of what arrived.
+#[test]
+fn pledged_ember_is_used_only_beyond_the_emission() {
+    let mut town = Town::new(3);
+    let (asset, cap) = (town.at.ember, ember_cap(0, EPOCH_S).units());
+    let first = tree(asset, &[(account(5), cap)]);
+    settled(&mut town, 0, None, &first);
+    town.claim(0, &first, account(5)).succeeded();
+    let send = hearth_chain::bindings::IERC20::transferCall {
+        to: town.at.rewards,
+        value: U256::from(1_000),
+    };
+    town.send(&household(5), asset, &send).succeeded();
+    fund(&mut town, asset).succeeded();
+
+    let cap = |epochs: u128| epochs * ember_cap(2, EPOCH_S).units();
+    let used = |town: &mut Town, epoch| {
+        let call = Rewards::recordOfCall { asset, epoch };
+        town.read(town.at.rewards, &call).used
+    };
+    let total = first.root().sum.units();
+    let second = tree(asset, &[(account(5), total), (account(6), cap(2) + 400)]);
+    settled(&mut town, 2, Some(0), &second);
+    assert_eq!(used(&mut town, 2), 400);
+    // Less than the emission of the next epochs: nothing more is used.
+    let third = tree(
+        asset,
+        &[(account(5), total + 1), (account(6), cap(2) + 400)],
+    );
+    settled(&mut town, 4, Some(2), &third);
+    assert_eq!(used(&mut town, 4), 400);
+    let next = 2 * ember_cap(6, EPOCH_S).units();
+    let too_much = tree(
+        asset,
+        &[
+            (account(5), total + 1),
+            (account(6), cap(2) + 400 + next + 601),
+        ],
+    );
+    town.seat(7, ALL);
+    town.record(6, Some(4), &too_much, &ALL)
+        .reverted_with::<Rewards::InvalidTotal>();
+    let all = tree(
+        asset,
+        &[
+            (account(5), total + 1),
+            (account(6), cap(2) + 400 + next + 600),
+        ],
+    );
+    town.record(6, Some(4), &all, &ALL).succeeded();
+    assert_eq!(used(&mut town, 6), 1_000);
+}
+
 /// A run paid in Ember: what funders sent is paid out before anything is minted.
 #[test]
 fn pledged_ember_is_paid_before_any_is_minted() {
