@@ -38,7 +38,6 @@ use hearth_chain::ledger::LedgerError;
 use hearth_outcome::gguf::Precision;
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::ledger::statement::RunTerms;
-use hearth_protocol::money::Amount;
 use hearth_protocol::run::manifest::{RunManifest, RunManifestError, RunStart};
 use hearth_protocol::run::pay::PaidRun;
 use hearth_workshop::{OpenError, Workshop};
