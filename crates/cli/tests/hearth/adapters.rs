@@ -51,7 +51,7 @@ rate = 0.02
 trainers = 2
 [round]
 quorum = 2
-steps = 6
+steps = 16
 grace_s = 1
 attempt_s = 24
 [audit]
@@ -72,8 +72,8 @@ fn export(home: &Home, run: &str, out: &Path, more: &[&str]) -> Value {
     home.run(&[&arguments, more].concat()).json()
 }
 
-/// A model of one round, trained by `laptop` and checked by `tower`: its GGUF file.
-fn base(tower: &Home, laptop: &Home, data: &Path) -> PathBuf {
+/// A model of one round, trained by `laptop` and checked by `tower`: its GGUF file, and its loss on held-out text.
+fn base(tower: &Home, laptop: &Home, data: &Path) -> (PathBuf, f64) {
     let (run, ticket) = made_run(tower, BASE, data);
     join_run(laptop, &ticket);
     rounds(laptop, &run, 1);
@@ -83,7 +83,8 @@ fn base(tower: &Home, laptop: &Home, data: &Path) -> PathBuf {
     let merged = ["run", "export", &run, "--merged", "--out", &out, "--json"];
     assert_eq!(laptop.run(&merged).error_code(1), "no_adapter");
     let written = export(laptop, &run, Path::new(&out), &[]);
-    written["gguf"].as_str().unwrap().into()
+    let loss = written["held_out_loss"].as_f64().unwrap();
+    (written["gguf"].as_str().unwrap().into(), loss)
 }
 
 /// Imports the verses again, with a tokenizer of their own or with one that is named.
@@ -243,7 +244,7 @@ fn each_has_the_base(laptop: &Home, phone: &Home, run: &str, gguf: &Path) -> Str
 }
 
 /// The adapter learned something, and its folder says over what.
-fn an_adapter_comes_out(home: &Home, run: &str, hash: &str, out: &Path) {
+fn an_adapter_comes_out(home: &Home, run: &str, hash: &str, before: f64, out: &Path) {
     let view = rounds(home, run, 2);
     let recorded = view["recorded"].as_array().unwrap();
     let both = |round: &Value| round["trainers"].as_array().unwrap().len() == 2;
@@ -253,11 +254,10 @@ fn an_adapter_comes_out(home: &Home, run: &str, hash: &str, out: &Path) {
     assert_eq!(replayed.json()["same"], true);
 
     let written = export(home, run, out, &[]);
-    let (before, after) = (&recorded[0]["loss"], &written["held_out_loss"]);
-    assert!(
-        after.as_f64().unwrap() < before.as_f64().unwrap(),
-        "{before} {after}"
-    );
+    // The same text is held out, whoever imported it.
+    let after = written["held_out_loss"].as_f64().unwrap();
+    println!("held-out loss {before} before, {after} after");
+    assert!(after < before - 0.02, "{before} {after}");
     assert_eq!(written["over"]["name"], "verses", "{written}");
     assert!(Path::new(written["gguf"].as_str().unwrap()).ends_with("adapter.gguf"));
     let json = |name: &str| -> Value {
@@ -300,7 +300,7 @@ fn households_train_an_adapter_over_a_model_that_one_of_them_has() {
     let _host = up(&tower);
     let _laptop = up_in_network_of(&tower, &laptop);
     let node = up_in_network_of(&tower, &phone);
-    let gguf = base(&tower, &laptop, &data);
+    let (gguf, before) = base(&tower, &laptop, &data);
     let file = gguf.display().to_string();
     let import = ["models", "import", &file, "--name", "ours", "--json"];
     laptop.run(&import).json();
@@ -321,7 +321,7 @@ fn households_train_an_adapter_over_a_model_that_one_of_them_has() {
     join_run(&phone, &ticket);
     let hash = each_has_the_base(&laptop, &phone, &run, &gguf);
     let out = phone.path().join("adapter");
-    an_adapter_comes_out(&phone, &run, &hash, &out);
+    an_adapter_comes_out(&phone, &run, &hash, before, &out);
 
     let merged = laptop.path().join("merged");
     let written = export(&laptop, &run, &merged, &["--merged"]);
