@@ -43,6 +43,13 @@ fn check_name(header: &Header) -> Result<(), GgufError> {
             "names a part of a model that answers nothing by itself",
         ));
     }
+    if matches!(header.value("general.type"), Some(Value::Text(kind)) if kind == "adapter") {
+        return Err(GgufError::key(
+            "general.type",
+            "says that it is an adapter, which answers nothing without its base: take the model with both in it \
+             (`hearth run export --merged`)",
+        ));
+    }
     let known = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.".contains(c);
     if name.is_empty() || name.len() > 64 || !name.chars().all(known) {
         return Err(GgufError::key(

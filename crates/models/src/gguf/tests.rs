@@ -193,6 +193,7 @@ fn a_head_that_would_end_the_engine_is_refused() {
             text_value("clip"),
             "answers nothing",
         ),
+        key("general.type", text_value("adapter"), "without its base"),
         key(
             "llama.rope.scaling.type",
             text_value("away"),
