@@ -393,6 +393,8 @@ fn damaged_tickets_data_and_files_are_named_and_a_run_goes_on_to_its_end() {
     }
     let _node = up(&laptop);
     let last = round(&laptop, &run, ROUNDS);
+    // Each device follows the chain in its own time.
+    round(&tower, &run, ROUNDS);
     let recorded = shown(&tower, &run)["recorded"].clone();
     for index in 0..usize::try_from(ROUNDS).unwrap() {
         let round = &recorded[index];

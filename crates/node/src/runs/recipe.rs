@@ -454,7 +454,7 @@ impl Recipe {
         let training = &self.training;
         let step_tokens = u64::from(training.window_tokens) * u64::from(training.windows);
         let plan = self.planned(&beginning, step_tokens)?;
-        let steps = plan.steps;
+        let steps = self.round.steps.unwrap_or(plan.steps);
         let compute_s = plan.compute_s;
         let method = match training.optimizer {
             Some(OptimizerRecipe::AdamW) => Method::AdamW,
@@ -550,7 +550,8 @@ impl Recipe {
                 false => Trust::Strangers,
             },
         };
-        let (rounds, steps) = (self.rounds, self.round.steps);
+        // A number that no run may have is refused by its name in the manifest.
+        let (rounds, steps) = (self.rounds, self.round.steps.map(|steps| steps.max(1)));
         let plan = hearth_workshop::plan(
             model,
             adapter,
