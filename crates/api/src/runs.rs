@@ -222,7 +222,7 @@ pub struct FundingOrder {
     pub run: String,
     /// What.
     pub act: FundingAct,
-    /// Whole tokens; nothing stands for all, and is no pledge.
+    /// Whole tokens. Nothing means all of it; a pledge must name an amount.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub amount: Option<String>,
     /// The asset, which must be the run's.

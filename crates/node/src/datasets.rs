@@ -40,7 +40,7 @@ pub enum DatasetError {
         source: io::Error,
     },
     /// The model that should have a tokenizer cannot be read.
-    #[error("{} is no model whose tokenizer can be taken", .path.display())]
+    #[error("{} cannot be read as a model, so its tokenizer cannot be taken", .path.display())]
     TokenizerModel {
         /// Its file.
         path: PathBuf,

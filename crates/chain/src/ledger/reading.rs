@@ -287,7 +287,7 @@ impl Ledger {
     /// The decimals of a token, as it says.
     ///
     /// # Errors
-    /// [`LedgerError::Chain`], also where there is no token.
+    /// [`LedgerError::Chain`], also where no contract answers at that address.
     pub async fn decimals(&self, token: Address) -> Result<u8, LedgerError> {
         self.ask(token, &IERC20::decimalsCall {}).await
     }

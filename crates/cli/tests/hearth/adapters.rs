@@ -254,7 +254,7 @@ fn an_adapter_comes_out(home: &Home, run: &str, hash: &str, before: f64, out: &P
     assert_eq!(replayed.json()["same"], true);
 
     let written = export(home, run, out, &[]);
-    // The same text is held out, whoever imported it.
+    // All devices hold out the same text.
     let after = written["held_out_loss"].as_f64().unwrap();
     println!("held-out loss {before} before, {after} after");
     assert!(after < before - 0.02, "{before} {after}");

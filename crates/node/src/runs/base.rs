@@ -1,4 +1,4 @@
-//! The model that a run starts from: chosen by whoever makes the run, on each device once, fetched by its hash, and read.
+//! The model that a run starts from: chosen by the run's maker, kept once on each device, fetched by its hash, and read.
 //!
 //! A device's copy is named by its hash: another name of a file of the household's models where the file system has such,
 //! and a copy elsewhere. It is compared with its hash each time before it is read. One that is damaged is removed and got
@@ -50,7 +50,7 @@ pub enum ChooseBaseError {
         source: io::Error,
     },
     /// A GGUF file that cannot be trained over.
-    #[error("{} is no model that can be trained over", path.display())]
+    #[error("{} is not a model that an adapter can be trained over", path.display())]
     Gguf {
         /// Which.
         path: PathBuf,
@@ -59,7 +59,7 @@ pub enum ChooseBaseError {
         source: ImportError,
     },
     /// A file of safetensors that cannot be trained over, or what is beside it.
-    #[error("{} is no model that can be trained over, with the files beside it", path.display())]
+    #[error("{}, with the files beside it, is not a model that an adapter can be trained over", path.display())]
     Safetensors {
         /// Which.
         path: PathBuf,

@@ -208,7 +208,7 @@ impl Advice for FundingError {
             Self::Changed => "Look at it again, and order what you still want",
             Self::UnderWay => "Wait a moment, then look at `hearth run fund RUN`",
             Self::NotAllowed(_) | Self::NothingArrived(_) | Self::TokenRefused(_) => {
-                "Do not use this token: it does not do what an ERC-20 does. Ask whoever made the run"
+                "Do not use this token: it does not do what an ERC-20 does. Ask the maker of the run"
             }
             Self::ChainAway(_) => "Try again in a moment: an order that was sent is not sent twice",
             Self::Ledger(_) => {

@@ -54,7 +54,7 @@ pub(crate) enum OutcomeError {
     #[error("the books of the run do not follow each other")]
     Books(#[from] hearth_protocol::run::history::HistoryError),
     /// There is nothing to work in.
-    #[error("the run trains all weights of its model: there is no adapter to be worked into them")]
+    #[error("the run trains all weights of its model: it has no adapter to merge")]
     NoAdapter,
     /// The adapter.
     #[error("the adapter cannot be worked into the weights under it")]

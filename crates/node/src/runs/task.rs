@@ -267,7 +267,7 @@ impl RunTask {
         Playing::new(self, depot, workshop, rules)?.play().await
     }
 
-    /// Opens the run, for this task and whoever looks at it.
+    /// Opens the run, for this task and for exports and replays.
     async fn open(
         &self,
         (manifest, limits): (RunManifest, Limits),
