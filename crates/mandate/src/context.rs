@@ -169,9 +169,14 @@ impl Context {
         if tool.permission == Permission::Ask {
             reasons.push(Reason::Permission);
         }
+        let mut led_by = self.seen.clone();
+        let filled = arguments.filled().iter();
+        for filled in filled.filter(|filled| tool.steering.has(&filled.pointer)) {
+            led_by.add(&filled.provenance);
+        }
         let is_owners = tool.deed == Deed::Fetch && self.is_address_of_owner(arguments);
-        if tool.deed.is_consequential() && !provenance.label.is_trusted() && !is_owners {
-            reasons.push(Reason::Untrusted(provenance.clone()));
+        if tool.deed.is_consequential() && !led_by.label.is_trusted() && !is_owners {
+            reasons.push(Reason::Untrusted(led_by));
         }
         if provenance.label.tier < tool.reaches {
             reasons.push(Reason::Private {

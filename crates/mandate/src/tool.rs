@@ -1,5 +1,6 @@
 //! What a tool does to the world, as its owner has it, and not as the tool says.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -107,6 +108,36 @@ pub enum Permission {
     Always,
 }
 
+/// Which arguments say where a call goes, to whom and how much: a stranger must choose none of them without a question.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "arguments")]
+pub enum Steering {
+    /// Each of them may.
+    All,
+    /// These do; the others are only handed on, such as the words of a letter whose reader the owner chose.
+    Named {
+        /// The names.
+        names: BTreeSet<String>,
+    },
+}
+
+impl Steering {
+    /// Whether the part of the arguments at a JSON Pointer steers.
+    #[must_use]
+    pub fn has(&self, pointer: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Named { names } => {
+                let first = pointer.split('/').nth(1);
+                // The whole of the arguments, at the empty pointer, has all of them.
+                first.is_none_or(|first| {
+                    names.contains(&first.replace("~1", "/").replace("~0", "~"))
+                })
+            }
+        }
+    }
+}
+
 /// A tool, and what holds for its calls.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tool {
@@ -114,6 +145,8 @@ pub struct Tool {
     pub name: ToolName,
     /// What a call does.
     pub deed: Deed,
+    /// Which of its arguments steer.
+    pub steering: Steering,
     /// Who sees what it is called with.
     pub reaches: Tier,
     /// What its owner lets it do.

@@ -4,7 +4,7 @@
 use hearth_mandate::context::{Context, Taken};
 use hearth_mandate::label::{Label, Provenance, Tier, Trust};
 use hearth_mandate::reading::Form;
-use hearth_mandate::tool::{Deed, Permission, Tool, ToolName};
+use hearth_mandate::tool::{Deed, Permission, Steering, Tool, ToolName};
 use hearth_mandate::verdict::Verdict;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -85,6 +85,7 @@ fn play(steps: &[Step], words: &str, may_show: bool) -> Done {
                     name: ToolName::new("tool").unwrap(),
                     deed: DEEDS[*deed],
                     reaches: TIERS[*tier],
+                    steering: Steering::All,
                     permission: Permission::Always,
                     returns: Label::FREE,
                 };

@@ -4,7 +4,7 @@ use hearth_mandate::arguments::{ARGUMENT_DEPTH_MAX, ArgumentError};
 use hearth_mandate::context::{Context, READ_BITS_MAX, ReadAnswer, Taken};
 use hearth_mandate::label::{Label, ORIGINS_MAX, Provenance, Tier};
 use hearth_mandate::reading::{Form, ReadError};
-use hearth_mandate::tool::{Deed, Permission, Tool, ToolName};
+use hearth_mandate::tool::{Deed, Permission, Steering, Tool, ToolName};
 use hearth_mandate::verdict::{Reason, Verdict};
 use serde_json::{Value, json};
 
@@ -13,6 +13,7 @@ fn tool(deed: Deed, reaches: Tier) -> Tool {
         name: ToolName::new("tool").unwrap(),
         deed,
         reaches,
+        steering: Steering::All,
         permission: Permission::Always,
         returns: Label::FREE,
     }
@@ -262,4 +263,30 @@ fn sources_are_named_as_plain_text_and_as_many_as_can_be_read() {
         assert_eq!(all.has_others(), number == ORIGINS_MAX);
     }
     assert_eq!(all.origins().count(), ORIGINS_MAX);
+}
+
+#[test]
+fn a_strangers_words_may_be_handed_on_where_they_do_not_steer() {
+    let mut context = Context::new(Tier::Network);
+    let name = kept(&mut context, json!("A long report"), page());
+    let mut send = tool(Deed::Send, Tier::Network);
+    send.steering = Steering::Named {
+        names: ["to".to_owned(), "a/b".to_owned()].into(),
+    };
+    let variable = json!({"$variable": name});
+    let body = json!({"to": "ada@example.org", "body": variable});
+    assert_eq!(judge(&context, &send, body), Verdict::Allowed);
+    for steers in [
+        json!({"to": variable}),
+        json!({"to": ["ada@example.org", variable]}),
+        json!({"a/b": {"c": variable}}),
+        variable.clone(),
+    ] {
+        let verdict = judge(&context, &send, steers.clone());
+        assert!(matches!(verdict, Verdict::Asked(_)), "{steers}");
+    }
+    // Whoever has read it is led by it.
+    context.show(&name).unwrap();
+    let body = json!({"to": "ada@example.org", "body": "A long report"});
+    assert!(matches!(judge(&context, &send, body), Verdict::Asked(_)));
 }
