@@ -1,5 +1,7 @@
 //! What a chat does with what happens.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeSet;
 use std::env;
 use std::process::Command;

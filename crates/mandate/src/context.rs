@@ -8,8 +8,8 @@ use serde_json::Value;
 use thiserror::Error;
 
 use crate::arguments::{ArgumentError, Arguments};
+use crate::inspection::{Form, InspectError};
 use crate::label::{Label, Provenance, Tier, Trust};
-use crate::reading::{Form, ReadError};
 use crate::tool::{Deed, Permission, Tool};
 use crate::variable::{Variables, VariablesFull};
 use crate::verdict::{Reason, Verdict};
@@ -17,7 +17,7 @@ use crate::verdict::{Reason, Verdict};
 /// The most bytes of the owner's own words that are kept to compare addresses with. Older ones are forgotten first.
 pub const OWNER_WORDS_BYTES_MAX: usize = 262_144;
 /// The most bits that answers about texts of strangers may give a model that is still trusted afterwards.
-pub const READ_BITS_MAX: u32 = 64;
+pub const INSPECTED_BITS_MAX: u32 = 64;
 
 /// What became of a value that came for a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,9 +28,9 @@ pub enum Taken {
     Kept(String),
 }
 
-/// What a reader said about a variable.
+/// What an inspection of a variable gave.
 #[derive(Debug, Clone, PartialEq)]
-pub enum ReadAnswer {
+pub enum InspectAnswer {
     /// The model may see it: there were few answers to choose from, and none of them is a stranger's.
     Shown(Value),
     /// It is kept under this name.
@@ -48,7 +48,7 @@ pub struct Context {
     seen: Provenance,
     owner_words: Vec<String>,
     variables: Variables,
-    read_bits: u32,
+    inspected_bits: u32,
 }
 
 impl Context {
@@ -60,7 +60,7 @@ impl Context {
             seen: Provenance::from_nowhere(Label { tier, trust }),
             owner_words: Vec::new(),
             variables: Variables::default(),
-            read_bits: 0,
+            inspected_bits: 0,
         }
     }
 
@@ -113,35 +113,37 @@ impl Context {
         Ok(variable.value().clone())
     }
 
-    /// Takes the answer of a reader, which saw one variable and had no tools. An answer that was chosen among few is shown: it
+    /// Takes the answer of a model without tools that saw this one variable. An answer that was chosen among few is shown: it
     /// may travel no farther than what was read, and is no stranger's text. Another one is kept as what was read is.
     ///
     /// # Errors
     /// When the answer has not the form that was asked for, there is no such variable or no room for another, or the model was
     /// told so much in this way that a stranger could have spelt a text.
-    pub fn read(
+    pub fn inspect(
         &mut self,
         name: &str,
         form: &Form,
         answer: Value,
-    ) -> Result<ReadAnswer, ReadError> {
+    ) -> Result<InspectAnswer, InspectError> {
         let variable = self.variables.get(name);
         let variable = variable.ok_or_else(|| NoVariable(name.to_owned()))?;
         form.check(&answer)?;
         let provenance = variable.provenance().clone();
         let Some(bits) = form.bits() else {
-            return Ok(ReadAnswer::Kept(self.variables.keep(answer, provenance)?));
+            return Ok(InspectAnswer::Kept(
+                self.variables.keep(answer, provenance)?,
+            ));
         };
-        let read_bits = self.read_bits.saturating_add(bits);
-        if read_bits > READ_BITS_MAX {
-            return Err(ReadError::Spelt);
+        let inspected_bits = self.inspected_bits.saturating_add(bits);
+        if inspected_bits > INSPECTED_BITS_MAX {
+            return Err(InspectError::Spelt);
         }
-        self.read_bits = read_bits;
+        self.inspected_bits = inspected_bits;
         self.seen.add(&Provenance::from_nowhere(Label {
             tier: provenance.label.tier,
             trust: Trust::Trusted,
         }));
-        Ok(ReadAnswer::Shown(answer))
+        Ok(InspectAnswer::Shown(answer))
     }
 
     /// Whether a prompt with all that was seen may go so far. There is no question about it: it may, or it may not.

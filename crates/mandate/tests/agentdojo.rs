@@ -4,6 +4,8 @@
 //! `tests/outside/python/agentdojo.py` writes what is replayed here: for each task the calls that solve it, for each attack the
 //! calls that it wants, and where a result holds a stranger's text.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeSet;
 use std::env;
 use std::path::Path;

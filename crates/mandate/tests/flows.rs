@@ -1,9 +1,11 @@
 //! What no stranger can bring about, whatever the model does: an agent is driven here by a program that obeys everything it
 //! reads, and chooses at random otherwise.
 
+#![allow(clippy::unwrap_used)]
+
 use hearth_mandate::context::{Context, Taken};
+use hearth_mandate::inspection::Form;
 use hearth_mandate::label::{Label, Provenance, Tier, Trust};
-use hearth_mandate::reading::Form;
 use hearth_mandate::tool::{Deed, Permission, Steering, Tool, ToolName};
 use hearth_mandate::verdict::Verdict;
 use proptest::prelude::*;
@@ -78,7 +80,7 @@ fn play(steps: &[Step], words: &str, may_show: bool) -> Done {
             }
             Step::Show(_) => {}
             Step::Flag(variable, answer) => {
-                drop(context.read(&format!("v{variable}"), &Form::Flag, json!(answer)));
+                drop(context.inspect(&format!("v{variable}"), &Form::Flag, json!(answer)));
             }
             Step::Call(deed, tier, variable) => {
                 let tool = Tool {

@@ -11,12 +11,14 @@ use crate::workspace::{Metadata, Package};
 /// Every crate, and the crates of this workspace that it may depend on.
 const EDGES: &[(&str, &[&str])] = &[
     ("hearth-protocol", &[]),
+    ("hearth-agent", &[]),
     ("hearth-aggregation", &[]),
     ("hearth-api", &[]),
     ("hearth-calls", &[]),
     ("hearth-causes", &[]),
     ("hearth-datasets", &[]),
     ("hearth-environment", &[]),
+    ("hearth-mandate", &[]),
     (
         "hearth-chain",
         &[

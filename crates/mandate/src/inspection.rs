@@ -1,4 +1,4 @@
-//! What a reader may answer: a model without tools that sees one text of a stranger, and is held to a form.
+//! What may be learned of a variable: a model without tools sees it alone, and its answer is held to a form.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -32,7 +32,7 @@ pub enum Form {
 /// Why an answer is not taken.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
-pub enum ReadError {
+pub enum InspectError {
     /// There is nothing to read.
     #[error(transparent)]
     NoVariable(#[from] NoVariable),
@@ -78,12 +78,12 @@ impl Form {
     ///
     /// # Errors
     /// When it has not, or nobody can choose so.
-    pub fn check(&self, answer: &Value) -> Result<(), ReadError> {
+    pub fn check(&self, answer: &Value) -> Result<(), InspectError> {
         let is_fit = match self {
             Self::Flag => answer.is_boolean(),
             Self::Choice { of } => {
                 if !(2..=CHOICES_MAX).contains(&of.len()) {
-                    return Err(ReadError::Choices);
+                    return Err(InspectError::Choices);
                 }
                 of.iter().any(|one| answer.as_str() == Some(one))
             }
@@ -95,7 +95,7 @@ impl Form {
         };
         match is_fit {
             true => Ok(()),
-            false => Err(ReadError::Form),
+            false => Err(InspectError::Form),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What the owner is asked, and says yes or no to.
+//! What the owner is asked to approve, and says yes or no to.
 //!
 //! An answer names what it was given about by a hash of everything that was shown. So nobody can say yes to one call and have
 //! another one made.
@@ -11,12 +11,12 @@ use thiserror::Error;
 
 use crate::tool::{Deed, ToolName};
 
-/// The most questions that are open at once.
-pub const QUESTIONS_MAX: usize = 64;
-/// The most calls of one question.
-pub const QUESTION_CALLS_MAX: usize = 32;
-/// What separates the hash of a question from all others.
-const QUESTION_CONTEXT: &str = "hearth agent question 1";
+/// The most approvals that are open at once.
+pub const APPROVALS_MAX: usize = 64;
+/// The most calls of one approval.
+pub const APPROVAL_CALLS_MAX: usize = 32;
+/// What separates the hash of an approval from all others.
+const APPROVAL_CONTEXT: &str = "hearth agent approval 1";
 
 /// A call that the owner is asked about.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,13 +33,13 @@ pub struct AskedCall {
     pub origins: Vec<(String, String)>,
 }
 
-/// The hash of all that a question shows.
+/// The hash of all that an approval shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct QuestionHash(pub [u8; 32]);
+pub struct ApprovalHash(pub [u8; 32]);
 
 /// Calls that happen together, or not at all.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Question {
+pub struct Approval {
     /// The conversation in which they were wanted.
     pub chat: String,
     /// The calls, in their order.
@@ -48,11 +48,11 @@ pub struct Question {
     pub until_ms: u64,
 }
 
-impl Question {
+impl Approval {
     /// The hash of everything that it shows and means.
     #[must_use]
-    pub fn hash(&self) -> QuestionHash {
-        let mut hasher = blake3::Hasher::new_derive_key(QUESTION_CONTEXT);
+    pub fn hash(&self) -> ApprovalHash {
+        let mut hasher = blake3::Hasher::new_derive_key(APPROVAL_CONTEXT);
         let mut add = |bytes: &[u8]| {
             hasher.update(&(bytes.len() as u64).to_le_bytes());
             hasher.update(bytes);
@@ -63,19 +63,19 @@ impl Question {
             let shown = serde_json::to_string(call).unwrap_or_default();
             add(shown.as_bytes());
         }
-        QuestionHash(*hasher.finalize().as_bytes())
+        ApprovalHash(*hasher.finalize().as_bytes())
     }
 }
 
-/// Why a question is not asked.
+/// Why no approval is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum AskError {
     /// Too many are open.
-    #[error("{QUESTIONS_MAX} questions wait for an answer already")]
+    #[error("{APPROVALS_MAX} approvals wait for an answer already")]
     Full,
     /// It has no calls, or too many.
-    #[error("a question is about 1 to {QUESTION_CALLS_MAX} calls")]
+    #[error("an approval is about 1 to {APPROVAL_CALLS_MAX} calls")]
     Calls,
 }
 
@@ -84,69 +84,69 @@ pub enum AskError {
 #[non_exhaustive]
 pub enum AnswerError {
     /// Nothing of that number is asked.
-    #[error("there is no such question, or it was answered")]
-    NoQuestion,
+    #[error("there is no such approval, or it was answered")]
+    NoApproval,
     /// It was too late.
-    #[error("the question has lapsed: have the agent ask again")]
+    #[error("the request has lapsed: have the agent ask again")]
     Lapsed,
-    /// Another question is meant.
-    #[error("the question shows something else than what was answered")]
+    /// Another approval is meant.
+    #[error("the answer is to something else than what was shown")]
     Other,
 }
 
-/// Questions that wait.
+/// Approvals that wait.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Questions {
-    open: BTreeMap<u64, Question>,
+pub struct Approvals {
+    open: BTreeMap<u64, Approval>,
     asked: u64,
 }
 
-impl Questions {
-    /// Asks, and returns the question's number. Questions that have lapsed make room.
+impl Approvals {
+    /// Asks for an approval, and returns its number. Approvals that have lapsed make room.
     ///
     /// # Errors
     /// When too many are open, or it is about nothing, or too much.
-    pub fn ask(&mut self, question: Question, now_ms: u64) -> Result<u64, AskError> {
-        if !(1..=QUESTION_CALLS_MAX).contains(&question.calls.len()) {
+    pub fn ask(&mut self, approval: Approval, now_ms: u64) -> Result<u64, AskError> {
+        if !(1..=APPROVAL_CALLS_MAX).contains(&approval.calls.len()) {
             return Err(AskError::Calls);
         }
-        if self.open.len() >= QUESTIONS_MAX {
+        if self.open.len() >= APPROVALS_MAX {
             self.open.retain(|_, one| one.until_ms > now_ms);
         }
-        if self.open.len() >= QUESTIONS_MAX {
+        if self.open.len() >= APPROVALS_MAX {
             return Err(AskError::Full);
         }
         self.asked += 1;
-        self.open.insert(self.asked, question);
+        self.open.insert(self.asked, approval);
         Ok(self.asked)
     }
 
-    /// The questions that wait, by their numbers.
-    pub fn open(&self, now_ms: u64) -> impl Iterator<Item = (u64, &Question)> {
+    /// The approvals that wait, by their numbers.
+    pub fn open(&self, now_ms: u64) -> impl Iterator<Item = (u64, &Approval)> {
         let open = self.open.iter().map(|(number, one)| (*number, one));
         open.filter(move |(_, one)| one.until_ms > now_ms)
     }
 
-    /// Takes the owner's answer; each question is answered once. Returns the calls that happen now, which are none after a no.
+    /// Takes the owner's answer; each approval is answered once. Returns the calls that happen now, which are none after a no.
     ///
     /// # Errors
-    /// When nothing is asked, it is too late, or `hash` is of another question.
+    /// When nothing is asked, it is too late, or `hash` is of another approval.
     pub fn answer(
         &mut self,
         number: u64,
-        hash: QuestionHash,
+        hash: ApprovalHash,
         is_yes: bool,
         now_ms: u64,
     ) -> Result<Vec<AskedCall>, AnswerError> {
-        let question = self.open.get(&number).ok_or(AnswerError::NoQuestion)?;
-        if question.until_ms <= now_ms {
+        let approval = self.open.get(&number).ok_or(AnswerError::NoApproval)?;
+        if approval.until_ms <= now_ms {
             self.open.remove(&number);
             return Err(AnswerError::Lapsed);
         }
-        if question.hash() != hash {
+        if approval.hash() != hash {
             return Err(AnswerError::Other);
         }
-        let calls = self.open.remove(&number).map(|question| question.calls);
+        let calls = self.open.remove(&number).map(|approval| approval.calls);
         Ok(calls.filter(|_| is_yes).unwrap_or_default())
     }
 }
