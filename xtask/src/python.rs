@@ -1,7 +1,7 @@
 //! Outside programs from PyPI, pinned by hash and installed once into a virtual environment in the cache folder.
 //!
-//! pip checks every file against the hashes of the requirements file and takes built wheels only, so that no package
-//! runs a build step of its own here. Does not install Python itself.
+//! A requirements file names all that is installed: pip looks for nothing else, checks every file against its hashes and
+//! takes built wheels only, so that no package runs a build step of its own here. Does not install Python itself.
 
 use std::ffi::OsStr;
 use std::io::ErrorKind;
@@ -38,6 +38,7 @@ pub(crate) fn install(requirements: &Path) -> Result<PathBuf> {
                     "--disable-pip-version-check",
                 ])
                 .args([
+                    "--no-deps",
                     "--require-hashes",
                     "--only-binary",
                     ":all:",

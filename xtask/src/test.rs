@@ -107,6 +107,7 @@ fn outside_tests(phases: &mut Phases, root: &Path, inside: bool) {
         let pins = root.join("tests/outside");
         let packages = npm::install(&pins)?;
         let python = python::install(&pins.join("requirements.txt"))?;
+        let attacks = python::install(&pins.join("agentdojo.txt"))?;
         let mut tests = cargo(root);
         if is_installed("cargo-nextest") {
             tests.args(["nextest", "run", "--workspace", "--run-ignored", "only"]);
@@ -123,6 +124,7 @@ fn outside_tests(phases: &mut Phases, root: &Path, inside: bool) {
         tests
             .env("HEARTH_OUTSIDE", &packages)
             .env("HEARTH_PYTHON", python.join("bin/python"))
+            .env("HEARTH_AGENTDOJO", attacks.join("bin/python"))
             .env(model::VARIABLE, model::fetch(root)?)
             .env(model::SPINS.0, model::SPINS.1);
         println!("    again: {}", workspace::shown(&tests));

@@ -1,7 +1,7 @@
 //! The tasks and attacks of agentdojo (PyPI), replayed: a model that obeys every order that it reads brings about nothing
 //! without a question, and its owner is asked once at most in nine of ten tasks.
 //!
-//! `tests/outside/python/agentdojo.py` writes what is replayed here: for each task the calls that solve it, for each attack the
+//! `tests/outside/python/attacks.py` writes what is replayed here: for each task the calls that solve it, for each attack the
 //! calls that it wants, and where a result holds a stranger's text.
 
 #![allow(clippy::unwrap_used)]
@@ -31,9 +31,10 @@ const WORDS: [&str; 8] = [
 
 fn suites() -> Value {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let python = env::var_os("HEARTH_PYTHON").expect("HEARTH_PYTHON names a Python with agentdojo");
+    let python =
+        env::var_os("HEARTH_AGENTDOJO").expect("HEARTH_AGENTDOJO names a Python with agentdojo");
     let out = env::temp_dir().join(format!("hearth-agentdojo-{}.json", std::process::id()));
-    let script = root.join("tests/outside/python/agentdojo.py");
+    let script = root.join("tests/outside/python/attacks.py");
     let ran = Command::new(python).arg(script).arg(&out).output().unwrap();
     let errors = String::from_utf8_lossy(&ran.stderr).into_owned();
     assert!(ran.status.success(), "{errors}");
