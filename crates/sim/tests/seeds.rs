@@ -117,6 +117,11 @@ fn no_training_run_breaks_an_invariant_and_every_kind_of_thing_happens() {
             5,
             sum(|one| one.unavailable),
         ),
+        (
+            "starts that validators computed",
+            5,
+            sum(|one| one.computed),
+        ),
         ("books of audits", 20, sum(|one| one.ends)),
         ("crashes", 500, sum(|one| one.crashes)),
         ("chains that were undone", 200, sum(|one| one.undone)),

@@ -211,6 +211,60 @@ fn a_run_survives_the_kill_of_each_of_its_devices_and_pays_what_its_books_say() 
     }
 }
 
+/// What a replay of a device's work gives, as another one does it.
+fn replayed(home: &Home, run: &str, round: u64, trainer: &str) -> Value {
+    let round = round.to_string();
+    let replayed = home.run(&["run", "replay", run, &round, trainer, "--json"]);
+    replayed.json()
+}
+
+/// The name of the file that a replay found a trainer to have kept.
+fn kept(replayed: &Value) -> String {
+    let parts = replayed["parts"].as_array().unwrap();
+    let kept = parts.iter().find(|part| part["what"] == "local state");
+    kept.unwrap()["recorded"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn what_a_trainer_kept_that_never_comes_back_is_computed_anew() {
+    let (tower, laptop, phone) = (fresh(true), fresh(false), fresh(false));
+    let data = dataset(&tower);
+    stay_at_one_port(&tower);
+    let host = up(&tower);
+    let laptop_node = up_in_network_of(&tower, &laptop);
+    let _phone_node = up_in_network_of(&tower, &phone);
+    let (run, ticket) = made_run(&tower, RECIPE, &data);
+    join_run(&laptop, &ticket);
+    join_run(&phone, &ticket);
+    after(&tower, &run, ROUNDS);
+    let account = laptop.run(&["rewards", "--json"]).json()["account"].clone();
+    let round = shown(&tower, &run)["recorded"][0].clone();
+    let trainers = round["trainers"].as_array().unwrap();
+    let lost = trainers.iter().find(|one| one["account"] == account);
+    let lost = lost.unwrap()["trainer"].as_str().unwrap();
+    // Each work starts from what its trainer kept of the one before.
+    let [first, second, _] = [0, 1, 2].map(|round| kept(&replayed(&tower, &run, round, lost)));
+    let names = [first, second];
+
+    // The laptop is gone for good, and so is what validators have of it.
+    drop((laptop_node, host));
+    for name in &names {
+        let file = folder(&tower, &run).join("files").join(name);
+        assert!(
+            file.is_file(),
+            "{name} is not among {:?}",
+            files(&tower, &run)
+        );
+        fs::remove_file(file).unwrap();
+    }
+    let _host = up(&tower);
+    after(&tower, &run, ROUNDS);
+    let again = replayed(&tower, &run, 2, lost);
+    assert_eq!(again["same"], true, "{again}");
+    let there = files(&tower, &run);
+    assert!(names.iter().all(|name| there.contains(name)), "{there:?}");
+}
+
 fn files_begin_with(home: &Home, run: &str, beginning: &str) -> bool {
     files(home, run)
         .iter()

@@ -10,13 +10,15 @@ use hearth_causes::WithCauses;
 use hearth_net::{TakePartError, TopicId};
 use hearth_protocol::content::ContentHash;
 use hearth_protocol::run::book::{Member, RoundBook};
-use hearth_protocol::run::history::{AUDIT_ROUNDS_MAX, OpenAudit};
+use hearth_protocol::run::history::{AUDIT_ROUNDS_MAX, RecordedWork};
 use hearth_protocol::run::message::{LossBits, LossKey, Work};
 use hearth_protocol::run::pay::PaidRun;
 use hearth_workshop::{
     Claim, Difference, OrderError, TrainError, TrainerId, Verdict, WorkOrder, Workshop,
 };
 use thiserror::Error;
+use tokio::sync::Mutex;
+use tracing::info;
 
 use super::base::BaseFacts;
 use super::depot::{Depot, DepotError, Length, blocking};
@@ -123,72 +125,163 @@ impl Replay {
 }
 
 impl Replaying {
-    /// Sees that what a work starts from is here.
-    pub(crate) async fn gather(&self, audit: &OpenAudit) -> Result<(), Lacking> {
-        let work = &audit.member.work;
-        if let (Some(local), Some(bytes)) = (work.local_start, self.workshop.local_state_bytes()) {
-            let length = Length::Exactly(bytes);
-            let trainer = Some(audit.member.trainer);
-            let got = self.depot.get(local, length, trainer).await;
-            got.map_err(Lacking::Local)?;
+    /// Sees that what a work starts from is here. What the trainer kept is computed where nobody gives it and the works
+    /// are known that led to it: `led_by`, the last one first.
+    pub(crate) async fn gather(
+        &self,
+        recorded: &RecordedWork,
+        led_by: &[RecordedWork],
+        heavy: &Mutex<()>,
+    ) -> Result<(), Lacking> {
+        let given = self.local_start(recorded).await;
+        if let Err(error) = given
+            && !self.compute(led_by, heavy).await
+        {
+            return Err(Lacking::Local(error));
         }
-        let parent = ContentHash(audit.parent.0);
-        if !self.depot.folder.has(parent) {
-            let got = self.depot.fetched_state(&self.workshop, parent).await;
-            got.map_err(Lacking::Own)?;
+        self.parent(recorded).await.map_err(Lacking::Own)
+    }
+
+    /// Sees that what a trainer kept from its work before is here: given by somebody.
+    async fn local_start(&self, recorded: &RecordedWork) -> Result<(), DepotError> {
+        let local = recorded.member.work.local_start;
+        if let (Some(local), Some(bytes)) = (local, self.workshop.local_state_bytes()) {
+            let length = Length::Exactly(bytes);
+            let trainer = Some(recorded.member.trainer);
+            self.depot.get(local, length, trainer).await?;
         }
         Ok(())
     }
 
-    /// Fetches what a work starts from, and does the work again.
-    pub(crate) async fn replay(&self, index: u64, audit: &OpenAudit) -> Result<Replay, Lacking> {
-        self.gather(audit).await?;
-        let (hands, audit) = (self.clone(), audit.clone());
-        let replayed = blocking(move || hands.replayed(index, &audit)).await;
-        replayed.map_err(Lacking::Own)
+    /// Sees that the weights that a work starts from are here.
+    async fn parent(&self, recorded: &RecordedWork) -> Result<(), DepotError> {
+        let parent = ContentHash(recorded.parent.0);
+        match self.depot.folder.has(parent) {
+            true => Ok(()),
+            false => self.depot.fetched_state(&self.workshop, parent).await,
+        }
     }
 
-    fn replayed(&self, index: u64, audit: &OpenAudit) -> Result<Replay, DepotError> {
-        let work = &audit.member.work;
-        let workshop = &*self.workshop;
-        let parent = self
-            .depot
-            .checkpoint(workshop, ContentHash(audit.parent.0))?;
-        let local = match work.local_start {
-            Some(name) => local_state(&self.depot, workshop, name)?,
-            None => None,
-        };
-        let mut losses = Vec::new();
-        if work.local_start.is_some() && local.is_none() {
-            let verdict = Err(NotWork::Local);
-            return Ok(Replay { verdict, losses });
+    /// Does the works again that led to what a trainer kept, from the last one on whose start is given. Returns whether
+    /// that is here now: it is not where one of them was not done as it was recorded.
+    async fn compute(&self, led_by: &[RecordedWork], heavy: &Mutex<()>) -> bool {
+        let mut from = None;
+        for (place, work) in led_by.iter().enumerate() {
+            if self.local_start(work).await.is_ok() {
+                from = Some(place);
+                break;
+            }
         }
+        let Some(from) = from else { return false };
+        for work in led_by.iter().take(from + 1).rev() {
+            let done = match self.parent(work).await {
+                Ok(()) => {
+                    // Others may compute between two works.
+                    let _heavy = heavy.lock().await;
+                    self.keep_local_end(work).await
+                }
+                Err(error) => Err(error),
+            };
+            let (round, trainer) = (work.index, work.member.trainer);
+            match done {
+                Ok(true) => info!(round, %trainer, "computed what a trainer kept"),
+                Ok(false) => return false,
+                Err(error) => {
+                    info!(round, %trainer, error = %error.with_causes(), "what a trainer kept is not computed");
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// Does a work again, and keeps what its trainer kept of it. Returns whether that is what was recorded.
+    async fn keep_local_end(&self, recorded: &RecordedWork) -> Result<bool, DepotError> {
+        let Some(local_end) = recorded.member.work.local_end else {
+            return Ok(false);
+        };
+        let (hands, work) = (self.clone(), recorded.clone());
+        let is_kept = blocking(move || {
+            let mut aside = hands.depot.folder.aside()?;
+            let done = hands.done_again(&work, |order| {
+                let watch = &mut |_| ControlFlow::Continue(());
+                hands.workshop.train(order, &mut aside, watch)
+            })?;
+            let is_same = match done {
+                Some(Ok(done)) => done.claim.local == Some(local_end),
+                Some(Err(error)) if !error.is_of_the_work() => {
+                    return Err(DepotError::Train(error));
+                }
+                Some(Err(_)) | None => false,
+            };
+            if is_same {
+                hands.depot.folder.put(aside, local_end)?;
+            }
+            Ok(is_same)
+        });
+        let is_kept = is_kept.await?;
+        if is_kept {
+            self.depot.share(local_end).await?;
+        }
+        Ok(is_kept)
+    }
+
+    /// Does the work again; what it starts from is here.
+    pub(crate) async fn replay(&self, recorded: &RecordedWork) -> Result<Replay, DepotError> {
+        let (hands, work) = (self.clone(), recorded.clone());
+        blocking(move || hands.replayed(&work)).await
+    }
+
+    fn replayed(&self, recorded: &RecordedWork) -> Result<Replay, DepotError> {
+        let work = &recorded.member.work;
         let claim = Claim {
             contribution: work.contribution,
             local: work.local_end,
             first_loss: work.first_loss.loss(),
             last_loss: work.last_loss.loss(),
         };
-        let order = WorkOrder {
-            run: self.depot.folder.run().0,
-            round: u32::try_from(index).unwrap_or(u32::MAX),
-            beacon: audit.beacon.0,
-            trainer: TrainerId(audit.member.trainer.0),
-            parent: &parent,
-            local,
-            steps: work.steps,
-        };
-        let verdict = workshop.replay(order, &claim, &mut |progress| {
-            losses.extend(progress.loss.map(LossBits::of));
-            ControlFlow::Continue(())
-        });
-        let verdict = match verdict {
-            Ok(verdict) => Ok(verdict),
+        let mut losses = Vec::new();
+        let done = self.done_again(recorded, |order| {
+            self.workshop.replay(order, &claim, &mut |progress| {
+                losses.extend(progress.loss.map(LossBits::of));
+                ControlFlow::Continue(())
+            })
+        })?;
+        let verdict = match done {
+            Some(Ok(verdict)) => Ok(verdict),
             // Work that nobody can do was not done.
-            Err(TrainError::Order(error)) => Err(NotWork::Order(error)),
-            Err(error) => return Err(DepotError::Train(error)),
+            Some(Err(TrainError::Order(error))) => Err(NotWork::Order(error)),
+            Some(Err(error)) => return Err(DepotError::Train(error)),
+            None => Err(NotWork::Local),
         };
         Ok(Replay { verdict, losses })
+    }
+
+    /// Does a work again in one of two ways; nothing where what it starts from is not the local state of a trainer.
+    fn done_again<T>(
+        &self,
+        recorded: &RecordedWork,
+        work: impl FnOnce(WorkOrder<'_>) -> Result<T, TrainError>,
+    ) -> Result<Option<Result<T, TrainError>>, DepotError> {
+        let parent = ContentHash(recorded.parent.0);
+        let parent = self.depot.checkpoint(&self.workshop, parent)?;
+        let local = match recorded.member.work.local_start {
+            Some(name) => match local_state(&self.depot, &self.workshop, name)? {
+                Some(local) => Some(local),
+                None => return Ok(None),
+            },
+            None => None,
+        };
+        let order = WorkOrder {
+            run: self.depot.folder.run().0,
+            round: u32::try_from(recorded.index).unwrap_or(u32::MAX),
+            beacon: recorded.beacon.0,
+            trainer: TrainerId(recorded.member.trainer.0),
+            parent: &parent,
+            local,
+            steps: recorded.member.work.steps,
+        };
+        Ok(Some(work(order)))
     }
 }
 
@@ -440,32 +533,22 @@ impl Runs {
         round: u64,
         member: Member,
     ) -> Result<WorkReplayed, RunReplayError> {
-        let book = opened.book(round)?;
-        let audit = OpenAudit {
-            member,
-            parent: book.parent,
-            beacon: book.beacon,
-            drawn_by: B256::ZERO,
-        };
+        let recorded = RecordedWork::of(opened.book(round)?, &member);
         let was_here = opened.state_before(round).await?;
-        let _heavy = self.0.parts.heavy.lock().await;
-        let environment = &self.0.parts.environment;
-        let began_ms = environment.now_ms();
-        let replayed = opened.replaying.replay(round, &audit).await;
-        let took = Duration::from_millis(environment.now_ms().saturating_sub(began_ms));
+        let replayed = self.gathered_and_replayed(opened, &recorded).await;
         if !was_here {
-            opened.let_go(round, audit.parent).await;
+            opened.let_go(round, recorded.parent).await;
         }
-        let replay = replayed.map_err(|lacking| match lacking {
+        let (replay, took) = replayed.map_err(|lacking| match lacking {
             Lacking::Local(source) => RunReplayError::NoLocal(source),
             Lacking::Own(source) => source.into(),
         })?;
-        let work = &audit.member.work;
+        let work = &recorded.member.work;
         Ok(WorkReplayed {
             run: hex::encode(opened.paid.rules.run),
             round,
-            trainer: audit.member.trainer.to_string(),
-            account: audit.member.account.to_checksum(None),
+            trainer: member.trainer.to_string(),
+            account: member.account.to_checksum(None),
             steps: work.steps,
             seconds: took.as_secs_f64(),
             same: replay.is_same(work),
@@ -475,5 +558,23 @@ impl Runs {
                 .err()
                 .map(|error| error.with_causes().to_string()),
         })
+    }
+
+    /// A replay, and how long it took once all that it starts from was here.
+    async fn gathered_and_replayed(
+        &self,
+        opened: &OpenedRun,
+        recorded: &RecordedWork,
+    ) -> Result<(Replay, Duration), Lacking> {
+        let parts = &self.0.parts;
+        let replaying = &opened.replaying;
+        let books = opened.paid.rounds.iter().map(|round| &round.book);
+        let led_by = recorded.led_by(books);
+        replaying.gather(recorded, &led_by, &parts.heavy).await?;
+        let _heavy = parts.heavy.lock().await;
+        let began_ms = parts.environment.now_ms();
+        let replay = replaying.replay(recorded).await.map_err(Lacking::Own)?;
+        let took_ms = parts.environment.now_ms().saturating_sub(began_ms);
+        Ok((replay, Duration::from_millis(took_ms)))
     }
 }

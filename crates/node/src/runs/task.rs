@@ -839,18 +839,26 @@ impl Playing {
             ValidatorEffect::Accuse(proof) => self.answer(async move {
                 hands.accuse(&proof).await;
             }),
-            ValidatorEffect::Replay { index, audit } => self.answer(async move {
-                let Some((outcome, losses)) = hands.replay(index, &audit).await else {
-                    return;
+            ValidatorEffect::Replay { work, is_overdue } => {
+                let mut books: Vec<_> = self.books.values().collect();
+                books.sort_unstable_by_key(|book| book.index);
+                let led_by = match is_overdue {
+                    true => work.led_by(books.into_iter()),
+                    false => Vec::new(),
                 };
-                let replayed = ValidatorEvent::Replayed {
-                    index,
-                    trainer: audit.member.trainer,
-                    outcome,
-                    losses,
-                };
-                drop(told.send(News::Validator(replayed)).await);
-            }),
+                self.answer(async move {
+                    let Some((outcome, losses)) = hands.replay(&work, &led_by).await else {
+                        return;
+                    };
+                    let replayed = ValidatorEvent::Replayed {
+                        index: work.index,
+                        trainer: work.member.trainer,
+                        outcome,
+                        losses,
+                    };
+                    drop(told.send(News::Validator(replayed)).await);
+                });
+            }
         }
         Ok(())
     }

@@ -12,7 +12,7 @@ use hearth_protocol::content::ContentHash;
 use hearth_protocol::ledger::statement::{Equivocation, RoundStatement, RunTerms};
 use hearth_protocol::offer::DeviceId;
 use hearth_protocol::run::book::RoundBook;
-use hearth_protocol::run::history::{AUDIT_ROUNDS_MAX, OpenAudit};
+use hearth_protocol::run::history::{AUDIT_ROUNDS_MAX, RecordedWork};
 use hearth_protocol::run::message::{AuditOutcome, LossKey};
 use hearth_protocol::signature::Signature;
 use hearth_workshop::Workshop;
@@ -127,15 +127,16 @@ impl Validating {
         }
     }
 
-    /// Replays a trainer's work; what shows it comes with the outcome. Nothing where this device lacks what it needs itself
-    /// until the audit is dropped: that says nothing about the trainer.
+    /// Replays a trainer's work; what shows it comes with the outcome. What nobody gives of what it starts from is computed
+    /// from the works in `led_by`. Nothing where this device lacks what it needs itself until the audit is dropped: that
+    /// says nothing about the trainer.
     pub(crate) async fn replay(
         &self,
-        index: u64,
-        audit: &OpenAudit,
+        recorded: &RecordedWork,
+        led_by: &[RecordedWork],
     ) -> Option<(AuditOutcome, Option<LossKey>)> {
         loop {
-            match self.replay_once(index, audit).await {
+            match self.replay_once(recorded, led_by).await {
                 Ok(done) => return Some(done),
                 Err(Lacking::Local(error)) => {
                     info!(error = %error.with_causes(), "a trainer did not give what its work started from");
@@ -145,8 +146,8 @@ impl Validating {
                     debug!(error = %error.with_causes(), "work is not replayed yet");
                 }
             }
-            let recorded = self.recorded.load(Ordering::Relaxed);
-            if recorded.saturating_sub(index) > AUDIT_ROUNDS_MAX {
+            let rounds = self.recorded.load(Ordering::Relaxed);
+            if rounds.saturating_sub(recorded.index) > AUDIT_ROUNDS_MAX {
                 return None;
             }
             sleep(REPLAY_AGAIN).await;
@@ -155,20 +156,20 @@ impl Validating {
 
     async fn replay_once(
         &self,
-        index: u64,
-        audit: &OpenAudit,
+        recorded: &RecordedWork,
+        led_by: &[RecordedWork],
     ) -> Result<(AuditOutcome, Option<LossKey>), Lacking> {
         let replaying = Replaying {
             depot: self.depot.clone(),
             workshop: Arc::clone(&self.workshop),
         };
-        replaying.gather(audit).await?;
+        replaying.gather(recorded, led_by, &self.heavy).await?;
         // Only what computes has to wait for other work.
         let _heavy = self.heavy.lock().await;
-        let replay = replaying.replay(index, audit).await?;
-        let is_same = replay.is_same(&audit.member.work);
-        let trainer = audit.member.trainer;
-        info!(round = index, %trainer, is_same, "replayed a trainer's work");
+        let replay = replaying.replay(recorded).await.map_err(Lacking::Own)?;
+        let is_same = replay.is_same(&recorded.member.work);
+        let (round, trainer) = (recorded.index, recorded.member.trainer);
+        info!(round, %trainer, is_same, "replayed a trainer's work");
         let outcome = match is_same {
             true => AuditOutcome::Same,
             false => AuditOutcome::Different,

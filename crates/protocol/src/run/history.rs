@@ -115,15 +115,60 @@ pub struct TrainerStanding {
     pub is_excluded: bool,
 }
 
-/// Work that is to be replayed.
+/// A trainer's work in a recorded round, with what it takes to do it again.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OpenAudit {
+pub struct RecordedWork {
+    /// The round in which it was admitted.
+    pub index: u64,
     /// The work.
     pub member: Member,
     /// Hash of the weights that it started from.
     pub parent: B256,
     /// What its windows were drawn by.
     pub beacon: B256,
+}
+
+impl RecordedWork {
+    /// The work of a member of a book.
+    #[must_use]
+    pub fn of(book: &RoundBook, member: &Member) -> Self {
+        Self {
+            index: book.index,
+            member: member.clone(),
+            parent: book.parent,
+            beacon: book.beacon,
+        }
+    }
+
+    /// The earlier works of the same trainer by which what this one starts from came about: each, from the last one on,
+    /// ends with what the one after it starts from. The last one of all began anew, or is the first in `books`.
+    pub fn led_by<'a>(
+        &self,
+        books: impl DoubleEndedIterator<Item = &'a RoundBook>,
+    ) -> Vec<RecordedWork> {
+        let mut wanted = self.member.work.local_start;
+        let mut led_by = Vec::new();
+        for book in books.rev().filter(|book| book.index < self.index) {
+            if wanted.is_none() {
+                break;
+            }
+            let mut members = book.members.iter();
+            let ends_so =
+                |one: &&Member| one.trainer == self.member.trainer && one.work.local_end == wanted;
+            if let Some(member) = members.find(ends_so) {
+                wanted = member.work.local_start;
+                led_by.push(Self::of(book, member));
+            }
+        }
+        led_by
+    }
+}
+
+/// Work that is to be replayed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenAudit {
+    /// The work.
+    pub work: RecordedWork,
     /// What drew it for an audit.
     pub drawn_by: B256,
 }
@@ -319,9 +364,7 @@ impl History {
             standing.local = member.work.local_end;
             if is_newcomer || rules.is_drawn(beacon, book.index, trainer, rate) {
                 let open = OpenAudit {
-                    member: member.clone(),
-                    parent: book.parent,
-                    beacon: book.beacon,
+                    work: RecordedWork::of(book, member),
                     drawn_by: beacon,
                 };
                 self.open.insert((book.index, member.trainer), open);
@@ -354,3 +397,6 @@ impl History {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -32,7 +32,7 @@ use super::board::{Board, COMMITMENTS_MAX, Check, Sum};
 use super::book::{MEMBERS_MAX, RoundBook};
 use super::committee::{InOffice, RunCommittee};
 use super::early::{EARLY_MAX, Early};
-use super::history::{AUDIT_ROUNDS_MAX, History, HistoryError, OpenAudit, RunRules};
+use super::history::{AUDIT_ROUNDS_MAX, History, HistoryError, RecordedWork, RunRules};
 use super::message::{AuditOutcome, LossKey, RoundStart, RunMessage};
 use super::{Head, turn};
 use crate::content::ContentHash;
@@ -159,10 +159,10 @@ pub enum ValidatorEffect {
     },
     /// Replay work, and answer with [`ValidatorEvent::Replayed`].
     Replay {
-        /// The round in which it was admitted.
-        index: u64,
         /// What to replay.
-        audit: Box<OpenAudit>,
+        work: Box<RecordedWork>,
+        /// The trainer had time to give what it kept: where nobody gives that, compute it from older work of the trainer.
+        is_overdue: bool,
     },
     /// Show the chain that a validator signed two rounds under one number; another device may have done so.
     Accuse(Equivocation),
@@ -339,7 +339,8 @@ impl Validator {
         self.reports.retain(|key, _| open.contains_key(key));
         self.replays.retain(|key, _| open.contains_key(key));
         self.opened_at.retain(|key, _| open.contains_key(key));
-        self.away.retain(|key, _| open.contains_key(key));
+        // Who was away may be back: all are asked again in each round.
+        self.away.clear();
         for key in open.keys() {
             self.opened_at.entry(*key).or_insert(head.opened_at);
         }

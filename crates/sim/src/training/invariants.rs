@@ -7,7 +7,7 @@ use hearth_protocol::content::ContentHash;
 use hearth_protocol::ledger::statement::{Equivocation, RoundStatement};
 use hearth_protocol::offer::DeviceId;
 use hearth_protocol::run::book::RoundBook;
-use hearth_protocol::run::history::{AUDIT_ROUNDS_MAX, HistoryError, OpenAudit};
+use hearth_protocol::run::history::{AUDIT_ROUNDS_MAX, HistoryError, RecordedWork};
 use hearth_protocol::run::message::{AuditOutcome, LossKey, RunMessage};
 use hearth_protocol::run::trainer::CLOSES_MAX;
 use hearth_protocol::run::validator::LATE_ATTEMPTS;
@@ -203,13 +203,7 @@ impl TrainingWorld {
                 "who-is-excluded-stays-out",
                 || format!("{trainer} is in round {}", book.index),
             )?;
-            let audit = OpenAudit {
-                member: member.clone(),
-                parent: book.parent,
-                beacon: book.beacon,
-                drawn_by: B256::ZERO,
-            };
-            let is_false = self.honest(book.index, &audit).0 != member.work;
+            let is_false = self.honest(&RecordedWork::of(book, member)).0 != member.work;
             self.tally.admitted += 1;
             self.tally.false_admitted += u64::from(is_false);
             if is_false {

@@ -9,7 +9,7 @@ use hearth_protocol::ledger::statement::RoundStatement;
 use hearth_protocol::offer::DeviceId;
 use hearth_protocol::run::book::{Audit, Member};
 use hearth_protocol::run::committee::RunSeat;
-use hearth_protocol::run::history::{OpenAudit, RunRules};
+use hearth_protocol::run::history::{AUDIT_ROUNDS_MAX, RecordedWork, RunRules};
 use hearth_protocol::run::message::{
     AuditOutcome, Endorsement, LossBits, LossKey, Proposal, Report, RunMessage,
 };
@@ -216,7 +216,9 @@ impl TrainingWorld {
                 self.scene
                     .within(50, 1_500, Moment::Send(place, life, transaction));
             }
-            ValidatorEffect::Replay { index, audit } => self.replay(place, number, index, &audit),
+            ValidatorEffect::Replay { work, is_overdue } => {
+                self.replay(place, number, &work, is_overdue);
+            }
             ValidatorEffect::Accuse(proof) => self.check_accused(place, &proof)?,
             ValidatorEffect::Broken(error) => self.broken_history(place, error)?,
         }
@@ -278,10 +280,10 @@ impl TrainingWorld {
         self.tell_validator(place, 5, 200, done);
     }
 
-    fn replay(&mut self, place: Place, number: usize, index: u64, audit: &OpenAudit) {
-        let trainer = audit.member.trainer;
-        let work = &audit.member.work;
-        let honest = self.honest(index, audit);
+    fn replay(&mut self, place: Place, number: usize, recorded: &RecordedWork, is_overdue: bool) {
+        let trainer = recorded.member.trainer;
+        let work = &recorded.member.work;
+        let honest = self.honest(recorded);
         let candor = self.validators[number].candor;
         let busy_until = self.validators[number]
             .replays_busy_until
@@ -313,19 +315,17 @@ impl TrainingWorld {
                 done_at = self.scene.now.plus_ms(50);
                 (AuditOutcome::Different, Some(made_up))
             }
-            _ => match work.local_start {
-                Some(file) if !self.can_fetch(place, file) => {
-                    done_at = done_at.plus_ms(LOCAL_WAIT_MS);
-                    (AuditOutcome::Unavailable, None)
-                }
-                _ if honest.0 == *work => (AuditOutcome::Same, Some(honest.1)),
-                _ => (AuditOutcome::Different, Some(honest.1)),
-            },
+            _ if !self.has_local_start(place, recorded, is_overdue) => {
+                done_at = done_at.plus_ms(LOCAL_WAIT_MS);
+                (AuditOutcome::Unavailable, None)
+            }
+            _ if honest.0 == *work => (AuditOutcome::Same, Some(honest.1)),
+            _ => (AuditOutcome::Different, Some(honest.1)),
         };
         self.validators[number].replays_busy_until = done_at;
         let in_ms = done_at.ms_since(self.scene.now);
         let done = ValidatorEvent::Replayed {
-            index,
+            index: recorded.index,
             trainer,
             outcome,
             losses,
@@ -333,20 +333,50 @@ impl TrainingWorld {
         self.tell_validator(place, in_ms, in_ms, done);
     }
 
+    /// Whether a validator has what a work starts from: given by somebody, or computed where the trainer had its time.
+    fn has_local_start(&mut self, place: Place, work: &RecordedWork, is_overdue: bool) -> bool {
+        let Some(file) = work.member.work.local_start else {
+            return true;
+        };
+        let is_given = self.can_fetch(place, file);
+        let is_here = is_given || is_overdue && self.can_compute(place, work);
+        if is_here {
+            self.tally.computed += u64::from(!is_given);
+            self.files.entry(file).or_default().insert(place);
+        }
+        is_here
+    }
+
+    /// Whether the works that led to what a work starts from begin with what can be had, and are what they say.
+    fn can_compute(&self, place: Place, work: &RecordedWork) -> bool {
+        let paid = self.paid();
+        let books = paid.rounds.iter().map(|round| &round.book);
+        let oldest = work.index.saturating_sub(AUDIT_ROUNDS_MAX);
+        for earlier in work.led_by(books.filter(|book| book.index >= oldest)) {
+            if self.honest(&earlier).0.local_end != earlier.member.work.local_end {
+                return false;
+            }
+            let start = earlier.member.work.local_start;
+            if start.is_none_or(|file| self.can_fetch(place, file)) {
+                return true;
+            }
+        }
+        false
+    }
+
     /// What honest work would have been.
     pub(super) fn honest(
         &self,
-        index: u64,
-        audit: &OpenAudit,
+        work: &RecordedWork,
     ) -> (hearth_protocol::run::message::Work, LossKey) {
         train(&Order {
             run: self.rules.run,
-            index,
-            parent: audit.parent,
-            beacon: audit.beacon,
-            trainer: audit.member.trainer,
-            local_start: audit.member.work.local_start,
-            steps: audit.member.work.steps,
+            index: work.index,
+            parent: work.parent,
+            beacon: work.beacon,
+            trainer: work.member.trainer,
+            local_start: work.member.work.local_start,
+            steps: work.member.work.steps,
             carry: self.rules.carry,
         })
     }

@@ -71,6 +71,8 @@ pub struct TrainingTally {
     pub passed: u64,
     /// Audits whose start could not be had.
     pub unavailable: u64,
+    /// Starts of audits that validators computed, because nobody gave them.
+    pub computed: u64,
     /// Crashes.
     pub crashes: u64,
     /// Chains that were undone.

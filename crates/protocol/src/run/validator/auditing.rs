@@ -20,8 +20,10 @@ use crate::time::Timestamp;
 pub const CONFIRMATIONS: usize = 3;
 /// One in so many audits is done by two validators, so that reports without a replay are found.
 const SECOND_ONE_IN: u8 = 8;
+/// Rounds, or attempts' time, for which a trainer may be away before what it kept is computed where that can be done.
+const COMPUTED_AFTER: u64 = 2;
 /// Rounds, or attempts' time, for which a trainer may be away before a replay that needs something of it cannot be made.
-const AWAY_MAX: u64 = 4;
+const AWAY_MAX: u64 = 8;
 /// Rounds after which one more validator replays what is not decided yet.
 const ROUNDS_FOR_ANOTHER: u64 = 2;
 
@@ -40,7 +42,7 @@ impl Validator {
         let Some(open) = self.history.open_audits().get(&key) else {
             return Vec::new();
         };
-        let auditors = committee.auditors(open.drawn_by, key.0, key.1, open.member.account);
+        let auditors = committee.auditors(open.drawn_by, key.0, key.1, open.work.member.account);
         let devices = auditors.iter().map(|seat| seat.device);
         devices
             .filter(|device| !self.liars.contains(device))
@@ -149,13 +151,13 @@ impl Validator {
             .open_audits()
             .iter()
             .filter(|(key, _)| self.is_due(now, **key))
-            .map(|(key, open)| (*key, open.clone()))
+            .map(|(key, open)| (*key, open.work.clone()))
             .collect();
-        for (key, open) in due {
+        for (key, work) in due {
             self.replays.insert(key, None);
             effects.push(ValidatorEffect::Replay {
-                index: key.0,
-                audit: Box::new(open),
+                work: Box::new(work),
+                is_overdue: self.waited(now, key) >= COMPUTED_AFTER,
             });
         }
     }
@@ -200,7 +202,7 @@ impl Validator {
         if !self.history.open_audits().contains_key(&key) {
             return;
         }
-        if outcome == AuditOutcome::Unavailable && !self.has_waited(now, key) {
+        if outcome == AuditOutcome::Unavailable && self.waited(now, key) < AWAY_MAX {
             // It is tried again.
             self.replays.remove(&key);
             let again = now.plus_ms(self.history.rules().attempt_ms / 2);
@@ -241,12 +243,13 @@ impl Validator {
         }
     }
 
-    /// Whether a trainer had enough time to give what its replay starts from.
-    fn has_waited(&self, now: Timestamp, key: (u64, DeviceId)) -> bool {
+    /// How many rounds, or attempts' time, a trainer had to give what its replay starts from.
+    fn waited(&self, now: Timestamp, key: (u64, DeviceId)) -> u64 {
+        let rules = self.history.rules();
         let opened_at = self.opened_at.get(&key).copied().unwrap_or(now);
-        let away_ms = AWAY_MAX.saturating_mul(self.history.rules().attempt_ms);
-        let rounds = self.history.index().saturating_sub(key.0);
-        now.ms_since(opened_at) >= away_ms || rounds > AWAY_MAX
+        let attempts = now.ms_since(opened_at) / rules.attempt_ms.max(1);
+        let recorded = rules.rounds_of(self.history.index());
+        attempts.max(recorded.saturating_sub(key.0 + 1))
     }
 
     /// Drops reports that cannot come of a replay, and hears nothing more of who made them.
@@ -255,7 +258,7 @@ impl Validator {
             return;
         };
         let replayed = self.replays.get(&key).copied().flatten();
-        let known = replayed.filter(|losses| losses.log() == open.member.work.log);
+        let known = replayed.filter(|losses| losses.log() == open.work.member.work.log);
         if let Some(reports) = self.reports.get_mut(&key) {
             self.liars.extend(reports.take_lies(known));
         }

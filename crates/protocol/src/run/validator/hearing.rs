@@ -196,7 +196,7 @@ impl Validator {
         if self.liars.contains(&from) || !self.committees.has_seat(from) {
             return None;
         }
-        let log = open.member.work.log;
+        let log = open.work.member.work.log;
         Some(self.reports.entry(key).or_insert_with(|| Reports::new(log)))
     }
 }

@@ -216,15 +216,20 @@ fn a_trainer_that_is_away_is_asked_again_before_it_forfeits() {
         effects.iter().any(is_report)
     };
     let replays = |effects: &[ValidatorEffect]| {
-        let is_replay = |one: &ValidatorEffect| matches!(one, ValidatorEffect::Replay { .. });
-        effects.iter().any(is_replay)
+        effects.iter().find_map(|one| match one {
+            ValidatorEffect::Replay { is_overdue, .. } => Some(*is_overdue),
+            _ => None,
+        })
     };
     let attempt_ms = rules().attempt_ms;
     let early = validator.handle(NOW.plus_ms(10), unavailable());
-    assert!(!reports(&early) && !replays(&early), "{early:?}");
+    assert!(!reports(&early) && replays(&early).is_none(), "{early:?}");
     let again = validator.handle(NOW.plus_ms(10 + attempt_ms / 2), ValidatorEvent::Tick);
-    assert!(replays(&again), "{again:?}");
-    let late = validator.handle(NOW.plus_ms(4 * attempt_ms), unavailable());
+    assert_eq!(replays(&again), Some(false), "{again:?}");
+    validator.handle(NOW.plus_ms(2 * attempt_ms), unavailable());
+    let overdue = validator.handle(NOW.plus_ms(3 * attempt_ms), ValidatorEvent::Tick);
+    assert_eq!(replays(&overdue), Some(true), "{overdue:?}");
+    let late = validator.handle(NOW.plus_ms(8 * attempt_ms), unavailable());
     assert!(reports(&late), "{late:?}");
 }
 
