@@ -69,8 +69,8 @@ impl Curve {
         (0..LINES).map(line).collect()
     }
 
-    /// A picture that stands for itself, with `title` and what the steps are called.
-    pub(crate) fn svg(&self, title: &str, steps: &str) -> String {
+    /// A picture that stands for itself, with `title`, what the values are measured in, and what the steps are called.
+    pub(crate) fn svg(&self, title: &str, unit: &str, steps: &str) -> String {
         let title = escaped(title);
         let last = self.points.last().map_or(0, |(step, _)| *step);
         let (wide, high) = (WIDTH - 2.0 * MARGIN, HEIGHT - 2.0 * MARGIN);
@@ -88,9 +88,10 @@ impl Curve {
         format!(
             r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-labelledby="title text" font-family="sans-serif" font-size="13">
 <title id="title">{title}</title>
-<desc id="text">From {first:.4} at the beginning to {end:.4} after {last} {steps}; at most {most:.4}, at least {least:.4}.</desc>
+<desc id="text">From {first:.4} at the beginning to {end:.4} after {last} {steps}; at most {most:.4}, at least {least:.4} {unit}.</desc>
 <rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>
 <text x="{MARGIN}" y="30" font-size="16">{title}</text>
+<text x="{MARGIN}" y="{above}" fill="dimgray">{unit}</text>
 <path d="M{MARGIN} {MARGIN}V{bottom}H{right}" fill="none" stroke="gray"/>
 <text x="{label}" y="{top}" text-anchor="end">{most:.3}</text>
 <text x="{label}" y="{bottom}" text-anchor="end">{least:.3}</text>
@@ -100,6 +101,7 @@ impl Curve {
 </svg>
 "#,
             label = MARGIN - 6.0,
+            above = MARGIN - 6.0,
             top = MARGIN + 5.0,
             below = bottom + 20.0,
         )
@@ -145,7 +147,7 @@ mod tests {
         ] {
             let curve = Curve::of(values.clone()).unwrap();
             assert_eq!(curve.lines().len(), LINES, "{values:?}");
-            let picture = curve.svg("loss", "rounds");
+            let picture = curve.svg("loss", "nats a token", "rounds");
             assert!(
                 !picture.contains("NaN") && !picture.contains("inf"),
                 "{picture}"
@@ -164,7 +166,7 @@ mod tests {
     #[test]
     fn a_name_with_markup_is_text_in_the_picture() {
         let picture = Curve::of([2.0, 1.0]).unwrap();
-        let picture = picture.svg("<script>\u{1}&\"", "rounds");
+        let picture = picture.svg("<script>\u{1}&\"", "nats a token", "rounds");
         assert!(picture.contains("&lt;script&gt; &amp;&quot;"), "{picture}");
         assert!(!picture.contains("<script"), "{picture}");
     }

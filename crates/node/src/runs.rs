@@ -13,6 +13,7 @@ mod folder;
 mod follow;
 pub mod funding;
 mod outcome;
+mod playing;
 pub mod recipe;
 mod replaying;
 mod rewards;

@@ -466,7 +466,7 @@ fn write_svg(detail: &RunDetail, file: &Path) -> Result<(), Failure> {
         ));
     };
     let name = detail.run.name.as_deref().unwrap_or("a run");
-    let picture = curve.svg(&format!("Loss of {name}, in nats a token"), "rounds");
+    let picture = curve.svg(&format!("Loss of {name}"), "nats a token", "rounds");
     std::fs::write(file, picture).map_err(|error| {
         let message = format!("{} cannot be written: {error}", file.display());
         Failure::new("not_writable", message, "Name another file with --svg")
