@@ -11,10 +11,13 @@
 //!   call, and where its arguments came from ([`approval`]).
 //! * Another model, which has no tools, answers about a variable in a form that leaves a stranger no words ([`inspection`]).
 //!
-//! It is pure: no I/O, no clock, no randomness. What is not here: tools, money, and the conversation itself.
+//! * What a deed may cost is set aside in each budget that it counts in, before anything is signed ([`budget`]).
+//!
+//! It is pure: no I/O, no clock, no randomness. What is not here: tools, payments, and the conversation itself.
 
 pub mod approval;
 pub mod arguments;
+pub mod budget;
 pub mod context;
 pub mod inspection;
 pub mod label;

@@ -18,7 +18,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("hearth-causes", &[]),
     ("hearth-datasets", &[]),
     ("hearth-environment", &[]),
-    ("hearth-mandate", &[]),
+    ("hearth-mandate", &["hearth-protocol"]),
     (
         "hearth-chain",
         &[
