@@ -451,10 +451,21 @@ impl OpenedRun {
 
     /// Lets go of a state that was only here to be looked at.
     pub(crate) async fn let_go(&self, round: u64, state: B256) {
-        let is_old = round.saturating_add(AUDIT_ROUNDS_MAX + 1) < self.known;
-        if is_old && round > 0 {
+        if self.is_old(round) && round > 0 {
             self.replaying.depot.forget(&[ContentHash(state.0)]).await;
         }
+    }
+
+    /// Lets go of what trainers kept, where it was only here to be looked at.
+    async fn let_go_of_kept(&self, works: impl Iterator<Item = &RecordedWork>) {
+        let old = works.filter(|work| self.is_old(work.index));
+        let kept: Vec<_> = old.filter_map(|work| work.member.work.local_start).collect();
+        self.replaying.depot.forget(&kept).await;
+    }
+
+    /// Whether no audit needs the files of a round any more.
+    fn is_old(&self, round: u64) -> bool {
+        round.saturating_add(AUDIT_ROUNDS_MAX + 1) < self.known
     }
 }
 
@@ -570,11 +581,16 @@ impl Runs {
         let replaying = &opened.replaying;
         let books = opened.paid.rounds.iter().map(|round| &round.book);
         let led_by = recorded.led_by(books);
-        replaying.gather(recorded, &led_by, &parts.heavy).await?;
+        let gathered = replaying.gather(recorded, &led_by, &parts.heavy).await;
         let _heavy = parts.heavy.lock().await;
         let began_ms = parts.environment.now_ms();
-        let replay = replaying.replay(recorded).await.map_err(Lacking::Own)?;
+        let replayed = match gathered {
+            Ok(()) => replaying.replay(recorded).await.map_err(Lacking::Own),
+            Err(lacking) => Err(lacking),
+        };
         let took_ms = parts.environment.now_ms().saturating_sub(began_ms);
-        Ok((replay, Duration::from_millis(took_ms)))
+        let works = led_by.iter().chain([recorded]);
+        opened.let_go_of_kept(works).await;
+        Ok((replayed?, Duration::from_millis(took_ms)))
     }
 }
