@@ -580,7 +580,8 @@ impl Runs {
         let parts = &self.0.parts;
         let replaying = &opened.replaying;
         let books = opened.paid.rounds.iter().map(|round| &round.book);
-        let led_by = recorded.led_by(books);
+        let oldest = recorded.index.saturating_sub(AUDIT_ROUNDS_MAX);
+        let led_by = recorded.led_by(books.filter(|book| book.index >= oldest));
         let gathered = replaying.gather(recorded, &led_by, &parts.heavy).await;
         let _heavy = parts.heavy.lock().await;
         let began_ms = parts.environment.now_ms();
