@@ -19,6 +19,7 @@ pub mod approval;
 pub mod arguments;
 pub mod budget;
 pub mod context;
+pub mod hints;
 pub mod inspection;
 pub mod label;
 pub mod tool;

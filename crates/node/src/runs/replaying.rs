@@ -459,7 +459,9 @@ impl OpenedRun {
     /// Lets go of what trainers kept, where it was only here to be looked at.
     async fn let_go_of_kept(&self, works: impl Iterator<Item = &RecordedWork>) {
         let old = works.filter(|work| self.is_old(work.index));
-        let kept: Vec<_> = old.filter_map(|work| work.member.work.local_start).collect();
+        let kept: Vec<_> = old
+            .filter_map(|work| work.member.work.local_start)
+            .collect();
         self.replaying.depot.forget(&kept).await;
     }
 
