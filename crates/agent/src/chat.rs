@@ -61,9 +61,9 @@ pub enum Outcome {
         /// What it is, in the program's own words.
         about: String,
     },
-    /// It was made, and failed.
+    /// It was made, and failed. What the tool says of that is a result like any other, since anybody may have written it.
     Failed {
-        /// Why.
+        /// Why, in the program's own words.
         why: String,
     },
     /// It was not made: a rule forbids it.
