@@ -2,55 +2,17 @@
 // {"<path of the artifact, relative to artifacts/>": "<its text>"} on standard output. `cargo xtask contracts` runs it
 // with the folder that holds `node_modules` as the only argument; it reads sources and writes nothing.
 
-import { readdirSync, readFileSync } from "node:fs";
-import { createRequire } from "node:module";
-import { dirname, join } from "node:path";
-import { fileURLToPath } from "node:url";
+import { compile, compiler, input, settings } from "./compiler.mjs";
 
-const here = dirname(fileURLToPath(import.meta.url));
-const packages = join(process.argv[2] ?? here, "node_modules");
-const solc = createRequire(join(packages, "any.js"))("solc");
-
-// Why these settings: docs/adr/0008-contracts.md.
-const settings = {
-  evmVersion: "cancun",
-  viaIR: true,
-  optimizer: { enabled: true, runs: 1_000_000 },
-  metadata: { bytecodeHash: "none" },
-};
+const packages = process.argv[2] ?? import.meta.dirname;
 
 // Artifacts of `src` are the product; those of `test` are hostile peers that the tests meet.
 const folders = { src: "", test: "test/" };
 
-const sources = {};
-for (const folder of Object.keys(folders)) {
-  for (const name of readdirSync(join(here, folder), { recursive: true }).sort()) {
-    if (name.endsWith(".sol")) {
-      sources[`${folder}/${name}`] = { content: readFileSync(join(here, folder, name), "utf8") };
-    }
-  }
-}
-
-const input = {
-  language: "Solidity",
-  sources,
-  settings: {
-    ...settings,
-    outputSelection: {
-      "*": { "*": ["abi", "evm.bytecode.object", "evm.deployedBytecode.object", "evm.deployedBytecode.immutableReferences"] },
-    },
-  },
-};
-
-function readImport(path) {
-  try {
-    return { contents: readFileSync(join(packages, path), "utf8") };
-  } catch (error) {
-    return { error: String(error) };
-  }
-}
-
-const output = JSON.parse(solc.compile(JSON.stringify(input), { import: readImport }));
+const asked = input(Object.keys(folders), {
+  "*": ["abi", "evm.bytecode.object", "evm.deployedBytecode.object", "evm.deployedBytecode.immutableReferences"],
+});
+const output = compile(packages, asked);
 // Warning 2394 says that transient storage can surprise; the reentrancy guard is the use it calls safe.
 // What the compiler says about sources of the pinned packages is not for us to mend, unless it is an error.
 const isOurs = ({ severity, sourceLocation }) => severity === "error" || !sourceLocation?.file.startsWith("@");
@@ -61,7 +23,7 @@ if (complaints.length > 0) {
 }
 
 const artifacts = {};
-for (const path of Object.keys(sources)) {
+for (const path of Object.keys(asked.sources)) {
   const folder = path.split("/")[0];
   for (const [contractName, contract] of Object.entries(output.contracts[path] ?? {})) {
     const { bytecode, deployedBytecode } = contract.evm;
@@ -70,7 +32,7 @@ for (const path of Object.keys(sources)) {
     if (!isDeployable) continue;
     const artifact = {
       contractName,
-      compiler: { solc: solc.version(), settings },
+      compiler: { solc: compiler(packages).version(), settings },
       abi: contract.abi,
       bytecode: `0x${bytecode.object}`,
       deployedBytecode: `0x${deployedBytecode.object}`,

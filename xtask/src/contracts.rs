@@ -1,4 +1,5 @@
-//! `cargo xtask contracts`: builds `contracts/` and writes `contracts/artifacts/`, or compares with what is there.
+//! `cargo xtask contracts`: builds `contracts/` and writes `contracts/artifacts/`, or compares with what is there and
+//! analyzes the sources.
 //!
 //! The artifacts are checked in, so that a build of Hearth needs Rust alone; this command is how they are made and how
 //! CI proves that they still come from these sources with the pinned compiler, byte for byte.
@@ -10,7 +11,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::{npm, workspace};
+use crate::{npm, slither, workspace};
 
 /// solc-js recurses deeply where the optimiser works through its own intermediate language.
 const NODE_STACK_KIB: u32 = 8_000;
@@ -18,13 +19,15 @@ const NODE_STACK_KIB: u32 = 8_000;
 /// Text of each artifact by its path relative to the artifacts folder.
 type Artifacts = BTreeMap<PathBuf, String>;
 
-/// Rebuilds the artifacts; with `check`, changes nothing and fails where a rebuilt file differs from the one there.
+/// Rebuilds the artifacts and the table of accepted findings; with `check`, changes nothing and fails where a rebuilt file
+/// differs from the one there, or where [`slither`] finds what is not accepted.
 ///
 /// # Errors
-/// A program is missing, the contracts do not compile, or (with `check`) the artifacts are out of date.
+/// A program is missing, the contracts do not compile, or (with `check`) the artifacts or the findings are out of date.
 pub(crate) fn run(check: bool) -> Result<()> {
     let folder = workspace::root()?.join("contracts");
-    let built = compile(&folder)?;
+    let packages = npm::install(&folder)?;
+    let built = compile(&folder, &packages)?;
     let artifacts = folder.join("artifacts");
     if check {
         let stale = differences(&artifacts, &built)?;
@@ -37,19 +40,19 @@ pub(crate) fn run(check: bool) -> Result<()> {
             "contracts: {} artifacts rebuilt, all bytes equal",
             built.len()
         );
-        return Ok(());
+        return slither::check(&folder, &packages);
     }
     write(&artifacts, &built)?;
+    slither::write_table(&folder)?;
     println!("contracts: {} artifacts written", built.len());
     Ok(())
 }
 
-fn compile(folder: &Path) -> Result<Artifacts> {
-    let packages = npm::install(folder)?;
+fn compile(folder: &Path, packages: &Path) -> Result<Artifacts> {
     let output = Command::new("node")
         .arg(format!("--stack-size={NODE_STACK_KIB}"))
         .arg(folder.join("compile.mjs"))
-        .arg(&packages)
+        .arg(packages)
         .stderr(Stdio::inherit())
         .output();
     let output = match output {

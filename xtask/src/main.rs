@@ -26,6 +26,7 @@ mod plays;
 mod python;
 mod room;
 mod setup;
+mod slither;
 mod test;
 mod tidy;
 mod workspace;
@@ -42,7 +43,7 @@ struct Cli {
 enum Task {
     /// Build the contracts and write contracts/artifacts.
     Contracts {
-        /// Write nothing; fail where an artifact differs from what its sources give.
+        /// Write nothing; fail where an artifact differs from what its sources give, or Slither finds what is not accepted.
         #[arg(long)]
         check: bool,
     },

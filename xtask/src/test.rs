@@ -25,7 +25,10 @@ pub(crate) fn run(inside: bool) -> Result<()> {
     static_checks(&mut phases, &root);
     phases.stop_if_failed()?;
     if inside {
-        phases.skip("contracts", "--inside: the compiler comes from npm");
+        phases.skip(
+            "contracts",
+            "--inside: the compiler comes from npm, Slither from PyPI",
+        );
     } else {
         phases.step("contracts", "cargo xtask contracts --check", || {
             contracts::run(true)

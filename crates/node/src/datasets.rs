@@ -16,6 +16,7 @@ use hearth_outcome::gguf::{self, read_model_head};
 use thiserror::Error;
 
 use crate::advice::Advice;
+use crate::license;
 
 pub use hearth_datasets::import::{FIELD, Import, ImportProgress, ImportStage, TokenizerChoice};
 pub use hearth_datasets::manifest::{Label, Part};
@@ -27,6 +28,9 @@ pub enum DatasetError {
     /// It was not made.
     #[error(transparent)]
     Import(#[from] ImportError),
+    /// The license is not named so that others can find it.
+    #[error("{0:?} names no license")]
+    License(String),
     /// It cannot be used.
     #[error(transparent)]
     Folder(#[from] FolderError),
@@ -62,6 +66,7 @@ impl Advice for DatasetError {
             | Self::TokenizerModel { .. }
             | Self::NoTokenizer(_) => "bad_tokenizer",
             Self::Import(ImportError::Manifest(_)) => "bad_label",
+            Self::License(_) => "bad_license",
             Self::Import(ImportError::Exists(_)) => "exists",
             Self::Import(ImportError::Write { .. }) => "not_written",
             Self::Import(ImportError::Empty) => "no_text",
@@ -83,6 +88,7 @@ impl Advice for DatasetError {
                 "Name the tokenizer.json of that model, or a model of the family Llama with byte-level BPE, such as SmolLM2".to_owned()
             }
             Self::Import(ImportError::Manifest(error)) => label_step(error),
+            Self::License(_) => license::ADVICE.to_owned(),
             Self::Import(ImportError::Exists(_)) => {
                 "Name another folder with --out, or remove that one".to_owned()
             }
@@ -176,12 +182,15 @@ pub struct Dataset {
 /// Makes a dataset's folder.
 ///
 /// # Errors
-/// When a file is not text, the tokenizer does not do, or the disk does not take it; then nothing is left behind.
+/// When the license is not named as `license` says, a file is not text, the tokenizer does not do, or the disk does not take it; then nothing is left behind.
 pub fn make(
     asked: &Import,
     out: &Path,
     watch: &mut (dyn FnMut(ImportProgress) + Send),
 ) -> Result<Dataset, DatasetError> {
+    if !license::is_license(&asked.label.license) {
+        return Err(DatasetError::License(license::shown(&asked.label.license)));
+    }
     let made = import::import(asked, out, watch)?;
     Ok(Dataset {
         id: made.id,

@@ -19,6 +19,7 @@ pub mod household;
 pub mod http;
 pub mod keys;
 pub mod ledger;
+mod license;
 pub mod local_chain;
 pub mod machine;
 pub mod models;

@@ -45,7 +45,7 @@ use hearth_workshop::{OpenError, Workshop};
 use thiserror::Error;
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::sleep;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use crate::advice::Advice;
 use crate::ledger::RegistrationKeys;
@@ -65,6 +65,8 @@ pub use training::{LocalTrainer, RoundTrainer};
 
 /// How long to wait before a run that failed is started again.
 const AGAIN: Duration = Duration::from_secs(10);
+/// The longest of these waits: for a run whose files are not what they should be, whoever gives them.
+const AGAIN_MAX: Duration = Duration::from_secs(600);
 /// The most runs of a device.
 const RUNS_MAX: usize = 64;
 
@@ -244,6 +246,27 @@ impl Inner {
     }
 }
 
+/// Why a run failed last, and how long it waited then.
+#[derive(Debug, Default)]
+struct Failures {
+    why: String,
+    wait: Duration,
+}
+
+impl Failures {
+    /// Says how long to wait after a failure, and whether it is another one than the last. One that stays what it is, however
+    /// often the run is started, is met less and less often.
+    fn add(&mut self, why: &str, is_lasting: bool) -> (Duration, bool) {
+        let is_new = self.why != why;
+        self.wait = match is_new || !is_lasting {
+            true => AGAIN,
+            false => self.wait.saturating_mul(2).min(AGAIN_MAX),
+        };
+        why.clone_into(&mut self.why);
+        (self.wait, is_new)
+    }
+}
+
 impl Runs {
     /// Starts every run that the device takes part in, below `folder`.
     ///
@@ -284,6 +307,7 @@ impl Runs {
         let (kept, seen, read) = (folder.clone(), shown.clone(), books.clone());
         let opened = work.clone();
         let task = tokio::spawn(async move {
+            let mut failures = Failures::default();
             loop {
                 let (parts, folder) = (Arc::clone(&parts), folder.clone());
                 let (shown, books) = (shown.clone(), books.clone());
@@ -293,11 +317,20 @@ impl Runs {
                     Ok(()) => return,
                     Err(error) => {
                         let why = error.with_causes().to_string();
-                        warn!(%run, error = why, "a run does not go on; it is tried again");
+                        let (wait, is_new) = failures.add(&why, error.is_lasting());
+                        let wait_s = wait.as_secs();
+                        match is_new {
+                            true => {
+                                warn!(%run, error = why, wait_s, "a run does not go on; it is tried again")
+                            }
+                            false => {
+                                debug!(%run, error = why, wait_s, "a run still does not go on")
+                            }
+                        }
                         seen.failed(&why);
+                        sleep(wait).await;
                     }
                 }
-                sleep(AGAIN).await;
             }
         });
         let going = Going {
@@ -326,7 +359,8 @@ impl Runs {
         let kept = self.0.settling.lock();
         *kept.unwrap_or_else(PoisonError::into_inner) = Some(settling.clone());
         let runs = self.clone();
-        tokio::spawn(async move {
+        let sharing = settling.clone();
+        let validating = async move {
             // A household with votes is there from the beginning: the next epoch to enroll in may be far away.
             while !runs.validates() && !settling.has_votes().await {
                 sleep(AGAIN).await;
@@ -339,6 +373,9 @@ impl Runs {
                 Ok(task) => task.run().await,
                 Err(error) => warn!(error = %error.with_causes(), "epochs are not validated"),
             }
+        };
+        tokio::spawn(async move {
+            tokio::join!(sharing.share_when_possible(), validating);
         })
     }
 
@@ -574,5 +611,30 @@ fn part(trains: bool, validates: bool) -> Result<RunPart, RunsError> {
     match trains || validates {
         true => Ok(RunPart { trains, validates }),
         false => Err(RunsError::NoPart),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_change_is_said_once_and_tried_less_and_less() {
+        let mut failures = Failures::default();
+        assert_eq!(failures.add("damaged", true), (AGAIN, true));
+        let waits: Vec<_> = (0..8).map(|_| failures.add("damaged", true)).collect();
+        assert_eq!(waits[0], (AGAIN * 2, false));
+        assert_eq!(waits[1], (AGAIN * 4, false));
+        assert_eq!(waits[7], (AGAIN_MAX, false));
+        assert_eq!(failures.add("another", true), (AGAIN, true));
+    }
+
+    #[test]
+    fn what_passes_is_tried_as_often_as_ever() {
+        let mut failures = Failures::default();
+        failures.add("the chain is away", false);
+        for _ in 0..8 {
+            assert_eq!(failures.add("the chain is away", false), (AGAIN, false));
+        }
     }
 }

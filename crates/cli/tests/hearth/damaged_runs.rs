@@ -114,7 +114,7 @@ const UNREADABLE: [Wrong; 11] = [
 ];
 
 /// Values that no run can have.
-const OUT_OF_RANGE: [Wrong; 23] = [
+const OUT_OF_RANGE: [Wrong; 28] = [
     (
         "\"verses\"",
         "\"\"",
@@ -180,7 +180,32 @@ const OUT_OF_RANGE: [Wrong; 23] = [
         "bad_run",
         "training.rate is NaN",
     ),
-    ("rate = 0.01", "rate = 11", "bad_run", "rate.peak is 11"),
+    ("rate = 0.01", "rate = 11", "bad_run", "training.rate is 11"),
+    (
+        "rate = 0.01",
+        "rate = 1.5",
+        "bad_run",
+        "training.rate is 1.5",
+    ),
+    ("rate = 0.01", "rate = 0", "bad_run", "training.rate is 0"),
+    (
+        "rate = 0.01",
+        "rate = inf",
+        "bad_run",
+        "training.rate is inf",
+    ),
+    (
+        "rate = 0.01\noptimizer = \"adamw\"",
+        "muon_rate = 0.0\noptimizer = \"muon\"",
+        "bad_run",
+        "training.muon_rate is 0",
+    ),
+    (
+        "\"CC0-1.0\"",
+        "\"all rights reserved\"",
+        "bad_license",
+        "names no license",
+    ),
     ("steps = 6", "steps = 0", "bad_run", "round.steps is 0"),
     (
         "grace_s = 1",

@@ -138,6 +138,23 @@ fn what_cannot_be_imported_is_named_with_a_next_step_and_leaves_nothing() {
         home.run(&["data", "show", absent, "--json"]).error_code(1),
         "not_readable"
     );
+    let out_name = out.to_str().unwrap();
+    let unlicensed = [
+        "data",
+        "import",
+        good.to_str().unwrap(),
+        "--name",
+        "verses",
+        "--license",
+        "all rights reserved",
+        "--out",
+        out_name,
+        "--json",
+    ];
+    let error = home.run(&unlicensed).error(1);
+    assert_eq!(error["code"], "bad_license");
+    assert!(error["next"].as_str().unwrap().contains("CC0-1.0"));
+    assert!(!out.exists());
     let unlabelled = home.run(&["data", "import", absent, "--out", absent, "--json"]);
     assert_eq!(unlabelled.error_code(2), "usage");
 }

@@ -1,5 +1,6 @@
 //! A run is funded by command: pledged, withdrawn, released to those who trained, and given back under the soft cap.
 
+use std::fs;
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
@@ -125,8 +126,8 @@ fn a_run_that_was_funded_pays_those_who_trained() {
     let (tower, laptop, phone) = (fresh(true), fresh(false), fresh(false));
     tower.edit_config("epoch_s = 16", "epoch_s = 10");
     let data = dataset(&tower);
-    let _host = up(&tower);
-    let _nodes = [&laptop, &phone].map(|home| up_in_network_of(&tower, home));
+    let host = up(&tower);
+    let nodes = [&laptop, &phone].map(|home| up_in_network_of(&tower, home));
     let (run, ticket) = funded_run(&tower, &recipe(10, 25, 600), &data);
     join_run(&laptop, &ticket);
     join_run(&phone, &ticket);
@@ -180,6 +181,29 @@ fn a_run_that_was_funded_pays_those_who_trained() {
     assert_eq!(dollars(&laptop), before - 3 * DOLLAR + half);
     assert_eq!(dollars(&phone), before + half);
     assert_eq!(dollars(&tower), before - 12 * DOLLAR);
+
+    drop((host, nodes));
+    let rewards = rewards_after_a_start(&tower, &laptop);
+    assert_eq!(dollars_of(&rewards["claimed"]), half);
+}
+
+/// Starts both, of which the laptop has lost its copies of the records: the tower gives them as soon as it is there.
+fn rewards_after_a_start(tower: &Home, laptop: &Home) -> Value {
+    let records = laptop.path().join("training/rewards");
+    assert!(fs::read_dir(&records).unwrap().count() > 0);
+    fs::remove_dir_all(&records).unwrap();
+    let _nodes = (up(tower), up(laptop));
+    let rewards = until("the ledger", || {
+        let seen = laptop.run(&["rewards", "--json"]);
+        if seen.code == 0 {
+            return Some(seen.json());
+        }
+        assert_ne!(seen.error_code(1), "rewards_unknown", "{seen:?}");
+        None
+    });
+    let problems = rewards["problems"].as_array();
+    assert!(problems.is_none_or(Vec::is_empty), "{rewards}");
+    rewards
 }
 
 /// Starts two orders at the same time, and says how many were carried out.

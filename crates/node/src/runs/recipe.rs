@@ -21,6 +21,7 @@ use thiserror::Error;
 use super::base::{self, ChosenBase};
 use super::funding::{FundingRecipe, FundingTermsError};
 use crate::advice::Advice;
+use crate::license;
 
 /// Operations in a second that a home's processor gives to training, for a first guess at its speed.
 const OPERATIONS_PER_S: f64 = 4e10;
@@ -30,6 +31,8 @@ const MEASURED_WINDOWS: u64 = 16;
 const RATE: f32 = 0.003;
 /// The highest learning rate of AdamW for an adapter.
 const ADAPTER_RATE: f32 = 0.0005;
+/// The largest learning rate: each step would move a weight by about as much.
+const RATE_MAX: f32 = 1.0;
 /// Seconds that a round takes beside computing and sending.
 const SETTLE_S: f64 = 5.0;
 
@@ -335,6 +338,17 @@ pub enum RecipeError {
         #[source]
         source: FractionError,
     },
+    /// A learning rate at which nothing is learned.
+    #[error("{field} is {value}, and a learning rate is above 0 and at most {RATE_MAX}")]
+    Rate {
+        /// Which.
+        field: &'static str,
+        /// What it is.
+        value: f32,
+    },
+    /// The license is not named so that others can find it.
+    #[error("{0:?} names no license")]
+    License(String),
     /// Nothing fits.
     #[error("no run can be planned")]
     Planning(#[from] PlanningError),
@@ -354,7 +368,10 @@ impl Advice for RecipeError {
             Self::Together(_) => "bad_run_file",
             Self::OtherTokenizer { .. } | Self::NoVocabulary { .. } => "other_tokenizer",
             Self::Funding(_) => "bad_funding",
-            Self::Number { .. } | Self::Planning(_) | Self::Manifest(_) => "bad_run",
+            Self::License(_) => "bad_license",
+            Self::Number { .. } | Self::Rate { .. } | Self::Planning(_) | Self::Manifest(_) => {
+                "bad_run"
+            }
         }
     }
 
@@ -369,6 +386,10 @@ impl Advice for RecipeError {
             }
             Self::OtherTokenizer { .. } | Self::NoVocabulary { .. } => {
                 "Import the text again with `hearth data import --tokenizer`, and name the model's file there"
+            }
+            Self::License(_) => license::ADVICE,
+            Self::Rate { .. } => {
+                "Correct that value under [training] in the run's file, or leave it out: what suits the model is chosen then"
             }
             Self::Number { .. } | Self::Manifest(_) => "Correct that value in the run's file",
             Self::Planning(PlanningError::Adapter(_)) => {
@@ -445,6 +466,7 @@ impl Recipe {
         folders: &[PathBuf],
         base: Option<&ChosenBase>,
     ) -> Result<PlannedRun, RecipeError> {
+        self.check_license()?;
         let (datasets, vocabulary, held_out) = datasets(folders, self.training.window_tokens)?;
         if let (Some(base), Some(folder)) = (base, folders.first()) {
             // The others have the same.
@@ -507,6 +529,13 @@ impl Recipe {
             contribution_bytes: plan.contribution_bytes,
             funding,
         })
+    }
+
+    fn check_license(&self) -> Result<(), RecipeError> {
+        match license::is_license(&self.license) {
+            true => Ok(()),
+            false => Err(RecipeError::License(license::shown(&self.license))),
+        }
     }
 
     fn beginning(
@@ -591,6 +620,10 @@ impl Recipe {
         peak: f32,
         steps: u32,
     ) -> Result<RateSettings, RecipeError> {
+        // What is no number is in no range either.
+        if !(f32::MIN_POSITIVE..=RATE_MAX).contains(&peak) {
+            return Err(RecipeError::Rate { field, value: peak });
+        }
         let all = u64::from(self.rounds) * u64::from(steps);
         Ok(RateSettings {
             peak: fraction(field, peak)?,

@@ -1,23 +1,33 @@
 //! What this household has earned: what is on the way, what can be claimed, and claiming it.
 
+use std::sync::PoisonError;
+use std::time::Duration;
+
 use alloy_primitives::{Address, hex};
 use hearth_api::money::Money;
 use hearth_api::runs::{ClaimProblem, CreditState, CreditView, RewardsClaimed, RewardsView};
 use hearth_causes::WithCauses;
 use hearth_chain::ledger::LedgerError;
+use hearth_net::Topic;
+use hearth_protocol::content::ContentHash;
 use hearth_protocol::id::AssetId;
 use hearth_protocol::ledger::sum_tree::ShownLeaf;
 use hearth_protocol::money::Amount;
 use hearth_protocol::run::message::AuditOutcome;
 use hearth_protocol::run::pay::{self, Credit, PayState};
 use thiserror::Error;
-
-use std::sync::PoisonError;
+use tokio::time::{Instant, sleep};
+use tracing::debug;
 
 use super::Runs;
 use super::funding::ShownAsset;
 use super::settling::{FinalTree, PaidRuns, Settling, SettlingError, ledger_topic};
 use crate::advice::Advice;
+
+/// How long an order waits for devices that give the data of records.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// How long between two tries.
+const AGAIN: Duration = Duration::from_millis(500);
 
 /// Why rewards cannot be shown or claimed.
 #[derive(Debug, Error)]
@@ -49,6 +59,11 @@ impl Advice for RewardsError {
 
     fn next_step(&self) -> String {
         match self {
+            Self::Settling(error) if error.may_come() => {
+                "Let this device stay up, and ask again in a minute: the data of the record are at other devices of the \
+                 ledger, which are not there, or have just started"
+                    .to_owned()
+            }
             Self::Settling(_) | Self::Ledger(_) => {
                 "Try again in a moment, when the network and the chain answer".to_owned()
             }
@@ -114,7 +129,13 @@ impl Runs {
         kept.ok_or(RewardsError::NoLedger)
     }
 
-    async fn due(&self, settling: &Settling, asset: Address) -> Result<Option<Due>, RewardsError> {
+    /// What is due in an asset. Where nobody gives its record, somebody is waited for until then.
+    async fn due(
+        &self,
+        settling: &Settling,
+        asset: Address,
+        until: Instant,
+    ) -> Result<Option<Due>, RewardsError> {
         let ledger = &settling.ledger;
         let now_s = settling.environment.now_ms() / 1_000;
         let epoch = ledger.clock().epoch_at(now_s).unwrap_or_default();
@@ -123,7 +144,7 @@ impl Runs {
         };
         let topic = settling.network.take_part(ledger_topic(ledger));
         let topic = topic.map_err(SettlingError::from)?;
-        let tree = settling.tree(&topic, asset, epoch, data).await?;
+        let tree = tree_until(until, settling, &topic, (asset, epoch, data)).await?;
         let account = self.0.parts.account;
         let claimed = ledger.claimed(account, asset).await?;
         let earned = tree.tree.cumulative(account).unwrap_or_default();
@@ -154,8 +175,9 @@ impl Runs {
             problems: Vec::new(),
         };
         let addresses = *settling.ledger.addresses();
+        let until = Instant::now() + PATIENCE;
         for asset in settling.recorded_assets().await? {
-            let due = match self.due(&settling, asset).await {
+            let due = match self.due(&settling, asset, until).await {
                 Ok(due) => due,
                 Err(error) if ![addresses.ember, addresses.voice].contains(&asset) => {
                     view.problems.push(problem(&settling, asset, &error));
@@ -210,8 +232,9 @@ impl Runs {
             problems: Vec::new(),
         };
         let mut failed = None;
+        let until = Instant::now() + PATIENCE;
         for asset in settling.recorded_assets().await? {
-            match self.claim_in(&settling, asset).await {
+            match self.claim_in(&settling, asset, until).await {
                 Ok(claimed) => done.claimed.extend(claimed),
                 Err(error) => {
                     done.problems.push(problem(&settling, asset, &error));
@@ -231,9 +254,10 @@ impl Runs {
         &self,
         settling: &Settling,
         asset: Address,
+        until: Instant,
     ) -> Result<Option<Money>, RewardsError> {
         let account = self.0.parts.account;
-        let due = self.due(settling, asset).await?;
+        let due = self.due(settling, asset, until).await?;
         let Some(due) = due.filter(|due| due.claimable.units() > 0) else {
             return Ok(None);
         };
@@ -252,6 +276,25 @@ impl Runs {
         let call = addresses.claim(asset, due.tree.epoch, &leaf);
         settling.ledger.send(&settling.sender, &call).await?;
         Ok(Some(shown.money(due.claimable)))
+    }
+}
+
+/// The tree of a final record. Where nobody gives its data it is asked for again, until then: those who keep it may have
+/// just started, and so may this device, which then knows nobody yet.
+async fn tree_until(
+    until: Instant,
+    settling: &Settling,
+    topic: &Topic,
+    (asset, epoch, data): (Address, u64, ContentHash),
+) -> Result<FinalTree, SettlingError> {
+    loop {
+        match settling.tree(topic, asset, epoch, data).await {
+            Err(error) if error.may_come() && Instant::now() < until => {
+                debug!(error = %error.with_causes(), epoch, "the data of a record of rewards are asked for again");
+                sleep(AGAIN).await;
+            }
+            tree => return tree,
+        }
     }
 }
 

@@ -30,6 +30,8 @@ use crate::ledger::{Declaration, LedgerSigner, RegistrationKeys, registration_ca
 
 /// How often the machine is told that time passed, and the chain is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How often it is tried to give others what is kept.
+const SHARE_AGAIN: Duration = Duration::from_secs(5);
 /// The longest data of a tree: 2^22 rows of 36 bytes.
 const DATA_BYTES_MAX: u64 = 36 << 22;
 
@@ -58,6 +60,26 @@ pub(crate) enum SettlingError {
     /// The disk.
     #[error("the data of a record of rewards cannot be kept")]
     Disk(#[source] std::io::Error),
+}
+
+impl SettlingError {
+    /// Whether all who compute the tree of an asset meet this, whenever they do: it follows from books, data that are named by
+    /// their hash, or a contract's refusal. Everything else is of the chain's endpoint, the network or the disk, and passes.
+    ///
+    /// The token itself is asked for nothing here: what of it can be earned is in the ledger's books.
+    fn is_of_the_asset(&self) -> bool {
+        match self {
+            Self::Books(_) | Self::Tree(_) => true,
+            Self::Ledger(error) => error.refusal().is_some(),
+            _ => false,
+        }
+    }
+
+    /// Whether nobody gave the data of a record now, and somebody may in a moment: who has just started, for example, does
+    /// not give what it has yet.
+    pub(crate) fn may_come(&self) -> bool {
+        matches!(self, Self::Fetch(error) if error.is_retryable())
+    }
 }
 
 /// What the runs on this device have recorded.
@@ -201,6 +223,31 @@ impl Settling {
         Ok(FinalTree { epoch, tree })
     }
 
+    /// Gives others the newest records that are kept here: after a start they are on the disk alone, and whoever asks is
+    /// refused.
+    async fn share_kept(&self) -> Result<(), LedgerError> {
+        let epoch = self.ledger.clock().epoch_at(self.now_s());
+        for asset in self.recorded_assets().await? {
+            let newest = self.newest_final(asset, epoch.unwrap_or_default()).await?;
+            let Some((_, data)) = newest else { continue };
+            let path = self.folder.join(data.to_string());
+            if path.is_file()
+                && let Err(error) = self.network.share_of_run(&path, Some(data)).await
+            {
+                warn!(error = %error.with_causes(), %asset, "a kept record of rewards is not given to others");
+            }
+        }
+        Ok(())
+    }
+
+    /// Does so once the ledger can be read.
+    pub(crate) async fn share_when_possible(&self) {
+        while let Err(error) = self.share_kept().await {
+            debug!(error = %error.with_causes(), "kept records of rewards are not given to others yet");
+            sleep(SHARE_AGAIN).await;
+        }
+    }
+
     /// What is final before `before`: the newest epoch with a final tree of Ember and of Voice.
     async fn base(
         &self,
@@ -238,12 +285,13 @@ impl Settling {
         Ok(bases)
     }
 
-    /// Computes the trees of an epoch, keeps their data and gives them to others.
+    /// Computes the trees of an epoch, keeps their data and gives them to others. Nothing where a run is not here, or the
+    /// trees would follow others than these: it is another time then.
     async fn compute(
         &self,
         topic: &Topic,
-        epoch: u64,
-        base: Option<u64>,
+        (epoch, base): (u64, Option<u64>),
+        pledge_bases: &BTreeMap<Address, Option<u64>>,
         runs: &[B256],
     ) -> Result<Option<Vec<TreeFacts>>, SettlingError> {
         let mut paid = self.runs.paid_runs();
@@ -257,13 +305,14 @@ impl Settling {
         }
         let mut facts = self.emitted_trees(&paid, epoch, before.as_ref()).await?;
         for asset in self.pledged_assets(&paid, epoch) {
-            match self.pledge_tree(topic, &paid, asset, epoch).await {
-                Ok(tree) => facts.extend(tree),
-                // A token that others chose is in nobody's way.
-                Err(error) => {
-                    warn!(error = %error.with_causes(), %asset, epoch, "what was earned of pledges is not recorded");
-                }
+            let tree = self.pledge_tree(topic, &paid, asset, epoch).await;
+            let Some(tree) = unless_of_the_asset(tree, asset, epoch)? else {
+                continue;
+            };
+            if pledge_bases.get(&asset) != Some(&tree.base) {
+                return Ok(None);
             }
+            facts.push(tree);
         }
         Ok(Some(facts))
     }
@@ -376,6 +425,23 @@ impl Settling {
     }
 }
 
+/// What became of the tree of a pledged asset. A failure that all meet leaves it out: an asset that others chose is in
+/// nobody's way. One that passes fails the whole epoch for now: validators that left out what only they cannot read would
+/// sign different sets of trees.
+fn unless_of_the_asset(
+    tree: Result<Option<TreeFacts>, SettlingError>,
+    asset: Address,
+    epoch: u64,
+) -> Result<Option<TreeFacts>, SettlingError> {
+    match tree {
+        Err(error) if error.is_of_the_asset() => {
+            warn!(error = %error.with_causes(), %asset, epoch, "what was earned of pledges is not recorded");
+            Ok(None)
+        }
+        tree => tree,
+    }
+}
+
 /// Validates epochs until it is dropped.
 pub(crate) struct EpochTask {
     pub(crate) settling: Settling,
@@ -383,6 +449,8 @@ pub(crate) struct EpochTask {
     topic: Topic,
     enrolled: Option<u64>,
     recorded: BTreeMap<u64, BTreeSet<Address>>,
+    /// The epoch of which it was said that it cannot be computed now.
+    delayed: Option<u64>,
 }
 
 impl EpochTask {
@@ -401,6 +469,7 @@ impl EpochTask {
             settling,
             enrolled: None,
             recorded: BTreeMap::new(),
+            delayed: None,
         })
     }
 
@@ -531,7 +600,7 @@ impl EpochTask {
         }
     }
 
-    async fn perform(&self, effect: EpochEffect) -> Option<EpochEvent> {
+    async fn perform(&mut self, effect: EpochEffect) -> Option<EpochEvent> {
         let settling = &self.settling;
         match effect {
             EpochEffect::Say(message) => {
@@ -542,12 +611,20 @@ impl EpochTask {
                 }
                 None
             }
-            EpochEffect::Compute { epoch, base, runs } => {
-                let computed = settling.compute(&self.topic, epoch, base, &runs).await;
-                let trees = computed.unwrap_or_else(|error| {
-                    warn!(error = %error.with_causes(), epoch, "what was earned is not computed");
-                    None
-                });
+            EpochEffect::Compute {
+                epoch,
+                base,
+                pledge_bases,
+                runs,
+            } => {
+                let computing = settling.compute(&self.topic, (epoch, base), &pledge_bases, &runs);
+                let trees = match computing.await {
+                    Ok(trees) => trees,
+                    Err(error) => {
+                        self.say_delayed(epoch, &error);
+                        None
+                    }
+                };
                 Some(EpochEvent::Computed { epoch, runs, trees })
             }
             EpochEffect::Sign(statement) => {
@@ -573,6 +650,19 @@ impl EpochTask {
         }
     }
 
+    /// Says once an epoch that it is computed later: it is tried again every few seconds.
+    fn say_delayed(&mut self, epoch: u64, error: &SettlingError) {
+        let is_new = self.delayed.replace(epoch) != Some(epoch);
+        match is_new {
+            true => {
+                warn!(error = %error.with_causes(), epoch, "what was earned is not computed yet; it is tried again");
+            }
+            false => {
+                debug!(error = %error.with_causes(), epoch, "what was earned is not computed yet");
+            }
+        }
+    }
+
     async fn record(&self, statement: &EpochStatement, base: Option<u64>, signed: &SignatureSet) {
         let settling = &self.settling;
         let addresses = settling.ledger.addresses();
@@ -588,5 +678,60 @@ impl EpochTask {
                 sleep(LOOK_EVERY).await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hearth_chain::client::ChainError;
+
+    use super::*;
+
+    const ASSET: Address = Address::repeat_byte(7);
+
+    fn left_out(error: impl Into<SettlingError>) -> bool {
+        matches!(unless_of_the_asset(Err(error.into()), ASSET, 3), Ok(None))
+    }
+
+    #[test]
+    fn what_all_meet_leaves_an_asset_out() {
+        assert!(left_out(SumTreeError::Overflow));
+        assert!(left_out(SumTreeError::TooLarge));
+        let refusal = LedgerRefusal::DeviceUnknown(ASSET);
+        assert!(left_out(LedgerError::Refused(Box::new(refusal))));
+    }
+
+    #[test]
+    fn what_passes_holds_the_epoch_up_until_it_has_passed() {
+        let silent = ChainError::Unavailable {
+            method: "eth_getLogs".to_owned(),
+            attempts: 3,
+            reason: "timeout".to_owned(),
+            retry_after: None,
+        };
+        assert!(!left_out(LedgerError::from(silent)));
+        let odd = ChainError::Malformed {
+            method: "eth_call".to_owned(),
+            reason: "no JSON".to_owned(),
+        };
+        assert!(!left_out(LedgerError::from(odd)));
+        assert!(!left_out(FetchError::NoProvider));
+        assert!(!left_out(ShareError::TooMany));
+        let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
+        assert!(!left_out(SettlingError::Disk(full)));
+    }
+
+    #[test]
+    fn a_tree_that_is_there_stays() {
+        let tree = TreeFacts {
+            asset: ASSET,
+            base: Some(2),
+            root: B256::ZERO,
+            total: hearth_protocol::money::Amount::new(1),
+            data: ContentHash([1; 32]),
+        };
+        let kept = unless_of_the_asset(Ok(Some(tree)), ASSET, 3);
+        assert_eq!(kept.unwrap(), Some(tree));
+        assert!(unless_of_the_asset(Ok(None), ASSET, 3).unwrap().is_none());
     }
 }

@@ -103,6 +103,17 @@ pub(crate) enum RunTaskError {
     },
 }
 
+impl RunTaskError {
+    /// Whether it stays so however often it is tried, until somebody changes a file.
+    pub(crate) fn is_lasting(&self) -> bool {
+        match self {
+            Self::Data(error) => !error.is_retryable(),
+            Self::OtherStart { .. } => true,
+            _ => false,
+        }
+    }
+}
+
 /// How a run is played, by its manifest.
 pub(crate) fn rules_of(run: B256, manifest: &RunManifest) -> RunRules {
     let round = &manifest.round;

@@ -2,7 +2,8 @@
 //!
 //! When an epoch is over, those who validate in the next one take turns to propose what everybody has earned. Each
 //! computes it too, signs what it would have proposed, and sends what two thirds have signed. An epoch is signed once:
-//! where there is no agreement it stays without a record, and the next one carries what was due.
+//! where there is no agreement it stays without a record, and the next one carries what was due. Who cannot compute now
+//! neither proposes nor signs a part: it computes again a little later.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,6 +20,9 @@ use crate::time::Timestamp;
 
 /// The most runs of a proposal.
 pub const RUNS_MAX: usize = 256;
+/// The most trees of a proposal, and the most that one seat is heard to sign in an epoch: Ember, Voice, and what each run
+/// was funded in.
+pub const TREES_MAX: usize = RUNS_MAX + 2;
 
 /// A tree of what was earned, by its root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -112,7 +116,7 @@ pub enum EpochEvent {
         epoch: u64,
         /// Which runs were counted.
         runs: Vec<B256>,
-        /// The trees, none at all where nothing is due; nothing where something is missing.
+        /// The trees, none at all where nothing is due; nothing where something cannot be read now.
         trees: Option<Vec<TreeFacts>>,
     },
     /// A tree was signed ([`EpochEffect::Sign`]), or must not be.
@@ -137,6 +141,8 @@ pub enum EpochEffect {
         epoch: u64,
         /// The epoch that the trees of Ember and of Voice follow.
         base: Option<u64>,
+        /// For each other asset that was released to be earned, the epoch that its tree follows.
+        pledge_bases: BTreeMap<Address, Option<u64>>,
         /// The runs to count.
         runs: Vec<B256>,
     },
@@ -155,6 +161,17 @@ pub enum EpochEffect {
     },
 }
 
+/// What is known of the trees of some runs.
+#[derive(Debug)]
+enum Computation {
+    /// They are being computed.
+    Asked,
+    /// They could not be, and are asked for again from this time on.
+    Again(Timestamp),
+    /// These they are.
+    Done(Vec<TreeFacts>),
+}
+
 /// The machine of one validator, for all epochs one after the other.
 #[derive(Debug)]
 pub struct EpochValidator {
@@ -162,10 +179,13 @@ pub struct EpochValidator {
     domain: LedgerDomain,
     rewards: Address,
     attempt_ms: u64,
+    /// How long it waits before it computes again what could not be computed.
+    again_ms: u64,
     due: Option<DueEpoch>,
-    computed: BTreeMap<Vec<B256>, Option<Vec<TreeFacts>>>,
+    computed: BTreeMap<Vec<B256>, Computation>,
     proposals: Vec<(DeviceId, EpochProposal)>,
-    endorsed: bool,
+    /// The trees of the one proposal that it signs; none before.
+    endorsed: Vec<TreeFacts>,
     endorsements: BTreeMap<TreeFacts, BTreeMap<Address, Signature>>,
     /// Assets that have their record, and when this device sent one.
     recorded: BTreeSet<Address>,
@@ -176,15 +196,17 @@ impl EpochValidator {
     /// A validator of epochs of `epoch_s` seconds.
     #[must_use]
     pub fn new(device: DeviceId, domain: LedgerDomain, rewards: Address, epoch_s: u64) -> Self {
+        let attempt_ms = (epoch_s.saturating_mul(1_000) / 8).clamp(500, 600_000);
         Self {
             device,
             domain,
             rewards,
-            attempt_ms: (epoch_s.saturating_mul(1_000) / 8).clamp(500, 600_000),
+            attempt_ms,
+            again_ms: (attempt_ms / 8).clamp(250, 10_000),
             due: None,
             computed: BTreeMap::new(),
             proposals: Vec::new(),
-            endorsed: false,
+            endorsed: Vec::new(),
             endorsements: BTreeMap::new(),
             recorded: BTreeSet::new(),
             sent: BTreeMap::new(),
@@ -204,11 +226,9 @@ impl EpochValidator {
             EpochEvent::Heard { from, message } => self.hear(now, from, message),
             EpochEvent::Computed { epoch, runs, trees } => {
                 if self.due.as_ref().is_some_and(|due| due.epoch == epoch) {
-                    match trees {
-                        Some(trees) => self.computed.insert(runs, Some(trees)),
-                        // It is asked for again with the next event.
-                        None => self.computed.remove(&runs),
-                    };
+                    let again = Computation::Again(now.plus_ms(self.again_ms));
+                    self.computed
+                        .insert(runs, trees.map_or(again, Computation::Done));
                 }
             }
             EpochEvent::Signed {
@@ -219,7 +239,7 @@ impl EpochValidator {
         }
         if let Some(due) = self.due.take() {
             self.propose(now, &due, &mut effects);
-            self.consider(&due, &mut effects);
+            self.consider(now, &due, &mut effects);
             self.record(now, &due, &mut effects);
             self.due = Some(due);
         }
@@ -237,7 +257,7 @@ impl EpochValidator {
             self.endorsements.clear();
             self.recorded.clear();
             self.sent.clear();
-            self.endorsed = false;
+            self.endorsed.clear();
         }
         self.due = Some(due);
     }
@@ -260,25 +280,43 @@ impl EpochValidator {
                 let is_turn = near.any(|attempt| self.is_turn(attempt, &due, from));
                 let is_new = self.proposals.iter().all(|(device, _)| *device != from);
                 let is_ordered = proposal.runs.is_sorted_by(|a, b| a < b);
-                let fits = proposal.epoch == due.epoch && proposal.runs.len() <= RUNS_MAX;
+                let is_short = proposal.runs.len() <= RUNS_MAX && proposal.trees.len() <= TREES_MAX;
+                let fits = proposal.epoch == due.epoch && is_short;
                 if is_turn && is_new && is_ordered && fits {
                     self.proposals.push((from, proposal));
                 }
             }
             EpochMessage::Endorsement(said) if said.epoch == due.epoch && said.base == due.base => {
-                let statement = statement(said.epoch, &said.tree).for_rewards(self.rewards);
-                let digest = self.domain.statement_digest(&statement);
-                let signer = said.signature.signer(digest);
-                if let Ok(signer) = signer
-                    && due.committee.seat_of_key(signer).is_some()
-                {
-                    let mine = self.endorsements.entry(said.tree).or_default();
-                    mine.entry(signer).or_insert(said.signature);
-                }
+                self.hear_endorsement(&due, from, &said);
             }
             EpochMessage::Endorsement(_) => {}
         }
         self.due = Some(due);
+    }
+
+    /// Takes what a seat signed: its newest tree of each asset, of as many assets as there can be. Nobody speaks for another,
+    /// so that who repeats a signature with another base takes nothing away from its signer.
+    fn hear_endorsement(&mut self, due: &DueEpoch, from: DeviceId, said: &EpochEndorsement) {
+        let Some(seat) = due.committee.seat_of(from) else {
+            return;
+        };
+        let (session, asset) = (seat.seat.device, said.tree.asset);
+        let others = self.endorsements.iter();
+        let others =
+            others.filter(|(tree, signers)| tree.asset != asset && signers.contains_key(&session));
+        let statement = statement(said.epoch, &said.tree).for_rewards(self.rewards);
+        let digest = self.domain.statement_digest(&statement);
+        if others.count() >= TREES_MAX || said.signature.signer(digest) != Ok(session) {
+            return;
+        }
+        self.endorsements.retain(|tree, signers| {
+            if tree.asset == asset {
+                signers.remove(&session);
+            }
+            !signers.is_empty()
+        });
+        let signers = self.endorsements.entry(said.tree).or_default();
+        signers.insert(session, said.signature);
     }
 
     fn propose(&mut self, now: Timestamp, due: &DueEpoch, effects: &mut Vec<EpochEffect>) {
@@ -286,13 +324,15 @@ impl EpochValidator {
             .proposals
             .iter()
             .any(|(device, _)| *device == self.device);
-        if has_proposed || self.endorsed || !self.is_turn(self.attempt(now, due), due, self.device)
+        if has_proposed
+            || !self.endorsed.is_empty()
+            || !self.is_turn(self.attempt(now, due), due, self.device)
         {
             return;
         }
         let runs: Vec<B256> = due.runs.iter().copied().take(RUNS_MAX).collect();
         // An epoch in which nobody earned needs no record: the next one follows the same base.
-        let trees = self.trees_of(due, &runs, effects);
+        let trees = self.trees_of(now, due, &runs, effects);
         let Some(trees) = trees.filter(|trees| !trees.is_empty()) else {
             return;
         };
@@ -306,34 +346,41 @@ impl EpochValidator {
         effects.push(EpochEffect::Say(EpochMessage::Proposal(proposal)));
     }
 
+    /// The trees of these runs; nothing, and they are asked for, where they are not known.
     fn trees_of(
         &mut self,
+        now: Timestamp,
         due: &DueEpoch,
         runs: &[B256],
         effects: &mut Vec<EpochEffect>,
     ) -> Option<Vec<TreeFacts>> {
-        if let Some(trees) = self.computed.get(runs) {
-            return trees.clone();
+        match self.computed.get(runs) {
+            Some(Computation::Done(trees)) => return Some(trees.clone()),
+            Some(Computation::Asked) => return None,
+            Some(Computation::Again(from)) if now < *from => return None,
+            Some(Computation::Again(_)) | None => {}
         }
-        self.computed.insert(runs.to_vec(), None);
+        self.computed.insert(runs.to_vec(), Computation::Asked);
         effects.push(EpochEffect::Compute {
             epoch: due.epoch,
             base: due.base,
+            pledge_bases: due.pledge_bases.clone(),
             runs: runs.to_vec(),
         });
         None
     }
 
     /// Signs the first proposal that this device would have made of the same runs.
-    fn consider(&mut self, due: &DueEpoch, effects: &mut Vec<EpochEffect>) {
+    fn consider(&mut self, now: Timestamp, due: &DueEpoch, effects: &mut Vec<EpochEffect>) {
         for (_, proposal) in self.proposals.clone() {
             let counted = proposal.runs.iter().all(|run| due.runs.contains(run));
             let is_empty = proposal.trees.is_empty();
-            if self.endorsed || is_empty || !counted || proposal.base != due.base {
+            if !self.endorsed.is_empty() || is_empty || !counted || proposal.base != due.base {
                 continue;
             }
-            if self.trees_of(due, &proposal.runs, effects).as_ref() == Some(&proposal.trees) {
-                self.endorsed = true;
+            let trees = self.trees_of(now, due, &proposal.runs, effects);
+            if trees.as_ref() == Some(&proposal.trees) {
+                self.endorsed.clone_from(&proposal.trees);
                 let sign = proposal.trees.iter();
                 effects.extend(sign.map(|tree| EpochEffect::Sign(statement(due.epoch, tree))));
             }
@@ -348,7 +395,8 @@ impl EpochValidator {
         effects: &mut Vec<EpochEffect>,
     ) {
         let due = self.due.as_ref().filter(|due| due.epoch == statement.epoch);
-        let mut trees = self.proposals.iter().flat_map(|(_, said)| &said.trees);
+        // A statement does not say the base: other proposals may have the same with another one.
+        let mut trees = self.endorsed.iter();
         let tree = trees.find(|tree| self::statement(statement.epoch, tree) == *statement);
         let (Some(due), Some(tree), Some(signature)) = (due, tree, signature) else {
             return;
@@ -401,3 +449,7 @@ fn statement(epoch: u64, tree: &TreeFacts) -> EpochStatement {
 fn turn_of(epoch: u64) -> B256 {
     B256::left_padding_from(&epoch.to_be_bytes())
 }
+
+#[cfg(test)]
+#[path = "epochs_tests.rs"]
+mod tests;
