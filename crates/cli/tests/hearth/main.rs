@@ -14,6 +14,7 @@ mod chain_command;
 mod channels;
 mod damaged_runs;
 mod data;
+mod deploying;
 mod doctor;
 mod exact;
 mod first_run;

@@ -23,6 +23,8 @@ use crate::keys::Unlocked;
 
 /// The most gas of one step: nearly twice what the largest needs.
 const STEP_GAS_MAX: u64 = 15_000_000;
+/// Gas that every step takes at least: less than a tenth of the smallest.
+const STEP_GAS_LEAST: u64 = 100_000;
 /// How long a step may wait before it is signed, for gas to become cheaper for example, in milliseconds.
 const STEP_DEADLINE_MS: u64 = 10 * 60 * 1_000;
 /// How often the chain is asked how a step is, in milliseconds: somebody is waiting.
@@ -41,6 +43,16 @@ pub enum DeployError {
     /// The data folder.
     #[error(transparent)]
     Home(#[from] HomeError),
+    /// Gas costs something, and the wallet cannot pay for any of it.
+    #[error("{account} has {balance} wei on chain {chain}, which pays for no transaction there")]
+    NoCoin {
+        /// The household's account.
+        account: Address,
+        /// What it has of the chain's own coin.
+        balance: U256,
+        /// The chain.
+        chain: ChainId,
+    },
     /// The journal of transactions.
     #[error("the wallet's journal cannot be used: {0}")]
     Journal(String),
@@ -69,6 +81,7 @@ impl Advice for DeployError {
             Self::Home(error) => error.code(),
             Self::Journal(_) | Self::Stopped(_) => "journal",
             Self::Step { .. } => "not_sent",
+            Self::NoCoin { .. } => "no_coin",
             Self::Ledger(_) => "ledger_unusable",
         }
     }
@@ -90,6 +103,10 @@ impl Advice for DeployError {
                  not put up twice"
                     .to_owned()
             }
+            Self::NoCoin { account, chain, .. } => format!(
+                "Send some of the chain's own coin, which gas is paid in, to {account} on {chain}, and run the same command \
+                 again"
+            ),
             Self::Ledger(_) => "Run the same command again".to_owned(),
         }
     }
@@ -125,6 +142,7 @@ async fn deploy_now(
         if access.client.code(CREATE2_DEPLOYER).await?.is_empty() {
             return Err(DeployError::NoProxy(access.id));
         }
+        check_coin(access, keys.address()).await?;
         send(home, keys, access, &remaining).await?
     };
     let at = deployment.addresses;
@@ -142,6 +160,22 @@ async fn deploy_now(
         rewards: at.rewards.to_string(),
         runs: at.runs.to_string(),
         transactions,
+    })
+}
+
+/// Sees that the account can pay for something: a transaction without money waits for cheaper gas, and says nothing.
+async fn check_coin(access: &ChainAccess, account: Address) -> Result<(), DeployError> {
+    let price = access.client.gas_price().await?;
+    let balance = access.client.native_balance(account).await?;
+    let least = U256::from(price).saturating_mul(U256::from(STEP_GAS_LEAST));
+    if balance >= least {
+        return Ok(());
+    }
+    let chain = access.id;
+    Err(DeployError::NoCoin {
+        account,
+        balance,
+        chain,
     })
 }
 
