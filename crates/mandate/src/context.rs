@@ -5,13 +5,12 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use thiserror::Error;
 
 use crate::arguments::{ArgumentError, Arguments};
 use crate::inspection::{Form, InspectError};
 use crate::label::{Label, Provenance, Tier, Trust};
 use crate::tool::{Deed, Permission, Tool};
-use crate::variable::{Variables, VariablesFull};
+use crate::variable::{NoVariable, Variables, VariablesFull};
 use crate::verdict::{Reason, Verdict};
 
 /// The most bytes of the owner's own words that are kept to compare addresses with. Older ones are forgotten first.
@@ -36,11 +35,6 @@ pub enum InspectAnswer {
     /// It is kept under this name.
     Kept(String),
 }
-
-/// There is no such variable.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("there is no variable {0}")]
-pub struct NoVariable(pub String);
 
 /// What a model has been given.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

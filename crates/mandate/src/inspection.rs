@@ -4,8 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use thiserror::Error;
 
-use crate::context::NoVariable;
-use crate::variable::VariablesFull;
+use crate::variable::{NoVariable, VariablesFull};
 
 /// The most answers that a choice has.
 pub const CHOICES_MAX: usize = 64;

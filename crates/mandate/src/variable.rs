@@ -41,6 +41,11 @@ impl Variable {
     }
 }
 
+/// There is no such variable.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("there is no variable {0}")]
+pub struct NoVariable(pub String);
+
 /// Nothing more can be kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error(
